@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests import ledger as ledger_module
+from tests.helpers import chromium, is_required
+from tests.ledger import Ledger
+from tests.processes import ROOT, Child
+
+Start = Callable[..., Child]
+
+
+def pytest_report_header() -> str:
+    return f"database: {connection.vendor}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("vendor"):
+        if connection.vendor not in marker.args:
+            pytest.skip(f"only on {' or '.join(marker.args)}")
+    if item.get_closest_marker("browser") and chromium() is None:
+        missing = pytest.fail if is_required("browser") else pytest.skip
+        missing("no browser here: apt-get install chromium")
+
+
+@pytest.fixture
+def database_vendor() -> str:
+    """Django's word for it: sqlite, postgresql or mysql (MariaDB too)."""
+    return connection.vendor
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    path = tmp_path / "ledger"
+    monkeypatch.setenv(ledger_module.PATH, str(path))
+    return Ledger(path)
+
+
+@pytest.fixture
+def child_env(django_db_setup: None, ledger: Ledger) -> dict[str, str]:
+    """The environment in which a child finds the database of the running test."""
+    # After django_db_setup NAME is the test database's.
+    return {
+        **os.environ,
+        "BGTASK_TEST_DATABASE": json.dumps(connection.settings_dict),
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@pytest.fixture
+def command(transactional_db: None, child_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """
+    Start management commands as processes of their own; what still runs is killed.
+
+    ``command("process_tasks", "--duration=5", env={"NAME": "value"})``
+    """
+    children: list[Child] = []
+
+    def start(name: str, *args: str, env: dict[str, str] | None = None) -> Child:
+        log = tmp_path / f"{name}-{len(children)}.log"
+        children.append(Child(name, *args, env={**child_env, **(env or {})}, log=log))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+    for child in children:
+        print(child, child.output(), sep="\n")  # noqa: T201  # pytest shows it on failure.
+
+
+@pytest.fixture
+def process_tasks(command: Start) -> Start:
+    """``process_tasks("--threads=2")`` starts a worker process."""
+    return partial(command, "process_tasks")

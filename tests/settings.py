@@ -1,0 +1,76 @@
+"""
+The settings of every test and of every process a test starts.
+
+``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON; without it the tests
+run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+from tests import databases
+
+
+def _database() -> databases.Settings:
+    if given := os.environ.get("BGTASK_TEST_DATABASE"):
+        settings: databases.Settings = json.loads(given)
+        return settings
+    until_exit = ExitStack()
+    atexit.register(until_exit.close)
+    return until_exit.enter_context(databases.sqlite())
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+SECRET_KEY = "only-for-tests"  # noqa: S105
+ALLOWED_HOSTS = ["*"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # Nobody waits for it.
+
+USE_TZ = os.environ.get("BGTASK_TEST_USE_TZ", "1") == "1"
+# Far from UTC by no whole number of hours, so that a confusion of the two shows; and
+# without summer time, so that no test depends on the night it runs in.
+TIME_ZONE = "Asia/Kathmandu"
+USE_I18N = True
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_filters",
+    "django_tables2",
+    "bgtask",
+    *(["bgtask_admin"] if find_spec("bgtask_admin") else []),
+    "tests",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
