@@ -43,12 +43,12 @@ class Result:
 def main() -> int:
     options, pytest_args = _parse()
     suite = Suite(pytest_args, durable=options.durable)
-    # Ended politely, pytest ends the processes of its tests, and we our servers.
+    # Asked to end, this process first ends its servers; conftest.py says what pytest does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         results = list((suite.run_abreast if options.parallel else suite.run)(options.only))
-    finally:
-        suite.interrupt()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
     print("\nDatabases", *results, sep="\n  ", flush=True)
     wanting = [
@@ -76,16 +76,16 @@ class Suite:
         with contextlib.ExitStack() as stack:
             logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in databases]
             threads = stack.enter_context(ThreadPoolExecutor(len(databases)))
-            stack.callback(self.interrupt)  # Or the threads would be waited for, come what may.
+            stack.callback(self._terminate)  # Or leaving would wait for the last test.
             results = threads.map(self._run_on, databases, logs)
             for log, result in zip(logs, results, strict=True):
                 log.seek(0)
                 _copy(log, sys.stdout.buffer)
                 yield result
 
-    def interrupt(self) -> None:
+    def _terminate(self) -> None:
         for process in list(self._running):
-            process.send_signal(signal.SIGINT)
+            process.terminate()
 
     def _run_on(self, database: str, output: BinaryIO) -> Result:
         output.write(f"\n=== {database}\n".encode())
@@ -107,11 +107,15 @@ class Suite:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C comes here, and is passed on once.
         )
         self._running.add(process)
         assert process.stdout is not None
         try:
             tail = _copy(process.stdout, output)
+        except BaseException:
+            process.terminate()
+            raise
         finally:
             returncode = process.wait()
             self._running.discard(process)

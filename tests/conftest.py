@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,11 @@ from tests.ledger import Ledger
 from tests.processes import ROOT, Child
 
 Start = Callable[..., Child]
+
+
+def pytest_configure() -> None:
+    # Asked to end, still tear the fixtures down: they end the processes of the tests.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

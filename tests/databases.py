@@ -90,7 +90,8 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
         import MySQLdb  # noqa: F401
     except ImportError as error:
         raise ServerMissing(
-            'No mysqlclient: apt-get install libmariadb-dev gcc pkg-config; pip install -e ".[mysql]"'
+            "No mysqlclient: apt-get install libmariadb-dev gcc pkg-config, "
+            'and then pip install -e ".[mysql]"'
         ) from error
     install, daemon = _program("mariadb-install-db"), _program("mariadbd")
 
