@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from tests.databases import DATABASES, ServerMissing
 
@@ -87,7 +87,7 @@ class Suite:
         for process in list(self._running):
             process.terminate()
 
-    def _run_on(self, database: str, output: BinaryIO) -> Result:
+    def _run_on(self, database: str, output: IO[bytes]) -> Result:
         output.write(f"\n=== {database}\n".encode())
         output.flush()
         try:
@@ -98,7 +98,7 @@ class Suite:
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             return Result(database, "failed", f"The server did not start: {error}")
 
-    def _pytest(self, database: str, settings: str, output: BinaryIO) -> Result:
+    def _pytest(self, database: str, settings: str, output: IO[bytes]) -> Result:
         colour = ["--color=yes"] if sys.stdout.isatty() else []
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *colour, *self._pytest_args],
@@ -123,7 +123,7 @@ class Suite:
         return Result(database, outcome, _summary(tail) or f"pytest returned {returncode}")
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> bytes:
+def _copy(source: IO[bytes], target: IO[bytes]) -> bytes:
     """Pass all on as it comes, and return the end of it."""
     tail = b""
     # Not by lines: pytest's dots should appear one by one.
