@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "django_tables2",
     "bgtask",
     *(["bgtask_admin"] if find_spec("bgtask_admin") else []),
+    "example_project.members",
     "tests",
 ]
 MIDDLEWARE = [
