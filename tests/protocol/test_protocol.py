@@ -1,0 +1,223 @@
+"""The protocol keeps its promises in every order of events, and needs each of its checks."""
+
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from .explorer import explore
+from .invariants import (
+    INVARIANTS,
+    Invariant,
+    a_suspect_has_no_neighbours,
+    an_accepted_outcome_is_announced,
+    an_old_token_changes_nothing,
+    attempts_are_bounded,
+    finished_is_finished,
+    one_outcome_for_each_claim,
+    only_accepted_outcomes_are_announced,
+    only_the_moves_of_the_table,
+    the_first_death_convicts_nobody,
+    the_token_rises_by_one_at_the_marked_moves,
+    what_is_given_back_never_ran,
+)
+from .model import Rules
+
+# Each world is small enough to be explored to its end. Together they hold every move.
+TWO_WORKERS = Rules(capacity=1, requeues=0, accounts=False)
+ONE_WORKER = Rules(processes=1, accounts=False)  # goes on with old claims under a new row
+TWO_TASKS = Rules(
+    tasks=2, processes=1, requeues=0, max_attempts=1,
+    operator=False, broken_flushes=False, accounts=False,
+)  # fmt: skip
+ACCOUNTS = Rules(capacity=1, requeues=0, operator=False, broken_flushes=False)
+SMALL = Rules(processes=1, capacity=1, requeues=0, operator=False, accounts=False)
+
+WORLDS = [
+    pytest.param(TWO_WORKERS, id="two workers and an operator"),
+    pytest.param(ONE_WORKER, id="one worker that outlives its row, and a requeue"),
+    pytest.param(TWO_TASKS, id="two tasks in one hand"),
+    pytest.param(ACCOUNTS, id="two workers, every execution counted"),
+    pytest.param(
+        replace(ACCOUNTS, processes=1, operator=True, requeues=1, max_attempts=1),
+        id="one worker, an operator, a requeue, every execution counted",
+    ),
+]
+LARGE_WORLDS = [
+    pytest.param(
+        replace(TWO_WORKERS, requeues=1, max_attempts=1),
+        id="two workers, an operator, a requeue",
+    ),
+    pytest.param(replace(TWO_WORKERS, max_crashes=3), id="three crashes"),
+    pytest.param(replace(TWO_TASKS, broken_flushes=True), id="two tasks, broken connections"),
+]
+
+# What the code must do follows from the table; what a fault does to people is said by the others.
+RULES_OF_THE_TABLE = {only_the_moves_of_the_table, the_token_rises_by_one_at_the_marked_moves}
+HARM = tuple(invariant for invariant in INVARIANTS if invariant not in RULES_OF_THE_TABLE)
+
+BROKEN = [
+    pytest.param(
+        replace(TWO_WORKERS, finish_checks_token=False),
+        an_old_token_changes_nothing,
+        id="no token in finish",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, finish_checks_status=False),
+        one_outcome_for_each_claim,
+        id="no status in finish",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, finish_checks_status=False),
+        finished_is_finished,
+        id="no status in finish: what ended is rewritten",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, finish_reads_back=False, refused_finish_reads_back=False),
+        an_accepted_outcome_is_announced,
+        id="no read-back at all",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, refused_finish_reads_back=False),
+        an_accepted_outcome_is_announced,
+        id="read-back after a broken connection only",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, rescue_checks_again=False),
+        finished_is_finished,
+        id="rescue by id alone",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, rescue_checks_again=False),
+        an_old_token_changes_nothing,
+        id="rescue by id alone: a newer attempt is taken",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, rescue_raises_token=False),
+        only_accepted_outcomes_are_announced,
+        id="token not raised at rescue",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, forced_cancel_raises_token=False),
+        only_accepted_outcomes_are_announced,
+        id="token not raised at a cancel by force",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, worker_rows_are_never_reused=False),
+        what_is_given_back_never_ran,
+        id="a worker row is reused",
+    ),
+    pytest.param(
+        replace(ACCOUNTS, worker_rows_are_never_reused=False),
+        attempts_are_bounded,
+        id="a worker row is reused: a task that kills runs for ever",
+    ),
+    pytest.param(
+        replace(ACCOUNTS, release_gives_the_attempt_back=False),
+        attempts_are_bounded,
+        id="no refund at release",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, release_forgets_first=False),
+        what_is_given_back_never_ran,
+        id="released, but still about to start",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, reconcile_waits_for_claims=False),
+        what_is_given_back_never_ran,
+        id="reconciled while a claim is under way",
+    ),
+    pytest.param(
+        replace(ACCOUNTS, only_the_first_death_is_pardoned=False),
+        attempts_are_bounded,
+        id="every death gives the attempt back",
+    ),
+    pytest.param(
+        replace(ONE_WORKER, first_death_never_fails=False),
+        the_first_death_convicts_nobody,
+        id="the first death fails a task on its last attempt",
+    ),
+    pytest.param(
+        replace(TWO_TASKS, suspects_are_alone=False),
+        a_suspect_has_no_neighbours,
+        id="suspects beside others",
+    ),
+    pytest.param(
+        replace(TWO_TASKS, suspects_are_alone_until_flushed=False),
+        a_suspect_has_no_neighbours,
+        id="a claim beside a suspect whose outcome is not flushed",
+    ),
+    pytest.param(
+        replace(TWO_TASKS, claim_reconciles_first=False),
+        a_suspect_has_no_neighbours,
+        id="a claim after an exception, before reconciling",
+    ),
+]
+
+STUCK = [
+    pytest.param(replace(SMALL, reconcile_happens=False), id="nobody reconciles"),
+    pytest.param(replace(SMALL, rescue_happens=False), id="nobody rescues"),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_here_is_garbage() -> Iterator[None]:
+    """Many thousand tuples and no cycle: looking for one takes a third of the time."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("rules", WORLDS)
+def test_every_promise_is_kept_whatever_happens(rules: Rules) -> None:
+    exploration = explore(rules)
+    assert exploration.violation is None, str(exploration)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", LARGE_WORLDS)
+def test_every_promise_is_kept_in_larger_worlds_too(rules: Rules) -> None:
+    exploration = explore(rules)
+    assert exploration.violation is None, str(exploration)
+
+
+@pytest.mark.parametrize(("rules", "promise"), BROKEN)
+def test_without_one_of_its_checks_the_protocol_breaks_a_promise(
+    rules: Rules, promise: Invariant
+) -> None:
+    exploration = explore(rules, [promise])
+    assert exploration.broken == promise.__name__, str(exploration)
+
+
+@pytest.mark.parametrize(("rules", "promise"), BROKEN)
+def test_each_missing_check_does_harm_beyond_the_letter_of_the_table(
+    rules: Rules, promise: Invariant
+) -> None:
+    exploration = explore(rules, HARM)
+    assert exploration.violation is not None
+
+
+@pytest.mark.parametrize("rules", STUCK)
+def test_without_its_chores_a_task_is_stuck(rules: Rules) -> None:
+    exploration = explore(rules)
+    assert exploration.broken == "nothing_is_stuck", str(exploration)
+
+
+def test_to_read_back_after_a_refusal_suffices() -> None:
+    """After a broken connection the outcome may as well be flushed again at once."""
+    exploration = explore(replace(ONE_WORKER, requeues=0, finish_reads_back=False))
+    assert exploration.violation is None, str(exploration)
+
+
+def test_a_violation_is_told_as_a_story() -> None:
+    """With the names and tokens of this one story, shortest first, so that people can follow it."""
+    rules = replace(TWO_WORKERS, worker_rows_are_never_reused=False)
+    assert explore(rules).story == (
+        "task A is enqueued as READY",
+        "worker 0 claims task A (token 1)",
+        "worker 0 hears that it has task A (token 1)",
+        "worker 0 starts task A (token 1)",
+        "worker 0 crashes, a new process starts as worker 0",
+        "worker 0 finds task A under its id, releases it",
+    )
