@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
+from django.utils.translation import gettext_lazy as _
+
+
+class BgtaskConfig(AppConfig):
+    name = "bgtask"
+    verbose_name = _("Background tasks")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from bgtask import checks
+
+        checks.register()
+        # An error inside a tasks.py is raised here, not swallowed.
+        autodiscover_modules("tasks")

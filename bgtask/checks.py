@@ -1,0 +1,169 @@
+"""System checks: what is wrong is said before anything starts, with a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.timezone import get_default_timezone
+
+from bgtask import registry
+from bgtask.background import CALL_OPTIONS
+from bgtask.conf import get_settings
+
+
+def register() -> None:
+    checks.register(check_settings, "bgtask")
+    checks.register(check_functions, "bgtask")
+    checks.register(check_databases, checks.Tags.database)
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    try:
+        settings = get_settings()
+    except ImproperlyConfigured as error:
+        return [
+            Error(str(error), hint="See the table of settings in the README.", id="bgtask.E001")
+        ]
+    found: list[CheckMessage] = []
+    if settings.lease < 4 * settings.heartbeat:
+        found.append(
+            Warning(
+                f"BGTASK['LEASE'] ({settings.lease:g} s) is less than four times "
+                f"BGTASK['HEARTBEAT'] ({settings.heartbeat:g} s).",
+                hint="One slow heartbeat will cost a worker its tasks. Make the lease longer.",
+                id="bgtask.W001",
+            )
+        )
+    if any(len(token) < 32 for token in settings.monitor_tokens):
+        found.append(
+            Warning(
+                "A token of BGTASK['MONITOR_TOKENS'] is shorter than 32 characters.",
+                hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                id="bgtask.W002",
+            )
+        )
+    return found
+
+
+def check_functions(**kwargs: Any) -> list[CheckMessage]:
+    """An option's name used as a parameter; names that differ in nothing but case."""
+    found: list[CheckMessage] = []
+    by_folded: dict[str, str] = {}
+    for function in registry.functions():
+        for name in sorted(CALL_OPTIONS & function.parameters.keys()):
+            found.append(
+                Warning(
+                    f"{function.name} has a parameter named {name!r}, so {name}= at the call is "
+                    "the parameter and cannot be the option.",
+                    hint=f"Use {function.name.rsplit('.', 1)[-1]}.using({name}=…)(…) for the "
+                    "option, or rename the parameter.",
+                    obj=function.place,
+                    id="bgtask.W003",
+                )
+            )
+        other = by_folded.setdefault(function.name.casefold(), function.name)
+        if other != function.name:
+            found.append(
+                Error(
+                    f"The background functions {other!r} (at {registry.find(other).place}) and "
+                    f"{function.name!r} (at {function.place}) have names that people will take "
+                    "for one.",
+                    hint="Give one of them another name: @background(name=…).",
+                    id="bgtask.E002",
+                )
+            )
+    return found
+
+
+def check_databases(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Run by ``migrate``, and by ``check --database default``."""
+    from bgtask.models import Task
+
+    alias = router.db_for_write(Task)
+    if not databases or alias not in databases:
+        return []
+    connection = connections[alias]
+    check = _OF_VENDOR.get(connection.vendor)
+    return [*_check_time_zone(connection), *(check(connection) if check else ())]
+
+
+def _check_time_zone(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    """PostgreSQL keeps instants; the others keep local times, which DST sets back and forth."""
+    if connection.vendor == "postgresql":
+        return
+    zone = connection.timezone or get_default_timezone()
+    start = datetime.now(UTC)
+    offsets = {zone.utcoffset((start + timedelta(days=day)).replace(tzinfo=None)) for day in range(0, 366, 7)}
+    if len(offsets) > 1:
+        yield Warning(
+            f"Datetimes are stored in the zone {zone} on the database {connection.alias!r}, and "
+            "its clocks change twice a year.",
+            hint="When they do, leases and waits will be an hour too long or too short. Set "
+            "USE_TZ = True and leave TIME_ZONE out of DATABASES.",
+            id="bgtask.W004",
+        )
+
+
+def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    if connection.settings_dict["NAME"] in (":memory:", ""):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA journal_mode")
+        (journal_mode,) = cursor.fetchone()
+    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+        return
+    if journal_mode.lower() != "wal":
+        yield Warning(
+            f"The SQLite database {connection.alias!r} is in journal mode {journal_mode.upper()}.",
+            hint="Readers and the writer will wait for each other. Set its OPTIONS to "
+            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
+            id="bgtask.W005",
+        )
+    if connection.settings_dict["OPTIONS"].get("transaction_mode") not in ("IMMEDIATE", "EXCLUSIVE"):
+        yield Warning(
+            f"Transactions on the SQLite database {connection.alias!r} do not begin as IMMEDIATE.",
+            hint="bgtask begins its own so, but yours will meet “database is locked”, at once "
+            'and whatever the timeout. Add {"transaction_mode": "IMMEDIATE"} to its OPTIONS.',
+            id="bgtask.W006",
+        )
+    if connection.Database.sqlite_version_info < (3, 35):  # type: ignore[attr-defined]
+        yield Error(
+            f"SQLite {connection.Database.sqlite_version} cannot UPDATE … RETURNING.",  # type: ignore[attr-defined]
+            hint="Use SQLite 3.35 or later.",
+            id="bgtask.E003",
+        )
+
+
+def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    version = connection.mysql_version  # type: ignore[attr-defined]
+    maria = connection.mysql_is_mariadb  # type: ignore[attr-defined]
+    needed = (10, 8) if maria else (8, 0, 16)
+    if version < needed:
+        yield Error(
+            f"{'MariaDB' if maria else 'MySQL'} {'.'.join(map(str, version))} is too old.",
+            hint=f"Use {'.'.join(map(str, needed))} or later. Older ones lack SKIP LOCKED, or "
+            "ignore descending index keys and lock every task they sort.",
+            id="bgtask.E004",
+        )
+    level = connection.isolation_level  # type: ignore[attr-defined]
+    if level != "read committed":
+        yield Warning(
+            f"The database {connection.alias!r} is used at the isolation level "
+            f"{(level or 'of the server').upper()}.",
+            hint="Claims would lock gaps and keep others from enqueuing. Leave out "
+            "OPTIONS['isolation_level'], or set it to \"read committed\".",
+            id="bgtask.W007",
+        )
+
+
+_OF_VENDOR: dict[str, Callable[[Any], Iterator[CheckMessage]]] = {
+    "sqlite": _check_sqlite,
+    "mysql": _check_mysql,
+}

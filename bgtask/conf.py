@@ -1,0 +1,182 @@
+"""The settings: BGTASK = {…}, and the original's plain MAX_ATTEMPTS and MAX_RUN_TIME.
+
+The only reader of them. Values are validated when first read, and read anew whenever they
+changed, so that a test may override them by any means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+
+DEFAULT_QUEUE = "default"
+
+KEEP: Mapping[str, float | None] = MappingProxyType(
+    {"successful": 7 * 86_400.0, "cancelled": 30 * 86_400.0, "failed": None}
+)
+THRESHOLDS: Mapping[str, Any] = MappingProxyType(
+    {
+        "oldest_ready": (60.0, 300.0),  # Seconds: warn, fail. None: never judged.
+        "failure_ratio": (0.05, 0.20),  # Of all that finished in the window: warn, fail.
+        "failure_window": 900.0,
+        "failure_sample": 20,  # Fewer than these say nothing.
+        "queues": {},  # {"reports": {"oldest_ready": (600, 3600)}, "batch": {"oldest_ready": None}}
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All durations in seconds."""
+
+    max_attempts: int = 25  # Executions, the first one included.
+    max_run_time: float = 3600.0
+    lease: float = 60.0  # A worker silent for longer loses its tasks.
+    heartbeat: float = 10.0
+    max_crashes: int = 3
+    jitter: float = 0.0  # Of the back-off: 0.1 adds up to a tenth.
+    max_params_bytes: int = 256 * 1024
+    keep: Mapping[str, float | None] = field(default_factory=lambda: KEEP)
+    grace: float = 30.0  # What a stopping worker gives its tasks to end.
+    monitor_tokens: tuple[str, ...] = ()
+    thresholds: Mapping[str, Any] = field(default_factory=lambda: THRESHOLDS)
+
+
+def get_settings() -> Settings:
+    """The settings in force; raises ImproperlyConfigured naming what is wrong with them."""
+    global _read, _settings  # noqa: PLW0603
+    raw = _raw()
+    if _settings is None or raw != _read:
+        _settings = _parse(raw)
+        _read = raw
+    return _settings
+
+
+_read: dict[str, Any] = {}
+_settings: Settings | None = None
+
+_PLAIN = ("MAX_ATTEMPTS", "MAX_RUN_TIME")  # As the original Django Background Task had them.
+
+
+def _raw() -> dict[str, Any]:
+    raw = {name: getattr(django_settings, name) for name in _PLAIN if hasattr(django_settings, name)}
+    options = getattr(django_settings, "BGTASK", {})
+    if not isinstance(options, Mapping):
+        raise ImproperlyConfigured(f"BGTASK must be a dictionary, not {options!r}.")
+    return {**raw, **options}
+
+
+def _parse(raw: Mapping[str, Any]) -> Settings:
+    known = {option.name.upper() for option in fields(Settings)}
+    for name in raw:
+        if name not in known:
+            raise ImproperlyConfigured(
+                f"Unknown option BGTASK[{name!r}]. Known are: {', '.join(sorted(known))}."
+            )
+    settings = Settings(**{name.lower(): _PARSERS[name](name, raw[name]) for name in raw})
+    if settings.lease < 2 * settings.heartbeat:
+        raise ImproperlyConfigured(
+            f"BGTASK['LEASE'] ({settings.lease:g} s) must be at least twice BGTASK['HEARTBEAT'] "
+            f"({settings.heartbeat:g} s), better six times: workers would lose their tasks "
+            "between two heartbeats."
+        )
+    return settings
+
+
+def _wrong(name: str, expected: str, value: Any) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"BGTASK[{name!r}] must be {expected}, not {value!r}.")
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000_000:
+        raise _wrong(name, "a whole number of at least 1", value)
+    return value
+
+
+def _crashes(name: str, value: Any) -> int:
+    # One would convict whatever happened to be in a dying worker's hands.
+    if _count(name, value) < 2:
+        raise _wrong(name, "a whole number of at least 2", value)
+    return int(value)
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _wrong(name, "a duration: seconds above zero, or a timedelta", value)
+    return float(value)
+
+
+def _share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
+        raise _wrong(name, "a share of the wait, from 0 to 10", value)
+    return float(value)
+
+
+def _keep(name: str, value: Any) -> Mapping[str, float | None]:
+    if not isinstance(value, Mapping) or not value.keys() <= KEEP.keys():
+        raise _wrong(name, f"a dictionary with any of the keys {', '.join(KEEP)}", value)
+    ages = {
+        outcome: None if age is None else _seconds(f"{name}.{outcome}", age)
+        for outcome, age in value.items()
+    }
+    return MappingProxyType({**KEEP, **ages})
+
+
+def _tokens(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(token, str) for token in value):
+        raise _wrong(name, "a list of strings", "<hidden>")
+    if not all(token.strip() for token in value):
+        raise _wrong(name, "a list of strings that are not blank", "<hidden>")
+    return tuple(value)
+
+
+def _thresholds(name: str, value: Any, known: Mapping[str, Any] = THRESHOLDS) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not value.keys() <= known.keys():
+        raise _wrong(name, f"a dictionary with any of the keys {', '.join(known)}", value)
+    parsed = dict(value)
+    for limit in {"oldest_ready", "failure_ratio"} & value.keys():
+        pair = value[limit]
+        if pair is None:
+            continue
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise _wrong(f"{name}.{limit}", "a pair (warn, fail), or None", pair)
+        parsed[limit] = tuple(_seconds(f"{name}.{limit}", number) for number in pair)
+        if parsed[limit][0] > parsed[limit][1]:
+            raise _wrong(f"{name}.{limit}", "a pair with warn before fail", pair)
+    if "failure_window" in value:
+        parsed["failure_window"] = _seconds(f"{name}.failure_window", value["failure_window"])
+    if "failure_sample" in value:
+        parsed["failure_sample"] = _count(f"{name}.failure_sample", value["failure_sample"])
+    if "queues" in value:
+        if not isinstance(value["queues"], Mapping):
+            raise _wrong(f"{name}.queues", "a dictionary of queues", value["queues"])
+        of_a_queue = {key: limit for key, limit in THRESHOLDS.items() if key != "queues"}
+        parsed["queues"] = {
+            queue: _thresholds(f"{name}.queues.{queue}", limits, of_a_queue)
+            for queue, limits in value["queues"].items()
+        }
+    return MappingProxyType({**THRESHOLDS, **parsed} if known is THRESHOLDS else parsed)
+
+
+_PARSERS = {
+    "MAX_ATTEMPTS": _count,
+    "MAX_RUN_TIME": _seconds,
+    "LEASE": _seconds,
+    "HEARTBEAT": _seconds,
+    "MAX_CRASHES": _crashes,
+    "JITTER": _share,
+    "MAX_PARAMS_BYTES": _count,
+    "KEEP": _keep,
+    "GRACE": _seconds,
+    "MONITOR_TOKENS": _tokens,
+    "THRESHOLDS": _thresholds,
+}

@@ -1,0 +1,19 @@
+"""The few things bgtask has to ask each database for in its own words."""
+
+from __future__ import annotations
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from bgtask.dialects.base import Dialect, Head, Outlook
+from bgtask.dialects.clock import Clock, KeyFrom, Since
+from bgtask.dialects.postgresql import PostgreSQL
+from bgtask.dialects.sqlite import SQLite
+
+__all__ = ["Clock", "Dialect", "Head", "KeyFrom", "Outlook", "Since", "dialect_of"]
+
+_dialects: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
+_portable = Dialect()  # What MariaDB and MySQL speak.
+
+
+def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
+    return _dialects.get(connection.vendor, _portable)

@@ -1,0 +1,390 @@
+"""
+What bgtask needs from a database; as it stands here, in the words of MariaDB and MySQL.
+
+A queryset says which tasks; a dialect only says how to take, write and read them. Statuses are
+spelled out in the SQL, not passed as parameters, so that partial indexes fit whatever plan is
+kept. A per cent sign is doubled: each statement is executed with parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.base import ModelState
+from django.utils.timezone import get_default_timezone
+
+from bgtask.dialects.clock import Since
+
+if TYPE_CHECKING:
+    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+
+# What a worker must know of a task to run it; all else is read when asked for.
+CLAIMED = (
+    "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
+    "max_attempts", "max_run_time", "cancel_requested",
+)  # fmt: skip
+ORDER = ("run_at", "waited")
+
+# What an outcome changes. ``o`` is the relation of outcomes; statuses come before all else, since
+# MariaDB evaluates SET from left to right.
+FINISH = """
+    {column}status = CASE WHEN o.status = 'SCHEDULED' AND t.cancel_requested
+                  THEN 'CANCELLED' ELSE o.status END,
+    {column}finished_at = CASE WHEN o.status = 'SCHEDULED' AND NOT t.cancel_requested
+                       THEN NULL ELSE {ended} END,
+    {column}run_at = CASE WHEN o.status = 'SCHEDULED'
+                  THEN COALESCE(o.run_at, {next}) ELSE t.run_at END,
+    {column}started_at = COALESCE(t.started_at, {started}),
+    {column}duration_ms = o.duration_ms,
+    {column}return_value = o.return_value,
+    {column}last_error = o.last_error,
+    {column}error_class = o.error_class,
+    {column}error_fingerprint = o.error_fingerprint,
+    {column}locked_by_id = NULL,
+    {column}locked_at = NULL,
+    {column}deadline_at = NULL
+"""
+OUTCOME_COLUMNS = (
+    "id", "token", "status", "age", "duration", "duration_ms", "delay", "run_at", "return_value",
+    "last_error", "error_class", "error_fingerprint",
+)  # fmt: skip
+
+STATS_KEY = ("minute", "queue", "task_name")
+STATS_SUMS = ("succeeded", "failed", "retried", "latency_sum", "duration_sum")
+STATS_PEAKS = ("latency_max", "duration_max")
+STATS_COLUMNS = (*STATS_KEY, *STATS_SUMS, *STATS_PEAKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The task that would be claimed first of its queue."""
+
+    queue: str
+    priority: int
+
+
+@dataclass(slots=True)
+class Outlook:
+    """What there is to do, and what must not be done."""
+
+    heads: list[Head] = field(default_factory=list)
+    suspects: frozenset[str] = frozenset()  # Queues that have some.
+    paused: frozenset[str] = frozenset()
+    on_hold: frozenset[str] = frozenset()
+    next_due: float | None = None  # Seconds until the next SCHEDULED task is due; ≤ 0: overdue.
+
+
+class Dialect:
+    # Time
+
+    def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
+        """The time of the statement as Django stores it, plus so many seconds (SQL)."""
+        offset = self.offset(connection)
+        now = "UTC_TIMESTAMP(6)"
+        if offset:
+            now = f"({now} + INTERVAL {offset} SECOND)"
+        if seconds is not None:
+            now = f"({now} + INTERVAL ROUND(({seconds}) * 1000000) MICROSECOND)"
+        return now
+
+    def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
+        return f"(TIMESTAMPDIFF(MICROSECOND, {column}, {self.clock(connection)}) / 1000000)"
+
+    def offset(self, connection: BaseDatabaseWrapper) -> int:
+        """Seconds from UTC to the zone in which Django stores datetimes here."""
+        zone = connection.timezone or get_default_timezone()
+        offset = zone.utcoffset(datetime.now(UTC).replace(tzinfo=None))
+        return round(offset.total_seconds()) if offset else 0
+
+    # Transactions
+
+    def transaction(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
+        """A short transaction that will write."""
+        return transaction.atomic(using=connection.alias)
+
+    # Enqueue
+
+    def insert(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+    ) -> Sequence[Any]:
+        """Insert one task; return its id, status, run_at and enqueued_at."""
+        statement = f"INSERT INTO bgtask_task ({', '.join(columns)}) VALUES ({', '.join(values)})"
+        returning = "id, status, run_at, enqueued_at"
+        with connection.cursor() as cursor:
+            if connection.features.can_return_columns_from_insert:
+                cursor.execute(f"{statement} RETURNING {returning}", params)
+                (row,) = cursor.fetchall()
+            else:
+                cursor.execute(statement, params)
+                cursor.execute(
+                    f"SELECT {returning} FROM bgtask_task WHERE id = %s", [cursor.lastrowid]
+                )
+                row = cursor.fetchone()
+        return row  # type: ignore[no-any-return]
+
+    def insert_many(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        texts: Sequence[str],
+    ) -> None:
+        """Insert a task for each of these task_params, the other columns being the same."""
+        row = f"(%s, {', '.join(values)})"
+        rows = ", ".join([row] * len(texts))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO bgtask_task (task_params, {', '.join(columns)}) VALUES {rows}",
+                [param for text in texts for param in (text, *params)],
+            )
+
+    def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:
+        """Tell sleeping runners, where the database can, that there is something in the queue."""
+
+    # Which queue next
+
+    def outlook(
+        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+    ) -> Outlook:
+        """
+        What there is to do, in these queues or in all.
+
+        The heads are found by steps along the claim index, one probe a queue; a recursive
+        statement, as elsewhere, would take MariaDB the better part of a second.
+        """
+        outlook = Outlook()
+        head = "SELECT queue, priority FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
+        order = "ORDER BY queue, priority DESC, run_at, id LIMIT 1"
+        with connection.cursor() as cursor:
+            if queues is None:
+                last = ""
+                while True:
+                    cursor.execute(f"{head} AND queue > %s {order}", [last])
+                    row = cursor.fetchone()
+                    if row is None:
+                        break
+                    outlook.heads.append(Head(*row))
+                    last = row[0]
+            else:
+                for queue in queues:
+                    cursor.execute(f"{head} AND queue = %s {order}", [queue])
+                    outlook.heads.extend(Head(*row) for row in cursor.fetchall())
+            cursor.execute(self.rest(connection), [])
+            self.note(outlook, cursor.fetchall())
+        return outlook
+
+    def rest(self, connection: BaseDatabaseWrapper) -> str:
+        """All that an outlook knows beside the heads, as rows of (kind, name, number)."""
+        clock = self.clock(connection)
+        due_in = f"-{self.seconds_since(connection, 'run_at')}"
+        return f"""
+            SELECT 'paused', name, NULL FROM bgtask_queue WHERE until IS NULL OR until > {clock}
+            UNION ALL
+            SELECT 'hold', task_name, NULL FROM bgtask_hold WHERE until IS NULL OR until > {clock}
+            UNION ALL
+            SELECT 'next', NULL, due_in FROM (
+                SELECT {due_in} AS due_in FROM bgtask_task
+                WHERE status = 'SCHEDULED' ORDER BY run_at, id LIMIT 1
+            ) AS n
+            UNION ALL
+            SELECT 'suspect', queue, NULL FROM (
+                SELECT DISTINCT queue FROM bgtask_task
+                WHERE status = 'READY' AND crashes > 0 LIMIT 100
+            ) AS s
+        """
+
+    def note(self, outlook: Outlook, rows: Iterable[Sequence[Any]]) -> None:
+        paused, on_hold, suspects = set(), set(), set()
+        for kind, name, number in rows:
+            match kind:
+                case "head":
+                    outlook.heads.append(Head(name, int(number)))
+                case "paused":
+                    paused.add(name)
+                case "hold":
+                    on_hold.add(name)
+                case "next":
+                    outlook.next_due = float(number)
+                case "suspect":
+                    suspects.add(name)
+        outlook.paused, outlook.on_hold = frozenset(paused), frozenset(on_hold)
+        outlook.suspects = frozenset(suspects)
+
+    # Take
+
+    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+        """Give the worker these tasks, but for those that others are taking right now."""
+        connection = connections[candidates.db]
+        select, params = compiled(candidates.annotate(waited=Since("run_at")), *CLAIMED, *ORDER)
+        with self.transaction(connection), connection.cursor() as cursor:
+            cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
+            rows = cursor.fetchall()
+            if rows:
+                cursor.execute(
+                    f"UPDATE bgtask_task SET {self.claiming(connection)} "
+                    f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
+                    [worker.pk, worker.label, max_run_time, *sorted(row[0] for row in rows)],
+                )
+        tasks = instances(candidates, rows, worker)
+        for task in tasks:  # There is no UPDATE … RETURNING here.
+            task.token += 1
+            task.attempts += 1
+        return tasks
+
+    def claiming(self, connection: BaseDatabaseWrapper) -> str:
+        """What a claim sets; its parameters: worker, label, seconds of MAX_RUN_TIME."""
+        return f"""
+            status = 'RUNNING',
+            locked_by_id = %s,
+            last_worker = %s,
+            locked_at = {self.clock(connection)},
+            deadline_at = {self.clock(connection, "COALESCE(max_run_time, %s)")},
+            token = token + 1,
+            attempts = attempts + 1
+        """
+
+    def promote(self, candidates: TaskQuerySet) -> int:
+        """Make these SCHEDULED tasks READY, but for those that others are at right now."""
+        connection = connections[candidates.db]
+        select, params = compiled(candidates, "id")
+        with self.transaction(connection), connection.cursor() as cursor:
+            cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
+            rows = cursor.fetchall()
+            if rows:
+                cursor.execute(
+                    "UPDATE bgtask_task SET status = 'READY' "
+                    f"WHERE id IN ({marks(rows)}) AND status = 'SCHEDULED'",
+                    sorted(row[0] for row in rows),
+                )
+        return len(rows)
+
+    # Finish
+
+    def finish(
+        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
+    ) -> dict[int, str]:
+        """Write the outcomes; return the new status of each task that was still its attempt's."""
+        rows = [self.outcome_row(connection, outcome) for outcome in outcomes]
+        first = "SELECT " + ", ".join(f"%s AS {column}" for column in OUTCOME_COLUMNS)
+        other = f" UNION ALL SELECT {marks(OUTCOME_COLUMNS)}"
+        with self.transaction(connection), connection.cursor() as cursor:
+            # Locked first, in order of their ids, so that two flushes never wait for each other.
+            cursor.execute(
+                "SELECT id, token, cancel_requested FROM bgtask_task "
+                f"WHERE id IN ({marks(rows)}) AND status = 'RUNNING' ORDER BY id FOR UPDATE",
+                sorted(row[0] for row in rows),
+            )
+            held = {(id_, token): cancelled for id_, token, cancelled in cursor.fetchall()}
+            ours = [row for row in rows if (row[0], row[1]) in held]
+            if ours:
+                cursor.execute(
+                    f"UPDATE bgtask_task AS t JOIN ({first}{other * (len(ours) - 1)}) AS o "
+                    f"ON t.id = o.id SET {self.finishing(connection, 't.')} "
+                    "WHERE t.token = o.token AND t.status = 'RUNNING'",
+                    [value for row in ours for value in row],
+                )
+        return {
+            row[0]: "CANCELLED" if row[2] == "SCHEDULED" and held[row[0], row[1]] else row[2]
+            for row in ours
+        }
+
+    def finishing(self, connection: BaseDatabaseWrapper, column: str = "") -> str:
+        return FINISH.format(
+            column=column,
+            ended=self.clock(connection, "-o.age"),
+            started=self.clock(connection, "-(o.age + o.duration)"),
+            next=self.clock(connection, "o.delay - o.age"),
+        )
+
+    def outcome_row(
+        self, connection: BaseDatabaseWrapper, outcome: Outcome
+    ) -> tuple[Any, ...]:
+        """The values of OUTCOME_COLUMNS."""
+        failure = outcome.failure
+        run_at = outcome.run_at
+        return (
+            outcome.task.pk,
+            outcome.task.token,
+            outcome.status.value,
+            outcome.age,
+            outcome.duration,
+            round(outcome.duration * 1000),
+            outcome.delay,
+            run_at and connection.ops.adapt_datetimefield_value(run_at),
+            outcome.return_value,
+            failure.traceback if failure else "",
+            failure.error_class if failure else "",
+            failure.fingerprint if failure else "",
+        )
+
+    # Statistics
+
+    def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
+        """Add these rows of STATS_COLUMNS to what is there."""
+        sums = [f"{name} = {name} + VALUES({name})" for name in STATS_SUMS]
+        peaks = [f"{name} = GREATEST({name}, VALUES({name}))" for name in STATS_PEAKS]
+        self._upsert(
+            connection, rows, f"ON DUPLICATE KEY UPDATE {', '.join([*sums, *peaks])}"
+        )
+
+    def _upsert(
+        self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], on_conflict: str
+    ) -> None:
+        row = f"({marks(STATS_COLUMNS)})"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO bgtask_taskstats ({', '.join(STATS_COLUMNS)}) "
+                f"VALUES {', '.join([row] * len(rows))} {on_conflict}",
+                [value for values in rows for value in values],
+            )
+
+
+def marks(items: Sequence[Any]) -> str:
+    return ", ".join(["%s"] * len(items))
+
+
+def compiled(queryset: TaskQuerySet, *names: str) -> tuple[str, tuple[Any, ...]]:
+    """The SELECT of these columns, as a part of a statement of our own."""
+    query = queryset.values_list(*names).query
+    sql, params = query.get_compiler(queryset.db).as_sql()
+    return sql, tuple(params)
+
+
+def instances(
+    candidates: TaskQuerySet, rows: Iterable[Sequence[Any]], worker: Worker
+) -> list[Task]:
+    """
+    Tasks of rows of CLAIMED and ORDER, in the order of the claim; other fields are deferred.
+
+    Made without Model.__init__, which costs more than all the rest of a claim.
+    """
+    model, alias = candidates.model, candidates.db
+    tasks = []
+    for row in rows:
+        task = model.__new__(model)
+        state = task.__dict__
+        state["_state"] = ModelState()
+        state["_state"].adding = False
+        state["_state"].db = alias
+        state.update(zip(CLAIMED, row, strict=False))
+        state["status"] = "RUNNING"
+        state["locked_by_id"] = worker.pk
+        state["last_worker"] = worker.label
+        run_at, waited = row[len(CLAIMED) :]
+        task.waited = max(float(waited), 0.0)
+        task.claim_key = (-task.priority, run_at, task.pk)
+        tasks.append(task)
+    tasks.sort(key=attrgetter("claim_key"))
+    return tasks

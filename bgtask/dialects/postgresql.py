@@ -1,0 +1,170 @@
+"""PostgreSQL: everything in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from bgtask.dialects.base import (
+    CLAIMED,
+    OUTCOME_COLUMNS,
+    STATS_KEY,
+    STATS_PEAKS,
+    STATS_SUMS,
+    Dialect,
+    Outlook,
+    compiled,
+    instances,
+)
+
+if TYPE_CHECKING:
+    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+
+# Sleeping runners listen here; the payload is the queue.
+CHANNEL = "bgtask"
+
+OUTCOME_TYPES = (
+    "bigint", "bigint", "text", "float8", "float8", "bigint", "float8", "timestamptz", "text",
+    "text", "text", "text",
+)  # fmt: skip
+
+
+class PostgreSQL(Dialect):
+    def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
+        # now() would be the start of the transaction, clock_timestamp() differ from row to row.
+        now = "statement_timestamp()"
+        return now if seconds is None else f"({now} + make_interval(secs => ({seconds})::float8))"
+
+    def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
+        return f"extract(epoch FROM statement_timestamp() - {column})::float8"
+
+    def insert(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+    ) -> Sequence[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                WITH task AS (
+                    INSERT INTO bgtask_task ({", ".join(columns)}) VALUES ({", ".join(values)})
+                    RETURNING id, status, run_at, enqueued_at, queue
+                )
+                SELECT id, status, run_at, enqueued_at, pg_notify('{CHANNEL}', queue) FROM task
+                """,
+                params,
+            )
+            (row,) = cursor.fetchall()
+        return row[:4]  # type: ignore[no-any-return]
+
+    def insert_many(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        texts: Sequence[str],
+    ) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                INSERT INTO bgtask_task (task_params, {", ".join(columns)})
+                SELECT text, {", ".join(values)} FROM unnest(%s::text[]) AS text
+                """,
+                [*params, list(texts)],
+            )
+
+    def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, queue])
+
+    def outlook(
+        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+    ) -> Outlook:
+        ready = "bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue"
+        order = "ORDER BY queue, priority DESC, run_at, id LIMIT 1"
+        if queues is None:
+            first, after = f"{ready} > ''", f"{ready} > heads.queue"
+            heads = f"""
+                WITH RECURSIVE heads AS (
+                    (SELECT queue, priority FROM {first} {order})
+                    UNION ALL
+                    SELECT n.* FROM heads, LATERAL (
+                        SELECT queue, priority FROM {after} {order}
+                    ) AS n
+                ) SELECT 'head', queue, priority::float8 FROM heads
+            """
+        else:
+            heads = f"""
+                SELECT 'head', n.queue, n.priority::float8
+                FROM unnest(%s::text[]) AS wanted, LATERAL (
+                    SELECT queue, priority FROM {ready} = wanted {order}
+                ) AS n
+            """
+        outlook = Outlook()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"({heads}) UNION ALL {self.rest(connection)}",
+                [] if queues is None else [list(queues)],
+            )
+            self.note(outlook, cursor.fetchall())
+        return outlook
+
+    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+        connection = connections[candidates.db]
+        select, params = compiled(candidates, "id")
+        with connection.cursor() as cursor:
+            # ARRAY (…) runs its query once. With IN (…) the planner may run it again for each
+            # row, and so claim more tasks than its LIMIT.
+            cursor.execute(
+                f"""
+                UPDATE bgtask_task SET {self.claiming(connection)}
+                WHERE id = ANY (ARRAY ({select} FOR UPDATE SKIP LOCKED))
+                RETURNING {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
+                """,
+                [worker.pk, worker.label, max_run_time, *params],
+            )
+            return instances(candidates, cursor.fetchall(), worker)
+
+    def promote(self, candidates: TaskQuerySet) -> int:
+        select, params = compiled(candidates, "id")
+        with connections[candidates.db].cursor() as cursor:
+            cursor.execute(
+                "UPDATE bgtask_task SET status = 'READY' "
+                f"WHERE id = ANY (ARRAY ({select} FOR UPDATE SKIP LOCKED))",
+                params,
+            )
+            return int(cursor.rowcount)
+
+    def finish(
+        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
+    ) -> dict[int, str]:
+        rows = sorted(self.outcome_row(connection, outcome)[:] for outcome in outcomes)
+        arrays = ", ".join(f"%s::{kind}[]" for kind in OUTCOME_TYPES)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                UPDATE bgtask_task AS t SET {self.finishing(connection)}
+                FROM unnest({arrays}) AS o ({", ".join(OUTCOME_COLUMNS)})
+                WHERE t.id = o.id AND t.token = o.token AND t.status = 'RUNNING'
+                RETURNING t.id, t.status
+                """,
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+            return dict(cursor.fetchall())
+
+    def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
+        self._upsert(connection, rows, on_conflict("GREATEST"))
+
+
+def on_conflict(greatest: str) -> str:
+    """Add to the row that is there; SQLite says it in the same words, but for one."""
+    table = "bgtask_taskstats"
+    sums = [f"{name} = {table}.{name} + excluded.{name}" for name in STATS_SUMS]
+    peaks = [f"{name} = {greatest}({table}.{name}, excluded.{name})" for name in STATS_PEAKS]
+    return f"ON CONFLICT ({', '.join(STATS_KEY)}) DO UPDATE SET {', '.join([*sums, *peaks])}"

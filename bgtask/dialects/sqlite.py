@@ -1,0 +1,133 @@
+"""SQLite: one writer at a time, so a single UPDATE is a claim nobody else can see half done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from bgtask.dialects.base import (
+    CLAIMED,
+    OUTCOME_COLUMNS,
+    Dialect,
+    Outlook,
+    compiled,
+    instances,
+    marks,
+)
+from bgtask.dialects.postgresql import on_conflict
+
+if TYPE_CHECKING:
+    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+
+
+class SQLite(Dialect):
+    def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
+        modifiers = ["'now'"]
+        if offset := self.offset(connection):
+            modifiers.append(f"'{offset:+d} seconds'")
+        if seconds is not None:
+            modifiers.append(f"printf('%%+.3f seconds', {seconds})")
+        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {', '.join(modifiers)})"
+
+    def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
+        return f"((julianday({self.clock(connection)}) - julianday({column})) * 86400.0)"
+
+    def transaction(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
+        return _immediate(connection)
+
+    def outlook(
+        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+    ) -> Outlook:
+        ready = "FROM bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue"
+        if queues is None:
+            source = f"""
+                WITH RECURSIVE names (queue) AS (
+                    SELECT min(queue) {ready} > ''
+                    UNION ALL
+                    SELECT (SELECT min(t.queue) FROM bgtask_task AS t WHERE t.status = 'READY'
+                            AND t.crashes = 0 AND t.queue > names.queue)
+                    FROM names WHERE names.queue IS NOT NULL
+                )
+            """
+        else:
+            wanted = ", ".join(["(%s)"] * len(queues))
+            source = f"WITH names (queue) AS (VALUES {wanted})"
+        outlook = Outlook()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                {source}
+                SELECT 'head', queue, (
+                    SELECT priority FROM bgtask_task AS t
+                    WHERE t.status = 'READY' AND t.crashes = 0 AND t.queue = names.queue
+                    ORDER BY priority DESC, run_at, id LIMIT 1
+                ) AS priority FROM names WHERE priority IS NOT NULL
+                UNION ALL {self.rest(connection)}
+                """,
+                list(queues or ()),
+            )
+            self.note(outlook, cursor.fetchall())
+        return outlook
+
+    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+        connection = connections[candidates.db]
+        select, params = compiled(candidates, "id")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
+                RETURNING {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
+                """,
+                [worker.pk, worker.label, max_run_time, *params],
+            )
+            # To its end: a half-read cursor would keep the write lock.
+            return instances(candidates, cursor.fetchall(), worker)
+
+    def promote(self, candidates: TaskQuerySet) -> int:
+        select, params = compiled(candidates, "id")
+        with connections[candidates.db].cursor() as cursor:
+            cursor.execute(
+                f"UPDATE bgtask_task SET status = 'READY' WHERE id IN ({select})", params
+            )
+            return int(cursor.rowcount)
+
+    def finish(
+        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
+    ) -> dict[int, str]:
+        rows = [self.outcome_row(connection, outcome) for outcome in outcomes]
+        row = f"({marks(OUTCOME_COLUMNS)})"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                WITH o ({", ".join(OUTCOME_COLUMNS)}) AS (VALUES {", ".join([row] * len(rows))})
+                UPDATE bgtask_task AS t SET {self.finishing(connection)}
+                FROM o WHERE t.id = o.id AND t.token = o.token AND t.status = 'RUNNING'
+                RETURNING id, status
+                """,
+                [value for row in rows for value in row],
+            )
+            return dict(cursor.fetchall())
+
+    def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
+        self._upsert(connection, rows, on_conflict("max"))
+
+
+@contextmanager
+def _immediate(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """
+    A transaction that begins as a writer.
+
+    A deferred one that reads first is refused at its first write when somebody else has written
+    meanwhile, at once and whatever the timeout.
+    """
+    mode = connection.transaction_mode  # type: ignore[attr-defined]
+    connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
+    try:
+        with transaction.atomic(using=connection.alias):
+            yield
+    finally:
+        connection.transaction_mode = mode  # type: ignore[attr-defined]

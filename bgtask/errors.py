@@ -1,0 +1,197 @@
+"""An exception → text that every database keeps, its class, and the fingerprint of its kind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sysconfig
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+MAX_TEXT = 16_384  # Characters of a stored traceback: its head and its tail.
+MAX_MESSAGE = 1_000
+MAX_CLASS = 255
+MAX_CHAIN = 20  # Causes behind causes that are formatted.
+
+_BGTASK = str(Path(__file__).parent)
+_LIBRARIES = tuple(
+    {*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of an exception: text only, never the exception itself."""
+
+    error_class: str
+    message: str
+    traceback: str
+    fingerprint: str
+
+
+def describe(error: BaseException) -> Failure:
+    """
+    Put an exception in storable words; never raises, and never takes long.
+
+    Secrets in URLs and in ``password=…`` and the like are masked, NUL and lone surrogates
+    replaced, long texts cut in the middle.
+    """
+    error_class = class_of(error)
+    message = storable(_message_of(error), MAX_MESSAGE)
+    frames = error.__traceback__
+    return Failure(
+        error_class=error_class,
+        message=message,
+        traceback=storable(_format(error)),
+        fingerprint=fingerprint(error_class, _place(frames), message),
+    )
+
+
+def plain_failure(error_class: str, message: str) -> Failure:
+    """A failure that is no exception: lost, timed out, malformed …"""
+    return Failure(error_class, message, message, fingerprint(error_class, "", message))
+
+
+def class_of(error: BaseException) -> str:
+    """``module.QualifiedName``, or only the latter for built-ins."""
+    kind = type(error)
+    name = getattr(kind, "__qualname__", kind.__name__)
+    module = getattr(kind, "__module__", None)
+    full = name if module in (None, "builtins") else f"{module}.{name}"
+    return storable(full, MAX_CLASS)
+
+
+def storable(text: str, limit: int = MAX_TEXT) -> str:
+    """The text as every database takes it: no NUL, no lone surrogates, no secrets, not too long."""
+    if len(text) > 2 * limit:  # Cut first, so that what follows is quick, whatever the size.
+        text = _cut(text, 2 * limit)
+    text = text.replace("\x00", "\ufffd")
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _cut(redact(text), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    note = f"\n… {len(text) - limit:,} characters left out …\n"
+    room = max(limit - len(note), 0)
+    if room < 40:
+        return text[:limit]
+    head = room // 3  # The tail says more: it names the error.
+    return text[:head] + note + text[len(text) - (room - head) :]
+
+
+# Every repetition is bounded: hostile text must not make a search take minutes.
+_SECRET = (
+    r"(?<![\w-])[\w-]{0,40}?(?:passwd|password|secret|token|api[_-]?key|auth(?:orization)?|"
+    r"credential|signature|private[_-]?key|access[_-]?key)[\w-]{0,40}"
+)
+_VALUE = r"""(?:'[^'\n]{0,512}'|"[^"\n]{0,512}"|[^\s'",;)}\]&]{1,512})"""
+_REDACTIONS = (
+    # scheme://user:password@host
+    re.compile(
+        r"(?P<keep>(?<![\w+.-])[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{0,128}:)[^\s@'\"]{1,256}(?=@)",
+        re.I,
+    ),
+    # password='…', "token": "…", api_key=…, Authorization: Bearer …
+    re.compile(
+        rf"(?P<keep>{_SECRET}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s)?){_VALUE}", re.I
+    ),
+    # PostgreSQL: Key (email)=(someone@example.com) already exists.
+    re.compile(r"(?P<keep>\bKey \([^)\n]{1,256}\)=)\([^\n]{0,512}?\)(?= |\.|$)"),
+)
+MASK = "********"
+
+
+def redact(text: str) -> str:
+    """Mask passwords in URLs, and the values of what is named like a secret."""
+    for pattern in _REDACTIONS:
+        text = pattern.sub(rf"\g<keep>{MASK}", text)
+    return text
+
+
+def fingerprint(error_class: str, place: str, message: str) -> str:
+    """
+    One short key for errors of one kind.
+
+    Made of the class, the innermost frame of project code and the first line of the message
+    without numbers, ids, quotations and addresses, so that "user 7 not found" and
+    "user 8 not found" are one group.
+    """
+    kind = f"{error_class}\n{place}\n{_generalise(message)}"
+    return hashlib.sha256(kind.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+_VARIABLE = (
+    re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|“[^”\n]*”|`[^`\n]*`"),
+    re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
+    re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.I),
+    re.compile(r"\b0x[0-9a-f]+\b", re.I),
+    re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.I),
+    re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,}\b", re.I),
+    re.compile(r"[-+]?\d+(?:[.,:]\d+)*"),
+)
+
+
+def _generalise(message: str) -> str:
+    line = message.split("\n", 1)[0][:300]
+    for pattern in _VARIABLE:
+        line = pattern.sub("#", line)
+    return line
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as problem:
+        # Its __str__ is user code as well, and may even call sys.exit().
+        return f"<its __str__ raised {type(problem).__name__}>"
+
+
+def _format(error: BaseException) -> str:
+    try:
+        summary = traceback.TracebackException.from_exception(_shortened(error), compact=True)
+        return "".join(summary.format())
+    except BaseException as problem:
+        return (
+            f"{class_of(error)}: {_message_of(error)}\n"
+            f"(Its traceback could not be formatted: {type(problem).__name__}.)"
+        )
+
+
+def _shortened(error: BaseException) -> BaseException:
+    """The same error; a chain of thousands of causes would take minutes to format."""
+    link: BaseException | None = error
+    for _ in range(MAX_CHAIN):
+        link = (link.__cause__ or link.__context__) if link is not None else None
+    if link is not None:
+        link.__cause__ = None
+        link.__context__ = None
+    return error
+
+
+def _place(frames: TracebackType | None) -> str:
+    """``file:function`` of the innermost frame of project code, else of the innermost."""
+    project = last = ""
+    while frames is not None:
+        code = frames.tb_frame.f_code
+        filename = code.co_filename
+        if not filename.startswith(_BGTASK):
+            last = f"{os.path.basename(filename)}:{code.co_name}"  # noqa: PTH119
+            if is_project_code(filename):
+                project = last
+        frames = frames.tb_next
+    return project or last
+
+
+def is_project_code(filename: str) -> bool:
+    """Is this a file of the project, not of a library, of Python or of bgtask?"""
+    return not (
+        filename.startswith(("<", _BGTASK))
+        or "site-packages" in filename
+        or "dist-packages" in filename
+        or filename.startswith(_LIBRARIES)
+    )

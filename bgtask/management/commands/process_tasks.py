@@ -1,0 +1,154 @@
+"""Run background tasks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
+from django.utils import autoreload
+
+from bgtask.conf import get_settings
+from bgtask.exceptions import InvalidOption
+from bgtask.options import check_queue
+from bgtask.runner import Runner, output
+from bgtask.runner.supervisor import Supervisor, leave_with_parent
+
+
+class Command(BaseCommand):
+    help = "Run background tasks that are due, and go on as they become so."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("--duration", type=_seconds, default=0.0, metavar="SECONDS",
+            help="Stop after so many seconds; the tasks that run are awaited. 0, the default: "
+                 "go on for ever.")  # fmt: skip
+        add("--sleep", type=_pause, default=5.0, metavar="SECONDS",
+            help="Look again after so many seconds when nothing was found; default 5.")  # fmt: skip
+        add("--log-file", metavar="FILE", help="Write the log to this file as well.")
+        add("--log-std", action="store_true",
+            help="What tasks print goes to the log.")  # fmt: skip
+        add("--log-level", type=str.upper, choices=output.LEVELS, metavar="LEVEL",
+            help=f"One of {', '.join(output.LEVELS)}.")  # fmt: skip
+        add("--queue", action="append", dest="queues", type=_queue, metavar="NAME",
+            help="Serve only this queue; may be repeated.")  # fmt: skip
+        add("--threads", type=_count, default=1, metavar="N",
+            help="Run so many tasks at once in each process; default 1.")  # fmt: skip
+        add("--processes", type=_count, default=1, metavar="N",
+            help="Run so many processes, watched over by this one; default 1.")  # fmt: skip
+        add("--drain", action="store_true", help="Stop when nothing is due.")
+        add("--max-tasks", type=_count, metavar="N",
+            help="Stop after so many tasks; a supervised process is replaced by a new one.")  # fmt: skip
+        add("--reload", action="store_true",
+            help="Begin anew when code has changed. For development.")  # fmt: skip
+        add("--supervised", action="store_true", help=argparse.SUPPRESS)
+
+    def handle(self, **options: Any) -> None:
+        try:
+            get_settings()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+        if options["reload"] and options["processes"] > 1:
+            raise CommandError("--reload goes with one process.")
+        try:
+            output.set_up(options["log_file"], options["log_level"], options["log_std"])
+        except OSError as error:
+            raise CommandError(
+                f"--log-file {options['log_file']}: {error.strerror or error}."
+            ) from error
+        if options["processes"] > 1:
+            self._supervise(options)
+        elif options["reload"]:
+            autoreload.run_with_reloader(self._run, **options)
+        else:
+            self._run(**options)
+
+    def _run(self, **options: Any) -> None:
+        _check_tables()
+        runner = Runner(
+            queues=options["queues"],
+            threads=options["threads"],
+            sleep=options["sleep"],
+            duration=options["duration"],
+            drain=options["drain"],
+            max_tasks=options["max_tasks"],
+        )
+        if options["supervised"]:
+            leave_with_parent(runner.stop)
+        if not options["reload"]:  # There Django runs us in a thread, and handles signals itself.
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, lambda *_: runner.stop())
+        if not runner.run():
+            # Not sys.exit(): threads that are still busy must not keep the process.
+            output.flush()
+            os._exit(1)
+
+    def _supervise(self, options: dict[str, Any]) -> None:
+        supervisor = Supervisor(sys.argv, options["processes"])
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: supervisor.stop())
+        if not supervisor.run():
+            sys.exit(1)
+
+
+def _check_tables() -> None:
+    """A table that is missing will not come by waiting."""
+    from bgtask.models import Worker
+
+    try:
+        list(Worker.objects.filter(pk=0))
+    except Error as error:
+        from django.db import connections
+
+        connection = connections[Worker.objects.all().db]
+        try:
+            missing = Worker._meta.db_table not in connection.introspection.table_names()
+        except Error:
+            return  # The database is away: the runner waits for it.
+        if missing:
+            raise CommandError("The tables of bgtask are missing: run `migrate` first.") from error
+        raise CommandError(f"The tables of bgtask cannot be read: {error}") from error
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of seconds")
+    return number
+
+
+def _seconds(text: str) -> float:
+    return max(_number(text), 0.0)
+
+
+def _pause(text: str) -> float:
+    number = _number(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    return number
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 10000")
+    return number
+
+
+def _queue(text: str) -> str | None:
+    try:
+        return check_queue(text)
+    except InvalidOption as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,19 @@
+from bgtask.models.attempt import Attempt
+from bgtask.models.outcome import Outcome
+from bgtask.models.queue import Hold, Queue
+from bgtask.models.stats import QueueStats, TaskStats
+from bgtask.models.task import Task
+from bgtask.models.task_queryset import TaskQuerySet
+from bgtask.models.worker import Worker
+
+__all__ = [
+    "Attempt",
+    "Hold",
+    "Outcome",
+    "Queue",
+    "QueueStats",
+    "Task",
+    "TaskQuerySet",
+    "TaskStats",
+    "Worker",
+]

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.models.manager import QueueManager
+from bgtask.models.fields import ExactCharField
+from bgtask.models.task import Task
+from bgtask.status import AttemptOutcome
+
+
+class Attempt(models.Model):
+    """An attempt that did not succeed. A success writes no such row."""
+
+    task = models.ForeignKey(Task, models.CASCADE, related_name="history", verbose_name=_("task"))
+    # With the task unique: to record the same end twice is harmless.
+    token = models.PositiveBigIntegerField(_("token"))
+    number = models.PositiveIntegerField(_("number"))
+    worker = models.CharField(_("worker"), max_length=255, blank=True)
+    started_at = models.DateTimeField(_("started at"), null=True)
+    finished_at = models.DateTimeField(_("finished at"))
+    outcome = models.CharField(_("outcome"), max_length=10, choices=AttemptOutcome)
+    error_class = models.CharField(_("error class"), max_length=255, blank=True)
+    message = models.TextField(_("message"), blank=True)
+    traceback = models.TextField(_("traceback"), blank=True)
+    error_fingerprint = ExactCharField(_("error fingerprint"), max_length=32, blank=True)
+
+    objects = QueueManager()
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        default_permissions = ("view",)
+        ordering = ["task", "token"]
+        constraints = [
+            models.UniqueConstraint(fields=["task", "token"], name="bgtask_attempt_once")
+        ]
+        indexes = [
+            models.Index(
+                fields=["error_fingerprint", "-finished_at", "-id"], name="bgtask_attempt_error"
+            ),
+            models.Index(fields=["-finished_at", "-id"], name="bgtask_attempt_finished"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_id}, attempt {self.number}: {self.outcome}"

@@ -1,0 +1,73 @@
+"""Columns and indexes that mean the same on each database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.ddl_references import Statement
+
+
+class ExactCharField(models.CharField):
+    """
+    Text that is compared to the letter.
+
+    MariaDB and MySQL would otherwise take "Mail" and "mail" for one queue.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            return {**parameters, "collation": "utf8mb4_bin"}
+        return parameters
+
+
+class PartialIndex(models.Index):
+    """
+    An index of the rows that match ``where``, on databases that have such indexes.
+
+    On the others an index of all rows, with the fields that ``where`` compares for equality in
+    front of the same fields: one migration and one ORDER BY serve all.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields: Sequence[str],
+        name: str,
+        where: Mapping[str, Any],
+        unique: bool = False,
+    ) -> None:
+        super().__init__(fields=fields, name=name)
+        self.where = dict(where)
+        self.unique = unique
+
+    def deconstruct(self) -> Any:
+        path, expressions, kwargs = super().deconstruct()
+        kwargs |= {"where": self.where}
+        if self.unique:
+            kwargs["unique"] = True
+        return path, expressions, kwargs
+
+    def create_sql(
+        self,
+        model: type[models.Model],
+        schema_editor: BaseDatabaseSchemaEditor,
+        using: str = "",
+        **kwargs: Any,
+    ) -> Statement:
+        if schema_editor.connection.features.supports_partial_indexes:
+            fields, condition = self.fields, models.Q(**self.where)
+        else:
+            front = [name for name in self.where if "__" not in name]
+            fields, condition = [*front, *self.fields], None
+        if self.unique:
+            constraint = models.UniqueConstraint(
+                fields=fields, name=self.name, condition=condition
+            )
+            return constraint.create_sql(model, schema_editor)  # type: ignore[return-value]
+        index = models.Index(fields=fields, name=self.name, condition=condition)
+        return index.create_sql(model, schema_editor, using, **kwargs)

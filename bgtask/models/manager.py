@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db import connections, models, router
+
+from bgtask.dialects import Clock, dialect_of
+
+
+class QueueManager(models.Manager[Any]):
+    """Reads where it writes: a replica that lags would show tasks that are no more."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().using(self._db or router.db_for_write(self.model))
+
+
+def database_time(alias: str) -> datetime:
+    """What the clock of the database shows, as Django would read it from a column."""
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {dialect_of(connection).clock(connection)}", [])
+        (value,) = cursor.fetchone()
+    return as_read(connection, value)
+
+
+def as_read(connection: Any, value: Any) -> Any:
+    """A datetime as the driver gave it → as the ORM would have read it."""
+    clock = Clock()
+    for convert in connection.ops.get_db_converters(clock):
+        value = convert(value, clock, connection)
+    return value

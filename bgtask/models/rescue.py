@@ -1,0 +1,171 @@
+"""Take back what dead workers hold, and what ran past its deadline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import BooleanField, Case, F, Q, Value, When
+
+from bgtask import registry
+from bgtask.backoff import backoff
+from bgtask.conf import get_settings
+from bgtask.dialects import Clock, dialect_of
+from bgtask.errors import Failure, plain_failure
+from bgtask.status import AttemptOutcome, Status, WorkerState
+
+if TYPE_CHECKING:
+    from bgtask.models.task import Task
+    from bgtask.models.task_queryset import TaskQuerySet
+
+PAGE = 200
+
+
+def rescue(tasks: TaskQuerySet, connection: BaseDatabaseWrapper, reason: str = "") -> int:
+    """
+    Rescue those of these tasks that need it; return how many.
+
+    Found without a lock first, for there is nothing to do nearly always; then each page is
+    locked, judged anew and changed in one transaction with the rows of history that say why.
+    """
+    total, last = 0, 0
+    while page := _find(tasks, after=last):
+        with dialect_of(connection).transaction(connection):
+            # A task that another rescuer or an operator is at right now is left to them.
+            locked = (
+                tasks.filter(pk__in=page, status=Status.RUNNING)
+                .annotate(lost=_is_lost(page), overdue=_is_overdue())
+                .order_by("pk")
+                .select_for_update(
+                    skip_locked=connection.features.has_select_for_update_skip_locked
+                )
+            )
+            for task in locked:
+                if task.lost or task.overdue:  # type: ignore[attr-defined]
+                    total += _take_back(tasks, task, reason)
+        last = max(page)
+        if len(page) < PAGE:
+            break
+    return total
+
+
+def _find(tasks: TaskQuerySet, after: int) -> dict[int, int]:
+    """Tasks to rescue, by id the worker that is dead or 0 where the deadline has passed."""
+    found = (
+        tasks.filter(status=Status.RUNNING, pk__gt=after)
+        .filter(Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock()))
+        .order_by("pk")
+        .values_list("pk", "locked_by", "locked_by__state")
+    )
+    return {
+        pk: worker if state == WorkerState.DEAD else 0 for pk, worker, state in found[:PAGE]
+    }
+
+
+def _is_lost(page: dict[int, int]) -> Case:
+    """Dead is final, so who was dead when the page was read still is."""
+    dead = set(page.values()) - {0}
+    return Case(
+        When(locked_by__in=dead, then=Value(True)),
+        default=Value(False),
+        output_field=BooleanField(),
+    )
+
+
+def _is_overdue() -> Case:
+    return Case(
+        When(deadline_at__lte=Clock(), then=Value(True)),
+        default=Value(False),
+        output_field=BooleanField(),
+    )
+
+
+def _take_back(tasks: TaskQuerySet, task: Task, reason: str) -> int:
+    """One guarded UPDATE of one locked task, and its row of history."""
+    from bgtask.models.attempt import Attempt
+
+    if task.lost:  # type: ignore[attr-defined]
+        kind, failure = AttemptOutcome.LOST, _lost(task, reason)
+        changes = _after_loss(task)
+    else:
+        kind, failure = AttemptOutcome.TIMED_OUT, _timed_out(task)
+        changes = _after_timeout(task)
+    if changes["status"] in (Status.READY, Status.SCHEDULED) and task.cancel_requested:
+        changes["status"] = Status.CANCELLED
+    if changes["status"] in (Status.FAILED, Status.CANCELLED):
+        changes["finished_at"] = Clock()
+    if changes["status"] != Status.READY:
+        changes |= {
+            "last_error": failure.traceback,
+            "error_class": failure.error_class,
+            "error_fingerprint": failure.fingerprint,
+        }
+    changed = tasks.filter(pk=task.pk, token=task.token, status=Status.RUNNING).update(
+        **changes, locked_by=None, locked_at=None, deadline_at=None, token=F("token") + 1
+    )
+    if changed:
+        Attempt.objects.using(tasks.db).bulk_create(
+            [
+                Attempt(
+                    task=task,
+                    token=task.token,
+                    number=task.attempts,
+                    worker=task.last_worker,
+                    started_at=task.locked_at,
+                    finished_at=Clock(),
+                    outcome=kind,
+                    error_class=failure.error_class,
+                    message=failure.message,
+                    traceback=failure.traceback,
+                    error_fingerprint=failure.fingerprint,
+                )
+            ],
+            ignore_conflicts=True,
+        )
+    return changed
+
+
+def _after_loss(task: Task) -> dict[str, Any]:
+    """
+    A task that was no suspect gets its attempt back, for it may never have started.
+
+    A suspect ran alone, so it does not; it is convicted at MAX_CRASHES, or fails where its
+    attempts are used up.
+    """
+    was_suspect = task.crashes > 0
+    crashes = task.crashes + 1
+    attempts = task.attempts if was_suspect else max(task.attempts - 1, 0)
+    given_up = crashes >= get_settings().max_crashes or (
+        was_suspect and attempts >= task.executions_allowed
+    )
+    return {
+        "status": Status.FAILED if given_up else Status.READY,
+        "attempts": attempts,
+        "crashes": crashes,
+    }
+
+
+def _after_timeout(task: Task) -> dict[str, Any]:
+    if not task.has_attempts_left:
+        return {"status": Status.FAILED}
+    rule = registry.find(task.task_name).backoff if registry.knows(task.task_name) else None
+    try:
+        wait = backoff(task.attempts, rule, get_settings().jitter)
+    except Exception:  # The rule is user code; the default one never fails.
+        wait = backoff(task.attempts)
+    return {"status": Status.SCHEDULED, "run_at": Clock(wait)}
+
+
+def _lost(task: Task, reason: str) -> Failure:
+    return plain_failure(
+        "bgtask.WorkerLost",
+        f"The task was lost with its worker {task.last_worker}"
+        + (f": {reason}." if reason else "."),
+    )
+
+
+def _timed_out(task: Task) -> Failure:
+    limit = task.max_run_time or get_settings().max_run_time
+    return plain_failure(
+        "bgtask.TimedOut", f"The task ran longer than its {limit:g} seconds of MAX_RUN_TIME."
+    )

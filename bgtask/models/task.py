@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.conf import DEFAULT_QUEUE, get_settings
+from bgtask.errors import Failure, plain_failure
+from bgtask.exceptions import ClaimLost
+from bgtask.models.fields import ExactCharField, PartialIndex
+from bgtask.models.outcome import Outcome
+from bgtask.models.manager import QueueManager
+from bgtask.models.task_queryset import TaskQuerySet
+from bgtask.models.worker import Worker
+from bgtask.serialization import load_params
+from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status
+
+
+class Task(models.Model):
+    """
+    One call of a background function, from enqueue to prune: one row for its whole life.
+
+    Each move of ``bgtask.status`` is one verb here or on the queryset, and one UPDATE whose
+    WHERE restates what must still be so.
+    """
+
+    task_name = ExactCharField(_("task name"), max_length=255)
+    task_params = models.TextField(_("parameters"), default="[[], {}]", db_default="[[], {}]")
+    verbose_name = models.CharField(
+        _("verbose name"), max_length=255, blank=True, default="", db_default=""
+    )
+    queue = ExactCharField(
+        _("queue"), max_length=100, default=DEFAULT_QUEUE, db_default=DEFAULT_QUEUE
+    )
+    priority = models.IntegerField(
+        _("priority"), default=0, db_default=0, help_text=_("Higher first.")
+    )
+    unique_key = ExactCharField(_("unique key"), max_length=255, null=True, blank=True)  # noqa: DJ001
+
+    status = models.CharField(
+        _("status"),
+        max_length=10,
+        choices=Status,
+        default=Status.READY,
+        db_default=Status.READY.value,
+    )
+    held_for = models.CharField(  # noqa: DJ001
+        _("held for"), max_length=8, choices=HeldFor, null=True, blank=True
+    )
+    cancel_requested = models.BooleanField(_("cancel requested"), default=False, db_default=False)
+
+    run_at = models.DateTimeField(_("run at"), default=timezone.now)
+    enqueued_at = models.DateTimeField(_("enqueued at"), default=timezone.now)
+    started_at = models.DateTimeField(_("first started at"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    duration_ms = models.PositiveBigIntegerField(
+        _("duration of the last attempt, ms"), null=True, blank=True
+    )
+
+    locked_by = models.ForeignKey(
+        Worker,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        db_index=False,  # See the indexes below.
+        related_name="tasks",
+        verbose_name=_("locked by"),
+    )
+    locked_at = models.DateTimeField(_("locked at"), null=True, blank=True)
+    deadline_at = models.DateTimeField(_("deadline at"), null=True, blank=True)
+    last_worker = models.CharField(
+        _("last worker"), max_length=255, blank=True, default="", db_default=""
+    )
+    token = models.PositiveBigIntegerField(_("token"), default=0, db_default=0)
+
+    attempts = models.PositiveIntegerField(_("attempts"), default=0, db_default=0)
+    crashes = models.PositiveIntegerField(_("crashes"), default=0, db_default=0)
+    max_attempts = models.PositiveIntegerField(_("max attempts"), null=True, blank=True)
+    max_run_time = models.FloatField(_("max run time, seconds"), null=True, blank=True)
+
+    last_error = models.TextField(_("last error"), blank=True, default="", db_default="")
+    error_class = models.CharField(
+        _("error class"), max_length=255, blank=True, default="", db_default=""
+    )
+    error_fingerprint = ExactCharField(
+        _("error fingerprint"), max_length=32, blank=True, default="", db_default=""
+    )
+    return_value = models.TextField(_("return value"), null=True, blank=True)  # noqa: DJ001
+
+    objects = QueueManager.from_queryset(TaskQuerySet)()
+
+    class Meta:
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
+        permissions = [
+            ("view_task_arguments", _("Can view the arguments and results of tasks")),
+            ("requeue_task", _("Can requeue tasks")),
+            ("cancel_task", _("Can cancel tasks")),
+            ("hold_task", _("Can hold and release tasks")),
+            ("pause_queue", _("Can pause and resume queues")),
+            ("monitor", _("Can read health, statistics and metrics")),
+        ]
+        indexes = [
+            # The claim, and in front of it the choice of the queue; suspects stand apart.
+            PartialIndex(
+                fields=["crashes", "queue", "-priority", "run_at", "id"],
+                where={"status": "READY"},
+                name="bgtask_task_claim",
+            ),
+            # Promotion; the queue is there to count by.
+            PartialIndex(
+                fields=["run_at", "id", "queue"],
+                where={"status": "SCHEDULED"},
+                name="bgtask_task_promote",
+            ),
+            # What a worker holds. Its condition is the one that PostgreSQL needs to use it for
+            # the foreign key as well.
+            PartialIndex(
+                fields=["locked_by", "id"],
+                where={"locked_by__isnull": False},
+                name="bgtask_task_locked",
+            ),
+            PartialIndex(
+                fields=["deadline_at", "id"],
+                where={"status": "RUNNING"},
+                name="bgtask_task_deadline",
+            ),
+            PartialIndex(
+                fields=["task_name", "id"], where={"status": "HELD"}, name="bgtask_task_held"
+            ),
+            # Pruning, and what finished in a window of time.
+            PartialIndex(
+                fields=["status", "-finished_at", "-id"],
+                where={"finished_at__isnull": False},
+                name="bgtask_task_finished",
+            ),
+            PartialIndex(
+                fields=["error_fingerprint", "-finished_at", "-id"],
+                where={"status": "FAILED"},
+                name="bgtask_task_error",
+            ),
+            models.Index(fields=["task_name", "-id"], name="bgtask_task_name"),
+            PartialIndex(
+                fields=["unique_key"],
+                where={"unique_key__isnull": False},
+                unique=True,
+                name="bgtask_task_unique",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    status="RUNNING",
+                    locked_by__isnull=False,
+                    locked_at__isnull=False,
+                    deadline_at__isnull=False,
+                )
+                | ~Q(status="RUNNING")
+                & Q(locked_by__isnull=True, locked_at__isnull=True, deadline_at__isnull=True),
+                name="bgtask_task_running",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="HELD", held_for__isnull=False)
+                | ~Q(status="HELD") & Q(held_for__isnull=True),
+                name="bgtask_task_held_for",
+            ),
+        ]
+
+    # Seconds it had been due when it was claimed, and its place in the order of claims; only on
+    # tasks that come from a claim.
+    waited = 0.0
+    claim_key: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        # Without asking the database for a field that is deferred: this is for the log.
+        return f"{self.__dict__.get('verbose_name') or self.task_name} [{self.pk}]"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def executions_allowed(self) -> int:
+        return self.max_attempts or get_settings().max_attempts
+
+    @property
+    def has_attempts_left(self) -> bool:
+        return self.attempts < self.executions_allowed
+
+    def params(self) -> tuple[list[Any], dict[str, Any]]:
+        """``(args, kwargs)``; raises MalformedTask where the row was broken by hand."""
+        return load_params(self.task_params)
+
+    # The end of an attempt. Each raises ClaimLost if the task is no longer this attempt's.
+
+    def succeed(self, return_value: str | None = None, duration: float = 0.0) -> None:
+        """``return_value`` is JSON text, ``duration`` seconds."""
+        self._end(Outcome(self, Status.SUCCESSFUL, duration, return_value))
+
+    def fail(self, failure: Failure | str, duration: float = 0.0) -> None:
+        self._end(
+            Outcome(
+                self,
+                Status.FAILED,
+                duration,
+                failure=_failure(failure),
+                kind=AttemptOutcome.FAILED,
+            )
+        )
+
+    def retry(self, failure: Failure | str, delay: float, duration: float = 0.0) -> None:
+        """Wait ``delay`` seconds from now for another attempt."""
+        self._end(
+            Outcome(
+                self,
+                Status.SCHEDULED,
+                duration,
+                failure=_failure(failure),
+                delay=delay,
+                kind=AttemptOutcome.FAILED,
+            )
+        )
+
+    def release(self) -> None:
+        """Give back what was not started."""
+        if not Task.objects.release([self]):
+            raise ClaimLost(f"{self} is no longer this attempt's to release.")
+
+    def park(self, held_for: HeldFor) -> None:
+        """Put aside what was not started, and cannot or must not be."""
+        if not Task.objects.park([self], held_for):
+            raise ClaimLost(f"{self} is no longer this attempt's to park.")
+
+    def _end(self, outcome: Outcome) -> None:
+        if not Task.objects.finish([outcome]):
+            raise ClaimLost(f"{self} was rescued or cancelled meanwhile; its outcome is dropped.")
+
+    # What an operator does. Each tells whether the task was in a status that allows it.
+
+    def hold(self) -> bool:
+        return bool(self._only().hold())
+
+    def unhold(self) -> bool:
+        return bool(self._only().unhold())
+
+    def cancel(self, *, force: bool = False) -> bool:
+        """Cancel; a running task is asked to stop or, by force, no longer waited for."""
+        return bool(self._only().cancel(force=force))
+
+    def requeue(self, *, reset_attempts: bool = False) -> bool:
+        return bool(self._only().requeue(reset_attempts=reset_attempts))
+
+    def _only(self) -> TaskQuerySet:
+        return Task.objects.filter(pk=self.pk)
+
+
+def _failure(failure: Failure | str) -> Failure:
+    return failure if isinstance(failure, Failure) else plain_failure("", failure)

@@ -1,0 +1,494 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, Count, F, Q, Value, When
+from django.db.models.expressions import Combinable
+
+from bgtask import signals
+from bgtask.conf import DEFAULT_QUEUE, get_settings
+from bgtask.dialects import Clock, KeyFrom, dialect_of
+from bgtask.models.manager import as_read
+from bgtask.models.rescue import rescue
+from bgtask.serialization import dump_params
+from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
+
+if TYPE_CHECKING:
+    from bgtask.dialects import Outlook
+    from bgtask.models.outcome import Outcome
+    from bgtask.models.task import Task
+    from bgtask.models.worker import Worker
+
+ENQUEUE_BATCH = 1_000
+CLAIM_ORDER = ("-priority", "run_at", "id")
+NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_at": None}
+
+
+class TaskQuerySet(models.QuerySet["Task"]):
+    # Which tasks
+
+    def ready(self) -> TaskQuerySet:
+        return self.filter(status=Status.READY)
+
+    def scheduled(self) -> TaskQuerySet:
+        return self.filter(status=Status.SCHEDULED)
+
+    def retrying(self) -> TaskQuerySet:
+        """Waiting for another attempt."""
+        return self.scheduled().filter(attempts__gt=0)
+
+    def running(self) -> TaskQuerySet:
+        return self.filter(status=Status.RUNNING)
+
+    def overdue(self) -> TaskQuerySet:
+        """Running past their deadline."""
+        return self.running().filter(deadline_at__lte=Clock())
+
+    def lost(self) -> TaskQuerySet:
+        """Running in the hands of a worker that is dead."""
+        return self.running().filter(locked_by__state=WorkerState.DEAD)
+
+    def abandoned(self) -> TaskQuerySet:
+        """Running by the book, in the hands of a worker that is dead or silent."""
+        return self.running().filter(
+            Q(locked_by__state=WorkerState.DEAD) | Q(locked_by__lease_expires_at__lte=Clock())
+        )
+
+    def held(self) -> TaskQuerySet:
+        return self.filter(status=Status.HELD)
+
+    def waiting(self) -> TaskQuerySet:
+        return self.filter(status__in=WAITING)
+
+    def live(self) -> TaskQuerySet:
+        return self.filter(status__in=LIVE)
+
+    def succeeded(self) -> TaskQuerySet:
+        return self.filter(status=Status.SUCCESSFUL)
+
+    def failed(self) -> TaskQuerySet:
+        return self.filter(status=Status.FAILED)
+
+    def cancelled(self) -> TaskQuerySet:
+        return self.filter(status=Status.CANCELLED)
+
+    def finished(self) -> TaskQuerySet:
+        return self.filter(status__in=FINISHED)
+
+    def claimable(
+        self, queue: str, after: tuple[Any, ...] | None = None, floor: int | None = None
+    ) -> TaskQuerySet:
+        """
+        What an ordinary claim takes from this queue, in its order; suspects are passed over.
+
+        ``floor`` is the lowest priority to take. ``after`` is the claim key of a task claimed
+        before: where to begin, behind what is known to be gone. It leaves out other priorities,
+        so a short result says nothing.
+        """
+        tasks = self.ready().filter(crashes=0, queue=queue).order_by(*CLAIM_ORDER)
+        if floor is not None:
+            tasks = tasks.filter(priority__gte=floor)
+        if after is not None:
+            negated_priority, run_at, id_ = after
+            tasks = tasks.filter(KeyFrom(run_at, id_), priority=-negated_priority)
+        return tasks
+
+    def suspects(self) -> TaskQuerySet:
+        """Ready, but in a worker's hands when it died; each is to run alone."""
+        return self.ready().filter(crashes__gt=0).order_by("crashes", "queue", *CLAIM_ORDER)
+
+    # Enqueue
+
+    def enqueue(
+        self,
+        task_name: str,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Task:
+        """
+        Store a task; options in the plain form of ``bgtask.options``.
+
+        It is stored in the transaction that is open on the queue's database. If the caller's
+        open transaction is on another one, it is stored once that has been committed; the task
+        that is returned has no primary key until then.
+        """
+        columns = _columns(task_name, options)
+        columns["task_params"] = dump_params(args, kwargs or {})
+        schedule = options.get("schedule")
+        task = self.model(
+            run_at=schedule if isinstance(schedule, datetime) else None,
+            enqueued_at=None,
+            **columns,
+        )
+        connection = self._connection()
+        store = partial(_store, connection.alias, task, columns, schedule)
+        if (other := _other_transaction(connection)) is None:
+            store()
+        else:
+            transaction.on_commit(store, using=other)
+        return task
+
+    def enqueue_many(
+        self, task_name: str, params: Iterable[tuple[Sequence[Any], dict[str, Any]]], **options: Any
+    ) -> int:
+        """
+        Store a task for each ``(args, kwargs)``, all or none; return how many.
+
+        One statement per thousand rows. The iterable is consumed as the rows are written, in one
+        transaction: memory stays flat whatever its length.
+        """
+        if signals.task_enqueued.receivers:
+            return self._enqueue_each(task_name, params, options)
+        connection = self._connection()
+        if (other := _other_transaction(connection)) is not None:
+            texts = [dump_params(*one) for one in params]
+            transaction.on_commit(
+                lambda: self._store_many(connections[connection.alias], task_name, texts, options),
+                using=other,
+            )
+            return len(texts)
+        return self._store_many(
+            connection, task_name, (dump_params(*one) for one in params), options
+        )
+
+    def _store_many(
+        self,
+        connection: BaseDatabaseWrapper,
+        task_name: str,
+        texts: Iterable[str],
+        options: dict[str, Any],
+    ) -> int:
+        dialect = dialect_of(connection)
+        columns = _columns(task_name, options)
+        names, values, params = _row(connection, columns, options.get("schedule"))
+        texts = iter(texts)
+        total = 0
+        with dialect.transaction(connection):
+            while batch := list(islice(texts, ENQUEUE_BATCH)):
+                dialect.insert_many(connection, names, values, params, batch)
+                total += len(batch)
+            if total:
+                dialect.wake(connection, columns["queue"])
+        return total
+
+    def _enqueue_each(
+        self, task_name: str, params: Iterable[tuple[Any, Any]], options: dict[str, Any]
+    ) -> int:
+        """Somebody listens, and is to be told of each task: one row at a time."""
+        total = 0
+        with dialect_of(self._connection()).transaction(self._connection()):
+            for args, kwargs in params:
+                self.enqueue(task_name, args, kwargs, **options)
+                total += 1
+        return total
+
+    # Claim, and the ways out of RUNNING
+
+    def outlook(self, queues: Sequence[str] | None = None) -> Outlook:
+        """What there is to do in these queues, or in all, and what must not be done."""
+        connection = self._connection()
+        return dialect_of(connection).outlook(connection, queues)
+
+    def claim(
+        self,
+        worker: Worker,
+        queue: str,
+        limit: int,
+        after: tuple[Any, ...] | None = None,
+        floor: int | None = None,
+    ) -> list[Task]:
+        """Give the worker up to ``limit`` ready tasks of this queue, the most pressing first."""
+        return self._claim(self.claimable(queue, after, floor)[:limit], worker)
+
+    def claim_suspect(
+        self, worker: Worker, queues: Sequence[str] | None = None, paused: Iterable[str] = ()
+    ) -> list[Task]:
+        """Give the worker one suspect, to be run while nothing else is."""
+        suspects = self.suspects().exclude(queue__in=tuple(paused))
+        if queues is not None:
+            suspects = suspects.filter(queue__in=queues)
+        return self._claim(suspects[:1], worker)
+
+    def _claim(self, candidates: TaskQuerySet, worker: Worker) -> list[Task]:
+        dialect = dialect_of(self._connection())
+        return dialect.claim(candidates, worker, get_settings().max_run_time)
+
+    def finish(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        """
+        Write how these attempts ended, with a row of history for each that did not succeed.
+
+        Return the new status by id, of those that were still their attempt's; the others were
+        rescued or cancelled meanwhile, and are left alone.
+        """
+        connection = self._connection()
+        dialect = dialect_of(connection)
+        if not any(outcome.kind for outcome in outcomes):
+            return dialect.finish(connection, outcomes)
+        with dialect.transaction(connection):
+            accepted = dialect.finish(connection, outcomes)
+            self._record(outcome for outcome in outcomes if outcome.task.pk in accepted)
+        return accepted
+
+    def _record(self, outcomes: Iterable[Outcome]) -> None:
+        from bgtask.models.attempt import Attempt
+
+        Attempt.objects.using(self.db).bulk_create(
+            [
+                Attempt(
+                    task_id=outcome.task.pk,
+                    token=outcome.task.token,
+                    number=outcome.task.attempts,
+                    worker=outcome.task.last_worker,
+                    started_at=Clock(-(outcome.age + outcome.duration)),
+                    finished_at=Clock(-outcome.age),
+                    outcome=outcome.kind,
+                    error_class=outcome.failure.error_class if outcome.failure else "",
+                    message=outcome.failure.message if outcome.failure else "",
+                    traceback=outcome.failure.traceback if outcome.failure else "",
+                    error_fingerprint=outcome.failure.fingerprint if outcome.failure else "",
+                )
+                for outcome in outcomes
+                if outcome.kind
+            ],
+            ignore_conflicts=True,
+        )
+
+    def finished_before(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
+        """
+        Which of these were accepted by a flush whose reply was lost, and the status they got.
+
+        Every other way out of RUNNING raises the token, so the same token and not RUNNING is
+        proof. A task that was claimed again since has left a row of history, if it failed.
+        """
+        from bgtask.models.attempt import Attempt
+
+        keys = {outcome.key: outcome for outcome in outcomes}
+        ids = [id_ for id_, _ in keys]
+        rows = self.filter(pk__in=ids).exclude(status=Status.RUNNING)
+        found = {
+            id_: status
+            for id_, token, status in rows.values_list("pk", "token", "status")
+            if (id_, token) in keys
+        }
+        history = Attempt.objects.using(self.db).filter(task__in=ids)
+        for key in history.values_list("task", "token"):
+            if key in keys:
+                found.setdefault(key[0], keys[key].status)
+        return found
+
+    def release(self, tasks: Sequence[Task]) -> int:
+        """Give back what was claimed and not started; the attempt does not count."""
+        return self._put_back(tasks, status=Status.READY)
+
+    def park(self, tasks: Sequence[Task], held_for: HeldFor) -> int:
+        """Put aside what was claimed and cannot or must not be started."""
+        return self._put_back(tasks, status=Status.HELD, held_for=held_for)
+
+    def _put_back(self, tasks: Sequence[Task], *, status: Status, **changes: Any) -> int:
+        by_token: dict[int, list[int]] = defaultdict(list)
+        for task in tasks:
+            by_token[task.token].append(task.pk)
+        total = 0
+        for token, ids in by_token.items():
+            ours = self.filter(pk__in=sorted(ids), token=token, status=Status.RUNNING)
+            total += ours.update(
+                status=_unless_cancelled(Value(status.value)),
+                finished_at=Case(When(cancel_requested=True, then=Clock()), default=None),
+                token=F("token") + 1,
+                attempts=F("attempts") - 1,
+                **{name: _unless_cancelled(Value(value), None) for name, value in changes.items()},
+                **NOT_RUNNING,
+            )
+        return total
+
+    def rescue(self, reason: str = "") -> int:
+        """Take back what dead workers hold and what is past its deadline; return how many."""
+        return rescue(self, self._connection(), reason)
+
+    # What time, operators and chores do
+
+    def promote(self, limit: int = 1_000) -> int:
+        """Make SCHEDULED tasks READY whose time has come; return how many."""
+        due = self.scheduled().filter(run_at__lte=Clock()).order_by("run_at", "id")[:limit]
+        return dialect_of(self._connection()).promote(due)
+
+    def hold(self, held_for: HeldFor = HeldFor.OPERATOR) -> int:
+        """Stop READY and SCHEDULED tasks from being claimed; return how many."""
+        waiting = self.filter(status__in=(Status.READY, Status.SCHEDULED))
+        return waiting.update(status=Status.HELD, held_for=held_for)
+
+    def unhold(self) -> int:
+        """Let HELD tasks be claimed, once they are due; return how many."""
+        return self._wake(
+            self.held().update(
+                status=Case(
+                    When(run_at__lte=Clock(), then=Value(Status.READY.value)),
+                    default=Value(Status.SCHEDULED.value),
+                ),
+                held_for=None,
+            )
+        )
+
+    def cancel(self, *, force: bool = False) -> int:
+        """
+        Cancel what waits, and ask what runs to stop; return how many.
+
+        By force what runs is no longer waited for: it becomes CANCELLED at once, and whatever
+        its worker says of it is dropped.
+        """
+        cancelled = self.waiting().update(
+            status=Status.CANCELLED, held_for=None, finished_at=Clock()
+        )
+        running = self.running()
+        if force:
+            return cancelled + running.update(
+                status=Status.CANCELLED,
+                finished_at=Clock(),
+                cancel_requested=True,
+                token=F("token") + 1,
+                **NOT_RUNNING,
+            )
+        return cancelled + running.update(cancel_requested=True)
+
+    def requeue(self, *, reset_attempts: bool = False, spread: float = 0.0) -> int:
+        """
+        Make finished tasks ready again; return how many.
+
+        Attempts are kept, for one more execution where they were used up, or reset for all of
+        them. ``spread`` puts them off, evenly by id, over so many seconds.
+        """
+        changes: dict[str, Any] = {"status": Status.READY, "run_at": Clock()}
+        if spread > 0:
+            step = F("id") % Value(10_007) * Value(spread / 10_007)
+            changes = {"status": Status.SCHEDULED, "run_at": Clock(step)}
+        if reset_attempts:
+            changes["attempts"] = 0
+        return self._wake(
+            self.finished().update(
+                **changes,
+                finished_at=None,
+                crashes=0,
+                cancel_requested=False,
+                token=F("token") + 1,
+            )
+        )
+
+    def prune(self, status: Status, age: float, batch_size: int = 1_000) -> Iterator[int]:
+        """Delete those that finished so many seconds ago, batch by batch; yield how many."""
+        old = self.filter(status=status, finished_at__lt=Clock(-age)).order_by("finished_at", "id")
+        # In batches, for one big DELETE would keep the workers waiting for its locks.
+        while ids := list(old.values_list("pk", flat=True)[:batch_size]):
+            yield self._delete(self.filter(pk__in=ids, status=status))
+            if len(ids) < batch_size:
+                return
+
+    def _delete(self, tasks: TaskQuerySet) -> int:
+        from bgtask.models.attempt import Attempt
+
+        connection = self._connection()
+        with dialect_of(connection).transaction(connection):
+            # By hand: Django's own collector would load every row with its traceback.
+            ids = list(tasks.order_by("pk").select_for_update().values_list("pk", flat=True))
+            history = Attempt.objects.using(self.db).filter(task__in=ids)
+            history._raw_delete(history.db)
+            return int(self.filter(pk__in=ids)._raw_delete(self.db))
+
+    def unhold_known(self, names: Iterable[str]) -> int:
+        """Let tasks run that were parked as unknown, and are known here; return how many."""
+        waiting = self.held().filter(held_for=HeldFor.UNKNOWN).order_by()
+        known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
+        return waiting.filter(task_name__in=known).unhold() if known else 0
+
+    def unhold_over(self) -> int:
+        """Let tasks run again whose hold is over; return how many."""
+        from bgtask.models.queue import Hold
+
+        on_hold = Hold.objects.in_force().values_list("task_name", flat=True)
+        waiting = self.held().filter(held_for=HeldFor.TYPE).order_by()
+        names = set(waiting.values_list("task_name", flat=True).distinct())
+        over = names - set(on_hold) if names else set()
+        return waiting.filter(task_name__in=over).unhold() if over else 0
+
+    def _wake(self, changed: int) -> int:
+        if changed:
+            connection = self._connection()
+            dialect_of(connection).wake(connection, "")
+        return changed
+
+    # What is told of them
+
+    def count_by_status(self) -> dict[str, int]:
+        counts = dict.fromkeys(Status.values, 0)
+        counts.update(self.order_by().values_list("status").annotate(Count("pk")))
+        return counts
+
+    def _connection(self) -> BaseDatabaseWrapper:
+        return connections[self.db]  # type: ignore[return-value]
+
+
+def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task_name": task_name,
+        "queue": options.get("queue") or DEFAULT_QUEUE,
+        "priority": options.get("priority") or 0,
+        "verbose_name": options.get("verbose_name") or "",
+        "max_attempts": options.get("max_attempts"),
+        "max_run_time": options.get("max_run_time"),
+    }
+
+
+def _row(
+    connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
+) -> tuple[list[str], list[str], list[Any]]:
+    """Names, SQL and parameters of a new row; what a default says is left out."""
+    dialect = dialect_of(connection)
+    given = {name: value for name, value in columns.items() if value not in (None, "")}
+    clock = dialect.clock(connection)
+    params = list(given.values())
+    if isinstance(schedule, datetime):
+        when = connection.ops.adapt_datetimefield_value(schedule)
+        status, run_at = f"CASE WHEN %s <= {clock} THEN 'READY' ELSE 'SCHEDULED' END", "%s"
+        params += [when, when]
+    elif schedule:
+        status = "'SCHEDULED'" if schedule > 0 else "'READY'"
+        run_at = dialect.clock(connection, "%s")
+        params.append(schedule)
+    else:
+        status, run_at = "'READY'", clock
+    names = [*given, "status", "run_at", "enqueued_at"]
+    return names, [*["%s"] * len(given), status, run_at, clock], params
+
+
+def _store(
+    alias: str, task: Task, columns: dict[str, Any], schedule: float | datetime | None
+) -> None:
+    connection = connections[alias]
+    row = dialect_of(connection).insert(connection, *_row(connection, columns, schedule))
+    task.pk, task.status, run_at, enqueued_at = row
+    task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
+    task._state.adding = False
+    task._state.db = alias
+    if signals.task_enqueued.receivers:
+        signals.announce(signals.task_enqueued, task=task)
+
+
+def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:
+    """The database on which the caller has a transaction open, if it is not the queue's."""
+    if connection.in_atomic_block:
+        return None
+    for other in connections.all(initialized_only=True):
+        if other.in_atomic_block and other.alias != connection.alias:
+            return other.alias
+    return None
+
+
+def _unless_cancelled(then: Combinable, cancelled: Any = Status.CANCELLED.value) -> Case:
+    return Case(When(cancel_requested=True, then=Value(cancelled)), default=then)

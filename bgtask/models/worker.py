@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.conf import get_settings
+from bgtask.dialects import Clock
+from bgtask.models.manager import QueueManager
+from bgtask.status import WorkerState
+
+
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def living(self) -> WorkerQuerySet:
+        """Those not declared dead, whether silent or not."""
+        return self.exclude(state=WorkerState.DEAD)
+
+    def alive(self) -> WorkerQuerySet:
+        """Those heard of recently enough to keep what they claimed."""
+        return self.living().filter(lease_expires_at__gt=Clock())
+
+    def silent(self) -> WorkerQuerySet:
+        """Those not heard of for longer than their lease, and not yet declared dead."""
+        return self.living().filter(lease_expires_at__lte=Clock())
+
+    def declare_dead(self) -> int:
+        """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
+        return self.living().update(state=WorkerState.DEAD)
+
+
+    def prune(self, age: float) -> int:
+        """Forget the dead that have been silent so long and hold nothing; return how many."""
+        dead = self.filter(state=WorkerState.DEAD, heartbeat_at__lt=Clock(-age), tasks=None)
+        return int(self.filter(pk__in=list(dead.values_list("pk", flat=True)[:1000])).delete()[0])
+
+
+class Worker(models.Model):
+    """One incarnation of a process that runs tasks. Its row is never used again."""
+
+    host = models.CharField(_("host"), max_length=255)
+    pid = models.PositiveIntegerField(_("process id"))
+    label = models.CharField(_("label"), max_length=255)
+    queues = models.TextField(_("queues"), blank=True, help_text=_("Comma-separated; empty: all."))
+    threads = models.PositiveIntegerField(_("threads"), default=1)
+    started_at = models.DateTimeField(_("started at"))
+    heartbeat_at = models.DateTimeField(_("last heartbeat"))
+    lease_expires_at = models.DateTimeField(_("lease expires at"))
+    state = models.CharField(
+        _("state"), max_length=10, choices=WorkerState, default=WorkerState.ALIVE
+    )
+
+    objects = QueueManager.from_queryset(WorkerQuerySet)()
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        default_permissions = ("view",)
+        indexes = [models.Index(fields=["state", "lease_expires_at"], name="bgtask_worker_lease")]
+
+    def __str__(self) -> str:
+        return self.label
+
+    @classmethod
+    def register(cls, queues: Sequence[str] = (), threads: int = 1) -> Worker:
+        """Report for duty: a new row, with a lease that runs from now."""
+        host, pid = cls.this_host(), os.getpid()
+        worker = cls.objects.create(
+            host=host,
+            pid=pid,
+            label=f"{host}:{pid}",
+            queues=",".join(queues),
+            threads=threads,
+            started_at=Clock(),
+            heartbeat_at=Clock(),
+            lease_expires_at=Clock(get_settings().lease),
+        )
+        worker.refresh_from_db()
+        return worker
+
+    @staticmethod
+    def this_host() -> str:
+        return socket.gethostname()[:200]
+
+    def beat(self) -> bool:
+        """Renew the lease; False when this worker was declared dead."""
+        return bool(
+            self._living().update(
+                heartbeat_at=Clock(), lease_expires_at=Clock(get_settings().lease)
+            )
+        )
+
+    def retire(self) -> bool:
+        """Take nothing more; what runs may still end, for the lease is kept."""
+        return bool(self._living().update(state=WorkerState.STOPPING))
+
+    def leave(self) -> bool:
+        """End of duty. Nothing may be running any more, or it will run again elsewhere."""
+        return bool(Worker.objects.filter(pk=self.pk).declare_dead())
+
+    def _living(self) -> WorkerQuerySet:
+        return Worker.objects.filter(pk=self.pk).living()
+

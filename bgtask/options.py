@@ -1,0 +1,137 @@
+"""The options of a task, at the decorator and at the call: what they may be."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from django.conf import settings
+from django.utils import timezone
+
+from bgtask.backoff import Backoff, as_seconds
+from bgtask.exceptions import InvalidOption
+
+Schedule = int | float | timedelta | datetime | None
+
+LONGEST = timedelta(days=36_525).total_seconds()
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
+
+
+class CallOptions(TypedDict, total=False):
+    """What may be said at the call."""
+
+    schedule: Schedule
+    priority: int
+    queue: str | None
+    verbose_name: str | None
+
+
+class TaskOptions(CallOptions, total=False):
+    """What may be said at the decorator."""
+
+    max_attempts: int | None
+    max_run_time: float | timedelta | None
+    backoff: Backoff | None
+
+
+def check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The same options in their plain form; raises InvalidOption naming the one that is wrong."""
+    unknown = options.keys() - _CHECKS.keys()
+    if unknown:
+        raise InvalidOption(
+            f"Unknown option {min(unknown)!r}. There are: {', '.join(sorted(_CHECKS))}."
+        )
+    return {name: _CHECKS[name](value) for name, value in options.items()}
+
+
+def _schedule(value: Any) -> float | datetime | None:
+    """None for at once, seconds from now, or an aware (without USE_TZ, a naive) datetime."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if settings.USE_TZ and timezone.is_naive(value):
+            return timezone.make_aware(value)
+        if not settings.USE_TZ and timezone.is_aware(value):
+            return timezone.make_naive(value)
+        return value
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidOption(
+            f"schedule takes seconds, a timedelta or a datetime, not {value!r}."
+        )
+    if not math.isfinite(value) or abs(value) > LONGEST:
+        raise InvalidOption(f"schedule={value!r} is not within a hundred years.")
+    return float(value)
+
+
+def check_queue(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _QUEUE.fullmatch(value):
+        raise InvalidOption(
+            f"queue={value!r} is no name of a queue: 1 to 100 of the characters "
+            "A-Z a-z 0-9 _ . - are."
+        )
+    return str(value)
+
+
+def _priority(value: Any) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+        raise InvalidOption(f"priority takes a whole number, higher first, not {value!r}.")
+    return int(value)
+
+
+def _verbose_name(value: Any) -> str:
+    if value is None:
+        return ""
+    name = str(value).replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
+    return name if len(name) <= 255 else f"{name[:254]}…"
+
+
+def _max_attempts(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise InvalidOption(
+            f"max_attempts takes the number of executions, at least 1, not {value!r}."
+        )
+    return value
+
+
+def _max_run_time(value: Any) -> float | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidOption(f"max_run_time takes seconds or a timedelta, not {value!r}.")
+    if not 0 < seconds <= LONGEST:
+        raise InvalidOption(f"max_run_time={value!r} is not above zero, or too long.")
+    return float(seconds)
+
+
+def _backoff(value: Any) -> Backoff | None:
+    if value is None or callable(value):
+        return value  # type: ignore[no-any-return]
+    try:
+        return as_seconds(value)
+    except (TypeError, ValueError):
+        raise InvalidOption(
+            "backoff takes seconds, a timedelta, or a function of the number of attempts that "
+            f"returns one of these, not {value!r}."
+        ) from None
+
+
+_CHECKS = {
+    "schedule": _schedule,
+    "priority": _priority,
+    "queue": check_queue,
+    "verbose_name": _verbose_name,
+    "max_attempts": _max_attempts,
+    "max_run_time": _max_run_time,
+    "backoff": _backoff,
+}

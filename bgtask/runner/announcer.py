@@ -1,0 +1,108 @@
+"""Tell of accepted outcomes: in the log, and to who listens to the signals."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+
+from django.db import connections
+
+from bgtask import signals
+from bgtask.models import Outcome
+from bgtask.runner.care import Care
+from bgtask.status import Status
+
+logger = logging.getLogger("bgtask")
+
+Accepted = Sequence[tuple[Outcome, str]]
+
+
+def announce(accepted: Accepted) -> None:
+    """Once per accepted attempt, and never before its outcome is stored."""
+    for outcome, status in accepted:
+        if outcome.kind is None:
+            _success(outcome)
+        else:
+            _failure(outcome, status)
+
+
+def _success(outcome: Outcome) -> None:
+    task = outcome.task
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("%s succeeded in %.3f s.", task, outcome.duration)
+    if signals.task_succeeded.receivers:
+        task.status = Status.SUCCESSFUL
+        signals.announce(signals.task_succeeded, task=task)
+
+
+def _failure(outcome: Outcome, status: str) -> None:
+    task, failure, error = outcome.task, outcome.failure, outcome.exception
+    text = failure.traceback if failure else ""
+    if status == Status.SCHEDULED:
+        logger.warning(
+            "%s failed, attempt %d of %d; it will be tried again.\n%s",
+            task,
+            task.attempts,
+            task.executions_allowed,
+            text,
+        )
+    else:
+        logger.error(
+            "%s %s, attempt %d of %d.\n%s",
+            task,
+            "failed for good" if status == Status.FAILED else "failed, and is cancelled",
+            task.attempts,
+            task.executions_allowed,
+            text,
+        )
+    task.status = status
+    if signals.task_failed.receivers:
+        signals.announce(signals.task_failed, task=task, error=error)
+    if status == Status.SCHEDULED and signals.task_retried.receivers:
+        signals.announce(signals.task_retried, task=task, error=error)
+    if status == Status.FAILED and signals.task_given_up.receivers:
+        signals.announce(signals.task_given_up, task=task, error=error)
+
+
+def has_anything_to_say(outcome: Outcome) -> bool:
+    return (
+        outcome.kind is not None
+        or bool(signals.task_succeeded.receivers)
+        or logger.isEnabledFor(logging.INFO)
+    )
+
+
+class Announcer:
+    """
+    A thread for it, since receivers are user code: they must neither delay the next outcome nor
+    touch the connection that writes it.
+    """
+
+    def __init__(self) -> None:
+        self._batches: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="bgtask-announcer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, accepted: Accepted) -> None:
+        if worth_it := [pair for pair in accepted if has_anything_to_say(pair[0])]:
+            self._batches.put(worth_it)
+
+    def stop(self, timeout: float) -> None:
+        """Say what there is to say, but not for ever."""
+        self._batches.put(None)
+        self._thread.join(max(timeout, 0.0))
+
+    def _run(self) -> None:
+        care = Care()
+        while (batch := self._batches.get()) is not None:
+            care.before()
+            try:
+                announce(batch)
+            except Exception:  # A logging handler of the project's, for instance.
+                logger.exception("Outcomes could not be announced.")
+            care.after("A signal receiver")
+        connections.close_all()

@@ -1,0 +1,97 @@
+"""The care of a thread's database connections, so that no task suffers from the one before."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from django.conf import settings
+from django.db import connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+logger = logging.getLogger("bgtask")
+
+IDLE = 5.0  # Seconds of disuse after which a connection is tried before it is trusted.
+
+
+class Care:
+    """
+    Of one thread. Healthy connections are kept, whatever CONN_MAX_AGE says: to reconnect for each
+    task would cost several times what the task does.
+    """
+
+    def __init__(self) -> None:
+        self._used_at = time.monotonic()
+
+    def before(self) -> None:
+        if time.monotonic() - self._used_at > IDLE:
+            for connection in connections.all(initialized_only=True):
+                _replace_if_broken(connection)
+
+    def after(self, what: object) -> None:
+        """Put right what a task left behind; ``what`` is named in the warning."""
+        for connection in connections.all(initialized_only=True):
+            if connection.connection is None and not connection.in_atomic_block:
+                continue
+            if connection.in_atomic_block:
+                _drop(connection, what, "left a transaction open")
+            elif not connection.autocommit and connection.settings_dict["AUTOCOMMIT"]:
+                _drop(connection, what, "turned autocommit off")
+            elif connection.errors_occurred:
+                _replace_if_broken(connection)
+                connection.errors_occurred = False
+        if settings.DEBUG:
+            reset_queries()
+        self._used_at = time.monotonic()
+
+
+def mend(alias: str) -> None:
+    """After an error on a connection of the runner's own: begin anew with a fresh one."""
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        _forget(connection)
+    elif connection.connection is not None:
+        _replace_if_broken(connection)
+
+
+def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
+    if connection.connection is not None and not connection.is_usable():
+        _close(connection)
+
+
+def _drop(connection: BaseDatabaseWrapper, what: object, fault: str) -> None:
+    logger.warning(
+        "%s %s on the database %r; what it wrote there is rolled back.",
+        what,
+        fault,
+        connection.alias,
+    )
+    _forget(connection)
+
+
+def _forget(connection: BaseDatabaseWrapper) -> None:
+    """
+    Close the connection and make Django build a new wrapper.
+
+    close() alone would leave the old one inside its atomic block, and useless for ever.
+    """
+    raw, alias = connection.connection, connection.alias
+    try:
+        if raw is not None:
+            raw.rollback()
+            connection.in_atomic_block = False
+            connection.savepoint_ids = []
+            connection.run_on_commit = []
+            _close(connection)
+    except Exception:
+        logger.debug("A connection could not be closed.", exc_info=True)
+    finally:
+        del connections[alias]
+
+
+def _close(connection: BaseDatabaseWrapper) -> None:
+    try:
+        connection.close()
+    except Exception:
+        # Broken is broken; that it cannot even be closed changes nothing.
+        connection.connection = None

@@ -1,0 +1,201 @@
+"""Outcomes → database: many at once, in the background, until each is accepted or refused."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from django.db import DatabaseError, DataError, Error, IntegrityError, connections
+
+from bgtask.errors import plain_failure
+from bgtask.models import Outcome, Task
+from bgtask.runner.care import mend
+from bgtask.status import Status
+
+logger = logging.getLogger("bgtask")
+
+BATCH = 100
+LINGER = 0.05  # Seconds that the first outcome waits for others.
+TRIES = 3  # After so many refusals on a connection that works, the records are to blame.
+
+
+def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """
+    Write them; return the new status by id of those that were accepted.
+
+    Refused ones are looked up, for a flush whose reply was lost may have been accepted, and may
+    even have landed after it was given up.
+    """
+    accepted = Task.objects.finish(outcomes)
+    if len(accepted) < len(outcomes):
+        refused = [outcome for outcome in outcomes if outcome.task.pk not in accepted]
+        accepted |= Task.objects.finished_before(refused)
+    return accepted
+
+
+class Completer:
+    """
+    A thread and a connection of its own. ``on_done`` is told of each batch: what was accepted,
+    with its new status, and what was fenced off.
+    """
+
+    def __init__(
+        self,
+        on_done: Callable[[list[tuple[Outcome, str]], list[Outcome]], None],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._alias = Task.objects.all().db
+        self._on_done = on_done
+        self._is_idle = is_idle
+        self._pending: deque[Outcome] = deque()
+        self._news = threading.Event()
+        self._closing = False
+        self._give_up_at: float | None = None
+        self._in_flight = 0
+        self._thread = threading.Thread(target=self._run, name="bgtask-completer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def backlog(self) -> int:
+        return len(self._pending) + self._in_flight
+
+    def put(self, outcome: Outcome) -> None:
+        self._pending.append(outcome)
+        waiting = len(self._pending)
+        if waiting == 1 or waiting >= BATCH or self._is_idle():
+            self._news.set()
+
+    def hurry(self) -> None:
+        """The process has nothing else to do."""
+        self._news.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Write what there is; False if the database did not take all of it in that time."""
+        self._give_up_at = time.monotonic() + max(timeout, 0.0)
+        self._closing = True
+        self._news.set()
+        self._thread.join(max(timeout, 0.0) + 1.0)
+        return not self.backlog
+
+    def _run(self) -> None:
+        while True:
+            self._wait()
+            batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH))]
+            if batch:
+                self._in_flight = len(batch)
+                self._complete(batch)
+                self._in_flight = 0
+            elif self._closing:
+                break
+        connections.close_all()
+
+    def _wait(self) -> None:
+        """Until there is a batch worth writing."""
+        while not self._pending and not self._closing:
+            self._news.wait()
+            self._news.clear()
+        until = time.monotonic() + LINGER
+        while len(self._pending) < BATCH and not self._closing and not self._is_idle():
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._news.wait(left)
+            self._news.clear()
+
+    def _complete(self, batch: list[Outcome]) -> None:
+        statuses = self._persistently(batch)
+        accepted = [
+            (outcome, statuses[outcome.task.pk])
+            for outcome in batch
+            if outcome.task.pk in statuses
+        ]
+        fenced = [outcome for outcome in batch if outcome.task.pk not in statuses]
+        self._on_done(accepted, fenced)
+
+    def _persistently(self, batch: list[Outcome]) -> dict[int, str]:
+        """Wait out an outage; go one by one where the records themselves are refused."""
+        tries = 0
+        while True:
+            try:
+                return flush(batch)
+            except (DataError, IntegrityError, ValueError, TypeError) as error:
+                mend(self._alias)
+                return self._one_by_one(batch, error)
+            except Error as error:
+                mend(self._alias)
+                tries += 1
+                plain = len(batch) == 1 and _is_plain(batch[0])
+                if tries >= TRIES and not plain and self._blames_the_records(error):
+                    return self._one_by_one(batch, error)
+                if tries == 1 or tries % 10 == 0:
+                    logger.warning(
+                        "%d outcomes could not be written, and are kept: %s", len(batch), error
+                    )
+                if not self._pause(tries):
+                    return {}
+
+    def _one_by_one(self, batch: list[Outcome], error: BaseException) -> dict[int, str]:
+        """One bad record must not keep its neighbours; it is written in plain words."""
+        if len(batch) > 1:
+            statuses: dict[int, str] = {}
+            for outcome in batch:
+                statuses |= self._persistently([outcome])
+            return statuses
+        (outcome,) = batch
+        if _is_plain(outcome):
+            logger.error(
+                "The outcome of %s is refused by the database, and dropped: %s", outcome.task, error
+            )
+            return {}
+        logger.error(
+            "The database refuses what %s left behind; storing plain words: %s", outcome.task, error
+        )
+        _make_plain(outcome)
+        return self._persistently(batch)
+
+    def _blames_the_records(self, error: Error) -> bool:
+        """Does the database work, but for these records? It may also be full or read-only."""
+        if not isinstance(error, DatabaseError):
+            return False
+        try:
+            Task.objects.filter(pk=0).update(priority=0)
+        except Error:
+            mend(self._alias)
+            return False
+        return True
+
+    def _pause(self, tries: int) -> bool:
+        """Wait a little longer each time; False when there is no time left."""
+        wait = min(0.1 * 2**tries, 5.0) * random.uniform(0.8, 1.2)  # noqa: S311
+        if self._give_up_at is None:
+            self._news.clear()
+            self._news.wait(wait)
+            return True
+        left = self._give_up_at - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(wait, left))
+        return True
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    return outcome.return_value is None and (
+        outcome.failure is None or outcome.failure.error_class == "bgtask.Unstorable"
+    )
+
+
+def _make_plain(outcome: Outcome) -> None:
+    outcome.return_value = None
+    outcome.run_at = None
+    if outcome.status == Status.SCHEDULED and outcome.delay is None:
+        outcome.delay = 0.0
+    if outcome.failure is not None:
+        outcome.failure = plain_failure(
+            "bgtask.Unstorable", "The task failed, and the database refused the text of its error."
+        )

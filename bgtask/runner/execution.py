@@ -1,0 +1,128 @@
+"""Call the function of one claimed task, and say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils import timezone
+
+from bgtask import registry, signals
+from bgtask.backoff import Backoff, backoff
+from bgtask.conf import get_settings
+from bgtask.context import CurrentTask, _current
+from bgtask.errors import Failure, class_of, describe, plain_failure
+from bgtask.exceptions import GiveUp, InvalidParameters, MalformedTask, Retry, UnknownTask
+from bgtask.models import Outcome, Task
+from bgtask.serialization import dump_value, load_params
+from bgtask.status import AttemptOutcome, Status
+
+logger = logging.getLogger("bgtask")
+
+
+@dataclass(slots=True)
+class _End:
+    """What came of the call."""
+
+    value: str | None = None
+    error: BaseException | None = None
+
+
+def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
+    """
+    Run the task here; whatever its code raises is an outcome, never an exception.
+
+    Each runs in a context of its own, so that what it activates (language, time zone) ends with
+    it.
+    """
+    started = time.monotonic()
+    context = contextvars.copy_context()
+    end = context.run(_run, task, current or CurrentTask(task))
+    ended = time.monotonic()
+    outcome = _outcome(task, end)
+    outcome.duration = ended - started
+    outcome.ended = ended
+    return outcome
+
+
+def _run(task: Task, current: CurrentTask) -> _End:
+    _current.set(current)
+    try:
+        function = registry.find(task.task_name).function
+        args, kwargs = load_params(task.task_params)
+        if signals.task_started.receivers:
+            signals.announce(signals.task_started, task=task)
+        value = function(*args, **kwargs)
+        if inspect.iscoroutine(value):
+            value = asyncio.run(value)
+        return _End(value=_kept(task, value))
+    except BaseException as error:  # Even sys.exit() must not leave the task RUNNING.
+        return _End(error=error)
+
+
+def _kept(task: Task, value: Any) -> str | None:
+    """
+    The return value as JSON.
+
+    One that JSON cannot hold is no failure: the work is done, and to do it again for the sake of
+    a value nobody asked for would be worse.
+    """
+    try:
+        return dump_value(value)
+    except InvalidParameters as error:
+        logger.warning("%s succeeded, but its return value is not kept. %s", task, error)
+        return None
+
+
+def _outcome(task: Task, end: _End) -> Outcome:
+    error = end.error
+    if error is None:
+        return Outcome(task, Status.SUCCESSFUL, return_value=end.value)
+    outcome = Outcome(task, Status.FAILED, kind=AttemptOutcome.FAILED, exception=error)
+    outcome.failure = _describe(error)
+    if isinstance(error, GiveUp | MalformedTask) or not task.has_attempts_left:
+        return outcome
+    outcome.status = Status.SCHEDULED
+    if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):
+        outcome.delay, outcome.run_at = _chosen(error)
+    else:
+        outcome.delay = _wait(task)
+    return outcome
+
+
+def _describe(error: BaseException) -> Failure:
+    """The traceback without the frames of this module, which say nothing to anybody."""
+    if isinstance(error, MalformedTask | UnknownTask):
+        kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
+        return plain_failure(kind, str(error))
+    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    return describe(error)
+
+
+def _chosen(retry: Retry) -> tuple[float | None, Any]:
+    """When the task itself wants to be tried again; nonsense means at once."""
+    if retry.at is not None:
+        at = timezone.make_aware(retry.at) if timezone.is_naive(retry.at) else retry.at
+        return None, at
+    try:
+        return max(float(retry.in_ or 0.0), 0.0), None
+    except (TypeError, ValueError):
+        return 0.0, None
+
+
+def _wait(task: Task) -> float:
+    rule: Backoff | None = None
+    if registry.knows(task.task_name):
+        rule = registry.find(task.task_name).backoff
+    jitter = get_settings().jitter
+    try:
+        return backoff(task.attempts, rule, jitter)
+    except Exception:
+        logger.exception("The back-off of %s failed; waiting as long as by default.", task)
+        return backoff(task.attempts, None, jitter)

@@ -1,0 +1,158 @@
+"""Threads that run tasks, and what waits for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from django.db import connections
+
+from bgtask.context import CurrentTask
+from bgtask.models import Outcome, Task
+from bgtask.runner.care import Care
+from bgtask.runner.execution import execute
+
+logger = logging.getLogger("bgtask")
+
+AHEAD = 0.1  # Seconds of work that are claimed ahead.
+MOST = 200  # Tasks that are claimed ahead at the most.
+SMOOTHING = 0.05
+
+
+class Pool:
+    """
+    A fixed number of threads, and a queue in front of them.
+
+    ``is_trusted`` is asked before each start. ``on_end`` gets each outcome, from the thread that
+    ran it; ``on_hungry`` is called when more work is wanted.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        is_trusted: Callable[[], bool],
+        on_end: Callable[[Outcome], None],
+        on_hungry: Callable[[], None],
+    ) -> None:
+        self.threads = threads
+        self._is_trusted = is_trusted
+        self._on_end = on_end
+        self._on_hungry = on_hungry
+        self._waiting: deque[Task] = deque()
+        self._running: dict[int, CurrentTask] = {}
+        self._claimed_at = 0.0
+        self._work = threading.Condition()
+        self._closed = False
+        self._low = 0
+        self._asked = False
+        self._mean: float | None = None  # Seconds of a run, of late.
+        self._workers = [
+            threading.Thread(target=self._run, name=f"bgtask-{number}", daemon=True)
+            for number in range(1, threads + 1)
+        ]
+
+    def start(self) -> None:
+        for thread in self._workers:
+            thread.start()
+
+    @property
+    def busy(self) -> int:
+        """How many are waiting or running."""
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and not self._running
+
+    def running(self) -> list[CurrentTask]:
+        return list(self._running.values())
+
+    def wanted(self) -> int:
+        """
+        How many more to claim: what the threads can start within AHEAD seconds.
+
+        Zero while there is still half of that, so that claims are few and full.
+        """
+        self._asked = False
+        waiting = len(self._waiting)
+        if self._mean is None or self._mean > AHEAD:
+            return max(self.threads - waiting - len(self._running), 0)
+        ahead = min(max(int(self.threads * AHEAD / max(self._mean, 1e-6)), self.threads), MOST)
+        self._low = ahead // 2
+        if waiting > self._low:
+            return 0
+        return max(ahead - waiting, self.threads - waiting - len(self._running))
+
+    def submit(self, tasks: Iterable[Task]) -> None:
+        self._claimed_at = time.monotonic()
+        self._waiting.extend(tasks)
+        with self._work:
+            self._work.notify_all()
+
+    def withdraw(self, keep: Callable[[Task], bool] | None = None) -> list[Task]:
+        """Take back what has not been started, or what of it is not to be kept."""
+        withdrawn, kept = [], []
+        while True:
+            try:
+                task = self._waiting.popleft()
+            except IndexError:
+                break
+            (kept if keep is not None and keep(task) else withdrawn).append(task)
+        self._waiting.extend(kept)
+        return withdrawn
+
+    def waiting_since(self) -> float | None:
+        """The last claim, while some of it has not been started."""
+        return self._claimed_at if self._waiting else None
+
+    def close(self, deadline: float) -> bool:
+        """Wait for what runs; False if something still does at that time."""
+        self._closed = True
+        with self._work:
+            self._work.notify_all()
+        for thread in self._workers:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._workers)
+
+    def _run(self) -> None:
+        care, me = Care(), threading.get_ident()
+        while (task := self._next()) is not None:
+            current = CurrentTask(task)
+            self._running[me] = current
+            care.before()
+            outcome = execute(task, current)
+            del self._running[me]
+            self._learn(outcome.duration)
+            self._on_end(outcome)
+            care.after(task)
+            if not self._asked and len(self._waiting) <= self._low:
+                self._asked = True
+                self._on_hungry()
+        connections.close_all()
+
+    def _next(self) -> Task | None:
+        while True:
+            if self._closed:
+                return None
+            if self._waiting and not self._is_trusted():
+                # Another may have it already; the runner decides when the database answers.
+                time.sleep(0.05)
+                continue
+            try:
+                return self._waiting.popleft()
+            except IndexError:
+                with self._work:
+                    if not self._waiting and not self._closed:
+                        self._work.wait()
+
+    def _learn(self, duration: float) -> None:
+        """Slow ones count at once, so that nothing is claimed ahead behind them."""
+        mean = self._mean
+        if mean is None or duration > AHEAD:
+            self._mean = duration if mean is None else max(duration, mean)
+        else:
+            self._mean = mean + SMOOTHING * (duration - mean)

@@ -1,0 +1,456 @@
+"""The loop: look what there is, claim, hand out, sleep."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from django.db import Error
+
+from bgtask import registry
+from bgtask.conf import get_settings
+from bgtask.dialects import Head, Outlook
+from bgtask.models import Outcome, Task, Worker
+from bgtask.runner.alarm import Alarm, wakeup_for
+from bgtask.runner.announcer import Announcer
+from bgtask.runner.care import mend
+from bgtask.runner.completer import Completer
+from bgtask.runner.heartbeat import Heartbeat
+from bgtask.runner.hints import Hints
+from bgtask.runner.maintenance import Maintenance
+from bgtask.runner.pool import Pool
+from bgtask.runner.statistics import Statistics
+from bgtask.status import HeldFor
+
+logger = logging.getLogger("bgtask")
+
+PATIENCE = 2.0  # Seconds that a claimed task may wait for a thread before it is released.
+SUSPECT_WAIT = 60.0  # Seconds after which others must make room for a suspect.
+BACKLOG = 2_000  # Unwritten outcomes at which nothing more is claimed.
+
+
+class Runner:
+    """
+    Claims tasks and has them executed, until told to stop.
+
+    ``queues`` None serves all. ``sleep`` is the longest pause, in seconds, when nothing was found;
+    ``duration``, if not 0, the seconds after which it stops; ``drain`` stops it when nothing is
+    due, ``max_tasks`` after so many.
+    """
+
+    worker: Worker
+
+    def __init__(
+        self,
+        *,
+        queues: Sequence[str] | None = None,
+        threads: int = 1,
+        sleep: float = 5.0,
+        duration: float = 0.0,
+        drain: bool = False,
+        max_tasks: int | None = None,
+    ) -> None:
+        self.queues = tuple(queues) if queues else None
+        self._sleep = sleep
+        self._duration = duration
+        self._drain = drain
+        self._tasks_left = max_tasks
+        self._alias = Task.objects.all().db
+        self._alarm = Alarm()
+        self._stopping = False
+        self._stop_by: float | None = None  # When patience with running tasks ends.
+        self._forced = False
+        self._statistics = Statistics()
+        self._announcer = Announcer()
+        self._completer = Completer(self._done, lambda: self._pool.is_idle)
+        self._pool = Pool(
+            threads,
+            is_trusted=lambda: self._heartbeat.trusted(),
+            on_end=self._completer.put,
+            on_hungry=self._alarm.ring,
+        )
+        self._maintenance = Maintenance(
+            may_judge=lambda: self._heartbeat.steady(), is_idle=lambda: not self._in_hand
+        )
+        # Claimed and not yet accepted or given back; what the database says must agree.
+        self._in_hand: dict[int, Task] = {}
+        self._doubtful = False  # Whether it may not agree.
+        self._hints = Hints()
+        self._served: dict[str, int] = {}
+        self._turns = 0
+        self._patience = PATIENCE
+        self._alone = False  # A suspect is being run.
+        self._suspect_since: float | None = None
+        self._look_again = 0.0
+        self._next_due: float | None = None
+        self._failures = 0
+
+    # Life
+
+    def run(self) -> bool:
+        """Until stopped; False if a task had to be left running, or an outcome unwritten."""
+        end = time.monotonic() + self._duration if self._duration > 0 else None
+        wakeup = wakeup_for(self._alarm, self._alias)
+        if not self._report_for_duty():
+            return True
+        for part in (self._pool, self._completer, self._announcer, self._maintenance):
+            part.start()
+        logger.info(
+            "Worker %s takes tasks from %s.",
+            self.worker,
+            "all queues" if self.queues is None else ", ".join(self.queues),
+        )
+        try:
+            while not self._stopping:
+                wakeup.ready()
+                found = self._turn()
+                if self._is_over(end, found):
+                    break
+                if not found:
+                    wakeup.sleep(self._pause(end))
+        finally:
+            clean = self._leave()
+            wakeup.close()
+        logger.info("Worker %s has left.", self.worker)
+        return clean
+
+    def stop(self) -> None:
+        """
+        Claim nothing more, let what runs finish, for GRACE seconds; a second call: at once.
+
+        Safe to call from a signal handler.
+        """
+        if self._stopping:
+            self._forced = True
+        else:
+            self._stop_by = time.monotonic() + get_settings().grace
+        self._stopping = True
+        self._alarm.ring()
+
+    def _report_for_duty(self) -> bool:
+        """Register, however long the database takes; False if stopped meanwhile."""
+        while not self._stopping:
+            started = time.monotonic()
+            try:
+                self.worker = Worker.register(self.queues or (), self._pool.threads)
+                Task.objects.unhold_known(registry.names())
+            except Error as error:
+                self._failed("The database does not answer", error)
+                self._alarm.sleep(self._outage_pause())
+                continue
+            self._statistics.set_clock(self.worker.started_at)
+            self._heartbeat = Heartbeat(
+                self.worker,
+                self._statistics,
+                started,
+                holds=lambda: bool(self._in_hand),
+                on_beat=self._beaten,
+            )
+            self._heartbeat.start()
+            self._failures = 0
+            return True
+        return False
+
+    def _leave(self) -> bool:
+        """Give back what was not started, wait for the rest; the heartbeat stops last."""
+        clean = True
+        try:
+            self.worker.retire()
+            self._release(self._pool.withdraw())
+        except Error as error:
+            mend(self._alias)
+            self._failed("Unstarted tasks could not be released", error)
+            clean = False
+        while not self._pool.close(time.monotonic() + 0.2):
+            if self._forced or (self._stop_by is not None and time.monotonic() > self._stop_by):
+                logger.error(
+                    "Leaving %d tasks that are still running; they will be rescued: %s",
+                    len(self._pool.running()),
+                    ", ".join(str(current.task) for current in self._pool.running()[:10]),
+                )
+                clean = False
+                break
+        clean &= self._completer.stop(1.0 if self._forced else get_settings().grace)
+        self._announcer.stop(1.0 if self._forced else 5.0)
+        self._maintenance.stop()
+        self._heartbeat.stop()
+        try:
+            self._heartbeat.beat()
+            # Only with nothing in its hands: else others would take what is still running.
+            if clean:
+                self.worker.leave()
+        except Error as error:
+            mend(self._alias)
+            self._failed("The worker could not sign off", error)
+            clean = False
+        return clean
+
+    # One turn
+
+    def _turn(self) -> bool:
+        """Do what there is to do; True if it is worth looking again at once."""
+        try:
+            if self._heartbeat.declared_dead:
+                self._begin_anew()
+            self._give_back_stale()
+            if self._doubtful:
+                self._reconcile()
+            if not self._heartbeat.trusted():
+                return False
+            wanted = self._wanted()
+            if not wanted and time.monotonic() < self._look_again:
+                return False
+            outlook = self._look()
+            claimed = self._claim(outlook, wanted)
+        except Error as error:
+            # The reply of a claim may be lost: what the database holds for us is to be compared.
+            self._doubtful = True
+            self._failed("The database does not answer", error)
+            mend(self._alias)
+            return False
+        self._failures = 0
+        self._turns += 1
+        if not claimed and not self._in_hand:
+            self._hints.clear()
+        return claimed > 0
+
+    def _wanted(self) -> int:
+        if self._alone or self._completer.backlog > BACKLOG:
+            return 0
+        wanted = self._pool.wanted()
+        if self._tasks_left is not None:
+            wanted = min(wanted, self._tasks_left)
+        return wanted
+
+    def _look(self) -> Outlook:
+        outlook = Task.objects.outlook(self.queues)
+        if outlook.next_due is not None and outlook.next_due <= 0:
+            Task.objects.promote()
+            outlook = Task.objects.outlook(self.queues)
+        now = time.monotonic()
+        self._look_again = now + self._sleep
+        self._next_due = None if outlook.next_due is None else now + outlook.next_due
+        self._withdraw_stopped(outlook)
+        return outlook
+
+    def _claim(self, outlook: Outlook, wanted: int) -> int:
+        """Claim so many, queue by queue; return how many were."""
+        heads = [head for head in outlook.heads if head.queue not in outlook.paused]
+        if self._makes_room_for_suspect(outlook, heads):
+            return self._claim_suspect(outlook) if not self._in_hand else 0
+        claimed = 0
+        while wanted > 0 and heads:
+            head = max(heads, key=lambda head: (head.priority, -self._served.get(head.queue, 0)))
+            heads.remove(head)
+            floor = max((other.priority for other in heads), default=None)
+            tasks = self._claim_from(head.queue, wanted, floor, outlook)
+            claimed += len(tasks)
+            wanted -= len(tasks)
+        return claimed
+
+    def _claim_from(
+        self, queue: str, wanted: int, floor: int | None, outlook: Outlook
+    ) -> list[Task]:
+        self._served[queue] = self._turns + 1
+        hint = self._hints.get(queue)
+        tasks = Task.objects.claim(self.worker, queue, wanted, hint, floor)
+        self._accept(tasks, outlook)
+        if hint is not None and len(tasks) < wanted:
+            self._hints.drop(queue)
+            more = Task.objects.claim(self.worker, queue, wanted - len(tasks), None, floor)
+            self._accept(more, outlook)
+            tasks += more
+        if len(tasks) == wanted:
+            self._hints.note(queue, tasks[-1].claim_key)
+        else:
+            self._hints.drop(queue)
+        return tasks
+
+    def _accept(self, tasks: list[Task], outlook: Outlook) -> None:
+        """Hand out what may be started, and put aside what may not."""
+        if not tasks:
+            return
+        for task in tasks:
+            self._in_hand[task.pk] = task
+        if self._tasks_left is not None:
+            self._tasks_left -= len(tasks)
+        startable = [
+            task
+            for task in tasks
+            if task.task_name not in outlook.on_hold and registry.knows(task.task_name)
+        ]
+        if len(startable) < len(tasks):
+            self._park([task for task in tasks if task not in startable], outlook)
+        if startable:
+            limits = (task.max_run_time for task in startable if task.max_run_time)
+            shortest = min(limits, default=get_settings().max_run_time)
+            self._patience = min(PATIENCE, shortest / 4)
+            self._pool.submit(startable)
+
+    # Suspects: in a worker's hands when it died, so each runs while nothing else does
+
+    def _makes_room_for_suspect(self, outlook: Outlook, heads: list[Head]) -> bool:
+        queues = outlook.suspects - outlook.paused
+        if self.queues is not None:
+            queues &= frozenset(self.queues)
+        if not queues or self._alone:
+            self._suspect_since = None
+            return False
+        if self._suspect_since is None:
+            self._suspect_since = time.monotonic()
+        if not heads and not self._in_hand:
+            return True
+        return time.monotonic() > self._suspect_since + SUSPECT_WAIT
+
+    def _claim_suspect(self, outlook: Outlook) -> int:
+        tasks = Task.objects.claim_suspect(self.worker, self.queues, outlook.paused)
+        self._suspect_since = None
+        self._alone = bool(tasks)
+        self._accept(tasks, outlook)
+        return len(tasks)
+
+    # What was claimed, and is not to be started here or now
+
+    def _give_back_stale(self) -> None:
+        since = self._pool.waiting_since()
+        if since is not None and time.monotonic() > since + self._patience:
+            self._release(self._pool.withdraw())
+
+    def _withdraw_stopped(self, outlook: Outlook) -> None:
+        """Pauses and holds bind the unstarted too."""
+        if not outlook.paused and not outlook.on_hold:
+            return
+        stopped = self._pool.withdraw(
+            keep=lambda task: task.queue not in outlook.paused
+            and task.task_name not in outlook.on_hold
+        )
+        on_hold = [task for task in stopped if task.task_name in outlook.on_hold]
+        self._park(on_hold, outlook)
+        self._release([task for task in stopped if task.task_name not in outlook.on_hold])
+
+    def _release(self, tasks: Sequence[Task]) -> None:
+        if tasks:
+            self._forget(tasks)  # First: a release whose reply is lost is found by reconciling.
+            Task.objects.release(tasks)
+
+    def _park(self, tasks: Sequence[Task], outlook: Outlook) -> None:
+        for held_for in (HeldFor.TYPE, HeldFor.UNKNOWN):
+            some = [
+                task
+                for task in tasks
+                if (task.task_name in outlook.on_hold) == (held_for is HeldFor.TYPE)
+            ]
+            if some:
+                logger.warning(
+                    "%d tasks are held, their names being %s: %s",
+                    len(some),
+                    "on hold" if held_for is HeldFor.TYPE else "unknown here",
+                    ", ".join(sorted({task.task_name for task in some})[:10]),
+                )
+                self._forget(some)
+                Task.objects.park(some, held_for)
+
+    def _forget(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            self._in_hand.pop(task.pk, None)
+            if self._tasks_left is not None:
+                self._tasks_left += 1
+        self._alone = self._alone and bool(self._in_hand)
+
+    def _reconcile(self) -> None:
+        """Release what the database holds for this worker, and this worker does not know of."""
+        held = Task.objects.running().filter(locked_by=self.worker).only("token")
+        strays = [
+            task
+            for task in held
+            if task.pk not in self._in_hand or self._in_hand[task.pk].token != task.token
+        ]
+        if strays and (released := Task.objects.release(strays)):
+            logger.warning("%d tasks whose claim was not heard of are released.", released)
+        self._doubtful = False
+
+    def _begin_anew(self) -> None:
+        """Declared dead: others have what was not started; what runs will be fenced off."""
+        logger.error("Worker %s was declared dead; it begins anew.", self.worker)
+        self._forget(self._pool.withdraw())
+        self._heartbeat.stop()
+        self._report_for_duty()
+
+    # From other threads
+
+    def _done(self, accepted: list[tuple[Outcome, str]], fenced: list[Outcome]) -> None:
+        self._statistics.add(accepted)
+        self._announcer.put(accepted)
+        for outcome in fenced:
+            logger.warning(
+                "%s was rescued or cancelled while it ran; its outcome is dropped.", outcome.task
+            )
+            self._drop_from_hand(outcome)
+        for outcome, _ in accepted:
+            self._drop_from_hand(outcome)
+        if not self._in_hand:
+            self._alone = False
+            self._alarm.ring()
+
+    def _drop_from_hand(self, outcome: Outcome) -> None:
+        """Unless it was claimed again meanwhile, as a newer attempt."""
+        task = self._in_hand.get(outcome.task.pk)
+        if task is not None and task.token == outcome.task.token:
+            del self._in_hand[task.pk]
+
+    def _beaten(self, cancelled: set[int]) -> None:
+        for current in self._pool.running():
+            if current.task.pk in cancelled:
+                current.request_cancel()
+        if self._in_hand:
+            self._doubtful = True
+            self._alarm.ring()
+
+    # Pauses
+
+    def _is_over(self, end: float | None, found: bool) -> bool:
+        if end is not None and time.monotonic() >= end:
+            return True
+        if found or self._in_hand:
+            return False
+        if self._tasks_left is not None and self._tasks_left <= 0:
+            return True
+        return self._drain and self._failures == 0 and self._is_drained()
+
+    def _is_drained(self) -> bool:
+        """Nothing is due; nor is anything in the hands of a worker that has gone silent."""
+        try:
+            outlook = self._look()
+            if outlook.suspects - outlook.paused or any(
+                head.queue not in outlook.paused for head in outlook.heads
+            ):
+                return False
+            return not Task.objects.abandoned().exists()
+        except Error as error:
+            self._failed("The database does not answer", error)
+            mend(self._alias)
+            return False
+
+    def _pause(self, end: float | None) -> float:
+        now = time.monotonic()
+        if self._failures:
+            return self._outage_pause()
+        if not self._heartbeat.trusted():
+            return 0.1
+        until = [self._look_again if self._look_again > now else now + self._sleep]
+        if end is not None:
+            until.append(end)
+        if self._next_due is not None:
+            until.append(self._next_due + 0.001)
+        if (since := self._pool.waiting_since()) is not None:
+            until.append(since + self._patience)
+        return max(min(until) - now, 0.001)
+
+    def _failed(self, what: str, error: Error) -> None:
+        self._failures += 1
+        if self._failures in (1, 10) or self._failures % 100 == 0:
+            logger.warning("%s: %s", what, str(error).strip())
+
+    def _outage_pause(self) -> float:
+        return float(min(0.1 * 2 ** min(self._failures, 6), 5.0))

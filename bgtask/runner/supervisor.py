@@ -1,0 +1,187 @@
+"""Several worker processes, and one that only watches over them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from django.db import Error, connections
+
+from bgtask.conf import get_settings
+from bgtask.models import Task, Worker
+from bgtask.runner.alarm import Alarm
+
+logger = logging.getLogger("bgtask")
+
+SHORT_LIFE = 10.0  # Seconds; a child that ends sooner is replaced after a growing wait.
+LONGEST_WAIT = 30.0
+SLACK = 2.0  # Seconds beyond GRACE before children are killed.
+
+
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+@dataclass(slots=True)
+class _Slot:
+    child: _Child | None = None
+    failures: int = 0
+    not_before: float = 0.0
+    done: bool = False
+
+
+class Supervisor:
+    """
+    Spawns processes (never forks one that has connections), replaces those that end, and takes
+    back at once what a dead one held. It has no connection while it waits.
+
+    ``argv`` is the command line of this process; a child's is the same, for one process.
+    """
+
+    def __init__(self, argv: Sequence[str], processes: int) -> None:
+        self._command = [*_interpreter(argv), *_without_processes(argv[1:]), "--supervised"]
+        self._slots = [_Slot() for _ in range(processes)]
+        self._alarm = Alarm()
+        self._stopping = False
+        self._kill_at: float | None = None
+        self._clean = True
+
+    def run(self) -> bool:
+        """Until stopped or all children are done; False if one ended badly at the stop."""
+        previous = signal.signal(signal.SIGCHLD, lambda *_: self._alarm.ring())
+        logger.info("Supervisor %d runs %d processes.", os.getpid(), len(self._slots))
+        try:
+            while not all(slot.done for slot in self._slots):
+                for slot in self._slots:
+                    self._look_after(slot)
+                self._alarm.sleep(self._pause())
+        finally:
+            signal.signal(signal.SIGCHLD, previous)
+            for slot in self._slots:
+                if slot.child is not None:
+                    slot.child.process.kill()
+                    slot.child.process.wait()
+        return self._clean
+
+    def stop(self) -> None:
+        """Tell the children to stop; a second call kills them. Safe in a signal handler."""
+        if self._stopping:
+            self._kill_at = 0.0
+        else:
+            self._kill_at = time.monotonic() + get_settings().grace + SLACK
+        self._stopping = True
+        self._alarm.ring()
+
+    def _look_after(self, slot: _Slot) -> None:
+        child = slot.child
+        if child is None:
+            if self._stopping:
+                slot.done = True
+            elif not slot.done and time.monotonic() >= slot.not_before:
+                slot.child = self._spawn()
+            return
+        status = child.process.poll()
+        if status is not None:
+            slot.child = None
+            self._bury(slot, child, status)
+        elif self._stopping:
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                child.process.kill()
+            elif child.process.stdin is not None:
+                # The end of its standard input tells a child to stop, like the end of us.
+                child.process.stdin.close()
+                child.process.stdin = None
+
+    def _spawn(self) -> _Child:
+        process = subprocess.Popen(  # noqa: S603
+            self._command, stdin=subprocess.PIPE, start_new_session=True
+        )
+        return _Child(process, time.monotonic())
+
+    def _bury(self, slot: _Slot, child: _Child, status: int) -> None:
+        if status == 0:
+            slot.failures = 0
+            slot.done = self._stopping or not self._is_recycled(child)
+            return
+        reason = _reason(status)
+        logger.error("Process %d ended: %s.", child.process.pid, reason)
+        if self._stopping:
+            self._clean = False
+        _take_back(child.process.pid, reason)
+        short = time.monotonic() - child.started < SHORT_LIFE
+        slot.failures = slot.failures + 1 if short else 0
+        if slot.failures:
+            slot.not_before = time.monotonic() + min(2.0 ** (slot.failures - 1), LONGEST_WAIT)
+
+    def _is_recycled(self, child: _Child) -> bool:
+        """A child that ended well has done its --max-tasks, and is replaced; else all is done."""
+        return "--max-tasks" in " ".join(self._command) and "--drain" not in self._command
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        waits = [slot.not_before - now for slot in self._slots if slot.child is None]
+        if self._stopping:
+            waits.append(0.2)
+        return min([1.0, *(max(wait, 0.05) for wait in waits)])
+
+
+def _take_back(pid: int, reason: str) -> None:
+    """Nobody knows sooner than its parent that a process is dead."""
+    try:
+        workers = Worker.objects.living().filter(pid=pid, host=Worker.this_host())
+        if workers.declare_dead():
+            Task.objects.rescue(reason)
+    except Error as error:
+        logger.warning("Its tasks will be rescued when its lease ends: %s", error)
+    finally:
+        connections.close_all()
+
+
+def _reason(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    number = -status
+    name = signal.Signals(number).name if number in signal.Signals._value2member_map_ else ""
+    hint = ", perhaps out of memory" if number == signal.SIGKILL else ""
+    return f"killed by signal {number} {name}{hint}".strip()
+
+
+def _interpreter(argv: Sequence[str]) -> list[str]:
+    """How this command was started: ``manage.py``, ``python -m django`` or an executable."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None and main.__spec__.name:
+        name = main.__spec__.name.removesuffix(".__main__")
+        return [sys.executable, "-m", name]
+    return [sys.executable, argv[0]]
+
+
+def _without_processes(arguments: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--processes":
+            skip = True
+        elif not argument.startswith("--processes="):
+            kept.append(argument)
+    return kept
+
+
+def leave_with_parent(stop: Callable[[], None]) -> None:
+    """In a child: stop when the parent closes our standard input, or is gone."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        stop()
+
+    threading.Thread(target=wait, name="bgtask-parent", daemon=True).start()

@@ -1,0 +1,165 @@
+"""Parameters and return values: JSON text, or a clear refusal.
+
+What is accepted comes back as it went in, but for tuples, which come back as lists. The text is
+pure ASCII, so that every database keeps it, and it is never left to a database's JSON type: they
+disagree on numbers and on NUL.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from django.db.models import Model, QuerySet
+
+from bgtask.conf import get_settings
+from bgtask.exceptions import InvalidParameters, MalformedTask
+
+MAX_DEPTH = 100
+MAX_INTEGER_BITS = 13_000  # Some 3,900 digits; Python reads back 4,300 at most.
+
+_ATOMS = frozenset({str, bool, type(None)})
+_encode = json.JSONEncoder(check_circular=False, allow_nan=False).encode
+
+
+def dump_params(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """JSON of ``[args, kwargs]``; raises InvalidParameters naming the place and the remedy."""
+    for index, value in enumerate(args):
+        if type(value) not in _ATOMS:
+            _check(value, ("args", index))
+    for name, value in kwargs.items():
+        if type(value) not in _ATOMS:
+            _check(value, ("kwargs", name))
+    text = _encode((args, kwargs))
+    limit = get_settings().max_params_bytes
+    if len(text) > limit:
+        raise InvalidParameters(
+            f"The parameters take {len(text):,} bytes as JSON, and {limit:,} are allowed. Keep "
+            "large data in a model or a file and pass its key, or raise "
+            "BGTASK['MAX_PARAMS_BYTES']."
+        )
+    return text
+
+
+def load_params(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """The ``(args, kwargs)`` of a stored task; raises MalformedTask, never anything else."""
+    if len(text) > (limit := get_settings().max_params_bytes):
+        raise MalformedTask(f"task_params has {len(text):,} characters, of {limit:,} allowed.")
+    try:
+        params = json.loads(text, parse_constant=_refuse_constant)
+        if not (
+            isinstance(params, list)
+            and len(params) == 2
+            and isinstance(params[0], list)
+            and isinstance(params[1], dict)
+        ):
+            raise MalformedTask("task_params is JSON, but not of the form [[…], {…}].")
+        _check(params, ())
+    except MalformedTask:
+        raise
+    except RecursionError:
+        raise MalformedTask("task_params is nested too deeply.") from None
+    except (ValueError, TypeError) as error:
+        raise MalformedTask(f"task_params is not valid JSON: {_brief(str(error))}") from None
+    except InvalidParameters as error:
+        raise MalformedTask(f"task_params cannot be used: {error}") from None
+    return params[0], params[1]
+
+
+def dump_value(value: Any) -> str | None:
+    """JSON of a return value, None for None; raises InvalidParameters."""
+    if value is None:
+        return None
+    _check(value, ("return value",))
+    text = _encode(value)
+    if len(text) > (limit := get_settings().max_params_bytes):
+        raise InvalidParameters(f"It takes {len(text):,} bytes as JSON, of {limit:,} allowed.")
+    return text
+
+
+def _check(value: Any, path: tuple[Any, ...]) -> None:
+    """Refuse what JSON cannot hold, or would give back as something else."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return
+    if isinstance(value, str | bool):
+        return
+    if isinstance(value, int):
+        if value.bit_length() > MAX_INTEGER_BITS:
+            _refuse(path, "an integer of thousands of digits", "pass it as a string")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            _refuse(path, f"{value!r}, which JSON does not have", "pass None instead")
+    elif isinstance(value, list | tuple):
+        _check_depth(path)
+        for index, item in enumerate(value):
+            if type(item) not in _ATOMS:
+                _check(item, (*path, index))
+    elif isinstance(value, dict):
+        _check_depth(path)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                _refuse(
+                    path,
+                    f"a dictionary with the key {_brief(repr(key))}, which would come back as a "
+                    "string or not at all",
+                    "use strings as keys",
+                )
+            if type(item) not in _ATOMS:
+                _check(item, (*path, key))
+    else:
+        _refuse(path, f"a {kind.__module__}.{kind.__qualname__}", _remedy(value))
+
+
+def _check_depth(path: tuple[Any, ...]) -> None:
+    if len(path) > MAX_DEPTH:
+        _refuse(path[:3], f"nested more than {MAX_DEPTH} levels deep", "flatten it, or pass a key")
+
+
+def _refuse(path: tuple[Any, ...], what: str, remedy: str) -> NoReturn:
+    raise InvalidParameters(
+        f"{_spell(path)} is {what}. Parameters are kept as JSON: {remedy}."
+    ) from None
+
+
+def _remedy(value: Any) -> str:
+    match value:
+        case Model():
+            return "pass the primary key (.pk) and look the object up in the task"
+        case QuerySet():
+            return "pass a list of primary keys and query again in the task"
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return "pass .isoformat() and parse it in the task"
+        case datetime.timedelta():
+            return "pass .total_seconds()"
+        case bytes() | bytearray() | memoryview():
+            return "pass text, for instance base64, or store the data and pass its key"
+        case decimal.Decimal() | uuid.UUID():
+            return "pass str(…) and convert it in the task"
+        case set() | frozenset():
+            return "pass a sorted list"
+        case _ if isinstance(value, Iterable):
+            return "pass a list"
+        case _:
+            return "pass strings, numbers, lists and dictionaries of these"
+
+
+def _spell(path: tuple[Any, ...]) -> str:
+    """args[0]['key'][3]"""
+    if not path:
+        return "The whole"
+    head, *rest = path
+    return str(head) + "".join(f"[{_brief(repr(step))}]" for step in rest)
+
+
+def _brief(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,35 @@
+"""What other apps may listen to.
+
+Each is sent with ``sender=Task`` and ``task``. Those about an outcome are sent once per attempt
+whose outcome was accepted, after it is stored, from a thread that runs nothing else. A receiver
+that raises is logged, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.dispatch import Signal
+
+logger = logging.getLogger("bgtask")
+
+task_enqueued = Signal()  # Stored; the transaction it is part of may still be rolled back.
+task_started = Signal()  # About to be called.
+task_succeeded = Signal()
+task_failed = Signal()  # An attempt failed: error. One of the next two follows.
+task_retried = Signal()  # Another attempt will follow: error.
+task_given_up = Signal()  # FAILED, no attempt will follow: error.
+
+
+def announce(signal: Signal, **facts: Any) -> None:
+    """Tell all who listen, whatever one of them does."""
+    sender = type(facts["task"])
+    for receiver, response in signal.send_robust(sender, **facts):
+        if isinstance(response, BaseException):
+            logger.error(
+                "The receiver %r of a signal about %s failed.",
+                getattr(receiver, "__qualname__", receiver),
+                facts["task"],
+                exc_info=response,
+            )
