@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 PAGE = 200
 
 
-def rescue(tasks: TaskQuerySet, connection: BaseDatabaseWrapper, reason: str = "") -> int:
+def rescue(
+    tasks: TaskQuerySet,
+    connection: BaseDatabaseWrapper,
+    reason: str = "",
+    *,
+    by_force: bool = False,
+) -> int:
     """
-    Rescue those of these tasks that need it; return how many.
+    Rescue those of these tasks that need it; return how many. By force: cancel all that run.
 
     Found without a lock first, for there is nothing to do nearly always; then each page is
     locked, judged anew and changed in one transaction with the rows of history that say why.
     """
     total, last = 0, 0
-    while page := _find(tasks, after=last):
+    while page := _find(tasks, after=last, all_running=by_force):
         with dialect_of(connection).transaction(connection):
             # A task that another rescuer or an operator is at right now is left to them.
             locked = (
@@ -41,22 +47,22 @@ def rescue(tasks: TaskQuerySet, connection: BaseDatabaseWrapper, reason: str = "
                 )
             )
             for task in locked:
-                if task.lost or task.overdue:  # type: ignore[attr-defined]
-                    total += _take_back(tasks, task, reason)
+                if by_force or task.lost or task.overdue:  # type: ignore[attr-defined]
+                    total += _take_back(tasks, task, reason, by_force)
         last = max(page)
         if len(page) < PAGE:
             break
     return total
 
 
-def _find(tasks: TaskQuerySet, after: int) -> dict[int, int]:
-    """Tasks to rescue, by id the worker that is dead or 0 where the deadline has passed."""
-    found = (
-        tasks.filter(status=Status.RUNNING, pk__gt=after)
-        .filter(Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock()))
-        .order_by("pk")
-        .values_list("pk", "locked_by", "locked_by__state")
-    )
+def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> dict[int, int]:
+    """Tasks to rescue, by id the worker that is dead or 0 where it is not."""
+    running = tasks.filter(status=Status.RUNNING, pk__gt=after)
+    if not all_running:
+        running = running.filter(
+            Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock())
+        )
+    found = running.order_by("pk").values_list("pk", "locked_by", "locked_by__state")
     return {
         pk: worker if state == WorkerState.DEAD else 0 for pk, worker, state in found[:PAGE]
     }
@@ -80,11 +86,15 @@ def _is_overdue() -> Case:
     )
 
 
-def _take_back(tasks: TaskQuerySet, task: Task, reason: str) -> int:
+def _take_back(tasks: TaskQuerySet, task: Task, reason: str, by_force: bool) -> int:
     """One guarded UPDATE of one locked task, and its row of history."""
     from bgtask.models.attempt import Attempt
 
-    if task.lost:  # type: ignore[attr-defined]
+    if by_force:
+        kind = AttemptOutcome.CANCELLED
+        failure = plain_failure("bgtask.Cancelled", "The task was cancelled by force as it ran.")
+        changes: dict[str, Any] = {"status": Status.CANCELLED, "cancel_requested": True}
+    elif task.lost:  # type: ignore[attr-defined]
         kind, failure = AttemptOutcome.LOST, _lost(task, reason)
         changes = _after_loss(task)
     else:

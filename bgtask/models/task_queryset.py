@@ -145,7 +145,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         One statement per thousand rows. The iterable is consumed as the rows are written, in one
         transaction: memory stays flat whatever its length.
         """
-        if signals.task_enqueued.receivers:
+        if signals.task_enqueued.receivers or after_storing is not _announce:
             return self._enqueue_each(task_name, params, options)
         connection = self._connection()
         if (other := _other_transaction(connection)) is not None:
@@ -206,7 +206,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         floor: int | None = None,
     ) -> list[Task]:
         """Give the worker up to ``limit`` ready tasks of this queue, the most pressing first."""
-        return self._claim(self.claimable(queue, after, floor)[:limit], worker)
+        return self.claimable(queue, after, floor)[:limit].take(worker)
 
     def claim_suspect(
         self, worker: Worker, queues: Sequence[str] | None = None, paused: Iterable[str] = ()
@@ -215,11 +215,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         suspects = self.suspects().exclude(queue__in=tuple(paused))
         if queues is not None:
             suspects = suspects.filter(queue__in=queues)
-        return self._claim(suspects[:1], worker)
+        return suspects[:1].take(worker)
 
-    def _claim(self, candidates: TaskQuerySet, worker: Worker) -> list[Task]:
-        dialect = dialect_of(self._connection())
-        return dialect.claim(candidates, worker, get_settings().max_run_time)
+    def take(self, worker: Worker) -> list[Task]:
+        """Give the worker just these READY tasks, but for those that others are taking."""
+        return dialect_of(self._connection()).claim(self, worker, get_settings().max_run_time)
 
     def finish(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
         """
@@ -320,6 +320,10 @@ class TaskQuerySet(models.QuerySet["Task"]):
         due = self.scheduled().filter(run_at__lte=Clock()).order_by("run_at", "id")[:limit]
         return dialect_of(self._connection()).promote(due)
 
+    def run_now(self) -> int:
+        """Make SCHEDULED tasks READY before their time; return how many."""
+        return self._wake(self.scheduled().update(status=Status.READY, run_at=Clock()))
+
     def hold(self, held_for: HeldFor = HeldFor.OPERATOR) -> int:
         """Stop READY and SCHEDULED tasks from being claimed; return how many."""
         waiting = self.filter(status__in=(Status.READY, Status.SCHEDULED))
@@ -347,16 +351,9 @@ class TaskQuerySet(models.QuerySet["Task"]):
         cancelled = self.waiting().update(
             status=Status.CANCELLED, held_for=None, finished_at=Clock()
         )
-        running = self.running()
         if force:
-            return cancelled + running.update(
-                status=Status.CANCELLED,
-                finished_at=Clock(),
-                cancel_requested=True,
-                token=F("token") + 1,
-                **NOT_RUNNING,
-            )
-        return cancelled + running.update(cancel_requested=True)
+            return cancelled + rescue(self, self._connection(), by_force=True)
+        return cancelled + self.running().update(cancel_requested=True)
 
     def requeue(self, *, reset_attempts: bool = False, spread: float = 0.0) -> int:
         """
@@ -476,8 +473,15 @@ def _store(
     task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
     task._state.adding = False
     task._state.db = alias
+    after_storing(task)
+
+
+def _announce(task: Task) -> None:
     if signals.task_enqueued.receivers:
         signals.announce(signals.task_enqueued, task=task)
+
+
+after_storing = _announce  # A seam for bgtask.testing, which runs the task.
 
 
 def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:

@@ -1,0 +1,19 @@
+"""Delete old finished tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from bgtask.runner.maintenance import prune
+
+
+class Command(BaseCommand):
+    help = "Delete finished tasks that are older than BGTASK['KEEP'] says. Workers do so by themselves."
+
+    def handle(self, **options: Any) -> None:
+        pruned = prune()
+        self.stdout.write(
+            "Deleted " + ", ".join(f"{number} {what}" for what, number in pruned.items()) + "."
+        )
