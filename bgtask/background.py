@@ -79,7 +79,7 @@ class BackgroundFunction(Generic[P, R]):
         if not given:
             return self.enqueue(*args, **kwargs)
         options = {name: kwargs.pop(name) for name in given}
-        return self.using(**options).enqueue(*args, **kwargs)  # type: ignore[arg-type]
+        return self.using(**options).enqueue(*args, **kwargs)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Store a task; every argument is the function's own, whatever its name."""
@@ -210,7 +210,8 @@ def _check_function(function: Any, name: str | None) -> None:
             f"{function!r} is not a plain function. A worker calls background functions by name: "
             "write a function of the module that calls it."
         )
-    where = f"{function.__qualname__} ({function.__code__.co_filename}:{function.__code__.co_firstlineno})"
+    code = inspect.unwrap(function).__code__
+    where = f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
     if function.__name__ == "<lambda>":
         raise InvalidFunction(f"{where} is a lambda, and has no name to be called by. Use def.")
     if "<locals>" in function.__qualname__ and name is None:

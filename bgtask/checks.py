@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core import checks
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -100,7 +100,10 @@ def _check_time_zone(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         return
     zone = connection.timezone or get_default_timezone()
     start = datetime.now(UTC)
-    offsets = {zone.utcoffset((start + timedelta(days=day)).replace(tzinfo=None)) for day in range(0, 366, 7)}
+    offsets = {
+        zone.utcoffset((start + timedelta(days=day)).replace(tzinfo=None))
+        for day in range(0, 366, 7)
+    }
     if len(offsets) > 1:
         yield Warning(
             f"Datetimes are stored in the zone {zone} on the database {connection.alias!r}, and "
@@ -126,7 +129,10 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
             id="bgtask.W005",
         )
-    if connection.settings_dict["OPTIONS"].get("transaction_mode") not in ("IMMEDIATE", "EXCLUSIVE"):
+    if connection.settings_dict["OPTIONS"].get("transaction_mode") not in (
+        "IMMEDIATE",
+        "EXCLUSIVE",
+    ):
         yield Warning(
             f"Transactions on the SQLite database {connection.alias!r} do not begin as IMMEDIATE.",
             hint="bgtask begins its own so, but yours will meet “database is locked”, at once "

@@ -7,7 +7,7 @@ changed, so that a test may override them by any means.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from types import MappingProxyType
@@ -51,7 +51,7 @@ class Settings:
 
 def get_settings() -> Settings:
     """The settings in force; raises ImproperlyConfigured naming what is wrong with them."""
-    global _read, _settings  # noqa: PLW0603
+    global _read, _settings
     raw = _raw()
     if _settings is None or raw != _read:
         _settings = _parse(raw)
@@ -66,7 +66,9 @@ _PLAIN = ("MAX_ATTEMPTS", "MAX_RUN_TIME")  # As the original Django Background T
 
 
 def _raw() -> dict[str, Any]:
-    raw = {name: getattr(django_settings, name) for name in _PLAIN if hasattr(django_settings, name)}
+    raw = {
+        name: getattr(django_settings, name) for name in _PLAIN if hasattr(django_settings, name)
+    }
     options = getattr(django_settings, "BGTASK", {})
     if not isinstance(options, Mapping):
         raise ImproperlyConfigured(f"BGTASK must be a dictionary, not {options!r}.")
@@ -167,7 +169,7 @@ def _thresholds(name: str, value: Any, known: Mapping[str, Any] = THRESHOLDS) ->
     return MappingProxyType({**THRESHOLDS, **parsed} if known is THRESHOLDS else parsed)
 
 
-_PARSERS = {
+_PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "MAX_ATTEMPTS": _count,
     "MAX_RUN_TIME": _seconds,
     "LEASE": _seconds,

@@ -85,7 +85,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 # Every repetition is bounded: hostile text must not make a search take minutes.
-_SECRET = (
+_SENSITIVE = (
     r"(?<![\w-])[\w-]{0,40}?(?:passwd|password|secret|token|api[_-]?key|auth(?:orization)?|"
     r"credential|signature|private[_-]?key|access[_-]?key)[\w-]{0,40}"
 )
@@ -98,7 +98,7 @@ _REDACTIONS = (
     ),
     # password='…', "token": "…", api_key=…, Authorization: Bearer …
     re.compile(
-        rf"(?P<keep>{_SECRET}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s)?){_VALUE}", re.I
+        rf"(?P<keep>{_SENSITIVE}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s)?){_VALUE}", re.I
     ),
     # PostgreSQL: Key (email)=(someone@example.com) already exists.
     re.compile(r"(?P<keep>\bKey \([^)\n]{1,256}\)=)\([^\n]{0,512}?\)(?= |\.|$)"),
@@ -180,7 +180,7 @@ def _place(frames: TracebackType | None) -> str:
         code = frames.tb_frame.f_code
         filename = code.co_filename
         if not filename.startswith(_BGTASK):
-            last = f"{os.path.basename(filename)}:{code.co_name}"  # noqa: PTH119
+            last = f"{os.path.basename(filename)}:{code.co_name}"
             if is_project_code(filename):
                 project = last
         frames = frames.tb_next

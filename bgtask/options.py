@@ -59,9 +59,7 @@ def _schedule(value: Any) -> float | datetime | None:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(
-            f"schedule takes seconds, a timedelta or a datetime, not {value!r}."
-        )
+        raise InvalidOption(f"schedule takes seconds, a timedelta or a datetime, not {value!r}.")
     if not math.isfinite(value) or abs(value) > LONGEST:
         raise InvalidOption(f"schedule={value!r} is not within a hundred years.")
     return float(value)

@@ -119,7 +119,10 @@ def enqueued(
 
 
 def assert_enqueued(
-    function: BackgroundFunction[Any, Any] | str, *args: Any, times: int | None = None, **kwargs: Any
+    function: BackgroundFunction[Any, Any] | str,
+    *args: Any,
+    times: int | None = None,
+    **kwargs: Any,
 ) -> None:
     """Fail, saying what is waiting instead, unless the function waits with these parameters."""
     number = enqueued(function, *args, **kwargs).count()
@@ -150,9 +153,7 @@ def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Tas
             return []
         on_hold = [task for task in tasks if task.task_name in outlook.on_hold]
         unknown = [
-            task
-            for task in tasks
-            if task not in on_hold and not registry.knows(task.task_name)
+            task for task in tasks if task not in on_hold and not registry.knows(task.task_name)
         ]
         Task.objects.park(on_hold, HeldFor.TYPE)
         Task.objects.park(unknown, HeldFor.UNKNOWN)

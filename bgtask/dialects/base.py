@@ -30,7 +30,7 @@ CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
     "max_attempts", "max_run_time", "cancel_requested",
 )  # fmt: skip
-ORDER = ("run_at", "waited")
+ORDER = ("run_at", "due_for")
 
 # What an outcome changes. ``o`` is the relation of outcomes; statuses come before all else, since
 # MariaDB evaluates SET from left to right.
@@ -227,7 +227,7 @@ class Dialect:
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
         """Give the worker these tasks, but for those that others are taking right now."""
         connection = connections[candidates.db]
-        select, params = compiled(candidates.annotate(waited=Since("run_at")), *CLAIMED, *ORDER)
+        select, params = compiled(candidates.annotate(due_for=Since("run_at")), *CLAIMED, *ORDER)
         with self.transaction(connection), connection.cursor() as cursor:
             cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
             rows = cursor.fetchall()
@@ -308,9 +308,7 @@ class Dialect:
             next=self.clock(connection, "o.delay - o.age"),
         )
 
-    def outcome_row(
-        self, connection: BaseDatabaseWrapper, outcome: Outcome
-    ) -> tuple[Any, ...]:
+    def outcome_row(self, connection: BaseDatabaseWrapper, outcome: Outcome) -> tuple[Any, ...]:
         """The values of OUTCOME_COLUMNS."""
         failure = outcome.failure
         run_at = outcome.run_at
@@ -335,9 +333,7 @@ class Dialect:
         """Add these rows of STATS_COLUMNS to what is there."""
         sums = [f"{name} = {name} + VALUES({name})" for name in STATS_SUMS]
         peaks = [f"{name} = GREATEST({name}, VALUES({name}))" for name in STATS_PEAKS]
-        self._upsert(
-            connection, rows, f"ON DUPLICATE KEY UPDATE {', '.join([*sums, *peaks])}"
-        )
+        self._upsert(connection, rows, f"ON DUPLICATE KEY UPDATE {', '.join([*sums, *peaks])}")
 
     def _upsert(
         self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], on_conflict: str

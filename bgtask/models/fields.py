@@ -65,9 +65,7 @@ class PartialIndex(models.Index):
             front = [name for name in self.where if "__" not in name]
             fields, condition = [*front, *self.fields], None
         if self.unique:
-            constraint = models.UniqueConstraint(
-                fields=fields, name=self.name, condition=condition
-            )
+            constraint = models.UniqueConstraint(fields=fields, name=self.name, condition=condition)
             return constraint.create_sql(model, schema_editor)  # type: ignore[return-value]
         index = models.Index(fields=fields, name=self.name, condition=condition)
         return index.create_sql(model, schema_editor, using, **kwargs)

@@ -21,7 +21,7 @@ def database_time(alias: str) -> datetime:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {dialect_of(connection).clock(connection)}", [])
         (value,) = cursor.fetchone()
-    return as_read(connection, value)
+    return as_read(connection, value)  # type: ignore[no-any-return]
 
 
 def as_read(connection: Any, value: Any) -> Any:

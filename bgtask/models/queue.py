@@ -9,8 +9,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.dialects import Clock
-from bgtask.models.manager import QueueManager
 from bgtask.models.fields import ExactCharField
+from bgtask.models.manager import QueueManager
 
 
 class StopQuerySet(models.QuerySet[Any]):

@@ -47,7 +47,7 @@ def rescue(
                 )
             )
             for task in locked:
-                if by_force or task.lost or task.overdue:  # type: ignore[attr-defined]
+                if by_force or task.lost or task.overdue:
                     total += _take_back(tasks, task, reason, by_force)
         last = max(page)
         if len(page) < PAGE:
@@ -59,13 +59,9 @@ def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> dict[int, int]:
     """Tasks to rescue, by id the worker that is dead or 0 where it is not."""
     running = tasks.filter(status=Status.RUNNING, pk__gt=after)
     if not all_running:
-        running = running.filter(
-            Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock())
-        )
+        running = running.filter(Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock()))
     found = running.order_by("pk").values_list("pk", "locked_by", "locked_by__state")
-    return {
-        pk: worker if state == WorkerState.DEAD else 0 for pk, worker, state in found[:PAGE]
-    }
+    return {pk: worker if state == WorkerState.DEAD else 0 for pk, worker, state in found[:PAGE]}
 
 
 def _is_lost(page: dict[int, int]) -> Case:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.db import models
@@ -10,8 +9,8 @@ from django.db.models import Count, Max
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.dialects import Clock, Since
-from bgtask.models.manager import QueueManager, database_time
 from bgtask.models.fields import ExactCharField
+from bgtask.models.manager import QueueManager, database_time
 
 
 class StatsQuerySet(models.QuerySet[Any]):

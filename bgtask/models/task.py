@@ -11,8 +11,8 @@ from bgtask.conf import DEFAULT_QUEUE, get_settings
 from bgtask.errors import Failure, plain_failure
 from bgtask.exceptions import ClaimLost
 from bgtask.models.fields import ExactCharField, PartialIndex
-from bgtask.models.outcome import Outcome
 from bgtask.models.manager import QueueManager
+from bgtask.models.outcome import Outcome
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
 from bgtask.serialization import load_params
@@ -38,7 +38,7 @@ class Task(models.Model):
     priority = models.IntegerField(
         _("priority"), default=0, db_default=0, help_text=_("Higher first.")
     )
-    unique_key = ExactCharField(_("unique key"), max_length=255, null=True, blank=True)  # noqa: DJ001
+    unique_key = ExactCharField(_("unique key"), max_length=255, null=True, blank=True)
 
     status = models.CharField(
         _("status"),

@@ -428,7 +428,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return counts
 
     def _connection(self) -> BaseDatabaseWrapper:
-        return connections[self.db]  # type: ignore[return-value]
+        return connections[self.db]
 
 
 def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Sequence
 
-
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -30,7 +29,6 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
     def declare_dead(self) -> int:
         """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
         return self.living().update(state=WorkerState.DEAD)
-
 
     def prune(self, age: float) -> int:
         """Forget the dead that have been silent so long and hold nothing; return how many."""
@@ -68,7 +66,7 @@ class Worker(models.Model):
     def register(cls, queues: Sequence[str] = (), threads: int = 1) -> Worker:
         """Report for duty: a new row, with a lease that runs from now."""
         host, pid = cls.this_host(), os.getpid()
-        worker = cls.objects.create(
+        worker: Worker = cls.objects.create(
             host=host,
             pid=pid,
             label=f"{host}:{pid}",
@@ -103,4 +101,3 @@ class Worker(models.Model):
 
     def _living(self) -> WorkerQuerySet:
         return Worker.objects.filter(pk=self.pk).living()
-

@@ -80,7 +80,7 @@ class _OwnConnection(Wakeup):
             return
         if self._failed_at is not None and time.monotonic() < self._failed_at + RECONNECT:
             return
-        connection = connections[self._alias].copy()  # type: ignore[attr-defined]
+        connection = connections[self._alias].copy()
         connection.settings_dict["OPTIONS"].pop("pool", None)
         try:
             connection.connect()

@@ -111,9 +111,7 @@ class Completer:
     def _complete(self, batch: list[Outcome]) -> None:
         statuses = self._persistently(batch)
         accepted = [
-            (outcome, statuses[outcome.task.pk])
-            for outcome in batch
-            if outcome.task.pk in statuses
+            (outcome, statuses[outcome.task.pk]) for outcome in batch if outcome.task.pk in statuses
         ]
         fenced = [outcome for outcome in batch if outcome.task.pk not in statuses]
         self._on_done(accepted, fenced)

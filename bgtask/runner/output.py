@@ -22,7 +22,9 @@ def set_up(log_file: str | None, log_level: str | None, log_std: bool) -> None:
     standard error from INFO on.
     """
     if log_file:
-        handler: logging.Handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        handler: logging.Handler = logging.FileHandler(
+            log_file, encoding="utf-8", errors="backslashreplace"
+        )
         handler.setFormatter(OneLineFormatter(FORMAT))
         logger.addHandler(handler)
     if not logging.getLogger().handlers and not (logger.handlers and not log_file):

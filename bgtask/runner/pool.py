@@ -95,7 +95,8 @@ class Pool:
 
     def withdraw(self, keep: Callable[[Task], bool] | None = None) -> list[Task]:
         """Take back what has not been started, or what of it is not to be kept."""
-        withdrawn, kept = [], []
+        withdrawn: list[Task] = []
+        kept: list[Task] = []
         while True:
             try:
                 task = self._waiting.popleft()

@@ -322,8 +322,9 @@ class Runner:
         if not outlook.paused and not outlook.on_hold:
             return
         stopped = self._pool.withdraw(
-            keep=lambda task: task.queue not in outlook.paused
-            and task.task_name not in outlook.on_hold
+            keep=lambda task: (
+                task.queue not in outlook.paused and task.task_name not in outlook.on_hold
+            )
         )
         on_hold = [task for task in stopped if task.task_name in outlook.on_hold]
         self._park(on_hold, outlook)

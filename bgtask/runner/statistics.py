@@ -24,13 +24,14 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._figures: dict[tuple[int, str, str], list[int]] = {}
-        self._origin: datetime | None = None
-        self._origin_at = 0.0
+        self._origin: datetime
+        self._origin_at: float
 
     def set_clock(self, now: datetime) -> None:
         """What the database's clock shows at this moment."""
-        self._origin, self._origin_at = now.replace(second=0, microsecond=0), (
-            time.monotonic() - now.second - now.microsecond / 1e6
+        self._origin, self._origin_at = (
+            now.replace(second=0, microsecond=0),
+            (time.monotonic() - now.second - now.microsecond / 1e6),
         )
 
     def add(self, outcomes: Iterable[tuple[Outcome, str]]) -> None:
@@ -71,7 +72,6 @@ class Statistics:
     def write(self, alias: str, figures: dict[tuple[int, str, str], list[int]]) -> None:
         """In key order, so that two workers never wait for each other."""
         connection = connections[alias]
-        assert self._origin is not None
         rows: list[list[Any]] = []
         for (minute, queue, name), values in sorted(figures.items()):
             when = self._origin + timedelta(minutes=minute)

@@ -44,7 +44,7 @@ class Command(BaseCommand):
             help="Run so many processes, watched over by this one; default 1.")  # fmt: skip
         add("--drain", action="store_true", help="Stop when nothing is due.")
         add("--max-tasks", type=_count, metavar="N",
-            help="Stop after so many tasks; a supervised process is replaced by a new one.")  # fmt: skip
+            help="Stop after so many tasks; under --processes each is replaced by a new one.")  # fmt: skip
         add("--reload", action="store_true",
             help="Begin anew when code has changed. For development.")  # fmt: skip
         add("--supervised", action="store_true", help=argparse.SUPPRESS)

@@ -10,7 +10,7 @@ from bgtask.runner.maintenance import prune
 
 
 class Command(BaseCommand):
-    help = "Delete finished tasks that are older than BGTASK['KEEP'] says. Workers do so by themselves."
+    help = "Delete finished tasks older than BGTASK['KEEP'] says. Workers do so by themselves."
 
     def handle(self, **options: Any) -> None:
         pruned = prune()
