@@ -2,7 +2,8 @@
 The settings of every test and of every process a test starts.
 
 ``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON; without it the tests
-run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones.
+run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones. For single processes:
+``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, and ``BGTASK_TEST_APPS`` further apps.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ INSTALLED_APPS = [
     *(["bgtask_admin"] if find_spec("bgtask_admin") else []),
     "example_project.members",
     "tests",
+    *filter(None, os.environ.get("BGTASK_TEST_APPS", "").split(",")),
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -75,3 +77,5 @@ TEMPLATES = [
 ]
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
+
+BGTASK = json.loads(os.environ.get("BGTASK_TEST_SETTINGS", "{}"))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
+from pathlib import Path
 
-from bgtask import GiveUp, Retry, background, current_task
+from bgtask import background, current_task
+from tests import ledger
 
 
 @background
@@ -25,3 +30,59 @@ def fail(message="no luck"):
 @background
 def nap(seconds):
     time.sleep(seconds)
+
+
+# What leaves a line in the ledger, and what goes wrong as a process does
+
+
+def _noted():
+    task = current_task()
+    return ledger.execution(task.id, task.token, task.attempt)
+
+
+@background
+def note(number=0):
+    with _noted():
+        return number
+
+
+@background
+def wait_for(path):
+    """Run until there is a file of this name."""
+    with _noted():
+        while not Path(path).exists():
+            time.sleep(0.01)
+
+
+@background
+def meet(directory, number, party):
+    """Run until so many of a party run at the same time."""
+    with _noted():
+        Path(directory, str(number)).touch()
+        while len(list(Path(directory).iterdir())) < party:
+            time.sleep(0.01)
+        return os.getpid()
+
+
+@background
+def kill_process():
+    with _noted():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@background
+def exit_process(status=1):
+    with _noted():
+        os._exit(status)
+
+
+@background
+def say(text, end="\n"):
+    print(text, end=end)  # noqa: T201
+
+
+@background
+def describe_stdout():
+    sys.stdout.flush()
+    stat = os.fstat(sys.stdout.fileno())
+    return {"encoding": sys.stdout.encoding, "tty": sys.stdout.isatty(), "inode": stat.st_ino}
