@@ -17,6 +17,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
 DEFAULT_QUEUE = "default"
+MIN_PARAMS_BYTES = 1_024  # Up to this, nobody has to ask what the limit is.
 
 KEEP: Mapping[str, float | None] = MappingProxyType(
     {"successful": 7 * 86_400.0, "cancelled": 30 * 86_400.0, "failed": None}
@@ -109,6 +110,12 @@ def _crashes(name: str, value: Any) -> int:
     return int(value)
 
 
+def _bytes(name: str, value: Any) -> int:
+    if _count(name, value) < MIN_PARAMS_BYTES:
+        raise _wrong(name, f"a number of bytes of at least {MIN_PARAMS_BYTES}", value)
+    return int(value)
+
+
 def _seconds(name: str, value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -176,7 +183,7 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "HEARTBEAT": _seconds,
     "MAX_CRASHES": _crashes,
     "JITTER": _share,
-    "MAX_PARAMS_BYTES": _count,
+    "MAX_PARAMS_BYTES": _bytes,
     "KEEP": _keep,
     "GRACE": _seconds,
     "MONITOR_TOKENS": _tokens,

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bgtask.models import Task
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CurrentTask:
     """The task being run here. ``(id, token)`` is new for each attempt."""
 
     task: Task
-    _cancelled: threading.Event = field(default_factory=threading.Event)
-    _stopping: threading.Event = field(default_factory=threading.Event)
+    # Set by other threads; read here, and never unset.
+    cancel_requested: bool = False  # Has an operator asked it to stop? Known within a heartbeat.
+    stop_requested: bool = False  # Is its worker about to stop?
 
     @property
     def id(self) -> int:
@@ -31,19 +31,6 @@ class CurrentTask:
     def attempt(self) -> int:
         """1 for the first execution."""
         return self.task.attempts
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Has an operator asked it to stop? Known within a heartbeat."""
-        return self._cancelled.is_set()
-
-    def request_cancel(self) -> None:
-        self._cancelled.set()
-
-    @property
-    def stop_requested(self) -> bool:
-        """Is its worker about to stop?"""
-        return self._stopping.is_set()
 
 
 _current: ContextVar[CurrentTask | None] = ContextVar("bgtask_current_task", default=None)

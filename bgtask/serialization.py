@@ -17,13 +17,15 @@ from typing import Any, NoReturn
 
 from django.db.models import Model, QuerySet
 
-from bgtask.conf import get_settings
+from bgtask.conf import MIN_PARAMS_BYTES, get_settings
 from bgtask.exceptions import InvalidParameters, MalformedTask
 
 MAX_DEPTH = 100
 MAX_INTEGER_BITS = 13_000  # Some 3,900 digits; Python reads back 4,300 at most.
 
 _ATOMS = frozenset({str, bool, type(None)})
+# Just decoded, numbers need no look: JSON has no others.
+_SCALARS = _ATOMS | {int, float}
 _encode = json.JSONEncoder(check_circular=False, allow_nan=False).encode
 
 
@@ -36,8 +38,7 @@ def dump_params(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         if type(value) not in _ATOMS:
             _check(value, ("kwargs", name))
     text = _encode((args, kwargs))
-    limit = get_settings().max_params_bytes
-    if len(text) > limit:
+    if len(text) > MIN_PARAMS_BYTES and len(text) > (limit := get_settings().max_params_bytes):
         raise InvalidParameters(
             f"The parameters take {len(text):,} bytes as JSON, and {limit:,} are allowed. Keep "
             "large data in a model or a file and pass its key, or raise "
@@ -48,10 +49,10 @@ def dump_params(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 def load_params(text: str) -> tuple[list[Any], dict[str, Any]]:
     """The ``(args, kwargs)`` of a stored task; raises MalformedTask, never anything else."""
-    if len(text) > (limit := get_settings().max_params_bytes):
+    if len(text) > MIN_PARAMS_BYTES and len(text) > (limit := get_settings().max_params_bytes):
         raise MalformedTask(f"task_params has {len(text):,} characters, of {limit:,} allowed.")
     try:
-        params = json.loads(text, parse_constant=_refuse_constant)
+        params = _decode(text)
         if not (
             isinstance(params, list)
             and len(params) == 2
@@ -59,7 +60,9 @@ def load_params(text: str) -> tuple[list[Any], dict[str, Any]]:
             and isinstance(params[1], dict)
         ):
             raise MalformedTask("task_params is JSON, but not of the form [[…], {…}].")
-        _check(params, ())
+        for value in (*params[0], *params[1].values()):
+            if type(value) not in _SCALARS:
+                _check(value, ("task_params",))
     except MalformedTask:
         raise
     except RecursionError:
@@ -77,7 +80,7 @@ def dump_value(value: Any) -> str | None:
         return None
     _check(value, ("return value",))
     text = _encode(value)
-    if len(text) > (limit := get_settings().max_params_bytes):
+    if len(text) > MIN_PARAMS_BYTES and len(text) > (limit := get_settings().max_params_bytes):
         raise InvalidParameters(f"It takes {len(text):,} bytes as JSON, of {limit:,} allowed.")
     return text
 
@@ -163,3 +166,6 @@ def _brief(text: str, length: int = 80) -> str:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode

@@ -125,7 +125,8 @@ class PostgreSQL(Dialect):
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)}
                 WHERE id = ANY (ARRAY ({select} FOR UPDATE SKIP LOCKED))
-                RETURNING {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
+                RETURNING {", ".join(CLAIMED)}, run_at::text,
+                          {self.seconds_since(connection, "run_at")}
                 """,
                 [worker.pk, worker.label, max_run_time, *params],
             )
@@ -144,22 +145,51 @@ class PostgreSQL(Dialect):
     def finish(
         self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
     ) -> dict[int, str]:
-        rows = sorted(self.outcome_row(connection, outcome)[:] for outcome in outcomes)
-        arrays = ", ".join(f"%s::{kind}[]" for kind in OUTCOME_TYPES)
+        source, params = _relation([self.outcome_row(connection, outcome) for outcome in outcomes])
         with connection.cursor() as cursor:
             cursor.execute(
                 f"""
-                UPDATE bgtask_task AS t SET {self.finishing(connection)}
-                FROM unnest({arrays}) AS o ({", ".join(OUTCOME_COLUMNS)})
+                UPDATE bgtask_task AS t SET {self.finishing(connection)} FROM ({source}) AS o
                 WHERE t.id = o.id AND t.token = o.token AND t.status = 'RUNNING'
                 RETURNING t.id, t.status
                 """,
-                [list(column) for column in zip(*rows, strict=True)],
+                params,
             )
             return dict(cursor.fetchall())
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("GREATEST"))
+
+
+def _relation(rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
+    """
+    Outcomes as a relation: what differs as arrays, what is the same for all as constants.
+
+    Numbers travel as the text of an array, which costs a fraction of what the driver's own lists
+    do; in a batch of successes hardly anything else is left.
+    """
+    constants, arrays, names = [], [], []
+    constant_params, array_params = [], []
+    for name, kind, values in zip(
+        OUTCOME_COLUMNS, OUTCOME_TYPES, zip(*rows, strict=True), strict=True
+    ):
+        if name not in ("id", "token") and all(value == values[0] for value in values):
+            constants.append(f"%s::{kind} AS {name}")
+            constant_params.append(values[0])
+        else:
+            names.append(name)
+            arrays.append(f"%s::{kind}[]")
+            numeric = kind in ("bigint", "float8")
+            array_params.append(_array(values) if numeric else list(values))
+    select = ", ".join(["v.*", *constants])
+    return (
+        f"SELECT {select} FROM unnest({', '.join(arrays)}) AS v ({', '.join(names)})",
+        [*constant_params, *array_params],
+    )
+
+
+def _array(numbers: Sequence[float | None]) -> str:
+    return "{" + ",".join("NULL" if n is None else str(n) for n in numbers) + "}"
 
 
 def on_conflict(greatest: str) -> str:

@@ -18,7 +18,7 @@ from bgtask.runner.execution import execute
 logger = logging.getLogger("bgtask")
 
 AHEAD = 0.1  # Seconds of work that are claimed ahead.
-MOST = 200  # Tasks that are claimed ahead at the most.
+MOST = 400  # Tasks that are claimed ahead at the most.
 SMOOTHING = 0.05
 
 

@@ -26,7 +26,8 @@ from bgtask.status import HeldFor
 logger = logging.getLogger("bgtask")
 
 PATIENCE = 2.0  # Seconds that a claimed task may wait for a thread before it is released.
-SUSPECT_WAIT = 60.0  # Seconds after which others must make room for a suspect.
+SUSPECT_WAIT = 60.0  # Seconds after which others must make room for suspects …
+SUSPECT_TIME = 1.0  # … and how long for, one after the other.
 BACKLOG = 2_000  # Unwritten outcomes at which nothing more is claimed.
 
 
@@ -82,6 +83,7 @@ class Runner:
         self._patience = PATIENCE
         self._alone = False  # A suspect is being run.
         self._suspect_since: float | None = None
+        self._room_until = 0.0
         self._look_again = 0.0
         self._next_due: float | None = None
         self._failures = 0
@@ -294,18 +296,22 @@ class Runner:
         queues = outlook.suspects - outlook.paused
         if self.queues is not None:
             queues &= frozenset(self.queues)
-        if not queues or self._alone:
+        if not queues:
             self._suspect_since = None
             return False
+        now = time.monotonic()
         if self._suspect_since is None:
-            self._suspect_since = time.monotonic()
+            self._suspect_since = now
         if not heads and not self._in_hand:
             return True
-        return time.monotonic() > self._suspect_since + SUSPECT_WAIT
+        return now < self._room_until or now > self._suspect_since + SUSPECT_WAIT
 
     def _claim_suspect(self, outlook: Outlook) -> int:
         tasks = Task.objects.claim_suspect(self.worker, self.queues, outlook.paused)
-        self._suspect_since = None
+        now = time.monotonic()
+        if now > self._room_until:
+            self._room_until = now + SUSPECT_TIME
+        self._suspect_since = now
         self._alone = bool(tasks)
         self._accept(tasks, outlook)
         return len(tasks)
@@ -403,7 +409,7 @@ class Runner:
     def _beaten(self, cancelled: set[int]) -> None:
         for current in self._pool.running():
             if current.task.pk in cancelled:
-                current.request_cancel()
+                current.cancel_requested = True
         if self._in_hand:
             self._doubtful = True
             self._alarm.ring()
