@@ -18,7 +18,7 @@ from bgtask.dialects import Clock, KeyFrom, dialect_of
 from bgtask.models.manager import as_read
 from bgtask.models.rescue import rescue
 from bgtask.serialization import dump_params
-from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
+from bgtask.status import FINISHED, LIVE, WAITING, AttemptOutcome, HeldFor, Status, WorkerState
 
 if TYPE_CHECKING:
     from bgtask.dialects import Outlook
@@ -274,11 +274,15 @@ class TaskQuerySet(models.QuerySet["Task"]):
         ids = [id_ for id_, _ in keys]
         rows = self.filter(pk__in=ids).exclude(status=Status.RUNNING)
         found = {
-            id_: status
+            # What waits by now was SCHEDULED then, and has moved on.
+            id_: status if status in FINISHED else keys[id_, token].status
             for id_, token, status in rows.values_list("pk", "token", "status")
             if (id_, token) in keys
         }
-        history = Attempt.objects.using(self.db).filter(task__in=ids)
+        # Of its failure, that is: the other rows tell of attempts that were taken away.
+        history = Attempt.objects.using(self.db).filter(
+            task__in=ids, outcome=AttemptOutcome.FAILED
+        )
         for key in history.values_list("task", "token"):
             if key in keys:
                 found.setdefault(key[0], keys[key].status)
@@ -377,6 +381,22 @@ class TaskQuerySet(models.QuerySet["Task"]):
                 token=F("token") + 1,
             )
         )
+
+    def reset_attempts(self) -> int:
+        """Give waiting tasks all their attempts again; return how many."""
+        return self.waiting().update(attempts=0, crashes=0)
+
+    def reprioritise(self, priority: int) -> int:
+        """Give waiting tasks another priority; return how many."""
+        return self._wake(self.waiting().update(priority=priority))
+
+    def move(self, queue: str) -> int:
+        """Put waiting tasks into another queue; return how many."""
+        return self._wake(self.waiting().update(queue=queue))
+
+    def discard(self) -> int:
+        """Delete tasks, with their history, unless they are running; return how many."""
+        return self._delete(self.exclude(status=Status.RUNNING))
 
     def prune(self, status: Status, age: float, batch_size: int = 1_000) -> Iterator[int]:
         """Delete those that finished so many seconds ago, batch by batch; yield how many."""
