@@ -280,9 +280,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
             if (id_, token) in keys
         }
         # Of its failure, that is: the other rows tell of attempts that were taken away.
-        history = Attempt.objects.using(self.db).filter(
-            task__in=ids, outcome=AttemptOutcome.FAILED
-        )
+        history = Attempt.objects.using(self.db).filter(task__in=ids, outcome=AttemptOutcome.FAILED)
         for key in history.values_list("task", "token"):
             if key in keys:
                 found.setdefault(key[0], keys[key].status)
