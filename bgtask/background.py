@@ -114,6 +114,8 @@ class BackgroundFunction(Generic[P, R]):
         """A copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``."""
         for name in options.keys() & LEGACY_OPTIONS.keys():
             raise InvalidOption(f"{name}= is not supported: {LEGACY_OPTIONS[name]}.")
+        if "backoff" in options:
+            raise InvalidOption("backoff= is not kept with a task: give it to @background.")
         checked = check_options(dict(options))
         return BackgroundFunction(self.function, self.name, {**self.options, **checked})
 

@@ -18,6 +18,7 @@ class CurrentTask:
     # Set by other threads; read here, and never unset.
     cancel_requested: bool = False  # Has an operator asked it to stop? Known within a heartbeat.
     stop_requested: bool = False  # Is its worker about to stop?
+    taken_back: bool = False  # Was it rescued or cancelled by force? Its outcome will not count.
 
     @property
     def id(self) -> int:

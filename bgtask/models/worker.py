@@ -44,6 +44,8 @@ class Worker(models.Model):
     label = models.CharField(_("label"), max_length=255)
     queues = models.TextField(_("queues"), blank=True, help_text=_("Comma-separated; empty: all."))
     threads = models.PositiveIntegerField(_("threads"), default=1)
+    # Threads that still run what was taken back from them, and are of no use until they end.
+    stuck = models.PositiveIntegerField(_("stuck threads"), default=0, db_default=0)
     started_at = models.DateTimeField(_("started at"))
     heartbeat_at = models.DateTimeField(_("last heartbeat"))
     lease_expires_at = models.DateTimeField(_("lease expires at"))
@@ -83,11 +85,13 @@ class Worker(models.Model):
     def this_host() -> str:
         return socket.gethostname()[:200]
 
-    def beat(self) -> bool:
+    def beat(self, stuck: int = 0) -> bool:
         """Renew the lease; False when this worker was declared dead."""
         return bool(
             self._living().update(
-                heartbeat_at=Clock(), lease_expires_at=Clock(get_settings().lease)
+                heartbeat_at=Clock(),
+                lease_expires_at=Clock(get_settings().lease),
+                stuck=stuck,
             )
         )
 

@@ -24,8 +24,10 @@ class Heartbeat:
     """
     Beats on a thread and a connection of its own, so that nothing a task does delays it.
 
-    Statistics travel with it. ``on_beat`` is called after each beat with the ids of the tasks
-    in hand whose cancel was requested.
+    ``pulse`` is called with the worker's id before each beat, whether the database answers or
+    not: a supervisor takes it for a sign that this process does not hang. Statistics travel with
+    the beat. ``on_beat`` is called after it with the ids of the tasks in hand whose cancel was
+    requested.
     """
 
     def __init__(
@@ -35,12 +37,16 @@ class Heartbeat:
         registered: float,
         *,
         holds: Callable[[], bool],
+        stuck: Callable[[], int],
         on_beat: Callable[[set[int]], None],
+        pulse: Callable[[int], None] = lambda worker_id: None,
     ) -> None:
         self.worker = worker
         self.declared_dead = False
         self._statistics = statistics
         self._holds = holds
+        self._stuck = stuck
+        self._pulse = pulse
         self._on_beat = on_beat
         self._alias = Worker.objects.all().db
         settings = get_settings()
@@ -77,10 +83,10 @@ class Heartbeat:
         try:
             if figures:
                 with dialect_of(connection).transaction(connection):
-                    alive = self.worker.beat()
+                    alive = self.worker.beat(self._stuck())
                     self._statistics.write(self._alias, figures)
             else:
-                alive = self.worker.beat()
+                alive = self.worker.beat(self._stuck())
         except BaseException:
             self._statistics.give_back(figures)
             raise
@@ -94,7 +100,9 @@ class Heartbeat:
 
     def _run(self) -> None:
         wait = self._interval
+        self._pulse(self.worker.pk)
         while not self._stopping.wait(wait):
+            self._pulse(self.worker.pk)
             if self.declared_dead:
                 return
             try:

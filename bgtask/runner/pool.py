@@ -110,14 +110,36 @@ class Pool:
         """The last claim, while some of it has not been started."""
         return self._claimed_at if self._waiting else None
 
+    @property
+    def stuck(self) -> int:
+        """Threads that still run what was taken back from them."""
+        return sum(current.taken_back for current in self.running())
+
+    def ask_to_stop(self) -> None:
+        """Tell running tasks that their worker is about to stop."""
+        for current in self.running():
+            current.stop_requested = True
+
     def close(self, deadline: float) -> bool:
-        """Wait for what runs; False if something still does at that time."""
+        """
+        Wait for what runs; False if something still does at that time.
+
+        What was taken back is not waited for: it may never end, and counts for nothing.
+        """
         self._closed = True
         with self._work:
             self._work.notify_all()
         for thread in self._workers:
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._workers)
+            while thread.is_alive() and not self._is_stuck(thread):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                thread.join(min(left, 0.2))
+        return True
+
+    def _is_stuck(self, thread: threading.Thread) -> bool:
+        current = self._running.get(thread.ident or 0)
+        return current is not None and current.taken_back
 
     def _run(self) -> None:
         care, me = Care(), threading.get_ident()

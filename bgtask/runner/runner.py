@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from django.db import Error
 
 from bgtask import registry
 from bgtask.conf import get_settings
+from bgtask.context import CurrentTask
 from bgtask.dialects import Head, Outlook
 from bgtask.models import Outcome, Task, Worker
 from bgtask.runner.alarm import Alarm, wakeup_for
@@ -37,7 +38,8 @@ class Runner:
 
     ``queues`` None serves all. ``sleep`` is the longest pause, in seconds, when nothing was found;
     ``duration``, if not 0, the seconds after which it stops; ``drain`` stops it when nothing is
-    due, ``max_tasks`` after so many.
+    due, ``max_tasks`` after so many. ``pulse`` is how a supervisor is told that this process
+    lives; under one, a process with a stuck thread ends to be replaced.
     """
 
     worker: Worker
@@ -51,12 +53,14 @@ class Runner:
         duration: float = 0.0,
         drain: bool = False,
         max_tasks: int | None = None,
+        pulse: Callable[[int], None] | None = None,
     ) -> None:
         self.queues = tuple(queues) if queues else None
         self._sleep = sleep
         self._duration = duration
         self._drain = drain
         self._tasks_left = max_tasks
+        self._pulse = pulse
         self._alias = Task.objects.all().db
         self._alarm = Alarm()
         self._stopping = False
@@ -147,6 +151,8 @@ class Runner:
                 self._statistics,
                 started,
                 holds=lambda: bool(self._in_hand),
+                stuck=lambda: self._pool.stuck,
+                pulse=self._pulse or (lambda worker_id: None),
                 on_beat=self._beaten,
             )
             self._heartbeat.start()
@@ -157,6 +163,7 @@ class Runner:
     def _leave(self) -> bool:
         """Give back what was not started, wait for the rest; the heartbeat stops last."""
         clean = True
+        self._pool.ask_to_stop()
         try:
             self.worker.retire()
             self._release(self._pool.withdraw())
@@ -173,6 +180,7 @@ class Runner:
                 )
                 clean = False
                 break
+        clean &= not self._pool.stuck
         clean &= self._completer.stop(1.0 if self._forced else get_settings().grace)
         self._announcer.stop(1.0 if self._forced else 5.0)
         self._maintenance.stop()
@@ -366,8 +374,13 @@ class Runner:
         self._alone = self._alone and bool(self._in_hand)
 
     def _reconcile(self) -> None:
-        """Release what the database holds for this worker, and this worker does not know of."""
-        held = Task.objects.running().filter(locked_by=self.worker).only("token")
+        """
+        Compare what the database holds for this worker with what this worker knows of.
+
+        What only the database knows is released; what only the worker knows was taken back.
+        """
+        running = self._pool.running()
+        held = list(Task.objects.running().filter(locked_by=self.worker).only("token"))
         strays = [
             task
             for task in held
@@ -376,6 +389,16 @@ class Runner:
         if strays and (released := Task.objects.release(strays)):
             logger.warning("%d tasks whose claim was not heard of are released.", released)
         self._doubtful = False
+        keys = {(task.pk, task.token) for task in held}
+        for current in running:
+            if (current.id, current.token) not in keys and not current.taken_back:
+                self._taken_back(current)
+
+    def _taken_back(self, current: CurrentTask) -> None:
+        """It still runs, or has ended just now; in either case its outcome is not waited for."""
+        current.taken_back = current.cancel_requested = True
+        if self._in_hand.get(current.id) is current.task:
+            del self._in_hand[current.id]
 
     def _begin_anew(self) -> None:
         """Declared dead: others have what was not started; what runs will be fenced off."""
@@ -419,11 +442,26 @@ class Runner:
     def _is_over(self, end: float | None, found: bool) -> bool:
         if end is not None and time.monotonic() >= end:
             return True
+        if self._has_to_be_replaced():
+            return True
         if found or self._in_hand:
             return False
         if self._tasks_left is not None and self._tasks_left <= 0:
             return True
         return self._drain and self._failures == 0 and self._is_drained()
+
+    def _has_to_be_replaced(self) -> bool:
+        """
+        A thread cannot be killed, only its process: under a supervisor at once, alone when none
+        of the threads is of use any more.
+        """
+        stuck = self._pool.stuck
+        enough = 1 if self._pulse is not None else self._pool.threads
+        if stuck < enough:
+            return False
+        logger.error("%d threads are stuck; this process ends, to be replaced.", stuck)
+        self._stop_by = time.monotonic() + get_settings().grace
+        return True
 
     def _is_drained(self) -> bool:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""

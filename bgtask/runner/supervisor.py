@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from django.db import Error, connections
 
@@ -22,13 +23,31 @@ logger = logging.getLogger("bgtask")
 
 SHORT_LIFE = 10.0  # Seconds; a child that ends sooner is replaced after a growing wait.
 LONGEST_WAIT = 30.0
+STARTING = 60.0  # What a child may take to import the project and report for duty.
 SLACK = 2.0  # Seconds beyond GRACE before children are killed.
 
 
 @dataclass(slots=True)
 class _Child:
     process: subprocess.Popen[bytes]
+    pulse: int  # The reading end of a pipe on which it says, at each beat, which worker it is.
     started: float
+    heard: float
+    workers: set[int] = field(default_factory=set)
+
+    def listen(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while said := os.read(self.pulse, 4096):
+                self.heard = time.monotonic()
+                self.workers.update(int(word) for word in said.split() if word.isdigit())
+
+    def silence(self) -> float:
+        return time.monotonic() - self.heard
+
+    def close(self) -> None:
+        os.close(self.pulse)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 @dataclass(slots=True)
@@ -41,14 +60,15 @@ class _Slot:
 
 class Supervisor:
     """
-    Spawns processes (never forks one that has connections), replaces those that end, and takes
-    back at once what a dead one held. It has no connection while it waits.
+    Spawns processes (never forks one that has connections), replaces those that end or hang, and
+    takes back at once what a dead one held. It has no connection while it waits.
 
     ``argv`` is the command line of this process; a child's is the same, for one process.
     """
 
     def __init__(self, argv: Sequence[str], processes: int) -> None:
-        self._command = [*_interpreter(argv), *_without_processes(argv[1:]), "--supervised"]
+        self._command = [*_interpreter(argv), *_without_processes(argv[1:])]
+        self._ends_by_itself = _has(argv, "--drain") or _has(argv, "--duration")
         self._slots = [_Slot() for _ in range(processes)]
         self._alarm = Alarm()
         self._stopping = False
@@ -70,6 +90,7 @@ class Supervisor:
                 if slot.child is not None:
                     slot.child.process.kill()
                     slot.child.process.wait()
+                    slot.child.close()
         return self._clean
 
     def stop(self) -> None:
@@ -89,44 +110,55 @@ class Supervisor:
             elif not slot.done and time.monotonic() >= slot.not_before:
                 slot.child = self._spawn()
             return
-        status = child.process.poll()
-        if status is not None:
+        child.listen()
+        if child.process.poll() is not None:
+            child.listen()
             slot.child = None
-            self._bury(slot, child, status)
+            self._bury(slot, child)
         elif self._stopping:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 child.process.kill()
             elif child.process.stdin is not None:
-                # The end of its standard input tells a child to stop, like the end of us.
+                # The end of its standard input tells a child to stop, as the end of us would.
                 child.process.stdin.close()
                 child.process.stdin = None
+        elif child.silence() > max(get_settings().lease, STARTING if not child.workers else 0.0):
+            logger.error("Process %d hangs: it has not beaten for its lease.", child.process.pid)
+            child.process.kill()
 
     def _spawn(self) -> _Child:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
         process = subprocess.Popen(  # noqa: S603
-            self._command, stdin=subprocess.PIPE, start_new_session=True
+            [*self._command, f"--supervised={writer}"],
+            stdin=subprocess.PIPE,
+            pass_fds=[writer],
+            start_new_session=True,  # Ctrl-C is for us; we tell them.
         )
-        return _Child(process, time.monotonic())
+        os.close(writer)
+        now = time.monotonic()
+        return _Child(process, reader, now, now)
 
-    def _bury(self, slot: _Slot, child: _Child, status: int) -> None:
+    def _bury(self, slot: _Slot, child: _Child) -> None:
+        status = child.process.returncode
+        child.close()
         if status == 0:
+            # It has done what it was to do: all of it, or its --max-tasks.
             slot.failures = 0
-            slot.done = self._stopping or not self._is_recycled(child)
+            slot.done = self._stopping or self._ends_by_itself
             return
         reason = _reason(status)
         logger.error("Process %d ended: %s.", child.process.pid, reason)
-        if self._stopping:
-            self._clean = False
-        _take_back(child.process.pid, reason)
+        self._clean = self._clean and not self._stopping
+        _take_back(child.workers, reason)
         short = time.monotonic() - child.started < SHORT_LIFE
         slot.failures = slot.failures + 1 if short else 0
         if slot.failures:
             slot.not_before = time.monotonic() + min(2.0 ** (slot.failures - 1), LONGEST_WAIT)
 
-    def _is_recycled(self, child: _Child) -> bool:
-        """A child that ended well has done its --max-tasks, and is replaced; else all is done."""
-        return "--max-tasks" in " ".join(self._command) and "--drain" not in self._command
-
     def _pause(self) -> float:
+        if os.getpid() == 1:
+            _reap(self._slots)
         now = time.monotonic()
         waits = [slot.not_before - now for slot in self._slots if slot.child is None]
         if self._stopping:
@@ -134,16 +166,25 @@ class Supervisor:
         return min([1.0, *(max(wait, 0.05) for wait in waits)])
 
 
-def _take_back(pid: int, reason: str) -> None:
+def _take_back(workers: Iterable[int], reason: str) -> None:
     """Nobody knows sooner than its parent that a process is dead."""
     try:
-        workers = Worker.objects.living().filter(pid=pid, host=Worker.this_host())
-        if workers.declare_dead():
+        if Worker.objects.filter(pk__in=set(workers)).declare_dead():
             Task.objects.rescue(reason)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
     finally:
         connections.close_all()
+
+
+def _reap(slots: Sequence[_Slot]) -> None:
+    """As the first process of a container, bury the orphans of others too."""
+    ours = {slot.child.process.pid for slot in slots if slot.child is not None}
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in ours:
+                break  # Its own poll() asks for it.
+            os.waitpid(ended.si_pid, 0)
 
 
 def _reason(status: int) -> str:
@@ -174,6 +215,20 @@ def _without_processes(arguments: Sequence[str]) -> list[str]:
         elif not argument.startswith("--processes="):
             kept.append(argument)
     return kept
+
+
+def _has(arguments: Sequence[str], option: str) -> bool:
+    return any(word == option or word.startswith(f"{option}=") for word in arguments)
+
+
+def pulse_on(writer: int) -> Callable[[int], None]:
+    """In a child: how it tells its parent that it lives, and as which worker."""
+
+    def pulse(worker_id: int) -> None:
+        with contextlib.suppress(OSError):  # The parent is gone; leave_with_parent sees to it.
+            os.write(writer, b"%d\n" % worker_id)
+
+    return pulse
 
 
 def leave_with_parent(stop: Callable[[], None]) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error
+from django.db import Error, connections
 from django.utils import autoreload
 
 from bgtask.conf import get_settings
 from bgtask.exceptions import InvalidOption
 from bgtask.options import check_queue
 from bgtask.runner import Runner, output
-from bgtask.runner.supervisor import Supervisor, leave_with_parent
+from bgtask.runner.supervisor import Supervisor, leave_with_parent, pulse_on
 
 
 class Command(BaseCommand):
@@ -44,10 +44,10 @@ class Command(BaseCommand):
             help="Run so many processes, watched over by this one; default 1.")  # fmt: skip
         add("--drain", action="store_true", help="Stop when nothing is due.")
         add("--max-tasks", type=_count, metavar="N",
-            help="Stop after so many tasks; under --processes each is replaced by a new one.")  # fmt: skip
+            help="Stop after so many tasks; with --processes, be replaced then.")  # fmt: skip
         add("--reload", action="store_true",
             help="Begin anew when code has changed. For development.")  # fmt: skip
-        add("--supervised", action="store_true", help=argparse.SUPPRESS)
+        add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
         try:
@@ -78,6 +78,7 @@ class Command(BaseCommand):
             duration=options["duration"],
             drain=options["drain"],
             max_tasks=options["max_tasks"],
+            pulse=options["supervised"] and pulse_on(options["supervised"]),
         )
         if options["supervised"]:
             leave_with_parent(runner.stop)
@@ -90,6 +91,8 @@ class Command(BaseCommand):
             os._exit(1)
 
     def _supervise(self, options: dict[str, Any]) -> None:
+        _check_tables()
+        connections.close_all()
         supervisor = Supervisor(sys.argv, options["processes"])
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, lambda *_: supervisor.stop())
@@ -104,8 +107,6 @@ def _check_tables() -> None:
     try:
         list(Worker.objects.filter(pk=0))
     except Error as error:
-        from django.db import connections
-
         connection = connections[Worker.objects.all().db]
         try:
             missing = Worker._meta.db_table not in connection.introspection.table_names()
