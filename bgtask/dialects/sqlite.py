@@ -77,10 +77,13 @@ class SQLite(Dialect):
         connection = connections[candidates.db]
         select, params = compiled(candidates, "id")
         with connection.cursor() as cursor:
+            # run_at as the text that it is: as a datetime it would come back with six decimals
+            # for the stored three, and a hint would pass over all that share them.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
-                RETURNING {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
+                RETURNING {", ".join(CLAIMED)}, CAST(run_at AS text),
+                    {self.seconds_since(connection, "run_at")}
                 """,
                 [worker.pk, worker.label, max_run_time, *params],
             )
