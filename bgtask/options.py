@@ -46,11 +46,13 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: _CHECKS[name](value) for name, value in options.items()}
 
 
-def _schedule(value: Any) -> float | datetime | None:
+def check_schedule(value: Any) -> float | datetime | None:
     """None for at once, seconds from now, or an aware (without USE_TZ, a naive) datetime."""
     if value is None:
         return None
     if isinstance(value, datetime):
+        if abs(value.year - timezone.now().year) > 100:
+            raise InvalidOption(f"schedule={value!r} is not within a hundred years.")
         if settings.USE_TZ and timezone.is_naive(value):
             return timezone.make_aware(value)
         if not settings.USE_TZ and timezone.is_aware(value):
@@ -125,7 +127,7 @@ def _backoff(value: Any) -> Backoff | None:
 
 
 _CHECKS = {
-    "schedule": _schedule,
+    "schedule": check_schedule,
     "priority": _priority,
     "queue": check_queue,
     "verbose_name": _verbose_name,

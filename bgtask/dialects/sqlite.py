@@ -127,6 +127,7 @@ def _immediate(connection: BaseDatabaseWrapper) -> Iterator[None]:
     A deferred one that reads first is refused at its first write when somebody else has written
     meanwhile, at once and whatever the timeout.
     """
+    connection.ensure_connection()  # To connect is what sets the mode.
     mode = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
     try:

@@ -30,8 +30,8 @@ def announce(accepted: Accepted) -> None:
 
 def _success(outcome: Outcome) -> None:
     task = outcome.task
-    if logger.isEnabledFor(logging.INFO):
-        logger.info("%s succeeded in %.3f s.", task, outcome.duration)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%s succeeded in %.3f s.", task, outcome.duration)
     if signals.task_succeeded.receivers:
         task.status = Status.SUCCESSFUL
         signals.announce(signals.task_succeeded, task=task)
@@ -70,7 +70,7 @@ def has_anything_to_say(outcome: Outcome) -> bool:
     return (
         outcome.kind is not None
         or bool(signals.task_succeeded.receivers)
-        or logger.isEnabledFor(logging.INFO)
+        or logger.isEnabledFor(logging.DEBUG)
     )
 
 

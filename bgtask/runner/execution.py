@@ -8,17 +8,24 @@ import inspect
 import logging
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-
-from django.utils import timezone
 
 from bgtask import registry, signals
 from bgtask.backoff import Backoff, backoff
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask, _current
 from bgtask.errors import Failure, class_of, describe, plain_failure
-from bgtask.exceptions import GiveUp, InvalidParameters, MalformedTask, Retry, UnknownTask
+from bgtask.exceptions import (
+    GiveUp,
+    InvalidOption,
+    InvalidParameters,
+    MalformedTask,
+    Retry,
+    UnknownTask,
+)
 from bgtask.models import Outcome, Task
+from bgtask.options import check_schedule
 from bgtask.serialization import dump_value, load_params
 from bgtask.status import AttemptOutcome, Status
 
@@ -89,7 +96,7 @@ def _outcome(task: Task, end: _End) -> Outcome:
         return outcome
     outcome.status = Status.SCHEDULED
     if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):
-        outcome.delay, outcome.run_at = _chosen(error)
+        outcome.delay, outcome.run_at = _chosen(task, error)
     else:
         outcome.delay = _wait(task)
     return outcome
@@ -105,15 +112,14 @@ def _describe(error: BaseException) -> Failure:
     return describe(error)
 
 
-def _chosen(retry: Retry) -> tuple[float | None, Any]:
-    """When the task itself wants to be tried again; nonsense means at once."""
-    if retry.at is not None:
-        at = timezone.make_aware(retry.at) if timezone.is_naive(retry.at) else retry.at
-        return None, at
+def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
+    """When the task itself wants to be tried again."""
     try:
-        return max(float(retry.in_ or 0.0), 0.0), None
-    except (TypeError, ValueError):
-        return 0.0, None
+        when = check_schedule(retry.in_ if retry.at is None else retry.at)
+    except InvalidOption as error:
+        logger.warning("%s chose no time to be tried again; waiting as usual. %s", task, error)
+        return _wait(task), None
+    return (None, when) if isinstance(when, datetime) else (max(when or 0.0, 0.0), None)
 
 
 def _wait(task: Task) -> float:

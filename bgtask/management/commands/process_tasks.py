@@ -133,9 +133,9 @@ def _seconds(text: str) -> float:
 
 def _pause(text: str) -> float:
     number = _number(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
-    return number
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is below zero")
+    return max(number, 0.01)  # Even a hasty worker leaves the database to others for a moment.
 
 
 def _count(text: str) -> int:
