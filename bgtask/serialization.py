@@ -1,8 +1,9 @@
 """Parameters and return values: JSON text, or a clear refusal.
 
-What is accepted comes back as it went in, but for tuples, which come back as lists. The text is
-pure ASCII, so that every database keeps it, and it is never left to a database's JSON type: they
-disagree on numbers and on NUL.
+What is accepted comes back as it went in, but for tuples, which come back as lists, and the two
+halves of a character (surrogates), which come back joined. The text is pure ASCII, so that every
+database keeps it, and it is never left to a database's JSON type: they disagree on numbers and on
+NUL.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def dump_params(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     text = _encode((args, kwargs))
     if len(text) > MIN_PARAMS_BYTES and len(text) > (limit := get_settings().max_params_bytes):
         raise InvalidParameters(
-            f"The parameters take {len(text):,} bytes as JSON, and {limit:,} are allowed. Keep "
-            "large data in a model or a file and pass its key, or raise "
-            "BGTASK['MAX_PARAMS_BYTES']."
+            f"The parameters take {len(text):,} bytes as JSON, {_greatest(args, kwargs)} most of "
+            f"them, and {limit:,} are allowed. Keep large data in a model or a file and pass its "
+            "key, or raise BGTASK['MAX_PARAMS_BYTES']."
         )
     return text
 
@@ -150,6 +151,12 @@ def _remedy(value: Any) -> str:
             return "pass a list"
         case _:
             return "pass strings, numbers, lists and dictionaries of these"
+
+
+def _greatest(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    values = {("args", index): value for index, value in enumerate(args)}
+    values |= {("kwargs", name): value for name, value in kwargs.items()}
+    return _spell(max(values, key=lambda path: len(_encode(values[path]))))
 
 
 def _spell(path: tuple[Any, ...]) -> str:
