@@ -26,7 +26,15 @@ def _database() -> databases.Settings:
     return until_exit.enter_context(databases.sqlite())
 
 
-DATABASES = {"default": _database()}
+DATABASES = {
+    "default": _database(),
+    # For what concerns two databases; in memory, and without migrations: it costs nothing.
+    "other": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": ":memory:",
+        "TEST": {"MIGRATE": False},
+    },
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 SECRET_KEY = "only-for-tests"

@@ -1,0 +1,118 @@
+"""What the options of a task may be."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+import pytest
+from django.utils.translation import gettext_lazy
+
+from bgtask import InvalidOption, background
+
+
+class Queues(StrEnum):
+    MAIL = "mail"
+
+
+@background(name="tests.options")
+def function():
+    pass
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *("60", "tomorrow", True, [60], date(2060, 1, 1), Decimal(60)),
+        *(math.nan, math.inf, -math.inf, 1e10, timedelta.max),
+        *(datetime.min, datetime.max, datetime.max.replace(tzinfo=UTC)),
+    ],
+    ids=repr,
+)
+def test_refuses_what_is_no_time(schedule):
+    with pytest.raises(InvalidOption, match="schedule"):
+        function.using(schedule=schedule)
+
+
+@pytest.mark.parametrize("queue", ["a", "x" * 100, "A-z_0.9", Queues.MAIL], ids=ascii)
+def test_takes_the_name_of_a_queue(queue):
+    assert function.using(queue=queue).options["queue"] == queue
+
+
+@pytest.mark.parametrize(
+    "queue", ["", "x" * 101, "a b", "a\n", "ünï", "a/b", "a,b", 5, b"mail"], ids=ascii
+)
+def test_refuses_what_is_no_name_of_a_queue(queue):
+    with pytest.raises(InvalidOption, match="is no name of a queue"):
+        function.using(queue=queue)
+
+
+@pytest.mark.parametrize("priority", [1.5, "5", True, 2**31, -(2**31), math.nan], ids=repr)
+def test_refuses_what_is_no_priority(priority):
+    with pytest.raises(InvalidOption, match="priority takes a whole number"):
+        function.using(priority=priority)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "5", True, 2**31], ids=repr)
+def test_refuses_what_is_no_number_of_executions(number):
+    with pytest.raises(InvalidOption, match="max_attempts"):
+        background(max_attempts=number)
+
+
+@pytest.mark.parametrize(
+    "time", [0, -1, "60", True, math.nan, math.inf, timedelta(), timedelta.max], ids=repr
+)
+def test_refuses_what_is_no_run_time(time):
+    with pytest.raises(InvalidOption, match="max_run_time"):
+        background(max_run_time=time)
+
+
+@pytest.mark.parametrize("wait", [-1, "soon", math.nan, math.inf, [], timedelta(-1)], ids=repr)
+def test_refuses_what_is_no_back_off(wait):
+    with pytest.raises(InvalidOption, match="backoff"):
+        background(backoff=wait)
+
+
+def test_refuses_an_option_there_is_not():
+    with pytest.raises(InvalidOption, match=r"Unknown option 'colour'\. There are: backoff, "):
+        background(colour="red")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("priority", [2**31 - 1, 1 - 2**31])
+def test_every_priority_it_takes_can_be_stored(priority):
+    task = function(priority=priority)
+
+    task.refresh_from_db()
+    assert task.priority == priority
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seconds", [36_525 * 86_400, -36_525 * 86_400])
+def test_every_schedule_it_takes_can_be_stored(seconds):
+    task = function(schedule=seconds)
+
+    task.refresh_from_db()
+    assert task.status == ("SCHEDULED" if seconds > 0 else "READY")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("Welcome Ada", "Welcome Ada"),
+        (gettext_lazy("Task"), "Task"),
+        ("a\x00b\udc80", "a\ufffdb\\udc80"),
+        ("é" * 300, "é" * 254 + "…"),
+        ("🎉" * 255, "🎉" * 255),
+        (None, ""),
+    ],
+    ids=ascii,
+)
+def test_a_verbose_name_is_made_storable(given, kept):
+    task = function(verbose_name=given)
+
+    task.refresh_from_db()
+    assert task.verbose_name == kept
