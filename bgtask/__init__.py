@@ -4,6 +4,7 @@ from bgtask.background import BackgroundFunction, background
 from bgtask.context import current_task
 from bgtask.exceptions import (
     BgtaskError,
+    Cancelled,
     ClaimLost,
     GiveUp,
     InvalidFunction,
@@ -17,6 +18,7 @@ from bgtask.exceptions import (
 __all__ = [
     "BackgroundFunction",
     "BgtaskError",
+    "Cancelled",
     "ClaimLost",
     "GiveUp",
     "InvalidFunction",

@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bgtask.exceptions import Cancelled
+
 if TYPE_CHECKING:
     from bgtask.models import Task
 
@@ -32,6 +34,11 @@ class CurrentTask:
     def attempt(self) -> int:
         """1 for the first execution."""
         return self.task.attempts
+
+    def raise_if_cancelled(self) -> None:
+        """Raise Cancelled where an operator asked this task to stop; to be called now and then."""
+        if self.cancel_requested:
+            raise Cancelled(f"{self.task} was asked to stop.")
 
 
 _current: ContextVar[CurrentTask | None] = ContextVar("bgtask_current_task", default=None)

@@ -7,6 +7,7 @@ BgtaskError
 ├── MalformedTask      a stored task whose parameters cannot be read
 ├── UnknownTask        no background function has this name in this process
 ├── ClaimLost          the task is no longer this attempt's to change
+├── Cancelled          raised by a task function: end here, as an operator asked
 ├── GiveUp             raised by a task function: fail now, do not try again
 └── Retry              raised by a task function: try again, then or after that long
 """
@@ -49,6 +50,10 @@ class UnknownTask(BgtaskError, LookupError):
 
 class ClaimLost(BgtaskError):
     """The task is no longer this attempt's to change: it was rescued or cancelled meanwhile."""
+
+
+class Cancelled(BgtaskError):
+    """Raised by a task function: end here, as an operator asked. The task is CANCELLED."""
 
 
 class GiveUp(BgtaskError):

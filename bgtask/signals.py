@@ -17,7 +17,8 @@ logger = logging.getLogger("bgtask")
 task_enqueued = Signal()  # Stored; the transaction it is part of may still be rolled back.
 task_started = Signal()  # About to be called.
 task_succeeded = Signal()
-task_failed = Signal()  # An attempt failed: error. One of the next two follows.
+# An attempt failed: error, or None if it was taken from its worker. One of the next two follows.
+task_failed = Signal()
 task_retried = Signal()  # Another attempt will follow: error.
 task_given_up = Signal()  # FAILED, no attempt will follow: error.
 

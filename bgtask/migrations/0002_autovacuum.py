@@ -6,6 +6,8 @@ be removed when a fifth of the table is dead, which with millions of finished ta
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import migrations
 
 PARAMETERS = {
@@ -17,13 +19,13 @@ PARAMETERS = {
 }
 
 
-def tune(apps, schema_editor):
+def tune(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         values = ", ".join(f"{name} = {value}" for name, value in PARAMETERS.items())
         schema_editor.execute(f"ALTER TABLE bgtask_task SET ({values})")
 
 
-def reset(apps, schema_editor):
+def reset(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute(f"ALTER TABLE bgtask_task RESET ({', '.join(PARAMETERS)})")
 

@@ -12,6 +12,7 @@ from bgtask.backoff import backoff
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, dialect_of
 from bgtask.errors import Failure, plain_failure
+from bgtask.models.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ def rescue(
     reason: str = "",
     *,
     by_force: bool = False,
-) -> int:
+) -> list[Outcome]:
     """
-    Rescue those of these tasks that need it; return how many. By force: cancel all that run.
+    Rescue those of these tasks that need it; return what became of each.
 
-    Found without a lock first, for there is nothing to do nearly always; then each page is
-    locked, judged anew and changed in one transaction with the rows of history that say why.
+    By force, cancel all of them that run. Found without a lock first, for there is nothing to do
+    nearly always; then each page is locked, judged anew and changed in one transaction with the
+    rows of history that say why.
     """
-    total, last = 0, 0
+    rescued: list[Outcome] = []
+    last = 0
     while page := _find(tasks, after=last, all_running=by_force):
         with dialect_of(connection).transaction(connection):
             # A task that another rescuer or an operator is at right now is left to them.
@@ -48,11 +51,11 @@ def rescue(
             )
             for task in locked:
                 if by_force or task.lost or task.overdue:
-                    total += _take_back(tasks, task, reason, by_force)
+                    rescued += _take_back(tasks, task, reason, by_force)
         last = max(page)
         if len(page) < PAGE:
             break
-    return total
+    return rescued
 
 
 def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> dict[int, int]:
@@ -82,7 +85,7 @@ def _is_overdue() -> Case:
     )
 
 
-def _take_back(tasks: TaskQuerySet, task: Task, reason: str, by_force: bool) -> int:
+def _take_back(tasks: TaskQuerySet, task: Task, reason: str, by_force: bool) -> list[Outcome]:
     """One guarded UPDATE of one locked task, and its row of history."""
     from bgtask.models.attempt import Attempt
 
@@ -106,29 +109,30 @@ def _take_back(tasks: TaskQuerySet, task: Task, reason: str, by_force: bool) -> 
             "error_class": failure.error_class,
             "error_fingerprint": failure.fingerprint,
         }
-    changed = tasks.filter(pk=task.pk, token=task.token, status=Status.RUNNING).update(
+    ours = tasks.filter(pk=task.pk, token=task.token, status=Status.RUNNING)
+    if not ours.update(
         **changes, locked_by=None, locked_at=None, deadline_at=None, token=F("token") + 1
+    ):
+        return []
+    Attempt.objects.using(tasks.db).bulk_create(
+        [
+            Attempt(
+                task=task,
+                token=task.token,
+                number=task.attempts,
+                worker=task.last_worker,
+                started_at=task.locked_at,
+                finished_at=Clock(),
+                outcome=kind,
+                error_class=failure.error_class,
+                message=failure.message,
+                traceback=failure.traceback,
+                error_fingerprint=failure.fingerprint,
+            )
+        ],
+        ignore_conflicts=True,
     )
-    if changed:
-        Attempt.objects.using(tasks.db).bulk_create(
-            [
-                Attempt(
-                    task=task,
-                    token=task.token,
-                    number=task.attempts,
-                    worker=task.last_worker,
-                    started_at=task.locked_at,
-                    finished_at=Clock(),
-                    outcome=kind,
-                    error_class=failure.error_class,
-                    message=failure.message,
-                    traceback=failure.traceback,
-                    error_fingerprint=failure.fingerprint,
-                )
-            ],
-            ignore_conflicts=True,
-        )
-    return changed
+    return [Outcome(task, changes["status"], failure=failure, kind=kind)]
 
 
 def _after_loss(task: Task) -> dict[str, Any]:

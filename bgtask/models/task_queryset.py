@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -311,9 +311,18 @@ class TaskQuerySet(models.QuerySet["Task"]):
             )
         return total
 
-    def rescue(self, reason: str = "") -> int:
-        """Take back what dead workers hold and what is past its deadline; return how many."""
-        return rescue(self, self._connection(), reason)
+    def rescue(
+        self, reason: str = "", tell: Callable[[list[Outcome]], object] | None = None
+    ) -> int:
+        """
+        Take back what dead workers hold and what is past its deadline; return how many.
+
+        ``reason`` is why the dead ones died; ``tell`` is called with what became of the tasks.
+        """
+        rescued = rescue(self, self._connection(), reason)
+        if tell is not None and rescued:
+            tell(rescued)
+        return len(rescued)
 
     # What time, operators and chores do
 
@@ -354,7 +363,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
             status=Status.CANCELLED, held_for=None, finished_at=Clock()
         )
         if force:
-            return cancelled + rescue(self, self._connection(), by_force=True)
+            return cancelled + len(rescue(self, self._connection(), by_force=True))
         return cancelled + self.running().update(cancel_requested=True)
 
     def requeue(self, *, reset_attempts: bool = False, spread: float = 0.0) -> int:

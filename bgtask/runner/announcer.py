@@ -12,7 +12,7 @@ from django.db import connections
 from bgtask import signals
 from bgtask.models import Outcome
 from bgtask.runner.care import Care
-from bgtask.status import Status
+from bgtask.status import AttemptOutcome, Status
 
 logger = logging.getLogger("bgtask")
 
@@ -38,32 +38,36 @@ def _success(outcome: Outcome) -> None:
 
 
 def _failure(outcome: Outcome, status: str) -> None:
-    task, failure, error = outcome.task, outcome.failure, outcome.exception
-    text = failure.traceback if failure else ""
-    if status == Status.SCHEDULED:
-        logger.warning(
-            "%s failed, attempt %d of %d; it will be tried again.\n%s",
-            task,
-            task.attempts,
-            task.executions_allowed,
-            text,
-        )
-    else:
-        logger.error(
-            "%s %s, attempt %d of %d.\n%s",
-            task,
-            "failed for good" if status == Status.FAILED else "failed, and is cancelled",
-            task.attempts,
-            task.executions_allowed,
-            text,
-        )
+    task, error = outcome.task, outcome.exception
+    level, what = _WORDS[Status(status)]
+    logger.log(
+        level,
+        "%s %s; attempt %d of %d %s.\n%s",
+        task,
+        what,
+        task.attempts,
+        task.executions_allowed,
+        outcome.kind and outcome.kind.value,
+        outcome.failure.traceback if outcome.failure else "",
+    )
     task.status = status
+    if outcome.kind is AttemptOutcome.CANCELLED:
+        return
     if signals.task_failed.receivers:
         signals.announce(signals.task_failed, task=task, error=error)
-    if status == Status.SCHEDULED and signals.task_retried.receivers:
+    if status in (Status.SCHEDULED, Status.READY) and signals.task_retried.receivers:
         signals.announce(signals.task_retried, task=task, error=error)
     if status == Status.FAILED and signals.task_given_up.receivers:
         signals.announce(signals.task_given_up, task=task, error=error)
+
+
+# Failing for good is an error once, so that mail and Sentry fire once.
+_WORDS = {
+    Status.READY: (logging.WARNING, "will be tried again"),
+    Status.SCHEDULED: (logging.WARNING, "will be tried again"),
+    Status.FAILED: (logging.ERROR, "has failed"),
+    Status.CANCELLED: (logging.WARNING, "is cancelled"),
+}
 
 
 def has_anything_to_say(outcome: Outcome) -> bool:

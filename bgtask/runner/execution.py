@@ -17,6 +17,7 @@ from bgtask.conf import get_settings
 from bgtask.context import CurrentTask, _current
 from bgtask.errors import Failure, class_of, describe, plain_failure
 from bgtask.exceptions import (
+    Cancelled,
     GiveUp,
     InvalidOption,
     InvalidParameters,
@@ -92,6 +93,9 @@ def _outcome(task: Task, end: _End) -> Outcome:
         return Outcome(task, Status.SUCCESSFUL, return_value=end.value)
     outcome = Outcome(task, Status.FAILED, kind=AttemptOutcome.FAILED, exception=error)
     outcome.failure = _describe(error)
+    if isinstance(error, Cancelled):
+        outcome.status, outcome.kind = Status.CANCELLED, AttemptOutcome.CANCELLED
+        return outcome
     if isinstance(error, GiveUp | MalformedTask) or not task.has_attempts_left:
         return outcome
     outcome.status = Status.SCHEDULED

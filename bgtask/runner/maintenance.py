@@ -13,7 +13,7 @@ from django.db import Error, connections
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.models import Hold, Queue, QueueStats, Task, TaskStats, Worker
+from bgtask.models import Hold, Outcome, Queue, QueueStats, Task, TaskStats, Worker
 from bgtask.runner.care import mend
 from bgtask.status import Status
 
@@ -24,14 +24,11 @@ KEEP_WORKERS = 86_400.0
 PRUNE_TIME = 2.0  # Seconds at a stretch.
 
 
-def rescue(*, may_judge: bool = True) -> int:
+def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
     """Declare the silent dead, if it is ours to judge, and take back what is not being run."""
     if may_judge and (dead := Worker.objects.silent().declare_dead()):
         logger.warning("%d silent workers were declared dead.", dead)
-    rescued = Task.objects.rescue("it gave no sign of life for longer than its lease")
-    if rescued:
-        logger.warning("%d tasks were rescued.", rescued)
-    return rescued
+    Task.objects.rescue("it gave no sign of life for longer than its lease", tell)
 
 
 def unhold() -> int:
@@ -70,12 +67,18 @@ class _Chore:
 class Maintenance:
     """A thread and a connection of its own, from which the chores are done."""
 
-    def __init__(self, *, may_judge: Callable[[], bool], is_idle: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        may_judge: Callable[[], bool],
+        is_idle: Callable[[], bool],
+        on_rescued: Callable[[list[Outcome]], None],
+    ) -> None:
         self._alias = Task.objects.all().db
         self._is_idle = is_idle
         lease = get_settings().lease
         self._chores = [
-            _Chore(lambda: rescue(may_judge=may_judge()), lease / 4),
+            _Chore(lambda: rescue(may_judge(), on_rescued), lease / 4),
             _Chore(unhold, 60.0),
             _Chore(QueueStats.objects.sample, 60.0),
             _Chore(self._prune_when_idle, 300.0, time.monotonic() + 30.0),

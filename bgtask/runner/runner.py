@@ -76,7 +76,9 @@ class Runner:
             on_hungry=self._alarm.ring,
         )
         self._maintenance = Maintenance(
-            may_judge=lambda: self._heartbeat.steady(), is_idle=lambda: not self._in_hand
+            may_judge=lambda: self._heartbeat.steady(),
+            is_idle=lambda: not self._in_hand,
+            on_rescued=self._rescued,
         )
         # Claimed and not yet accepted or given back; what the database says must agree.
         self._in_hand: dict[int, Task] = {}
@@ -422,6 +424,12 @@ class Runner:
         if not self._in_hand:
             self._alone = False
             self._alarm.ring()
+
+    def _rescued(self, outcomes: list[Outcome]) -> None:
+        """What was taken from others: told of here, since they cannot."""
+        ended = [(outcome, str(outcome.status)) for outcome in outcomes]
+        self._statistics.add(ended)
+        self._announcer.put(ended)
 
     def _drop_from_hand(self, outcome: Outcome) -> None:
         """Unless it was claimed again meanwhile, as a newer attempt."""

@@ -45,10 +45,10 @@ class Statistics:
                 latency, duration = int(task.waited * 1000), int(outcome.duration * 1000)
                 if status == Status.SUCCESSFUL:
                     figures[_SUCCEEDED] += 1
-                elif status == Status.SCHEDULED:
-                    figures[_RETRIED] += 1
-                else:
+                elif status == Status.FAILED:
                     figures[_FAILED] += 1
+                elif status != Status.CANCELLED:
+                    figures[_RETRIED] += 1
                 figures[_LATENCY] += latency
                 figures[_DURATION] += duration
                 figures[_LATENCY_MAX] = max(figures[_LATENCY_MAX], latency)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from django.db import Error, connections
 
 from bgtask.conf import get_settings
-from bgtask.models import Task, Worker
+from bgtask.models import Outcome, Task, Worker
 from bgtask.runner.alarm import Alarm
+from bgtask.runner.announcer import announce
 
 logger = logging.getLogger("bgtask")
 
@@ -170,11 +171,15 @@ def _take_back(workers: Iterable[int], reason: str) -> None:
     """Nobody knows sooner than its parent that a process is dead."""
     try:
         if Worker.objects.filter(pk__in=set(workers)).declare_dead():
-            Task.objects.rescue(reason)
+            Task.objects.rescue(reason, _tell)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
     finally:
         connections.close_all()
+
+
+def _tell(outcomes: list[Outcome]) -> None:
+    announce([(outcome, str(outcome.status)) for outcome in outcomes])
 
 
 def _reap(slots: Sequence[_Slot]) -> None:
