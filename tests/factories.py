@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import factory
 from factory.django import DjangoModelFactory
 
 from bgtask.dialects import Clock
-from bgtask.models import Task, Worker
-from bgtask.status import FINISHED, HeldFor, Status, WorkerState
+from bgtask.models import Attempt, Hold, Queue, QueueStats, Task, TaskStats, Worker
+from bgtask.models.manager import database_time
+from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status, WorkerState
 
 
 class RowFactory(DjangoModelFactory):
@@ -71,3 +73,78 @@ class TaskFactory(RowFactory):
         lambda task: 0 if task.status in (Status.SCHEDULED, Status.READY, Status.HELD) else 1
     )
     token = factory.LazyAttribute(lambda task: task.attempts)
+
+
+class AttemptFactory(RowFactory):
+    """An attempt that failed a moment ago."""
+
+    class Meta:
+        model = Attempt
+
+    task = factory.SubFactory(TaskFactory, status=Status.FAILED)
+    token = factory.Sequence(lambda number: number + 1)
+    number = 1
+    started_at = Clock(-2)
+    finished_at = Clock(-1)
+    outcome = AttemptOutcome.FAILED
+    error_class = "ValueError"
+    message = "no luck"
+    error_fingerprint = "f" * 32
+
+
+class TaskStatsFactory(DjangoModelFactory):
+    """What became of the attempts of one minute; ``minute`` says how many minutes ago."""
+
+    class Meta:
+        model = TaskStats
+
+    minute = 1
+    queue = "default"
+    task_name = "tests.tasks.noop"
+
+    @classmethod
+    def _create(cls, model_class: Any, *args: Any, minute: int, **kwargs: Any) -> Any:
+        return super()._create(model_class, *args, minute=minutes_ago(minute), **kwargs)
+
+
+class QueueStatsFactory(TaskStatsFactory):
+    """What stood ready at one minute; ``minute`` says how many minutes ago."""
+
+    class Meta:
+        model = QueueStats
+        exclude = ("task_name",)
+
+    ready = 0
+    oldest_ready_age = 0
+
+
+class StopFactory(DjangoModelFactory):
+    class Meta:
+        abstract = True
+
+    since = Clock(-60)
+    by = "ann"
+
+
+class PauseFactory(StopFactory):
+    """A paused queue."""
+
+    class Meta:
+        model = Queue
+
+    name = "default"
+
+
+class HoldFactory(StopFactory):
+    """A kind of task that is not started."""
+
+    class Meta:
+        model = Hold
+
+    task_name = "tests.tasks.noop"
+
+
+def minutes_ago(number: int) -> datetime:
+    """The beginning of a minute, by the clock of the database."""
+    now = database_time(Task.objects.all().db)
+    return now.replace(second=0, microsecond=0) - timedelta(minutes=number)

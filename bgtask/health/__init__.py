@@ -5,10 +5,13 @@ The one source for the dashboard, the JSON, the metrics and the command line, so
 a graph and a page cannot disagree. Nothing here writes.
 """
 
-from bgtask.health.errors import ErrorGroup, FailingNow, failing_now
-from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stuck, Workers, measure
+from bgtask.health.failing import ErrorGroup, FailingNow, failing_now
+from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stuck, Workers
 from bgtask.health.history import History, Point, Series, history
+from bgtask.health.limits import Limits, Thresholds
+from bgtask.health.measuring import measure
 from bgtask.health.verdict import judge, take
+from bgtask.health.words import duration
 
 __all__ = [
     "ErrorGroup",
@@ -16,12 +19,15 @@ __all__ = [
     "Health",
     "History",
     "Level",
+    "Limits",
     "Point",
     "QueueHealth",
     "Reason",
     "Series",
     "Stuck",
+    "Thresholds",
     "Workers",
+    "duration",
     "failing_now",
     "history",
     "judge",

@@ -1,8 +1,8 @@
-"""What stands in the queues and what the workers do, in five cheap queries."""
+"""What there is to say about the queues and their workers, as plain values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -104,9 +104,13 @@ class Health:
             lost=sum(queue.stuck.lost for queue in self.queues),
         )
 
-    def total(self, figure: str) -> float:
+    def total(self, count: str) -> int:
         """The sum over the queues: ``health.total("ready")``."""
-        return sum(getattr(queue, figure) for queue in self.queues)
+        return sum(int(getattr(queue, count)) for queue in self.queues)
+
+    @property
+    def throughput_per_minute(self) -> float:
+        return sum(queue.throughput_per_minute for queue in self.queues)
 
     @property
     def oldest_ready_age(self) -> float:
@@ -115,8 +119,3 @@ class Health:
     @property
     def max_running_seconds(self) -> float:
         return max((queue.max_running_seconds for queue in self.queues), default=0.0)
-
-
-def measure(queues: Sequence[str] | None = None) -> Health:
-    """The figures alone, of these queues or of all that have live tasks, results or a pause."""
-    raise NotImplementedError

@@ -1,0 +1,234 @@
+"""
+The figures, in five cheap queries: none reads finished tasks, and none writes.
+
+What came of the attempts is read from TaskStats. Counting finished tasks would cost more with
+every task that finishes, and miss the attempts that failed and are to be repeated.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import (
+    Case,
+    Count,
+    DateTimeField,
+    F,
+    FloatField,
+    IntegerField,
+    Max,
+    Min,
+    Q,
+    Sum,
+    TextField,
+    Value,
+    When,
+)
+from django.db.models.functions import Cast
+
+from bgtask.dialects import Clock, Since
+from bgtask.health.figures import Health, QueueHealth, Stuck, Workers
+from bgtask.health.limits import Thresholds
+from bgtask.models import Hold, Queue, Task, TaskStats, Worker
+from bgtask.models.manager import database_time
+from bgtask.status import Status, WorkerState
+
+THROUGHPUT_WINDOW = 300.0
+LISTED = 3600.0  # A queue is shown for so long after its last result.
+
+_NONE = Value(0, output_field=IntegerField())
+_NO_AGE = Value(0.0, output_field=FloatField())
+_NO_TIME = Value(None, output_field=DateTimeField())
+_COLUMNS = ("kind", "queue", "number", "since", "age", "first", "second", "third")
+
+
+def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Health:
+    """The figures alone, of these queues, or of all that have tasks, results, limits or a pause."""
+    thresholds = thresholds or Thresholds.in_force()
+    now = database_time(Task.objects.all().db)
+    paused, on_hold = _stops()
+    figures: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name in {*paused, *thresholds.queues} if queues is None else queues:
+        figures[name] = {}
+    _add_tasks(figures, queues, paused, on_hold, now)
+    _add_results(figures, queues, thresholds, now)
+    workers, serving = _workers()
+    for name, figure in figures.items():
+        figure["served_by"] = sum(
+            number for served, number in serving if not served or name in served
+        )
+    running = sum(figure.get("running", 0) for figure in figures.values())
+    held_by_nobody = sum(
+        figure["stuck"].silent + figure["stuck"].lost
+        for figure in figures.values()
+        if "stuck" in figure
+    )
+    return Health(
+        generated_at=now,
+        window=thresholds.window,
+        queues=tuple(
+            QueueHealth(name=name, paused=name in paused, **figure)
+            for name, figure in sorted(figures.items())
+        ),
+        workers=Workers(**workers, busy=running - held_by_nobody),
+    )
+
+
+def _stops() -> tuple[set[str], set[str]]:
+    """The queues that are paused, and the names that are on hold."""
+    paused = Queue.objects.in_force().values_list(Value("queue", TextField()), "name")
+    on_hold = Hold.objects.in_force().values_list(Value("name", TextField()), "task_name")
+    rows = list(paused.union(on_hold, all=True))
+    return (
+        {name for kind, name in rows if kind == "queue"},
+        {name for kind, name in rows if kind == "name"},
+    )
+
+
+def _add_tasks(
+    figures: dict[str, dict[str, Any]],
+    queues: Sequence[str] | None,
+    paused: set[str],
+    on_hold: set[str],
+    now: datetime,
+) -> None:
+    tasks = Task.objects.order_by()
+    if queues is not None:
+        tasks = tasks.filter(queue__in=queues)
+    # Each status has a partial index of its own, so each is a SELECT of its own.
+    parts = [
+        _part(
+            tasks.ready(),
+            Status.READY,
+            since=Min("run_at", filter=~Q(task_name__in=on_hold)) if on_hold else Min("run_at"),
+        ),
+        _part(tasks.scheduled(), Status.SCHEDULED, first=Count("pk", filter=Q(attempts__gt=0))),
+        _part(
+            tasks.running(),
+            Status.RUNNING,
+            age=Max(Since("locked_at")),
+            first=_stuck(lost=False, silent=False, deadline_at__lte=Clock()),
+            second=_stuck(lost=False, silent=True),
+            third=_stuck(lost=True),
+        ),
+        _part(tasks.held(), Status.HELD),
+    ]
+    for kind, queue, number, since, age, first, second, third in parts[0].union(
+        *parts[1:], all=True
+    ):
+        figure = figures[queue]
+        match kind:
+            case Status.READY:
+                figure["ready"] = number
+                if since is not None and queue not in paused:
+                    figure["oldest_ready_since"] = since
+                    figure["oldest_ready_age"] = max((now - since).total_seconds(), 0.0)
+            case Status.SCHEDULED:
+                figure["scheduled"], figure["retrying"] = number, first
+            case Status.RUNNING:
+                figure["running"], figure["max_running_seconds"] = number, max(float(age), 0.0)
+                figure["stuck"] = Stuck(overdue=first, silent=second, lost=third)
+            case Status.HELD:
+                figure["held"] = number
+
+
+def _part(tasks: Any, status: Status, **columns: Any) -> Any:
+    row = {
+        "kind": Value(status.value, output_field=TextField()),
+        "number": Count("pk"),
+        "since": _NO_TIME,
+        "age": _NO_AGE,
+        "first": _NONE,
+        "second": _NONE,
+        "third": _NONE,
+        **columns,
+    }
+    return tasks.values("queue").annotate(**row).values_list(*_COLUMNS)
+
+
+def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:
+    condition = Q(locked_by__state=WorkerState.DEAD)
+    if not lost:
+        condition = ~condition
+    if silent is not None:
+        condition &= (
+            Q(locked_by__lease_expires_at__lte=Clock())
+            if silent
+            else Q(locked_by__lease_expires_at__gt=Clock())
+        )
+    return Count("pk", filter=condition & Q(**others))
+
+
+def _add_results(
+    figures: dict[str, dict[str, Any]],
+    queues: Sequence[str] | None,
+    thresholds: Thresholds,
+    now: datetime,
+) -> None:
+    windows = {*thresholds.windows, THROUGHPUT_WINDOW}
+    begins = {window: _minute(now - timedelta(seconds=window)) for window in windows}
+    columns: dict[str, Any] = {}
+    for number, window in enumerate(sorted(windows)):
+        within = Q(minute__gte=begins[window])
+        columns |= {
+            f"ended_{number}": Sum(F("succeeded") + F("failed") + F("retried"), filter=within),
+            f"failed_{number}": Sum(F("failed") + F("retried"), filter=within),
+        }
+    oldest = _minute(now - timedelta(seconds=max(LISTED, *windows)))
+    results = TaskStats.objects.filter(minute__gte=oldest)
+    if queues is not None:
+        results = results.filter(queue__in=queues)
+    found = {
+        row["queue"]: {
+            window: (int(row[f"ended_{number}"] or 0), int(row[f"failed_{number}"] or 0))
+            for number, window in enumerate(sorted(windows))
+        }
+        for row in results.values("queue").annotate(**columns)
+    }
+    for queue in {*figures, *found}:
+        limits = thresholds.of(queue)
+        ended, failed = found.get(queue, {}).get(limits.failure_window, (0, 0))
+        lately, _ = found.get(queue, {}).get(THROUGHPUT_WINDOW, (0, 0))
+        minutes = (now - begins[THROUGHPUT_WINDOW]).total_seconds() / 60
+        figures[queue] |= {
+            "window": limits.failure_window,
+            "finished_window": ended,
+            "failed_window": failed,
+            "failure_ratio": failed / ended if ended >= limits.failure_sample else None,
+            "throughput_per_minute": lately / minutes,
+        }
+
+
+def _minute(when: datetime) -> datetime:
+    return when.replace(second=0, microsecond=0)
+
+
+def _workers() -> tuple[dict[str, Any], list[tuple[set[str], int]]]:
+    """Their figures; and of those that claim: which queues (none: all), how many workers."""
+    silent = Case(When(lease_expires_at__lte=Clock(), then=Value(1)), default=Value(0))
+    groups: Iterable[Any] = (
+        Worker.objects.living()
+        .annotate(silent=silent)
+        .values_list("state", "silent", "queues")
+        .annotate(
+            number=Count("pk"),
+            threads=Cast(Sum("threads"), IntegerField()),
+            age=Max(Since("heartbeat_at")),
+        )
+    )
+    figures: dict[str, Any] = {"alive": 0, "stopping": 0, "silent": 0, "threads": 0}
+    ages, serving = [0.0], []
+    for state, is_silent, queues, number, threads, age in groups:
+        ages.append(float(age))
+        if is_silent:
+            figures["silent"] += number
+        elif state == WorkerState.STOPPING:
+            figures["stopping"] += number
+        else:
+            figures["alive"] += number
+            figures["threads"] += threads
+            serving.append((set(queues.split(",")) - {""}, number))
+    return {**figures, "heartbeat_age_max": max(ages)}, serving
