@@ -14,7 +14,7 @@
   ───────▶ │ SCHEDULED │ ◀───────┘ retry, rescue
   enqueue  └───────────┘
 
-  requeue: SUCCESSFUL, FAILED, CANCELLED → READY
+  requeue: SUCCESSFUL, FAILED, CANCELLED → READY, or SCHEDULED where it is spread over some time
 
 A READY task is due by construction, so that a claim never reads a future row.
 A SCHEDULED one with attempts behind it is waiting for its next attempt.
@@ -89,6 +89,6 @@ MOVES = MappingProxyType(
             {Status.SCHEDULED, Status.READY, Status.HELD, Status.RUNNING},
             {Status.CANCELLED},
         ),
-        "requeue": (set(FINISHED), {Status.READY}),
+        "requeue": (set(FINISHED), {Status.READY, Status.SCHEDULED}),
     }
 )
