@@ -60,7 +60,7 @@ def class_of(error: BaseException) -> str:
     kind = type(error)
     name = getattr(kind, "__qualname__", kind.__name__)
     module = getattr(kind, "__module__", None)
-    full = name if module in (None, "builtins") else f"{module}.{name}"
+    full = f"{module}.{name}" if isinstance(module, str) and module != "builtins" else name
     return storable(full, MAX_CLASS)
 
 
@@ -89,7 +89,7 @@ _SENSITIVE = (
     r"(?<![\w-])[\w-]{0,40}?(?:passwd|password|secret|token|api[_-]?key|auth(?:orization)?|"
     r"credential|signature|private[_-]?key|access[_-]?key)[\w-]{0,40}"
 )
-_VALUE = r"""(?:'[^'\n]{0,512}'|"[^"\n]{0,512}"|[^\s'",;)}\]&]{1,512})"""
+_VALUE = r"""(?:'[^'\n]{0,512}'|"[^"\n]{0,512}"|['"]?[^\s'",;)}\]&]{1,512})"""
 _REDACTIONS = (
     # scheme://user:password@host
     re.compile(
@@ -98,7 +98,7 @@ _REDACTIONS = (
     ),
     # password='…', "token": "…", api_key=…, Authorization: Bearer …
     re.compile(
-        rf"(?P<keep>{_SENSITIVE}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s)?){_VALUE}", re.I
+        rf"(?P<keep>{_SENSITIVE}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic|Token)\s)?){_VALUE}", re.I
     ),
     # PostgreSQL: Key (email)=(someone@example.com) already exists.
     re.compile(r"(?P<keep>\bKey \([^)\n]{1,256}\)=)\([^\n]{0,512}?\)(?= |\.|$)"),
@@ -145,7 +145,7 @@ def _generalise(message: str) -> str:
 
 def _message_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return str.__str__(str(error))  # Plain text, where it returned a class of its own.
     except BaseException as problem:
         # Its __str__ is user code as well, and may even call sys.exit().
         return f"<its __str__ raised {type(problem).__name__}>"
