@@ -1,0 +1,204 @@
+"""Which tasks: what a query string may say, and what it means."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import django_filters
+from django import forms
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.models import Task, TaskQuerySet
+from bgtask.status import FINISHED, Status
+
+MAX_IDS = 1_000
+
+# The time by which tasks of a status are listed, and which a window of time is about.
+TIMES = {
+    Status.READY: "run_at",
+    Status.SCHEDULED: "run_at",
+    Status.RUNNING: "locked_at",
+    Status.HELD: "enqueued_at",
+    **dict.fromkeys(FINISHED, "finished_at"),
+}
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_RELATIVE = re.compile(r"\A(\d{1,6})\s*([smhd])\Z")
+
+
+class MomentField(forms.Field):
+    """``24h`` ago, or a date and time as in ISO 8601."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        if not (text := str(value or "").strip()):
+            return None
+        if match := _RELATIVE.match(text):
+            try:
+                return timezone.now() - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+            except OverflowError:
+                pass
+        try:
+            moment = parse_datetime(text)
+            if moment is None and (day := parse_date(text)):
+                moment = datetime(day.year, day.month, day.day)
+            if moment is not None:
+                return _in_zone(moment)
+        except (ValueError, OverflowError):
+            pass
+        raise ValidationError(
+            _("“%(value)s” is neither like 24h nor a date and time."), params={"value": text[:50]}
+        )
+
+
+def _in_zone(moment: datetime) -> datetime:
+    if settings.USE_TZ:
+        return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return moment if timezone.is_naive(moment) else timezone.make_naive(moment)
+
+
+class IdsField(forms.Field):
+    """``17,42``: the ticked ones."""
+
+    def to_python(self, value: Any) -> list[int] | None:
+        if not (text := str(value or "").strip()):
+            return None
+        try:
+            ids = sorted({_id(part) for part in text.split(",")})
+        except ValueError:
+            raise ValidationError(
+                _("“%(value)s” is no list of ids."), params={"value": text[:50]}
+            ) from None
+        if len(ids) > MAX_IDS:
+            raise ValidationError(
+                _("At most %(count)d tasks can be chosen one by one."), params={"count": MAX_IDS}
+            )
+        return ids
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.strip().isdigit() and len(text) < 19):
+        raise ValueError(text)
+    return int(text)
+
+
+class ArgumentField(forms.Field):
+    """``name:value`` or ``name=value``."""
+
+    def to_python(self, value: Any) -> tuple[str, str] | None:
+        if not (text := str(value or "").strip()):
+            return None
+        name, separator, wanted = re.sub("=", ":", text, count=1).partition(":")
+        if not (separator and name and wanted and len(text) <= 300):
+            raise ValidationError(
+                _("“%(value)s” is not of the form name:value."), params={"value": text[:50]}
+            )
+        return name, wanted
+
+
+class WholeNumberFilter(django_filters.Filter):
+    field_class = forms.IntegerField
+
+
+class MomentFilter(django_filters.Filter):
+    field_class = MomentField
+
+
+class IdsFilter(django_filters.Filter):
+    field_class = IdsField
+
+
+class ArgumentFilter(django_filters.Filter):
+    field_class = ArgumentField
+
+    def filter(self, queryset: TaskQuerySet, value: tuple[str, str] | None) -> TaskQuerySet:
+        return queryset.filter(_has_argument(*value)) if value else queryset
+
+
+def _has_argument(name: str, value: str) -> Q:
+    """In the text of the parameters, so that no database's JSON is asked."""
+    key = json.dumps(name)
+    quoted = Q(task_params__contains=f"{key}: {json.dumps(value)}")
+    try:
+        json.loads(value)
+    except ValueError:
+        return quoted
+    plain = f"{key}: {value}"
+    return quoted | Q(task_params__contains=f"{plain},") | Q(task_params__contains=f"{plain}}}")
+
+
+class TaskFilterForm(forms.Form):
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        since, until = data.get("since"), data.get("until")
+        if since and until and since >= until:
+            raise ValidationError(_("The window of time ends before it begins."))
+        if data.get("error") and not since:
+            raise ValidationError(
+                _("The text of errors is searched only within a window of time: add since:24h.")
+            )
+        if data.get("error") and data.get("status") not in (Status.FAILED, Status.SCHEDULED):
+            raise ValidationError(
+                _("The text of errors is searched among tasks that failed: add status:failed.")
+            )
+        return data
+
+
+class TaskFilter(django_filters.FilterSet):
+    """
+    Nothing here enumerates values of the table: that would read all of it.
+
+    Its ``qs`` must not be used by itself, for it drops what is invalid: see ``Selection``.
+    """
+
+    status = django_filters.ChoiceFilter(choices=Status.choices, label=_("Status"))
+    queue = django_filters.CharFilter(max_length=100, label=_("Queue"))
+    task = django_filters.CharFilter("task_name", max_length=255, label=_("Task"))
+    error_class = django_filters.CharFilter(max_length=255, label=_("Error class"))
+    fingerprint = django_filters.CharFilter(
+        "error_fingerprint", max_length=32, label=_("Error group")
+    )
+    error = django_filters.CharFilter(
+        "last_error", "icontains", max_length=200, label=_("Text of the error")
+    )
+    attempts_min = WholeNumberFilter(
+        "attempts", "gte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at least")
+    )
+    attempts_max = WholeNumberFilter(
+        "attempts", "lte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at most")
+    )
+    worker = django_filters.CharFilter("last_worker", max_length=255, label=_("Worker"))
+    argument = ArgumentFilter(label=_("Argument (name:value)"))
+    since = MomentFilter(method="unfiltered", label=_("Since"))
+    until = MomentFilter(method="unfiltered", label=_("Until"))
+    id = WholeNumberFilter(min_value=0, max_value=9_223_372_036_854_775_807, label=_("Id"))
+    ids = IdsFilter("id", "in", label=_("Ids"))
+
+    class Meta:
+        model = Task
+        fields: list[str] = []
+        form = TaskFilterForm
+
+    def unfiltered(self, queryset: TaskQuerySet, name: str, value: Any) -> TaskQuerySet:
+        return queryset  # Both ends at once, below.
+
+    def filter_queryset(self, queryset: TaskQuerySet) -> TaskQuerySet:
+        data = self.form.cleaned_data
+        queryset = super().filter_queryset(queryset)
+        if data.get("since") or data.get("until"):
+            column = TIMES.get(data.get("status"), "enqueued_at")
+            # Both ends always: with one, MariaDB does not see a range.
+            queryset = queryset.filter(
+                **{
+                    f"{column}__gte": data.get("since") or _in_zone(datetime(1970, 1, 2)),
+                    f"{column}__lte": data.get("until") or _in_zone(datetime(9999, 1, 1)),
+                }
+            )
+        return queryset

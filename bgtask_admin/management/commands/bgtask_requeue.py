@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from bgtask.status import FINISHED
+from bgtask_admin import operations
+from bgtask_admin.selection import InvalidSelection, Selection
+from bgtask_admin.verbs import ACTIONS, Verb
+
+
+class Command(BaseCommand):
+    help = "Requeue the finished tasks that match all of these; refuses to requeue everything."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        which = parser.add_argument_group("which tasks")
+        which.add_argument("--error-class", help="as in the admin, for instance builtins.KeyError")
+        which.add_argument("--fingerprint", help="the error group")
+        which.add_argument("--error", metavar="TEXT", help="text of the error; needs --since")
+        which.add_argument("--queue")
+        which.add_argument("--task", metavar="NAME")
+        which.add_argument("--worker", metavar="LABEL", help="last run by this one")
+        which.add_argument("--attempts", metavar="N", help="at least so many")
+        which.add_argument("--since", metavar="WHEN", help="24h, or a date and time")
+        which.add_argument("--until", metavar="WHEN")
+        which.add_argument(
+            "--status",
+            choices=sorted(FINISHED),
+            help="FAILED and CANCELLED, if not said",
+        )
+        which.add_argument("--id", metavar="ID[,ID…]")
+        parser.add_argument("--reset-attempts", action="store_true", help="give all attempts again")
+        parser.add_argument(
+            "--spread", type=int, default=0, metavar="MINUTES", help="not all of them at once"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    def handle(self, **given: Any) -> None:
+        action = ACTIONS[Verb.REQUEUE]
+        options = action.form(
+            {"spread": given["spread"], "reset_attempts": given["reset_attempts"]}
+        )
+        if not options.is_valid():
+            raise CommandError(f"--spread: {' '.join(options.errors['spread'])}")
+        try:
+            selection = Selection.parse_narrow(_filter(given))
+            preview = operations.Preview.take(action, selection)
+        except InvalidSelection as error:
+            raise CommandError(" ".join(error.messages)) from None
+        self.stdout.write(f"{preview.matched:,} tasks: {preview.in_words()}")
+        if given["dry_run"]:
+            for row in preview.breakdown():
+                self.stdout.write(
+                    "{count:>10,}  {task_name} in queue {queue}, {status}".format(**row)
+                )
+            return
+        by = f"{getpass.getuser()} (shell)"
+        operation = operations.start(preview, options.cleaned_data, by=by)
+        while operation.is_running:
+            operations.step(operation)
+            if operation.is_running:
+                self.stdout.write(f"{operation.handled:,} of {operation.matched:,}")
+        self.stdout.write(self.style.SUCCESS(operations.result_in_words(operation)))
+
+
+def _filter(given: dict[str, Any]) -> dict[str, str]:
+    named = {
+        "attempts_min": given["attempts"],
+        "ids": given["id"],
+        **{
+            name: given[name]
+            for name in (
+                "error_class", "fingerprint", "error", "queue", "task", "worker", "since",
+                "until", "status",
+            )
+        },
+    }  # fmt: skip
+    if named["error"] and not named["status"]:
+        named["status"] = "FAILED"
+    return {name: str(value) for name, value in named.items() if value is not None}

@@ -1,0 +1,120 @@
+"""What operators did, and the pages that have no table of their own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.models.manager import QueueManager
+from bgtask_admin.verbs import Verb
+
+
+class OperationState(models.TextChoices):
+    RUNNING = "running", _("running")
+    DONE = "done", _("done")
+    STOPPED = "stopped", _("stopped")
+
+
+class Operation(models.Model):
+    """
+    One verb over many tasks: what was asked for, how far it is, and what came of it.
+
+    The rows above ``last_id`` and up to ``high_water`` are still to do; whoever steps it next,
+    after a crash too, goes on from there.
+    """
+
+    key = models.CharField(_("key"), max_length=64, unique=True)  # A form sent twice is one.
+    created_at = models.DateTimeField(_("when"), auto_now_add=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        db_constraint=False,  # Users may live in another database.
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    by = models.CharField(_("who"), max_length=255)  # Kept when the user is deleted.
+    verb = models.CharField(_("action"), max_length=20, choices=Verb)
+    filter = models.TextField(_("filter"), default="{}")
+    filter_words = models.TextField(_("tasks"), blank=True)
+    options = models.TextField(_("options"), default="{}")
+    reason = models.CharField(_("reason"), max_length=500, blank=True)
+    previewed_at = models.DateTimeField(_("previewed at"))
+    high_water = models.PositiveBigIntegerField(_("up to id"), default=0)
+    last_id = models.PositiveBigIntegerField(_("done up to id"), default=0)
+    matched = models.PositiveIntegerField(_("matched"), default=0)
+    changed = models.PositiveIntegerField(_("changed"), default=0)
+    skipped = models.PositiveIntegerField(_("skipped"), default=0)
+    skipped_for = models.TextField(_("skipped for"), default="{}")
+    state = models.CharField(
+        _("state"), max_length=10, choices=OperationState, default=OperationState.RUNNING
+    )
+
+    objects = QueueManager()
+
+    class Meta:
+        verbose_name = _("operation")
+        verbose_name_plural = _("operations log")
+        default_permissions = ("view",)
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_verb_display()}: {self.filter_words}"
+
+    @property
+    def filter_data(self) -> dict[str, str]:
+        return json.loads(self.filter)  # type: ignore[no-any-return]
+
+    @property
+    def option_data(self) -> dict[str, Any]:
+        return json.loads(self.options)  # type: ignore[no-any-return]
+
+    @property
+    def skipped_data(self) -> dict[str, int]:
+        return json.loads(self.skipped_for)  # type: ignore[no-any-return]
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == OperationState.RUNNING
+
+    @property
+    def handled(self) -> int:
+        return min(self.changed + self.skipped, self.matched)
+
+    @property
+    def is_big(self) -> bool:
+        """Too many tasks for an entry in the history of each."""
+        return self.matched > 100
+
+
+class Page(models.Model):
+    """An entry of the admin's index that has no table."""
+
+    class Meta:
+        abstract = True
+        managed = False
+        default_permissions = ()
+
+
+class QueueHealth(Page):
+    class Meta(Page.Meta):
+        verbose_name = _("queue health")
+        verbose_name_plural = _("queue health")
+
+
+class TaskList(Page):
+    class Meta(Page.Meta):
+        verbose_name = _("tasks")
+        verbose_name_plural = _("tasks")
+
+
+class WorkerList(Page):
+    class Meta(Page.Meta):
+        verbose_name = _("workers")
+        verbose_name_plural = _("workers")

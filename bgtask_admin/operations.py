@@ -1,0 +1,396 @@
+"""
+One verb over many tasks: preview → confirm → step → log.
+
+A step takes ids in their order, below the high-water mark of the preview, and does a thousand at
+a time: in one transaction the operation's row is advanced, the tasks are locked and judged, and
+one guarded UPDATE changes those that still allow it. So a crash loses nothing and repeats
+nothing, and of two operators who press at once only one changes each task.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.core import signing
+from django.db import transaction
+from django.db.models import Count, Max, Min
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from bgtask.models import Task, TaskQuerySet
+from bgtask.models.manager import database_time
+from bgtask.status import Status
+from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.selection import InvalidSelection, Selection
+from bgtask_admin.verbs import ACTIONS, Action, Verb
+
+CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
+LOOK_AHEAD = 10_000  # Ids that are read at once.
+STEP = 1.0  # Seconds.
+SAMPLES = 3
+GONE = "gone"  # Skipped, for it no longer matches.
+_SALT = "bgtask_admin.preview"
+_VALID = 24 * 3_600  # Seconds for which a preview may be confirmed.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What an action would be done to, as the operator saw it."""
+
+    action: Action
+    selection: Selection
+    previewed_at: datetime
+    high_water: int
+    matched: int
+    key: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @classmethod
+    def take(cls, action: Action, selection: Selection) -> Preview:
+        """Raises InvalidSelection for a filter that would mean everything."""
+        if not selection.data:
+            raise InvalidSelection(_("Without any filter this would mean every task."))
+        tasks = Task.objects.all()
+        now = database_time(tasks.db)
+        scope = scope_of(action, selection, now)
+        return cls(
+            action=action,
+            selection=selection,
+            previewed_at=now,
+            high_water=tasks.aggregate(highest=Max("pk"))["highest"] or 0,
+            matched=scope.count(),
+        )
+
+    @property
+    def scope(self) -> TaskQuerySet:
+        scope = scope_of(self.action, self.selection, self.previewed_at)
+        return scope.filter(pk__lte=self.high_water)
+
+    def in_words(self) -> str:
+        words = self.selection.in_words()
+        if self.selection.status is None and not self.selection.is_chosen_one_by_one:
+            meant = ", ".join(str(s.label).lower() for s in Status if s in self.action.meant)
+            words = _("%(words)s (only those that are: %(statuses)s)") % {
+                "words": words,
+                "statuses": meant,
+            }
+        return words
+
+    def breakdown(self) -> list[dict[str, Any]]:
+        """The most frequent tasks and queues, with oldest and newest."""
+        groups = self.scope.order_by().values("task_name", "queue", "status")
+        return list(
+            groups.annotate(
+                count=Count("pk"), oldest=Min("enqueued_at"), newest=Max("enqueued_at")
+            ).order_by("-count", "task_name", "queue")[:10]
+        )
+
+    def samples(self) -> list[Task]:
+        return list(
+            self.scope.only("task_name", "queue", "status", "error_class", "attempts").order_by(
+                "pk"
+            )[:SAMPLES]
+        )
+
+    def signed(self, user: Any) -> str:
+        """What the confirmation carries: the filter and the mark, never ids by the thousand."""
+        return signing.dumps(
+            {
+                "verb": self.action.verb.value,
+                "filter": dict(self.selection.data),
+                "at": self.previewed_at.isoformat(),
+                "high_water": self.high_water,
+                "matched": self.matched,
+                "key": self.key,
+                "user": str(user.pk),
+            },
+            salt=_SALT,
+            compress=True,
+        )
+
+    @classmethod
+    def load(cls, text: str, user: Any) -> Preview:
+        """Raises InvalidSelection for what this user was not shown, or too long ago."""
+        try:
+            data = signing.loads(text, salt=_SALT, max_age=_VALID)
+        except signing.SignatureExpired:
+            raise InvalidSelection(_("This page is too old. Please look again.")) from None
+        except signing.BadSignature:
+            raise InvalidSelection(_("This confirmation is not valid.")) from None
+        if data["user"] != str(user.pk):
+            raise InvalidSelection(_("This confirmation belongs to somebody else."))
+        return cls(
+            action=ACTIONS[data["verb"]],
+            selection=Selection.parse_narrow(data["filter"]),
+            previewed_at=datetime.fromisoformat(data["at"]),
+            high_water=data["high_water"],
+            matched=data["matched"],
+            key=data["key"],
+        )
+
+
+def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> TaskQuerySet:
+    """The tasks that are meant; of chosen ones also those that will have to be skipped."""
+    tasks = selection.tasks()
+    if selection.is_chosen_one_by_one:
+        return tasks
+    if selection.status is None:
+        tasks = tasks.filter(status__in=sorted(action.meant))
+    elif selection.status not in action.statuses:
+        return tasks.none()
+    return tasks.filter(action.narrow(previewed_at))
+
+
+def start(
+    preview: Preview,
+    options: Mapping[str, Any],
+    *,
+    user: Any = None,
+    by: str = "",
+    reason: str = "",
+) -> Operation:
+    """
+    Note down that it is to be done. Nothing has been changed yet: ``step`` does.
+
+    The same preview confirmed twice is one operation.
+    """
+    operation: Operation
+    operation, _created = Operation.objects.get_or_create(
+        key=preview.key,
+        defaults={
+            "user": user,
+            "by": by or user.get_username(),
+            "verb": preview.action.verb,
+            "filter": json.dumps(dict(preview.selection.data)),
+            "filter_words": preview.in_words(),
+            "options": json.dumps(dict(options)),
+            "reason": reason[:500],
+            "previewed_at": preview.previewed_at,
+            "high_water": preview.high_water,
+            "matched": preview.matched,
+        },
+    )
+    return operation
+
+
+def do(
+    verb: str,
+    selection: Selection,
+    options: Mapping[str, Any] | None = None,
+    *,
+    user: Any = None,
+    by: str = "",
+    reason: str = "",
+) -> Operation:
+    """Preview, confirm and take the first step in one: for a few tasks."""
+    preview = Preview.take(ACTIONS[verb], selection)
+    return step(start(preview, options or {}, user=user, by=by, reason=reason))
+
+
+def step(operation: Operation, seconds: float = STEP) -> Operation:
+    """Go on for about so long. Whoever else steps the same operation meanwhile is given way to."""
+    deadline = time.monotonic() + seconds
+    scope = _scope(operation)
+    while operation.is_running:
+        ahead = list(
+            scope.filter(pk__gt=operation.last_id, pk__lte=operation.high_water)
+            .order_by("pk")
+            .values_list("pk", flat=True)[:LOOK_AHEAD]
+        )
+        for ids in _batches(ahead, CHUNK):
+            if not _advance(operation, ids):
+                operation.refresh_from_db()
+                return operation
+            if time.monotonic() > deadline:
+                return operation
+        if len(ahead) < LOOK_AHEAD:
+            _finish(operation)
+    return operation
+
+
+def stop(operation: Operation) -> bool:
+    """Leave the rest as it is."""
+    return bool(
+        Operation.objects.filter(pk=operation.pk, state=OperationState.RUNNING).update(
+            state=OperationState.STOPPED, finished_at=timezone.now()
+        )
+    )
+
+
+def _batches(ids: Sequence[int], size: int) -> Iterator[list[int]]:
+    remaining = iter(ids)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _scope(operation: Operation) -> TaskQuerySet:
+    selection = Selection.parse_narrow(operation.filter_data)
+    return scope_of(ACTIONS[operation.verb], selection, operation.previewed_at)
+
+
+def _advance(operation: Operation, ids: list[int]) -> bool:
+    """One chunk; False if somebody else was faster."""
+    action = ACTIONS[operation.verb]
+    tasks = Task.objects.all()
+    with transaction.atomic(using=tasks.db):
+        # First of all, for this is the lock that makes two steps of one operation take turns.
+        ours = Operation.objects.filter(
+            pk=operation.pk, state=OperationState.RUNNING, last_id=operation.last_id
+        )
+        if not ours.update(last_id=ids[-1]):
+            return False
+        found = list(
+            _scope(operation)
+            .filter(pk__in=ids)
+            .order_by("pk")
+            .select_for_update()
+            .values_list("pk", "status")
+        )
+        able = [pk for pk, status in found if status in action.statuses]
+        named = _entries(operation, able)
+        changed = (
+            action.apply(
+                tasks.filter(action.narrow(operation.previewed_at), pk__in=able),
+                operation.option_data,
+            )
+            if able
+            else 0
+        )
+        skipped = Counter(operation.skipped_data)
+        skipped.update(status for pk, status in found if status not in action.statuses)
+        if len(able) > changed:
+            skipped[GONE] += len(able) - changed
+        _log(named if changed == len(able) else [])
+        now = {
+            "changed": operation.changed + changed,
+            "skipped": sum(skipped.values()),
+            "skipped_for": json.dumps(skipped),
+        }
+        Operation.objects.filter(pk=operation.pk).update(**now)
+    operation.last_id = ids[-1]
+    for name, value in now.items():
+        setattr(operation, name, value)
+    return True
+
+
+def _finish(operation: Operation) -> None:
+    """All that is left of the ids has been done; account for those that were never met."""
+    skipped = Counter(operation.skipped_data)
+    missing = operation.matched - operation.changed - sum(skipped.values())
+    if missing > 0:
+        running = min(missing, _taken_meanwhile(operation))
+        skipped[Status.RUNNING.value] += running
+        skipped[GONE] += missing - running
+    skipped = +skipped
+    values: dict[str, Any] = {
+        "state": OperationState.DONE,
+        "finished_at": timezone.now(),
+        "skipped": sum(skipped.values()),
+        "skipped_for": json.dumps(skipped),
+        # More may have come to match below the mark since it was counted.
+        "matched": max(operation.matched, operation.changed + sum(skipped.values())),
+    }
+    running_one = Operation.objects.filter(
+        pk=operation.pk, state=OperationState.RUNNING, last_id=operation.last_id
+    )
+    if running_one.update(**values):
+        for name, value in values.items():
+            setattr(operation, name, value)
+        if operation.is_big:
+            log_one(operation)
+    else:
+        operation.refresh_from_db()
+
+
+def _taken_meanwhile(operation: Operation) -> int:
+    """How many of the same tasks a worker has in hand that took them since the preview."""
+    selection = Selection.parse_narrow(operation.filter_data)
+    same = selection.without("status", "since", "until")
+    if not same.data:
+        return Task.objects.running().filter(locked_at__gte=operation.previewed_at).count()
+    return (
+        same.tasks()
+        .running()
+        .filter(pk__lte=operation.high_water, locked_at__gte=operation.previewed_at)
+        .count()
+    )
+
+
+# In Django's own history
+
+
+def _entries(operation: Operation, ids: list[int] | None) -> list[LogEntry]:
+    """An entry for each task, or for the operation where they are many (``ids`` is None)."""
+    if operation.user_id is None or (ids is not None and operation.is_big):
+        return []
+    message = f"{operation.get_verb_display()}. {operation.reason}".strip()
+    if ids is None:
+        return [_entry(operation, operation, CHANGE, message)]
+    flag = DELETION if operation.verb == Verb.DELETE else CHANGE
+    tasks = Task.objects.filter(pk__in=ids).only("task_name", "verbose_name")
+    return [_entry(operation, task, flag, message) for task in tasks]
+
+
+def _entry(operation: Operation, thing: Any, flag: int, message: str) -> LogEntry:
+    return LogEntry(
+        user_id=operation.user_id,
+        content_type=ContentType.objects.get_for_model(thing),
+        object_id=str(thing.pk),
+        object_repr=str(thing)[:200],
+        action_flag=flag,
+        change_message=message,
+    )
+
+
+def log_one(operation: Operation) -> None:
+    """One entry for the whole operation."""
+    _log(_entries(operation, None))
+
+
+def _log(entries: Sequence[LogEntry]) -> None:
+    if entries:
+        LogEntry.objects.bulk_create(entries)
+
+
+def result_in_words(operation: Operation) -> str:
+    """“468 requeued, 3 skipped: already running”."""
+    action = ACTIONS.get(operation.verb)
+    if action is None:
+        return str(operation.get_verb_display())
+    words = action.done(operation.changed)
+    if not operation.skipped:
+        return words
+    reasons = operation.skipped_data
+    said = [
+        reason if len(reasons) == 1 else f"{count:,} {reason}"
+        for count, reason in (
+            (count, _skipped_for(key)) for key, count in Counter(reasons).most_common()
+        )
+    ]
+    return _("%(done)s, %(count)s skipped: %(reasons)s") % {
+        "done": words,
+        "count": f"{operation.skipped:,}",
+        "reasons": ", ".join(said),
+    }
+
+
+def _skipped_for(key: str) -> str:
+    return {
+        Status.RUNNING.value: _("already running"),
+        Status.READY.value: _("already ready"),
+        Status.SCHEDULED.value: _("already scheduled"),
+        Status.HELD.value: _("held"),
+        Status.SUCCESSFUL.value: _("already successful"),
+        Status.FAILED.value: _("already failed"),
+        Status.CANCELLED.value: _("already cancelled"),
+        GONE: _("changed meanwhile"),
+    }[key]

@@ -1,0 +1,61 @@
+"""Who may do what. Asked on the server for every page and verb; pages leave out what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+
+VIEW = "bgtask.view_task"
+VIEW_ARGUMENTS = "bgtask.view_task_arguments"
+CHANGE = "bgtask.change_task"
+REQUEUE = "bgtask.requeue_task"
+CANCEL = "bgtask.cancel_task"
+DELETE = "bgtask.delete_task"
+HOLD = "bgtask.hold_task"
+PAUSE = "bgtask.pause_queue"
+MONITOR = "bgtask.monitor"
+
+User = AbstractBaseUser | AnonymousUser
+
+
+class Rights:
+    """What a user may do, for templates: ``rights.requeue``."""
+
+    def __init__(self, user: Any) -> None:
+        may = user.has_perm
+        self.view = may(VIEW)
+        self.arguments = may(VIEW_ARGUMENTS)
+        self.change = may(CHANGE)
+        self.requeue = may(REQUEUE)
+        self.cancel = may(CANCEL)
+        self.delete = may(DELETE)
+        self.hold = may(HOLD)
+        self.pause = may(PAUSE)
+        self.monitor = may(MONITOR)
+
+
+def demand(user: Any, *permissions: str) -> None:
+    """Raise PermissionDenied unless the user has all of them."""
+    if not user.has_perms(permissions):
+        raise PermissionDenied
+
+
+def permission_required(
+    *permissions: str,
+) -> Callable[[Callable[..., HttpResponseBase]], Callable[..., HttpResponseBase]]:
+    """For views that are methods of a ModelAdmin."""
+
+    def decorate(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+        @wraps(view)
+        def checked(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            demand(request.user, *permissions)
+            return view(self, request, *args, **kwargs)
+
+        return checked
+
+    return decorate

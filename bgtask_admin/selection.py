@@ -1,0 +1,172 @@
+"""A filter as understood: it says what it means, and refuses rather than mean everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.exceptions import ValidationError
+from django.core.validators import EMPTY_VALUES
+from django.http import QueryDict
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from bgtask.models import Task, TaskQuerySet
+from bgtask.status import Status
+from bgtask_admin.filters import TIMES, TaskFilter
+from bgtask_admin.search import parse_search
+
+
+class InvalidSelection(ValidationError):
+    """The filter is empty, unknown or wrong: nothing must be done on its word."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``data`` is plain text, and its times are absolute: it means the same tomorrow."""
+
+    data: Mapping[str, str]
+    cleaned: Mapping[str, Any]
+
+    @classmethod
+    def parse(
+        cls, query: QueryDict | Mapping[str, Any], *, ignore: Iterable[str] = ()
+    ) -> Selection:
+        """
+        Understand a query string; an empty one selects everything, to be looked at.
+
+        Raises InvalidSelection for a key that is not known, one that is said twice, and a value
+        that is wrong: django-filter would drop them, and show or change every task.
+        """
+        data: dict[str, str] = {}
+        for key in query:
+            values = query.getlist(key) if isinstance(query, QueryDict) else [query[key]]
+            if key in ignore:
+                continue
+            if key not in TaskFilter.base_filters and key != "q":
+                raise InvalidSelection(_("There is no filter “%s”.") % key[:50])
+            given = [str(value).strip() for value in values if str(value).strip()]
+            if len(given) > 1:
+                raise InvalidSelection(_("The filter “%s” is said twice.") % key)
+            if given:
+                data[key] = given[0]
+        if search := data.pop("q", ""):
+            try:
+                searched = parse_search(search)
+            except ValidationError as error:
+                raise InvalidSelection(error.messages) from None
+            # What was typed last wins over what a tab or a link said before.
+            data |= searched
+        form = TaskFilter(data, queryset=Task.objects.none()).form
+        if not form.is_valid():
+            raise InvalidSelection(
+                [
+                    message if field == "__all__" else f"{form.fields[field].label}: {message}"
+                    for field, messages in form.errors.items()
+                    for message in messages
+                ]
+            )
+        cleaned = {key: form.cleaned_data[key] for key in data}
+        if lost := [key for key, value in cleaned.items() if value in EMPTY_VALUES]:
+            raise InvalidSelection(_("The filter “%s” says nothing.") % lost[0])
+        absolute = {
+            key: cleaned[key].isoformat() if isinstance(cleaned[key], datetime) else value
+            for key, value in data.items()
+        }
+        return cls(absolute, cleaned)
+
+    @classmethod
+    def parse_narrow(
+        cls, query: QueryDict | Mapping[str, Any], *, ignore: Iterable[str] = ()
+    ) -> Selection:
+        """As ``parse``, but an empty filter is refused as well: to act upon."""
+        selection = cls.parse(query, ignore=ignore)
+        if not selection.data:
+            raise InvalidSelection(_("Without any filter this would mean every task."))
+        return selection
+
+    @property
+    def status(self) -> Status | None:
+        return Status(self.data["status"]) if "status" in self.data else None
+
+    @property
+    def time_column(self) -> str | None:
+        """By which its tasks are listed; None: by their ids."""
+        return TIMES[self.status] if self.status and self.status != Status.HELD else None
+
+    @property
+    def is_chosen_one_by_one(self) -> bool:
+        return "ids" in self.data or "id" in self.data
+
+    @property
+    def looks_into_arguments(self) -> bool:
+        return "argument" in self.data
+
+    def tasks(self) -> TaskQuerySet:
+        """Raises InvalidSelection where django-filter would have dropped a filter."""
+        filtered = TaskFilter(dict(self.data), queryset=Task.objects.all())
+        if not filtered.is_valid():
+            raise InvalidSelection(_("This filter is not valid any more."))
+        return filtered.qs  # type: ignore[no-any-return]
+
+    def without(self, *keys: str) -> Selection:
+        return Selection(
+            {key: value for key, value in self.data.items() if key not in keys},
+            {key: value for key, value in self.cleaned.items() if key not in keys},
+        )
+
+    def query(self, **changes: str | None) -> str:
+        data = {**self.data, **changes}
+        return urlencode({key: value for key, value in data.items() if value})
+
+    def parts(self) -> list[tuple[str, str]]:
+        """What it says, by key, in words."""
+        return [(key, self._word(key)) for key in _ORDER if key in self.data]
+
+    def in_words(self) -> str:
+        words = dict(self.parts())
+        if not words:
+            return _("all tasks")
+        subject = words.pop("status", "") or _("tasks of any status")
+        return ", ".join([subject, *words.values()])
+
+    def _word(self, key: str) -> str:
+        value = self.cleaned[key]
+        if key == "status":
+            return _("%s tasks") % str(Status(value).label).lower()
+        if key == "ids":
+            return ngettext("%d chosen task", "%d chosen tasks", len(value)) % len(value)
+        if isinstance(value, datetime):
+            local = timezone.localtime(value) if timezone.is_aware(value) else value
+            value = date_format(local, "Y-m-d H:i:s")
+        if key == "argument":
+            value = "{} = {}".format(*value)
+        return _label(key) % value
+
+
+_ORDER = (
+    "status", "task", "queue", "error_class", "fingerprint", "error", "attempts_min",
+    "attempts_max", "worker", "argument", "since", "until", "id", "ids",
+)  # fmt: skip
+
+
+def _label(key: str) -> str:
+    return {
+        "queue": _("in queue %s"),
+        "task": _("of the task %s"),
+        "error_class": _("with the error %s"),
+        "fingerprint": _("of the error group %s"),
+        "error": _("with “%s” in the error"),
+        "attempts_min": _("with at least %s attempts"),
+        "attempts_max": _("with at most %s attempts"),
+        "worker": _("last run by %s"),
+        "argument": _("with the argument %s"),
+        "since": _("since %s"),
+        "until": _("until %s"),
+        "id": _("number %s"),
+    }[key]

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+
+Operator = Callable[..., Any]
+
+
+@pytest.fixture
+def operator(db: None) -> Operator:
+    """``operator("view_task", "requeue_task")`` is a member of staff with these rights."""
+    count = 0
+
+    def create(*codenames: str) -> Any:
+        nonlocal count
+        count += 1
+        user = get_user_model().objects.create_user(f"operator-{count}", is_staff=True)
+        rights = Permission.objects.filter(content_type__app_label="bgtask", codename__in=codenames)
+        assert len(rights) == len(codenames)
+        user.user_permissions.set(rights)
+        return user
+
+    return create

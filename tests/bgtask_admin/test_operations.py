@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.utils import timezone
+
+from bgtask.models import Task, Worker
+from bgtask.status import HeldFor, Status
+from bgtask_admin import operations
+from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.operations import Preview, result_in_words
+from bgtask_admin.selection import InvalidSelection, Selection
+from bgtask_admin.verbs import ACTIONS, OFFERED, Verb
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def preview(verb: str = Verb.REQUEUE, **query: str) -> Preview:
+    return Preview.take(ACTIONS[verb], Selection.parse_narrow(query))
+
+
+def run(one: Preview, user, **options) -> Operation:
+    operation = operations.start(one, options, user=user)
+    while operation.is_running:
+        operations.step(operation)
+    return operation
+
+
+def test_requeues_what_matches_and_nothing_else(admin_user):
+    TaskFactory.create_batch(3, status=Status.FAILED, queue="mail")
+    other = TaskFactory(status=Status.FAILED, queue="reports")
+    TaskFactory(status=Status.SUCCESSFUL, queue="mail")
+
+    operation = run(preview(queue="mail"), admin_user)
+
+    assert Task.objects.ready().count() == 3
+    other.refresh_from_db()
+    assert other.status == Status.FAILED
+    assert Task.objects.succeeded().count() == 1
+    assert result_in_words(operation) == "3 requeued"
+
+
+def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
+    tasks = TaskFactory.create_batch(4, status=Status.FAILED, queue="mail")
+    seen = preview(status="FAILED", queue="mail")
+    tasks[0].requeue()
+    Task.objects.claim(WorkerFactory(), "mail", 1)
+
+    operation = run(seen, admin_user)
+
+    assert result_in_words(operation) == "3 requeued, 1 skipped: already running"
+    assert Task.objects.running().count() == 1
+
+
+def test_tells_why_a_chosen_task_was_skipped(admin_user):
+    failed = TaskFactory(status=Status.FAILED)
+    running = TaskFactory(status=Status.RUNNING)
+
+    operation = run(preview(ids=f"{failed.pk},{running.pk}"), admin_user)
+
+    assert result_in_words(operation) == "1 requeued, 1 skipped: already running"
+    assert (operation.matched, operation.changed, operation.skipped) == (2, 1, 1)
+
+
+def test_leaves_alone_what_was_enqueued_after_the_preview(admin_user):
+    TaskFactory(status=Status.READY)
+    seen = preview(Verb.CANCEL, queue="default")
+    later = TaskFactory(status=Status.READY)
+
+    run(seen, admin_user)
+
+    later.refresh_from_db()
+    assert later.status == Status.READY
+    assert Task.objects.cancelled().count() == 1
+
+
+def test_leaves_alone_what_failed_again_after_the_preview(admin_user):
+    task = TaskFactory(status=Status.FAILED)
+    seen = preview(status="FAILED")
+    Task.objects.filter(pk=task.pk).update(finished_at=timezone.now() + timedelta(minutes=1))
+
+    operation = run(seen, admin_user)
+
+    assert operation.changed == 0
+    assert Task.objects.failed().count() == 1
+
+
+def test_goes_on_after_a_crash_where_it_was(admin_user, monkeypatch):
+    monkeypatch.setattr(operations, "CHUNK", 2)
+    TaskFactory.create_batch(5, status=Status.FAILED)
+    operation = operations.start(preview(status="FAILED"), {}, user=admin_user)
+    operations.step(operation, seconds=0)
+    assert operation.changed == 2
+
+    found = Operation.objects.get()
+    while found.is_running:
+        operations.step(found)
+
+    assert (found.changed, found.skipped, found.state) == (5, 0, OperationState.DONE)
+
+
+def test_two_who_step_one_operation_do_not_count_twice(admin_user, monkeypatch):
+    monkeypatch.setattr(operations, "CHUNK", 2)
+    TaskFactory.create_batch(6, status=Status.FAILED)
+    mine = operations.start(preview(status="FAILED"), {}, user=admin_user)
+    yours = Operation.objects.get()
+
+    operations.step(mine, seconds=0)
+    operations.step(yours, seconds=0)
+    operations.step(yours)
+
+    assert (yours.changed, yours.skipped) == (6, 0)
+
+
+def test_a_form_that_is_sent_twice_is_one_operation(admin_user):
+    TaskFactory(status=Status.FAILED)
+    seen = preview(status="FAILED")
+
+    first, second = (operations.start(seen, {}, user=admin_user) for _ in range(2))
+
+    assert first == second
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_operators_at_once_change_each_task_once(admin_user):
+    TaskFactory.create_batch(300, status=Status.FAILED)
+    seen = [preview(status="FAILED") for _ in range(2)]
+    barrier = threading.Barrier(2)
+    done: list[Operation] = []
+
+    def press(one: Preview) -> None:
+        try:
+            operation = operations.start(one, {}, user=admin_user)
+            barrier.wait()
+            done.append(operations.step(operation, seconds=60))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=press, args=(one,)) for one in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(operation.changed for operation in done) == 300
+    assert sum(operation.skipped for operation in done) == 300
+    assert set(Task.objects.values_list("status", "token")) == {(Status.READY, 2)}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"queue": " "}, {"status": "faild"}, {"stauts": "FAILED"}, {"since": "yesterday"}],
+    ids=["empty", "blank", "wrong value", "wrong key", "wrong time"],
+)
+def test_refuses_a_filter_that_would_mean_everything(query):
+    with pytest.raises(InvalidSelection):
+        preview(**query)
+
+
+def test_a_status_that_does_not_allow_the_verb_matches_nothing(admin_user):
+    TaskFactory(status=Status.RUNNING)
+
+    assert preview(Verb.DELETE, status="RUNNING").matched == 0
+
+
+CASES = {
+    Verb.REQUEUE: (Status.FAILED, Status.READY, {}),
+    Verb.RUN_NOW: (Status.SCHEDULED, Status.READY, {}),
+    Verb.CANCEL: (Status.READY, Status.CANCELLED, {}),
+    Verb.HOLD: (Status.READY, Status.HELD, {}),
+    Verb.RELEASE: (Status.HELD, Status.READY, {}),
+    Verb.RESET: (Status.READY, Status.READY, {}),
+    Verb.PRIORITY: (Status.READY, Status.READY, {"priority": 7}),
+    Verb.QUEUE: (Status.READY, Status.READY, {"queue": "slow"}),
+    Verb.DELETE: (Status.FAILED, None, {}),
+}
+
+
+@pytest.mark.parametrize("verb", OFFERED)
+def test_every_verb_reaches_its_tasks(verb, admin_user):
+    before, after, options = CASES[verb]
+    task = TaskFactory(status=before)
+
+    operation = run(preview(verb, id=str(task.pk)), admin_user, **options)
+
+    assert (operation.matched, operation.changed, operation.skipped) == (1, 1, 0)
+    assert Task.objects.filter(status=after).count() == (0 if after is None else 1)
+    assert Task.objects.count() == (0 if after is None else 1)
+
+
+@pytest.mark.parametrize("verb", OFFERED)
+def test_no_verb_but_cancel_touches_a_running_task(verb, admin_user):
+    task = TaskFactory(status=Status.RUNNING)
+
+    operation = run(preview(verb, id=str(task.pk)), admin_user, **CASES[verb][2])
+
+    task.refresh_from_db()
+    assert (task.status, task.queue, task.priority) == (Status.RUNNING, "default", 0)
+    assert task.cancel_requested == (verb == Verb.CANCEL)
+    assert operation.skipped == (0 if verb == Verb.CANCEL else 1)
+
+
+def test_options_reach_the_verb(admin_user):
+    task = TaskFactory(status=Status.FAILED, attempts=5)
+
+    run(preview(id=str(task.pk)), admin_user, reset_attempts=True, spread=10)
+
+    task.refresh_from_db()
+    assert (task.attempts, task.status) == (0, Status.SCHEDULED)
+    assert task.run_at > Task.objects.get().enqueued_at
+
+
+def test_cancels_a_running_task_by_force(admin_user):
+    task = TaskFactory(status=Status.RUNNING)
+
+    run(preview(Verb.CANCEL, id=str(task.pk)), admin_user, force=True)
+
+    task.refresh_from_db()
+    assert task.status == Status.CANCELLED
+
+
+def test_does_not_release_what_its_type_holds(admin_user):
+    task = TaskFactory(status=Status.HELD, held_for=HeldFor.TYPE)
+
+    operation = run(preview(Verb.RELEASE, id=str(task.pk)), admin_user)
+
+    assert (operation.changed, operation.skipped) == (0, 1)
+
+
+def test_a_few_tasks_have_an_entry_each_in_the_history(admin_user):
+    tasks = TaskFactory.create_batch(2, status=Status.FAILED)
+
+    run(preview(status="FAILED"), admin_user)
+
+    assert set(LogEntry.objects.values_list("object_id", flat=True)) == {
+        str(task.pk) for task in tasks
+    }
+
+
+def test_many_tasks_have_one_entry_in_the_history(admin_user):
+    TaskFactory.create_batch(101, status=Status.FAILED)
+
+    operation = run(preview(status="FAILED"), admin_user)
+
+    assert LogEntry.objects.get().object_id == str(operation.pk)
+
+
+def test_what_is_stopped_leaves_the_rest(admin_user, monkeypatch):
+    monkeypatch.setattr(operations, "CHUNK", 1)
+    TaskFactory.create_batch(3, status=Status.FAILED)
+    operation = operations.start(preview(status="FAILED"), {}, user=admin_user)
+    operations.step(operation, seconds=0)
+
+    operations.stop(operation)
+    operations.step(operation)
+
+    assert (Task.objects.failed().count(), operation.state) == (2, OperationState.STOPPED)
+
+
+def test_a_confirmation_is_for_who_saw_the_preview(admin_user, operator):
+    TaskFactory(status=Status.FAILED)
+    signed = preview(status="FAILED").signed(admin_user)
+
+    assert Preview.load(signed, admin_user).matched == 1
+    with pytest.raises(InvalidSelection, match="somebody else"):
+        Preview.load(signed, operator())
+    with pytest.raises(InvalidSelection, match="not valid"):
+        Preview.load(signed[:-1], admin_user)
+
+
+def test_workers_are_not_needed(admin_user):
+    TaskFactory(status=Status.FAILED)
+
+    run(preview(status="FAILED"), admin_user)
+
+    assert not Worker.objects.exists()
