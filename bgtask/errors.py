@@ -98,7 +98,8 @@ _REDACTIONS = (
     ),
     # password='…', "token": "…", api_key=…, Authorization: Bearer …
     re.compile(
-        rf"(?P<keep>{_SENSITIVE}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic|Token)\s)?){_VALUE}", re.I
+        rf"(?P<keep>{_SENSITIVE}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic|Token)\s)?){_VALUE}",
+        re.I,
     ),
     # PostgreSQL: Key (email)=(someone@example.com) already exists.
     re.compile(r"(?P<keep>\bKey \([^)\n]{1,256}\)=)\([^\n]{0,512}?\)(?= |\.|$)"),

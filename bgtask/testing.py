@@ -57,19 +57,22 @@ def run_due(
     done: list[Task] = []
     seen: set[int] = set()
     try:
-        while len(done) < limit:
+        while True:
             if scheduled:
                 Task.objects.scheduled().exclude(pk__in=seen).run_now()
             while Task.objects.promote():
                 pass
-            tasks = _claim(worker, queues, limit - len(done))
+            tasks = _claim(worker, queues, max(limit - len(done), 1))
             if not tasks:
                 return done
+            if len(done) >= limit:
+                raise AssertionError(
+                    f"More than {limit} tasks; do they enqueue themselves?"
+                )
             for task in tasks:
                 seen.add(task.pk)
                 _run(task, raise_errors)
                 done.append(Task.objects.get(pk=task.pk))
-        raise AssertionError(f"More than {limit} tasks were run; do they enqueue themselves?")
     finally:
         held = Task.objects.running().filter(locked_by=worker)
         Task.objects.release(list(held))
