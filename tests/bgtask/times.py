@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-# SQLite keeps milliseconds, and two statements do not read the clock at the same one.
+# Within one statement: SQLite keeps milliseconds, and rounds them.
 RESOLUTION = 0.002
+# From one statement to the next a busy machine may pause; what is compared differs by more.
+LATENCY = 0.9
 
 
 def seconds_until(time: datetime, since: datetime) -> float:
