@@ -93,7 +93,7 @@ class AttemptFactory(RowFactory):
 
 
 class TaskStatsFactory(DjangoModelFactory):
-    """What became of the attempts of one minute; ``minute`` says how many minutes ago."""
+    """What became of the attempts of one minute; ``minute`` says how many minutes ago, or which."""
 
     class Meta:
         model = TaskStats
@@ -103,12 +103,14 @@ class TaskStatsFactory(DjangoModelFactory):
     task_name = "tests.tasks.noop"
 
     @classmethod
-    def _create(cls, model_class: Any, *args: Any, minute: int, **kwargs: Any) -> Any:
-        return super()._create(model_class, *args, minute=minutes_ago(minute), **kwargs)
+    def _create(cls, model_class: Any, *args: Any, minute: int | datetime, **kwargs: Any) -> Any:
+        if isinstance(minute, int):
+            minute = minutes_ago(minute)
+        return super()._create(model_class, *args, minute=minute, **kwargs)
 
 
 class QueueStatsFactory(TaskStatsFactory):
-    """What stood ready at one minute; ``minute`` says how many minutes ago."""
+    """What stood ready at one minute; ``minute`` says how many minutes ago, or which."""
 
     class Meta:
         model = QueueStats

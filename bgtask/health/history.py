@@ -128,8 +128,8 @@ def _seconds(number: float) -> Value:
 def _next(now: datetime, step: int) -> datetime:
     """The end of the step that goes on, on the clock on the wall."""
     wall = timezone.localtime(now).replace(tzinfo=None) if timezone.is_aware(now) else now
-    gone = (wall - datetime.min).total_seconds() % step
-    return now - timedelta(seconds=gone) + timedelta(seconds=step)
+    gone = (wall - datetime.min) % timedelta(seconds=step)
+    return now - gone + timedelta(seconds=step)
 
 
 def _point(at: datetime, figures: dict[str, Any]) -> Point:

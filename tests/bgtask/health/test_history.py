@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from bgtask.health import history
+from bgtask.models import Task
+from bgtask.models.manager import database_time
+from tests.factories import QueueStatsFactory, TaskStatsFactory, minutes_ago
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("hours", "minutes", "points"),
+    [(1, 1, 60), (24, 15, 96), (7 * 24, 60, 168)],
+    ids=["an hour", "a day", "a week"],
+)
+def test_has_as_many_points_as_a_chart_can_show(hours: int, minutes: int, points: int) -> None:
+    past = history(hours)
+
+    assert past.step == timedelta(minutes=minutes)
+    assert len(past.total.points) == points
+    assert past.end - past.start == points * past.step
+
+
+def test_ends_with_the_step_that_goes_on() -> None:
+    before = database_time(Task.objects.all().db)
+
+    past = history(1)
+
+    assert past.total.points[-1].at <= before + past.step
+    assert past.end > before
+
+
+def test_begins_its_steps_on_the_clock_on_the_wall() -> None:
+    past = history(24)
+
+    wall = timezone.localtime(past.start) if timezone.is_aware(past.start) else past.start
+    assert (wall.minute % 15, wall.second, wall.microsecond) == (0, 0, 0)
+
+
+def test_every_minute_has_its_own_figures() -> None:
+    minutes = [minutes_ago(number) for number in range(5)]
+    for number, minute in enumerate(minutes):
+        TaskStatsFactory(minute=minute, succeeded=number * 10, failed=1, retried=2)
+
+    past = history(1)
+
+    by_time = {point.at: point for point in past.of("default").points}
+    for number, minute in enumerate(minutes):
+        point = by_time[minute]
+        assert (point.succeeded, point.failed, point.retried) == (number * 10, 1, 2)
+        assert point.finished == number * 10 + 3
+
+
+def test_a_step_is_the_sum_of_its_minutes_and_the_peak_of_its_backlog() -> None:
+    newest = minutes_ago(0)
+    for number in range(600):
+        minute = newest - timedelta(minutes=number)
+        TaskStatsFactory(minute=minute, succeeded=1)
+        QueueStatsFactory(minute=minute, ready=number, oldest_ready_age=number * 1000)
+
+    past = history(24)
+
+    points = [point for point in past.total.points if point.finished]
+    assert sum(point.succeeded for point in points) == 600
+    assert {point.succeeded for point in points[1:-1]} == {15}
+    full = points[-10]
+    peak = (newest - full.at) // timedelta(minutes=1)  # Its first minute: the backlog shrank.
+    assert full.ready == peak
+    assert full.oldest_ready_age == peak
+
+
+def test_adds_up_the_tasks_of_a_queue_and_the_queues() -> None:
+    at = minutes_ago(3)
+    TaskStatsFactory(minute=at, task_name="a", succeeded=1)
+    TaskStatsFactory(minute=at, task_name="b", succeeded=2)
+    TaskStatsFactory(minute=at, queue="mail", succeeded=4)
+    QueueStatsFactory(minute=at, ready=5, oldest_ready_age=7000)
+    QueueStatsFactory(minute=at, queue="mail", ready=6, oldest_ready_age=9000)
+
+    past = history(1)
+
+    assert [series.queue for series in past.queues] == ["default", "mail"]
+    (default,) = (point for point in past.of("default").points if point.at == at)
+    (total,) = (point for point in past.total.points if point.at == at)
+    assert (default.succeeded, default.ready, default.oldest_ready_age) == (3, 5, 7)
+    assert (total.succeeded, total.ready, total.oldest_ready_age) == (7, 11, 9)
+
+
+def test_tells_no_backlog_from_one_that_nobody_looked_at() -> None:
+    at = minutes_ago(2)
+    QueueStatsFactory(minute=at, ready=0)
+
+    points = {point.at: point.ready for point in history(1).total.points}
+
+    assert points[at] == 0
+    assert points[at - timedelta(minutes=3)] is None
+
+
+def test_a_queue_of_which_nothing_is_known_has_empty_points() -> None:
+    series = history(1).of("unheard-of")
+
+    assert len(series.points) == 60
+    assert {point.finished for point in series.points} == {0}
+
+
+def test_leaves_out_other_queues_and_other_times() -> None:
+    TaskStatsFactory(minute=1, queue="mail", succeeded=1)
+    TaskStatsFactory(minute=1, succeeded=10)
+    TaskStatsFactory(minute=90, queue="mail", succeeded=100)
+
+    past = history(1, ["mail"])
+
+    assert sum(point.succeeded for point in past.total.points) == 1
+
+
+def test_takes_three_queries_however_long_it_is(django_assert_num_queries) -> None:
+    for minute in range(0, 3000, 100):
+        TaskStatsFactory(minute=minute, queue=f"queue-{minute}")
+
+    with django_assert_num_queries(3):
+        history(7 * 24)
