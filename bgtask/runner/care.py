@@ -30,6 +30,14 @@ class Care:
 
     def after(self, what: object) -> None:
         """Put right what a task left behind; ``what`` is named in the warning."""
+        try:
+            self._put_right(what)
+        except Exception:
+            logger.exception("The connections that %s left behind are dropped.", what)
+            for connection in connections.all(initialized_only=True):
+                _forget(connection)
+
+    def _put_right(self, what: object) -> None:
         for connection in connections.all(initialized_only=True):
             if connection.connection is None and not connection.in_atomic_block:
                 continue

@@ -114,7 +114,10 @@ class Completer:
             (outcome, statuses[outcome.task.pk]) for outcome in batch if outcome.task.pk in statuses
         ]
         fenced = [outcome for outcome in batch if outcome.task.pk not in statuses]
-        self._on_done(accepted, fenced)
+        try:
+            self._on_done(accepted, fenced)
+        except Exception:  # The next batch must be written, whatever became of the talk of this.
+            logger.exception("%d outcomes are written, and could not be told of.", len(batch))
 
     def _persistently(self, batch: list[Outcome]) -> dict[int, str]:
         """Wait out an outage; go one by one where the records themselves are refused."""
@@ -122,7 +125,7 @@ class Completer:
         while True:
             try:
                 return flush(batch)
-            except (DataError, IntegrityError, ValueError, TypeError) as error:
+            except (DataError, IntegrityError) as error:
                 mend(self._alias)
                 return self._one_by_one(batch, error)
             except Error as error:
@@ -137,6 +140,9 @@ class Completer:
                     )
                 if not self._pause(tries):
                     return {}
+            except Exception as error:  # The driver's own, of text that it cannot encode.
+                mend(self._alias)
+                return self._one_by_one(batch, error)
 
     def _one_by_one(self, batch: list[Outcome], error: BaseException) -> dict[int, str]:
         """One bad record must not keep its neighbours; it is written in plain words."""

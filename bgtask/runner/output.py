@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -14,31 +15,41 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 logger = logging.getLogger("bgtask")
 
 
-def set_up(log_file: str | None, log_level: str | None, log_std: bool) -> None:
+@contextlib.contextmanager
+def directed(log_file: str | None, log_level: str | None, log_std: bool) -> Iterator[None]:
     """
-    Make the log visible, as the options say; raises OSError for a file that cannot be written.
+    While entered, make the log visible as the options say.
 
     Where the project has not said in LOGGING what to do with the log of bgtask, it goes to
-    standard error from INFO on.
+    standard error from INFO on. Raises OSError for a file that cannot be written.
     """
+    handlers: list[logging.Handler] = []
+    if not logger.handlers and not logging.getLogger().handlers:
+        handlers.append(logging.StreamHandler(sys.stderr))
     if log_file:
-        handler: logging.Handler = logging.FileHandler(
-            log_file, encoding="utf-8", errors="backslashreplace"
-        )
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace"))
+    before = logger.level, logging.raiseExceptions, sys.stdout, sys.stderr
+    for handler in handlers:
         handler.setFormatter(OneLineFormatter(FORMAT))
         logger.addHandler(handler)
-    if not logging.getLogger().handlers and not (logger.handlers and not log_file):
-        console = logging.StreamHandler(sys.stderr)
-        console.setFormatter(OneLineFormatter(FORMAT))
-        logger.addHandler(console)
-    if log_level:
-        logger.setLevel(log_level)
-    elif logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
+    if log_level or logger.level == logging.NOTSET:
+        logger.setLevel(log_level or logging.INFO)
     logging.raiseExceptions = False  # A full disk must not fill standard error as well.
     if log_std:
         sys.stdout = LogStream(logging.INFO, sys.stdout)
         sys.stderr = LogStream(logging.WARNING, sys.stderr)
+    try:
+        yield
+    finally:
+        if log_std:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        flush()
+        level, logging.raiseExceptions, sys.stdout, sys.stderr = before
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 def flush() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -142,16 +143,18 @@ class Pool:
         return current is not None and current.taken_back
 
     def _run(self) -> None:
-        care, me = Care(), threading.get_ident()
+        care, me, process = Care(), threading.get_ident(), os.getpid()
         while (task := self._next()) is not None:
             current = CurrentTask(task)
             self._running[me] = current
             care.before()
             outcome = execute(task, current)
+            if os.getpid() != process:
+                os._exit(0)  # The task forked, and this is the child: the parent tells its end.
+            care.after(task)
             del self._running[me]
             self._learn(outcome.duration)
             self._on_end(outcome)
-            care.after(task)
             if not self._asked and len(self._waiting) <= self._low:
                 self._asked = True
                 self._on_hungry()
@@ -175,7 +178,9 @@ class Pool:
     def _learn(self, duration: float) -> None:
         """Slow ones count at once, so that nothing is claimed ahead behind them."""
         mean = self._mean
-        if mean is None or duration > AHEAD:
-            self._mean = duration if mean is None else max(duration, mean)
+        if duration > AHEAD:
+            self._mean = 2 * AHEAD
+        elif mean is None:
+            self._mean = duration
         else:
             self._mean = mean + SMOOTHING * (duration - mean)

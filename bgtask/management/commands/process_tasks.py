@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -56,20 +59,28 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:
             raise CommandError("--reload goes with one process.")
-        try:
-            output.set_up(options["log_file"], options["log_level"], options["log_std"])
-        except OSError as error:
-            raise CommandError(
-                f"--log-file {options['log_file']}: {error.strerror or error}."
-            ) from error
-        if options["processes"] > 1:
-            self._supervise(options)
-        elif options["reload"]:
-            autoreload.run_with_reloader(self._run, **options)
-        else:
-            self._run(**options)
+        threads = set(threading.enumerate())
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(
+                    output.directed(options["log_file"], options["log_level"], options["log_std"])
+                )
+            except OSError as error:
+                raise CommandError(
+                    f"--log-file {options['log_file']}: {error.strerror or error}."
+                ) from error
+            clean = self._process(options)
+        self._leave(clean, threads)
 
-    def _run(self, **options: Any) -> None:
+    def _process(self, options: dict[str, Any]) -> bool:
+        if options["processes"] > 1:
+            return self._supervise(options)
+        if options["reload"]:
+            autoreload.run_with_reloader(self._run, **options)
+            return True
+        return self._run(**options)
+
+    def _run(self, **options: Any) -> bool:
         _check_tables()
         runner = Runner(
             queues=options["queues"],
@@ -82,22 +93,41 @@ class Command(BaseCommand):
         )
         if options["supervised"]:
             leave_with_parent(runner.stop)
-        if not options["reload"]:  # There Django runs us in a thread, and handles signals itself.
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, lambda *_: runner.stop())
-        if not runner.run():
-            # Not sys.exit(): threads that are still busy must not keep the process.
-            output.flush()
-            os._exit(1)
+        with _stopped_by_signals(runner.stop):
+            return runner.run()
 
-    def _supervise(self, options: dict[str, Any]) -> None:
+    def _supervise(self, options: dict[str, Any]) -> bool:
         _check_tables()
         connections.close_all()
         supervisor = Supervisor(sys.argv, options["processes"])
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda *_: supervisor.stop())
-        if not supervisor.run():
-            sys.exit(1)
+        with _stopped_by_signals(supervisor.stop):
+            return supervisor.run()
+
+    def _leave(self, clean: bool, threads: set[threading.Thread]) -> None:
+        """At once, even if a task left threads behind, for which Python would wait."""
+        left = {thread for thread in threading.enumerate() if not thread.daemon} - threads
+        if self._called_from_command_line and (left or not clean):  # type: ignore[attr-defined]
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0 if clean else 1)
+        if not clean:
+            raise CommandError("A task was left running, or its outcome unwritten.")
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread may; with --reload it is Django's.
+        return
+    before = {
+        signum: signal.signal(signum, lambda *_: stop())
+        for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _check_tables() -> None:
