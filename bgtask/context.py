@@ -20,7 +20,9 @@ class CurrentTask:
     # Set by other threads; read here, and never unset.
     cancel_requested: bool = False  # Has an operator asked it to stop? Known within a heartbeat.
     stop_requested: bool = False  # Is its worker about to stop?
-    taken_back: bool = False  # Was it rescued or cancelled by force? Its outcome will not count.
+    # When it was seen to be rescued or cancelled by force, by the monotonic clock: its outcome
+    # will not count.
+    taken_back_at: float | None = None
 
     @property
     def id(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from django.db import connections
 
+from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
 from bgtask.models import Outcome, Task
 from bgtask.runner.care import Care
@@ -113,8 +114,12 @@ class Pool:
 
     @property
     def stuck(self) -> int:
-        """Threads that still run what was taken back from them."""
-        return sum(current.taken_back for current in self.running())
+        """Threads that have not ended, for all of GRACE, what was taken back from them."""
+        late = time.monotonic() - get_settings().grace
+        return sum(
+            current.taken_back_at is not None and current.taken_back_at < late
+            for current in self.running()
+        )
 
     def ask_to_stop(self) -> None:
         """Tell running tasks that their worker is about to stop."""
@@ -131,16 +136,16 @@ class Pool:
         with self._work:
             self._work.notify_all()
         for thread in self._workers:
-            while thread.is_alive() and not self._is_stuck(thread):
+            while thread.is_alive() and not self._runs_in_vain(thread):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
                 thread.join(min(left, 0.2))
         return True
 
-    def _is_stuck(self, thread: threading.Thread) -> bool:
+    def _runs_in_vain(self, thread: threading.Thread) -> bool:
         current = self._running.get(thread.ident or 0)
-        return current is not None and current.taken_back
+        return current is not None and current.taken_back_at is not None
 
     def _run(self) -> None:
         care, me, process = Care(), threading.get_ident(), os.getpid()

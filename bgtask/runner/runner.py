@@ -66,6 +66,7 @@ class Runner:
         self._stopping = False
         self._stop_by: float | None = None  # When patience with running tasks ends.
         self._forced = False
+        self._to_be_replaced = False
         self._statistics = Statistics()
         self._announcer = Announcer()
         self._completer = Completer(self._done, lambda: self._pool.is_idle)
@@ -121,7 +122,7 @@ class Runner:
             clean = self._leave()
             wakeup.close()
         logger.info("Worker %s has left.", self.worker)
-        return clean
+        return clean and not self._to_be_replaced
 
     def stop(self) -> None:
         """
@@ -182,7 +183,6 @@ class Runner:
                 )
                 clean = False
                 break
-        clean &= not self._pool.stuck
         clean &= self._completer.stop(1.0 if self._forced else get_settings().grace)
         self._announcer.stop(1.0 if self._forced else 5.0)
         self._maintenance.stop()
@@ -393,12 +393,13 @@ class Runner:
         self._doubtful = False
         keys = {(task.pk, task.token) for task in held}
         for current in running:
-            if (current.id, current.token) not in keys and not current.taken_back:
+            if (current.id, current.token) not in keys and current.taken_back_at is None:
                 self._taken_back(current)
 
     def _taken_back(self, current: CurrentTask) -> None:
         """It still runs, or has ended just now; in either case its outcome is not waited for."""
-        current.taken_back = current.cancel_requested = True
+        current.taken_back_at = time.monotonic()
+        current.cancel_requested = True
         if self._in_hand.get(current.id) is current.task:
             del self._in_hand[current.id]
 
@@ -468,6 +469,7 @@ class Runner:
         if stuck < enough:
             return False
         logger.error("%d threads are stuck; this process ends, to be replaced.", stuck)
+        self._to_be_replaced = True
         self._stop_by = time.monotonic() + get_settings().grace
         return True
 
