@@ -1,0 +1,61 @@
+"""How soon an idle worker starts what is enqueued, and what is due at a time of its own."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import timedelta
+
+from bgtask.models import Task
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Figures, percentile
+from tests.benchmarks.tasks import noop
+
+POLL = 0.5  # Of MariaDB, which has nothing to wake a sleeper by.
+
+
+def pick_up(bench: Bench) -> Figures:
+    """From the return of the call to the start of the function."""
+    figures, number = Figures("idle pick-up"), bench.size(200)
+    polls = bench.vendor == "mysql"
+    goals = {"postgresql": (3, 6), "sqlite": (60, 120), "mysql": (POLL * 1000, POLL * 1000 + 20)}
+    for _ in range(bench.repeat):
+        bench.clear()
+        with bench.worker(f"--sleep={POLL if polls else 5}") as child:
+            bench.await_idle(child)
+            returned = {}
+            for n in range(1, number + 1):
+                noop(n)
+                returned[n] = time.monotonic()
+                time.sleep(random.uniform(0.06, 0.14))
+            time.sleep(POLL * 2)
+        bench.witness.confirm(returned)
+        waits = [
+            max(sight.start - returned[sight.number], 0) * 1000 for sight in bench.witness.sights()
+        ]
+        for name, share, goal in zip(("p50", "p95"), (0.5, 0.95), goals[bench.vendor], strict=True):
+            figures.note(name, percentile(waits, share), "ms", f"≤ {goal:.0f}")
+    return figures
+
+
+def due(bench: Bench) -> Figures:
+    """How late a task is that was to run at a time of its own."""
+    figures, number = Figures("due at T"), bench.size(100)
+    goal = "" if bench.vendor == "mysql" else "≤ 50"
+    for _ in range(bench.repeat):
+        bench.clear()
+        with bench.worker() as child:
+            bench.await_idle(child)
+            for n in range(1, number + 1):
+                noop.using(schedule=timedelta(seconds=1 + n * 0.037))(n)
+            time.sleep(2 + number * 0.05)
+        bench.witness.confirm(range(1, number + 1))
+        wall = time.time() - time.monotonic()
+        run_at = {int(task.params()[0][0]): task.run_at.timestamp() for task in Task.objects.all()}
+        late = [
+            (sight.start + wall - run_at[sight.number]) * 1000 for sight in bench.witness.sights()
+        ]
+        figures.note("p50", percentile(late, 0.5), "ms late")
+        figures.note("p95", percentile(late, 0.95), "ms late", goal)
+        figures.note("least", min(late), "ms late", "≥ 0")
+    return figures
