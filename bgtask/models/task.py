@@ -7,6 +7,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from bgtask import registry
 from bgtask.conf import DEFAULT_QUEUE, get_settings
 from bgtask.errors import Failure, plain_failure
 from bgtask.exceptions import ClaimLost
@@ -193,6 +194,20 @@ class Task(models.Model):
     def params(self) -> tuple[list[Any], dict[str, Any]]:
         """``(args, kwargs)``; raises MalformedTask where the row was broken by hand."""
         return load_params(self.task_params)
+
+    def named_params(self) -> dict[str, Any]:
+        """
+        The parameters by name, for people; by number where the function is not known here.
+
+        Raises MalformedTask as ``params`` does.
+        """
+        args, kwargs = self.params()
+        names: list[str] = []
+        if registry.knows(self.task_name):
+            parameters = registry.find(self.task_name).parameters.values()
+            names = [one.name for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD]
+        names += [str(index) for index in range(len(names), len(args))]
+        return {**dict(zip(names, args, strict=False)), **kwargs}
 
     # The end of an attempt. Each raises ClaimLost if the task is no longer this attempt's.
 
