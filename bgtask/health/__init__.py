@@ -5,6 +5,7 @@ The one source for the dashboard, the JSON, the metrics and the command line, so
 a graph and a page cannot disagree. Nothing here writes.
 """
 
+from bgtask.health.document import Document, as_document, as_utc, database
 from bgtask.health.failing import ErrorGroup, FailingNow, failing_now
 from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stuck, Workers
 from bgtask.health.history import History, Point, Series, history
@@ -14,6 +15,7 @@ from bgtask.health.verdict import judge, take
 from bgtask.health.words import duration
 
 __all__ = [
+    "Document",
     "ErrorGroup",
     "FailingNow",
     "Health",
@@ -27,6 +29,9 @@ __all__ = [
     "Stuck",
     "Thresholds",
     "Workers",
+    "as_document",
+    "as_utc",
+    "database",
     "duration",
     "failing_now",
     "history",

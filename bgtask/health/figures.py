@@ -13,9 +13,17 @@ class Level(StrEnum):
     WARN = "warn"
     FAIL = "fail"
 
+    @property
+    def word(self) -> str:
+        """As monitoring has called it for decades."""
+        return _WORDS[self]
+
     @staticmethod
     def worst(levels: Iterable[Level]) -> Level:
         return max(levels, key=list(Level).index, default=Level.PASS)
+
+
+_WORDS = {Level.PASS: "OK", Level.WARN: "WARNING", Level.FAIL: "CRITICAL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +102,12 @@ class Health:
     workers: Workers = Workers()
     status: Level = Level.PASS
     reasons: tuple[Reason, ...] = ()  # Of the queues too; the worst first.
-    sentence: str = ""  # For people, in the active language: “OK: …”, “CRITICAL: mail is …”
+    summary: str = ""  # For people, in the active language: “mail is behind since 11:57, …”
+
+    @property
+    def sentence(self) -> str:
+        """``CRITICAL: mail is behind since 11:57, oldest ready 6 m 52 s, limit 5 m``."""
+        return f"{self.status.word}: {self.summary}"
 
     @property
     def stuck(self) -> Stuck:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,20 +49,31 @@ class Thresholds:
         """The different windows in which failures are counted."""
         return {self.window, *(self.of(queue).failure_window for queue in self.queues)}
 
-    def with_oldest_ready(self, warn: float | None = None, fail: float | None = None) -> Thresholds:
-        """The same, with these ages for every queue that is judged by its age."""
+    def with_oldest_ready(
+        self, warn: float | None = None, fail: float | None = None, queues: Sequence[str] = ()
+    ) -> Thresholds:
+        """
+        The same, with these ages instead.
 
-        def changed(limits: Mapping[str, Any]) -> dict[str, Any]:
-            pair = limits.get("oldest_ready")
-            if pair is None:
-                return dict(limits)
-            earlier, later = (
-                pair[0] if warn is None else warn,
-                pair[1] if fail is None else fail,
-            )
-            if fail is None:
-                later = max(earlier, later)
-            return {**limits, "oldest_ready": (min(earlier, later), later)}
+        A queue that is never judged by its age is so only if it is among ``queues``.
+        """
+        if warn is None and fail is None:
+            return self
+        of_queues = {name: dict(limits) for name, limits in self.given["queues"].items()}
+        for name in queues:
+            pair = self.of(name).oldest_ready or (0.0, math.inf)
+            of_queues.setdefault(name, {})["oldest_ready"] = pair
+        changed = {name: _aged(limits, warn, fail) for name, limits in of_queues.items()}
+        return Thresholds({**_aged(self.given, warn, fail), "queues": changed})
 
-        of_queues = {name: changed(limits) for name, limits in self.given["queues"].items()}
-        return Thresholds({**changed(self.given), "queues": of_queues})
+
+def _aged(limits: Mapping[str, Any], warn: float | None, fail: float | None) -> dict[str, Any]:
+    if limits.get("oldest_ready") is None:
+        return dict(limits)
+    earlier, later = limits["oldest_ready"]
+    if warn is not None:
+        earlier, later = warn, max(later, warn)
+    if fail is not None:
+        # One that was never judged has no age to warn at.
+        earlier, later = min(earlier or fail, fail), fail
+    return {**limits, "oldest_ready": (earlier, later)}

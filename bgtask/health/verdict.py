@@ -28,7 +28,7 @@ def take(queues: Sequence[str] | None = None, thresholds: Thresholds | None = No
 
 
 def judge(health: Health, thresholds: Thresholds | None = None) -> Health:
-    """The same figures with status, reasons and sentence."""
+    """The same figures with status, reasons and summary."""
     thresholds = thresholds or Thresholds.in_force()
     queues = []
     for queue in health.queues:
@@ -40,7 +40,7 @@ def judge(health: Health, thresholds: Thresholds | None = None) -> Health:
     health = replace(
         health, reasons=reasons, status=Level.worst(reason.level for reason in reasons)
     )
-    return replace(health, sentence=_sentence(health))
+    return replace(health, summary=_summary(health))
 
 
 def _of_queue(queue: QueueHealth, health: Health, limits: Limits) -> Iterator[Reason]:
@@ -167,9 +167,9 @@ def _worst_first(reasons: Iterator[Reason]) -> list[Reason]:
     return sorted(reasons, key=badness, reverse=True)
 
 
-def _sentence(health: Health) -> str:
+def _summary(health: Health) -> str:
     if health.status == Level.PASS:
-        return _("OK: nothing is behind; %(ready)s ready, %(running)s running, %(workers)s") % {
+        return _("nothing is behind; %(ready)s ready, %(running)s running, %(workers)s") % {
             "ready": f"{health.total('ready'):,}",
             "running": f"{health.total('running'):,}",
             "workers": ngettext("%(number)s worker", "%(number)s workers", health.workers.alive)
@@ -178,5 +178,4 @@ def _sentence(health: Health) -> str:
     said = "; ".join(reason.text for reason in health.reasons[:SAID])
     if (more := len(health.reasons) - SAID) > 0:
         said += ngettext("; and %(number)s more", "; and %(number)s more", more) % {"number": more}
-    word = _("CRITICAL") if health.status == Level.FAIL else _("WARNING")
-    return f"{word}: {said}"
+    return said

@@ -1,0 +1,1 @@
+"""What machines read: /health, /stats and /metrics."""

@@ -1,0 +1,102 @@
+"""
+The verdict as ``application/health+json``: draft-inadarei-api-health-check-06.
+
+It expired in 2022, and is still the only shape that tools have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import bgtask
+from bgtask import health
+from bgtask.health import Level, QueueHealth
+from bgtask_admin.monitoring.snapshot import Snapshot
+
+CONTENT_TYPE = "application/health+json"
+_FRAME = {"version": "1", "releaseId": bgtask.__version__, "serviceId": "bgtask"}
+
+
+def as_health(snapshot: Snapshot) -> dict[str, Any]:
+    """Described in docs/monitoring/health.schema.json."""
+    figures = snapshot.health
+    document: dict[str, Any] = {"status": figures.status.value, **_FRAME}
+    if figures.status != Level.PASS:
+        document["output"] = figures.sentence
+    else:
+        document["notes"] = [figures.sentence]
+    return {
+        **document,
+        "generated_at": health.as_utc(figures.generated_at),
+        "age_seconds": round(snapshot.age, 3),
+        "window_seconds": figures.window,
+        "database": snapshot.database,
+        "checks": dict(_checks(figures)),
+    }
+
+
+def as_unreadable(output: str) -> dict[str, Any]:
+    """The same shape when nothing can be known."""
+    check = {"componentType": "datastore", "status": "fail", "output": output}
+    return {
+        "status": "fail",
+        **_FRAME,
+        "output": f"{Level.FAIL.word}: {output}",
+        "checks": {"database:readable": [check]},
+    }
+
+
+def _checks(figures: health.Health) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    time = health.as_utc(figures.generated_at)
+    for queue in figures.queues:
+        for measure, value, unit in _measures(queue):
+            yield (
+                f"queue.{queue.name}:{measure}",
+                [
+                    {
+                        "componentId": queue.name,
+                        "componentType": "component",
+                        "observedValue": value,
+                        "observedUnit": unit,
+                        "time": time,
+                        **_judgement(queue.reasons, measure),
+                    }
+                ],
+            )
+    workers = figures.workers
+    for measure, number in (("alive", workers.alive), ("silent", workers.silent)):
+        # Whether those alive are enough, the queues say.
+        reasons = tuple(
+            reason
+            for reason in figures.reasons
+            if not reason.queue
+            and reason.measure == {"alive": "no_worker", "silent": "silent"}[measure]
+        )
+        yield (
+            f"workers:{measure}",
+            [
+                {
+                    "componentType": "system",
+                    "observedValue": number,
+                    "observedUnit": "workers",
+                    "time": time,
+                    **_judgement(reasons, None),
+                }
+            ],
+        )
+
+
+def _measures(queue: QueueHealth) -> Iterator[tuple[str, float | None, str]]:
+    yield "oldest_ready_age", round(queue.oldest_ready_age, 3), "s"
+    ratio = queue.failure_ratio
+    yield "failure_ratio", None if ratio is None else round(ratio, 4), "1"
+    yield "no_worker", queue.served_by, "workers"
+    yield "stuck", queue.stuck.total, "tasks"
+
+
+def _judgement(reasons: tuple[health.Reason, ...], measure: str | None) -> dict[str, str]:
+    for reason in reasons:
+        if measure in (None, reason.measure):
+            return {"status": reason.level.value, "output": reason.text}
+    return {"status": "pass"}

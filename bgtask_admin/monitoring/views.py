@@ -1,0 +1,98 @@
+"""Three endpoints for machines: they only read, never redirect, and answer in their own format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError, InterfaceError, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.utils.cache import patch_vary_headers
+
+from bgtask import health as health_
+from bgtask_admin.monitoring import checks
+from bgtask_admin.monitoring.access import Refused, demand_access
+from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, take
+
+Answer = Callable[[HttpRequest], HttpResponse]
+
+
+def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
+    """What the three have in common."""
+
+    # No transaction, even with ATOMIC_REQUESTS: to open one is to fail when the database is away.
+    @login_not_required
+    @transaction.non_atomic_requests
+    @wraps(answer)
+    def view(request: HttpRequest) -> HttpResponse:
+        response = _answer(request)
+        response["Cache-Control"] = "no-store"
+        response["X-Robots-Tag"] = "noindex"
+        patch_vary_headers(response, ("Authorization", "Cookie", "Accept"))
+        return response
+
+    def _answer(request: HttpRequest) -> HttpResponse:
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        try:
+            demand_access(request)
+            return answer(request, take())
+        except Refused as refused:
+            return _refused(refused)
+        except Unreadable as unreadable:
+            return _unreadable(str(unreadable))
+        except (DatabaseError, InterfaceError) as error:  # Whose session it is cannot be read.
+            return _unreadable(f"The database cannot be read ({type(error).__name__}).")
+
+    return view
+
+
+@endpoint
+def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
+    """200 for pass and warn, 503 for fail; with ``?fail_on=warn`` for warn as well."""
+    failing = {"fail", request.GET.get("fail_on", "fail")}
+    status = 503 if snapshot.health.status.value in failing - {"pass"} else 200
+    return _json(checks.as_health(snapshot), status, checks.CONTENT_TYPE)
+
+
+@endpoint
+def stats(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
+    """All figures; 200 however bad they are."""
+    document = health_.as_document(snapshot.health)
+    return _json({**document, "age_seconds": round(snapshot.age, 3)})
+
+
+@endpoint
+def metrics(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
+    """The figures for Prometheus."""
+    if find_spec("prometheus_client") is None:
+        return _json(
+            {"detail": "Metrics need the extra: pip install django-bgtask[prometheus]"}, 501
+        )
+    from bgtask_admin.monitoring.metrics import exposition
+
+    text, content_type = exposition(snapshot, request.headers.get("Accept", ""))
+    return HttpResponse(text, content_type=content_type)
+
+
+def _refused(refused: Refused) -> HttpResponse:
+    response = _json({"detail": refused.detail}, refused.status)
+    if refused.status == 401:
+        response["WWW-Authenticate"] = 'Bearer realm="bgtask"'
+    return response
+
+
+def _unreadable(output: str) -> HttpResponse:
+    return _json(checks.as_unreadable(output), 503, checks.CONTENT_TYPE)
+
+
+def _json(document: Any, status: int = 200, content_type: str = "application/json") -> HttpResponse:
+    return JsonResponse(
+        document,
+        status=status,
+        content_type=content_type,
+        json_dumps_params={"ensure_ascii": False, "allow_nan": False},
+    )
