@@ -154,7 +154,9 @@ def _remedy(value: Any) -> str:
 
 
 def _greatest(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    values = {("args", index): value for index, value in enumerate(args)}
+    values: dict[tuple[str, int | str], Any] = {
+        ("args", index): value for index, value in enumerate(args)
+    }
     values |= {("kwargs", name): value for name, value in kwargs.items()}
     return _spell(max(values, key=lambda path: len(_encode(values[path]))))
 

@@ -66,9 +66,7 @@ def run_due(
             if not tasks:
                 return done
             if len(done) >= limit:
-                raise AssertionError(
-                    f"More than {limit} tasks; do they enqueue themselves?"
-                )
+                raise AssertionError(f"More than {limit} tasks; do they enqueue themselves?")
             for task in tasks:
                 seen.add(task.pk)
                 _run(task, raise_errors)
@@ -166,14 +164,14 @@ def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Tas
 
 def _run(task: Task, raise_errors: bool) -> None:
     connection = connections[task._state.db or DEFAULT_DB_ALIAS]
-    savepoint = transaction.savepoint(connection.alias) if connection.in_atomic_block else None
-    outcome = execute(task)
-    if savepoint is not None:
-        # What a worker's task wrote before it failed stays; only a broken transaction must go.
-        if isinstance(outcome.exception, DatabaseError) or connection.needs_rollback:
-            transaction.savepoint_rollback(savepoint, connection.alias)
-        else:
-            transaction.savepoint_commit(savepoint, connection.alias)
+    if connection.in_atomic_block:
+        with transaction.atomic(using=connection.alias):
+            outcome = execute(task)
+            # What a worker's task wrote before it failed stays; only what is broken must go.
+            if isinstance(outcome.exception, DatabaseError):
+                transaction.set_rollback(True, using=connection.alias)
+    else:
+        outcome = execute(task)
     statuses = Task.objects.finish([outcome])
     announce([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):
