@@ -1,0 +1,197 @@
+"""Hostile errors of tasks that are really run: each database stores them, in readable form."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from django.db import connection
+
+from bgtask import background
+from bgtask.errors import MAX_MESSAGE, MAX_TEXT
+from bgtask.models import Task
+from bgtask.testing import run_due
+from tests.bgtask.test_errors import HOSTILE, endless
+from tests.factories import TaskFactory
+from tests.tasks import fail
+
+
+@background
+def raise_hostile(name):
+    raise HOSTILE[name]()
+
+
+@background
+def leave():
+    sys.exit("leaving\x00early")
+
+
+@background
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@background
+def recurse():
+    endless()
+
+
+@background
+def speak(text):
+    raise ValueError(text)
+
+
+@background
+def log_in(user, password):
+    raise ConnectionError(f"postgres://{user}:{password}@db/app refused password={password!r}")
+
+
+@background
+def return_what_json_has_not():
+    return {1, 2}
+
+
+@background
+def stop_iteration():
+    raise StopIteration
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
+    task = raise_hostile(name)
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    attempt = task.history.get()
+    assert (task.status, task.attempts) == ("SCHEDULED", 1)
+    assert task.error_class == attempt.error_class != ""
+    assert task.last_error == attempt.traceback != ""
+    assert len(task.last_error) <= MAX_TEXT
+    assert len(attempt.message) <= MAX_MESSAGE
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("function", "error_class", "message"),
+    [
+        (leave, "SystemExit", "leaving\ufffdearly"),
+        (interrupt, "KeyboardInterrupt", ""),
+        (recurse, "RecursionError", "maximum recursion depth exceeded"),
+        (stop_iteration, "StopIteration", ""),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_would_end_a_process_is_a_failure_of_the_task(function, error_class, message):
+    task = function()
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    assert (task.status, task.error_class) == ("SCHEDULED", error_class)
+    assert task.history.get().message.startswith(message)
+
+
+@pytest.mark.django_db
+def test_any_character_is_stored():
+    text = "".join(map(chr, [*range(0x20), 0xA0, 0x2028, 0xFFFF, 0x1F600, 0x10FFFF])) + "\ud83d"
+    task = speak(text)
+
+    run_due(raise_errors=False)
+
+    stored = text.replace("\x00", "\ufffd").replace("\ud83d", "\\ud83d")
+    assert task.history.get().message == stored
+
+
+@pytest.mark.django_db
+def test_secrets_reach_neither_the_row_nor_the_log(caplog):
+    task = log_in("ada", password="hunter2")
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    attempt = task.history.get()
+    assert "postgres://ada:********@db/app refused" in task.last_error
+    for written in (task.last_error, attempt.message, attempt.traceback, caplog.text):
+        assert "hunter2" not in written
+
+
+@pytest.mark.django_db
+def test_a_return_value_that_is_no_json_is_no_failure_and_is_told_of(caplog):
+    task = return_what_json_has_not()
+
+    run_due()
+
+    task.refresh_from_db()
+    assert (task.status, task.return_value) == ("SUCCESSFUL", None)
+    assert "its return value is not kept" in caplog.text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("params", ["nonsense", "[[], {}", "{}", "[[NaN], {}]", "[" * 5_000])
+def test_a_row_broken_by_hand_fails_alone_as_malformed(params):
+    broken = TaskFactory(task_name=speak.name, task_params=params)
+    neighbours = [TaskFactory() for _ in range(3)]
+
+    run_due(raise_errors=False)
+
+    broken.refresh_from_db()
+    assert (broken.status, broken.error_class) == ("FAILED", "malformed")
+    assert broken.last_error.startswith("task_params")
+    assert broken.history.get().outcome == "failed"
+    assert {Task.objects.get(pk=task.pk).status for task in neighbours} == {"SUCCESSFUL"}
+
+
+# What the database refuses after all
+
+REFUSE = {
+    "sqlite": """
+        CREATE TRIGGER refuse BEFORE UPDATE ON bgtask_task WHEN NEW.last_error LIKE '%unspeakable%'
+        BEGIN SELECT RAISE(ABORT, 'not in this house'); END
+    """,
+    "postgresql": """
+        CREATE FUNCTION refuse() RETURNS trigger AS $$
+        BEGIN RAISE EXCEPTION 'not in this house' USING ERRCODE = 'data_exception'; END
+        $$ LANGUAGE plpgsql;
+        CREATE TRIGGER refuse BEFORE UPDATE ON bgtask_task FOR EACH ROW
+        WHEN (NEW.last_error LIKE '%unspeakable%') EXECUTE FUNCTION refuse()
+    """,
+    "mysql": """
+        CREATE TRIGGER refuse BEFORE UPDATE ON bgtask_task FOR EACH ROW
+        IF NEW.last_error LIKE '%unspeakable%' THEN
+            SIGNAL SQLSTATE '22000' SET MESSAGE_TEXT = 'not in this house';
+        END IF
+    """,
+}
+
+
+@pytest.fixture
+def _squeamish_database(transactional_db):
+    """One that refuses a certain word in an error."""
+    with connection.cursor() as cursor:
+        cursor.execute(REFUSE[connection.vendor])
+    yield
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("DROP FUNCTION refuse() CASCADE")
+        else:
+            cursor.execute("DROP TRIGGER refuse")
+
+
+@pytest.mark.acceptance
+@pytest.mark.usefixtures("_squeamish_database")
+def test_an_outcome_that_the_database_refuses_is_stored_in_plain_words(process_tasks):
+    refused = fail("unspeakable")
+    neighbours = [fail("sayable"), *[TaskFactory() for _ in range(5)]]
+
+    worker = process_tasks("--drain")
+
+    assert worker.wait(timeout=60) == 0, worker.output()
+    refused.refresh_from_db()
+    assert (refused.status, refused.attempts) == ("SCHEDULED", 1)
+    assert refused.error_class == "bgtask.Unstorable"
+    assert refused.last_error.startswith("The task failed, and the database refused the text")
+    assert "not in this house" in worker.output()
+    statuses = [Task.objects.get(pk=task.pk).status for task in neighbours]
+    assert statuses == ["SCHEDULED", *["SUCCESSFUL"] * 5]

@@ -1,0 +1,53 @@
+"""USE_TZ = False, and databases that keep times in a zone of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.processes import ROOT
+
+STORED = ROOT / "tests/bgtask/test_times_stored.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("use_tz", "zone"),
+    [
+        pytest.param(False, None, id="USE_TZ = False"),
+        pytest.param(True, "Pacific/Marquesas", id="stored 9:30 h west of UTC"),
+        pytest.param(True, "Pacific/Chatham", id="stored east of UTC, with summer time"),
+    ],
+)
+def test_times_are_right(use_tz, zone, child_env, tmp_path):
+    settings = in_a_database_of_its_own(tmp_path) | {"TIME_ZONE": zone}
+    env = child_env | {
+        "BGTASK_TEST_DATABASE": json.dumps(settings),
+        "BGTASK_TEST_USE_TZ": "1" if use_tz else "0",
+    }
+
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(STORED)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+
+
+def in_a_database_of_its_own(directory: Path) -> dict[str, object]:
+    """This server, but a test database that the suite does not use."""
+    settings = connection.settings_dict
+    name = str(settings["NAME"]) + "_zones"
+    if connection.vendor == "sqlite":
+        name = str(directory / "zones.sqlite3")
+    return settings | {"TEST": settings["TEST"] | {"NAME": name}}
