@@ -166,12 +166,12 @@ class Dialect:
         """
         outlook = Outlook()
         head = "SELECT queue, priority FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
-        order = "ORDER BY queue, priority DESC, run_at, id LIMIT 1"
+        order = "priority DESC, run_at, id LIMIT 1"
         with connection.cursor() as cursor:
             if queues is None:
                 last = ""
                 while True:
-                    cursor.execute(f"{head} AND queue > %s {order}", [last])
+                    cursor.execute(f"{head} AND queue > %s ORDER BY queue, {order}", [last])
                     row = cursor.fetchone()
                     if row is None:
                         break
@@ -179,7 +179,8 @@ class Dialect:
                     last = row[0]
             else:
                 for queue in queues:
-                    cursor.execute(f"{head} AND queue = %s {order}", [queue])
+                    # Not by the queue as well: MariaDB would read all of it, and sort.
+                    cursor.execute(f"{head} AND queue = %s ORDER BY {order}", [queue])
                     outlook.heads.extend(Head(*row) for row in cursor.fetchall())
             cursor.execute(self.rest(connection), [])
             self.note(outlook, cursor.fetchall())
