@@ -1,0 +1,364 @@
+"""bgtask.testing: what a project's own tests say."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core import mail
+from django.db import IntegrityError, transaction
+from django.test import TestCase, TransactionTestCase
+
+from bgtask import Retry, background
+from bgtask.models import Hold, Queue, Task, Worker
+from bgtask.models.manager import database_time
+from bgtask.testing import TaskFailed, assert_enqueued, enqueued, immediately, run_due
+from tests.factories import TaskFactory
+from tests.tasks import add, fail, noop
+
+pytestmark = pytest.mark.django_db
+
+
+@background
+def send_mail(address):
+    mail.send_mail("Welcome", "Hello!", None, [address])
+
+
+@background(max_attempts=3)
+def make_group(name):
+    Group.objects.create(name=name)
+
+
+@background
+def make_group_then_fail(name):
+    Group.objects.create(name=name)
+    raise ValueError("after the group")
+
+
+@background
+def break_the_transaction():
+    Group.objects.create(name="lost")
+    transaction.set_rollback(True)
+
+
+@background
+def enqueue_another(number):
+    if number:
+        enqueue_another(number - 1)
+
+
+@background
+def enqueue_for_ever():
+    enqueue_for_ever()
+
+
+@background
+def ask_for_another_attempt():
+    raise Retry(in_=60)
+
+
+order: list[str] = []
+
+
+@background
+def note(name):
+    order.append(name)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_noted():
+    order.clear()
+
+
+# run_due
+
+
+def test_runs_what_is_due_and_returns_it_as_it_ended():
+    add(1, 2)
+    later = add(3, 4, schedule=60)
+
+    (task,) = run_due()
+
+    assert (task.status, task.return_value, task.attempts) == ("SUCCESSFUL", "3", 1)
+    later.refresh_from_db()
+    assert later.status == "SCHEDULED"
+
+
+def test_runs_nothing_when_nothing_is_due():
+    assert run_due() == []
+
+
+def test_runs_what_is_scheduled_when_told_so():
+    add(3, 4, schedule=3_600)
+
+    (task,) = run_due(scheduled=True)
+
+    assert task.status == "SUCCESSFUL"
+
+
+def test_runs_in_the_order_of_a_worker():
+    note("ordinary")
+    note("hurried", priority=5)
+    note("earlier", schedule=-60)
+    note("hurried elsewhere", priority=9, queue="mail")
+
+    run_due()
+
+    assert order == ["hurried elsewhere", "hurried", "earlier", "ordinary"]
+
+
+def test_runs_what_becomes_due_by_it():
+    enqueue_another(3)
+
+    assert len(run_due()) == 4
+
+
+def test_ends_when_tasks_enqueue_themselves_for_ever():
+    enqueue_for_ever()
+
+    with pytest.raises(AssertionError, match="More than 5 tasks; do they enqueue themselves"):
+        run_due(limit=5)
+
+    assert Task.objects.succeeded().count() == 5
+    assert Task.objects.ready().count() == 1
+
+
+def test_as_many_as_the_limit_are_not_too_many():
+    noop.enqueue_many([()] * 5)
+
+    assert len(run_due(limit=5)) == 5
+
+
+def test_runs_only_the_queues_it_is_told():
+    mailed = noop(queue="mail")
+    noop()
+
+    assert run_due(queues=["mail"]) == [mailed]
+
+
+def test_leaves_alone_what_is_paused_or_on_hold():
+    now = database_time("default")
+    Queue.objects.create(name="mail", since=now)
+    Hold.objects.create(task_name=add.name, since=now)
+    in_paused_queue, of_held_kind, other = noop(queue="mail"), add(1, 2), noop()
+
+    assert run_due() == [other]
+
+    in_paused_queue.refresh_from_db()
+    of_held_kind.refresh_from_db()
+    assert in_paused_queue.status == "READY"
+    assert (of_held_kind.status, of_held_kind.held_for) == ("HELD", "type")
+
+
+def test_runs_suspects_too():
+    suspect = TaskFactory(crashes=1)
+
+    assert run_due() == [suspect]
+
+
+def test_leaves_no_worker_behind():
+    noop()
+    run_due()
+
+    assert not Worker.objects.living().exists()
+
+
+def test_raises_the_error_of_a_task_with_its_cause():
+    task = fail("on purpose")
+
+    with pytest.raises(TaskFailed, match=r"tests\.tasks\.fail .* failed: RuntimeError") as failure:
+        run_due()
+
+    assert isinstance(failure.value, AssertionError)
+    assert isinstance(failure.value.__cause__, RuntimeError)
+    task.refresh_from_db()
+    assert task.status == "SCHEDULED"
+
+
+def test_after_an_error_gives_back_what_it_did_not_run():
+    fail()
+    noop.enqueue_many([()] * 3)
+
+    with pytest.raises(TaskFailed):
+        run_due()
+
+    assert Task.objects.ready().filter(attempts=0).count() == 3
+
+
+def test_records_the_error_as_a_worker_would_when_told_so():
+    task = fail("on purpose")
+
+    (ran,) = run_due(raise_errors=False)
+
+    assert ran == task
+    assert (ran.status, ran.attempts, ran.error_class) == ("SCHEDULED", 1, "RuntimeError")
+
+
+def test_another_attempt_that_was_asked_for_is_no_error():
+    ask_for_another_attempt()
+
+    (task,) = run_due()
+
+    assert task.status == "SCHEDULED"
+
+
+def test_what_a_task_wrote_before_it_failed_stays_as_with_a_worker():
+    make_group_then_fail("kept")
+
+    run_due(raise_errors=False)
+
+    assert Group.objects.filter(name="kept").exists()
+
+
+def test_an_error_of_the_database_does_not_spoil_the_tests_transaction():
+    Group.objects.create(name="taken")
+    task = make_group("taken")
+
+    with pytest.raises(TaskFailed) as failure:
+        run_due()
+
+    assert isinstance(failure.value.__cause__, IntegrityError)
+    task.refresh_from_db()
+    assert task.status == "SCHEDULED"
+    assert Group.objects.count() == 1
+
+
+def test_a_task_that_breaks_its_transaction_does_not_spoil_the_tests():
+    break_the_transaction()
+
+    run_due(raise_errors=False)
+
+    assert not Group.objects.exists()
+    assert Task.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_runs_outside_a_transaction_too():
+    make_group("outside")
+
+    (task,) = run_due()
+
+    assert task.status == "SUCCESSFUL"
+    assert Group.objects.count() == 1
+
+
+class InATestCase(TestCase):
+    def test_runs_tasks(self):
+        send_mail("ada@example.org")
+
+        run_due()
+
+        assert [message.to for message in mail.outbox] == [["ada@example.org"]]
+
+    def test_on_commit_runs_when_it_is_told_so(self):
+        with self.captureOnCommitCallbacks(execute=True):
+            transaction.on_commit(lambda: send_mail("ada@example.org"))
+
+        assert_enqueued(send_mail, "ada@example.org", times=1)
+
+
+class InATransactionTestCase(TransactionTestCase):
+    def test_runs_tasks(self):
+        send_mail("ada@example.org")
+
+        run_due()
+
+        assert len(mail.outbox) == 1
+
+
+# immediately
+
+
+def test_immediately_runs_a_task_as_it_is_enqueued():
+    with immediately():
+        task = add(1, 2, schedule=3_600)
+
+    assert (task.status, task.return_value, task.attempts) == ("SUCCESSFUL", "3", 1)
+
+
+def test_immediately_runs_each_of_many():
+    with immediately():
+        note.enqueue_many([("one",), ("two",)])
+
+    assert order == ["one", "two"]
+
+
+def test_immediately_runs_what_a_task_enqueues():
+    with immediately():
+        enqueue_another(3)
+
+    assert Task.objects.succeeded().count() == 4
+
+
+def test_immediately_raises_the_error_of_the_task():
+    with pytest.raises(TaskFailed, match="RuntimeError"), immediately():
+        fail()
+
+
+def test_immediately_records_the_error_when_told_so():
+    with immediately(raise_errors=False):
+        task = fail()
+
+    assert (task.status, task.error_class) == ("SCHEDULED", "RuntimeError")
+
+
+def test_immediately_is_over_at_its_end():
+    with immediately():
+        pass
+
+    task = add(1, 2)
+
+    task.refresh_from_db()
+    assert task.status == "READY"
+
+
+def test_immediately_leaves_alone_what_waited_before():
+    before = add(1, 2)
+
+    with immediately():
+        noop()
+
+    before.refresh_from_db()
+    assert before.status == "READY"
+
+
+# enqueued
+
+
+def test_enqueued_are_those_that_wait():
+    first, second = add(1, 2), add(3, 4, schedule=60)
+    noop()
+    TaskFactory(task_name=add.name, status="SUCCESSFUL")
+
+    assert set(enqueued(add)) == {first, second}
+    assert set(enqueued(add.name)) == {first, second}
+    assert enqueued().count() == 3
+
+
+def test_enqueued_with_just_these_parameters():
+    first = add(1, b=[2, "two"])
+    add(1, b=3)
+
+    assert list(enqueued(add, 1, b=[2, "two"])) == [first]
+    assert not enqueued(add, 1, [2, "two"]).exists()
+
+
+def test_assert_enqueued_passes_where_it_waits():
+    add(1, 2)
+    add(1, 2)
+
+    assert_enqueued(add)
+    assert_enqueued(add, 1, 2)
+    assert_enqueued(add, 1, 2, times=2)
+    assert_enqueued(noop, times=0)
+
+
+@pytest.mark.parametrize("times", [None, 1, 3])
+def test_assert_enqueued_fails_and_says_what_waits(times):
+    add(1, 2)
+    add(1, 2)
+    args = (9, 9) if times is None else (1, 2)
+
+    with pytest.raises(AssertionError) as failure:
+        assert_enqueued(add, *args, times=times)
+
+    assert "tests.tasks.add [[1, 2], {}]" in str(failure.value)
