@@ -9,9 +9,10 @@ from typing import Any
 
 from django.db.models import Count, Max, Min
 
+from bgtask.health.literal import Literal
 from bgtask.models import Attempt, Task
 from bgtask.models.manager import database_time
-from bgtask.status import AttemptOutcome
+from bgtask.status import AttemptOutcome, Status
 
 CAP = 10_000  # No more attempts are looked at.
 
@@ -61,8 +62,7 @@ def failing_now(window: float = 3600, limit: int = 20) -> FailingNow:
         for fingerprint, error_class, message, task in messages
     }
     failed = dict(
-        Task.objects.failed()
-        .filter(error_fingerprint__in=described)
+        Task.objects.filter(status=Literal(Status.FAILED), error_fingerprint__in=described)
         .order_by()
         .values_list("error_fingerprint")
         .annotate(number=Count("pk"))

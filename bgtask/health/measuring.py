@@ -32,6 +32,7 @@ from django.db.models.functions import Cast
 from bgtask.dialects import Clock, Since
 from bgtask.health.figures import Health, QueueHealth, Stuck, Workers
 from bgtask.health.limits import Thresholds
+from bgtask.health.literal import Literal
 from bgtask.models import Hold, Queue, Task, TaskStats, Worker
 from bgtask.models.manager import database_time
 from bgtask.status import Status, WorkerState
@@ -101,20 +102,20 @@ def _add_tasks(
     # Each status has a partial index of its own, so each is a SELECT of its own.
     parts = [
         _part(
-            tasks.ready(),
+            tasks,
             Status.READY,
             since=Min("run_at", filter=~Q(task_name__in=on_hold)) if on_hold else Min("run_at"),
         ),
-        _part(tasks.scheduled(), Status.SCHEDULED, first=Count("pk", filter=Q(attempts__gt=0))),
+        _part(tasks, Status.SCHEDULED, first=Count("pk", filter=Q(attempts__gt=0))),
         _part(
-            tasks.running(),
+            tasks,
             Status.RUNNING,
             age=Max(Since("locked_at")),
             first=_stuck(lost=False, silent=False, deadline_at__lte=Clock()),
             second=_stuck(lost=False, silent=True),
             third=_stuck(lost=True),
         ),
-        _part(tasks.held(), Status.HELD),
+        _part(tasks, Status.HELD),
     ]
     for kind, queue, number, since, age, first, second, third in parts[0].union(
         *parts[1:], all=True
@@ -146,7 +147,9 @@ def _part(tasks: Any, status: Status, **columns: Any) -> Any:
         "third": _NONE,
         **columns,
     }
-    return tasks.values("queue").annotate(**row).values_list(*_COLUMNS)
+    return (
+        tasks.filter(status=Literal(status)).values("queue").annotate(**row).values_list(*_COLUMNS)
+    )
 
 
 def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:
