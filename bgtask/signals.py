@@ -25,8 +25,11 @@ task_given_up = Signal()  # FAILED, no attempt will follow: error.
 
 def announce(signal: Signal, **facts: Any) -> None:
     """Tell all who listen, whatever one of them does."""
-    sender = type(facts["task"])
-    for receiver, response in signal.send_robust(sender, **facts):
+    try:
+        responses = signal.send_robust(type(facts["task"]), **facts)
+    except SystemExit as error:  # It is not for a receiver to say, nor to fail the task by it.
+        responses = [("that called sys.exit()", error)]
+    for receiver, response in responses:
         if isinstance(response, BaseException):
             logger.error(
                 "The receiver %r of a signal about %s failed.",
