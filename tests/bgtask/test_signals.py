@@ -1,0 +1,200 @@
+"""What other apps are told, when, and that they cannot do harm."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from django.db import transaction
+
+from bgtask import GiveUp, background, signals
+from bgtask.models import Task
+from bgtask.testing import immediately, run_due
+from tests.factories import TaskFactory
+from tests.tasks import add, fail, noop
+
+NAMES = ("enqueued", "started", "succeeded", "failed", "retried", "given_up")
+
+
+@background(max_attempts=1)
+def fail_once():
+    raise ValueError("wrong")
+
+
+@background
+def give_up():
+    raise GiveUp("no use")
+
+
+class Listener:
+    """Writes down what it is told, and what was in the database by then."""
+
+    def __init__(self):
+        self.heard = []
+        self.tasks = []
+        self.errors = []
+
+    def listen_to(self, name):
+        def receiver(sender, task, error=None, **kwargs):
+            assert sender is Task
+            stored = Task.objects.filter(pk=task.pk).values_list("status", flat=True).first()
+            self.heard.append((name, stored))
+            self.tasks.append(task)
+            self.errors.append(error)
+
+        return receiver
+
+
+@pytest.fixture
+def listener():
+    listener = Listener()
+    receivers = {name: listener.listen_to(name) for name in NAMES}
+    for name, receiver in receivers.items():
+        getattr(signals, f"task_{name}").connect(receiver)
+    yield listener
+    for name, receiver in receivers.items():
+        getattr(signals, f"task_{name}").disconnect(receiver)
+
+
+@pytest.fixture(params=[(name, error) for name in NAMES for error in (RuntimeError, SystemExit)])
+def _fails_to_listen(request):
+    """A receiver of one of the signals that raises."""
+    name, error = request.param
+
+    def receiver(**kwargs):
+        raise error("not listening")
+
+    signal = getattr(signals, f"task_{name}")
+    signal.connect(receiver)
+    yield
+    signal.disconnect(receiver)
+
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("function", "heard"),
+    [
+        (noop, [("succeeded", "SUCCESSFUL")]),
+        (fail, [("failed", "SCHEDULED"), ("retried", "SCHEDULED")]),
+        (fail_once, [("failed", "FAILED"), ("given_up", "FAILED")]),
+        (give_up, [("failed", "FAILED"), ("given_up", "FAILED")]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_is_sent_once_and_after_what_it_tells_of_is_stored(listener, function, heard):
+    task = function()
+
+    run_due(raise_errors=False)
+
+    assert listener.heard == [("enqueued", "READY"), ("started", "RUNNING"), *heard]
+    assert {told.pk for told in listener.tasks} == {task.pk}
+
+
+def test_the_task_tells_what_it_has_become(listener):
+    fail()
+
+    run_due(raise_errors=False)
+
+    *_, failed, _ = listener.tasks
+    assert (failed.task_name, failed.status, failed.attempts) == (fail.name, "SCHEDULED", 1)
+
+
+def test_failures_come_with_their_error(listener):
+    fail("no luck")
+
+    run_due(raise_errors=False)
+
+    *_, failed, retried = listener.errors
+    assert isinstance(failed, RuntimeError)
+    assert retried is failed
+
+
+def test_a_malformed_task_is_given_up_and_was_never_started(listener):
+    TaskFactory(task_name=noop.name, task_params="nonsense")
+
+    run_due(raise_errors=False)
+
+    assert listener.heard == [("failed", "FAILED"), ("given_up", "FAILED")]
+
+
+def test_each_attempt_is_told_of(listener):
+    fail_twice = fail.using(max_attempts=2)
+    fail_twice()
+
+    for _ in range(2):
+        run_due(scheduled=True, raise_errors=False)
+
+    assert [name for name, _ in listener.heard] == [
+        *("enqueued", "started", "failed", "retried"),
+        *("started", "failed", "given_up"),
+    ]
+
+
+def test_each_of_many_is_told_of(listener):
+    noop.enqueue_many([(1,), (2,)])
+
+    assert listener.heard == [("enqueued", "READY")] * 2
+    assert [task.params() for task in listener.tasks] == [([1], {}), ([2], {})]
+
+
+def test_what_is_scheduled_is_told_of_when_it_is_stored(listener):
+    noop(schedule=60)
+
+    assert listener.heard == [("enqueued", "SCHEDULED")]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_what_waits_for_another_transaction_is_told_of_when_it_is_stored(listener):
+    with transaction.atomic(using="other"):
+        noop()
+        heard_before = list(listener.heard)
+
+    assert heard_before == []
+    assert listener.heard == [("enqueued", "READY")]
+
+
+@pytest.mark.usefixtures("_fails_to_listen")
+@pytest.mark.parametrize(
+    ("function", "status"), [(noop, "SUCCESSFUL"), (fail, "SCHEDULED"), (fail_once, "FAILED")]
+)
+def test_a_receiver_that_raises_changes_no_outcome(function, status):
+    task = function()
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    assert (task.status, task.attempts) == (status, 1)
+
+
+@pytest.mark.parametrize("_fails_to_listen", [("succeeded", RuntimeError)], indirect=True)
+def test_a_receiver_that_raises_is_named_in_the_log(_fails_to_listen, caplog):
+    task = noop()
+
+    run_due()
+
+    (record,) = [record for record in caplog.records if record.name == "bgtask"]
+    assert record.levelno == logging.ERROR
+    assert "_fails_to_listen.<locals>.receiver" in record.message
+    assert str(task) in record.message
+    assert "RuntimeError: not listening" in caplog.text
+
+
+@pytest.mark.parametrize("_fails_to_listen", [("succeeded", RuntimeError)], indirect=True)
+def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
+    _fails_to_listen, listener
+):
+    noop()
+
+    run_due()
+
+    assert ("succeeded", "SUCCESSFUL") in listener.heard
+
+
+def test_are_sent_where_tasks_are_run_immediately(listener):
+    with immediately():
+        add(1, 2)
+
+    names = [name for name, _ in listener.heard]
+    assert names == ["enqueued", "started", "succeeded"]
