@@ -28,7 +28,8 @@ def announce(signal: Signal, **facts: Any) -> None:
     try:
         responses = signal.send_robust(type(facts["task"]), **facts)
     except SystemExit as error:  # It is not for a receiver to say, nor to fail the task by it.
-        responses = [("that called sys.exit()", error)]
+        logger.error("A receiver of a signal about %s exited.", facts["task"], exc_info=error)
+        return
     for receiver, response in responses:
         if isinstance(response, BaseException):
             logger.error(
