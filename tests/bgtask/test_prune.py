@@ -1,0 +1,153 @@
+"""Old finished tasks go, each outcome at its age, and nothing else does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from bgtask.dialects import Clock
+from bgtask.models import Attempt, QueueStats, Task, TaskStats, Worker
+from bgtask.runner import maintenance
+from bgtask.status import LIVE, AttemptOutcome, Status
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+DAY = 86_400
+
+
+def finished(status, *, days):
+    return TaskFactory(status=status, finished_at=Clock(-days * DAY))
+
+
+def statuses():
+    return sorted(Task.objects.values_list("status", flat=True))
+
+
+def test_each_outcome_is_kept_for_as_long_as_the_settings_say():
+    finished("SUCCESSFUL", days=8)
+    finished("CANCELLED", days=31)
+    kept = [
+        finished("SUCCESSFUL", days=6),
+        finished("CANCELLED", days=29),
+        finished("FAILED", days=4_000),
+    ]
+
+    pruned = maintenance.prune()
+
+    assert (pruned["successful"], pruned["cancelled"], pruned["failed"]) == (1, 1, 0)
+    assert set(Task.objects.all()) == set(kept)
+
+
+def test_ages_are_settings(settings):
+    settings.BGTASK = {
+        "KEEP": {"successful": None, "failed": timedelta(days=2), "cancelled": 3 * DAY}
+    }
+    finished("SUCCESSFUL", days=4_000)
+    finished("FAILED", days=3)
+    finished("FAILED", days=1)
+    finished("CANCELLED", days=4)
+
+    maintenance.prune()
+
+    assert statuses() == ["FAILED", "SUCCESSFUL"]
+
+
+def test_what_is_not_finished_is_kept_however_old():
+    for status in LIVE:
+        TaskFactory(status=status, enqueued_at=Clock(-4_000 * DAY))
+
+    maintenance.prune()
+
+    assert len(statuses()) == len(LIVE)
+
+
+def test_the_history_of_a_task_goes_with_it():
+    old, young = finished("SUCCESSFUL", days=8), finished("SUCCESSFUL", days=1)
+    for task in (old, young):
+        Attempt.objects.create(
+            task=task, token=1, number=1, finished_at=Clock(), outcome=AttemptOutcome.FAILED
+        )
+
+    maintenance.prune()
+
+    assert [attempt.task for attempt in Attempt.objects.all()] == [young]
+
+
+@pytest.mark.parametrize(
+    ("number", "batches"), [(0, []), (2, [2]), (3, [3]), (7, [3, 3, 1])], ids=str
+)
+def test_is_done_in_batches(number, batches):
+    for _ in range(number):
+        finished("SUCCESSFUL", days=8)
+
+    assert list(Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=3)) == batches
+    assert not Task.objects.exists()
+
+
+def test_the_oldest_go_first():
+    older, _oldest = finished("SUCCESSFUL", days=9), finished("SUCCESSFUL", days=10)
+
+    next(Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=1))
+
+    assert list(Task.objects.all()) == [older]
+
+
+def test_stops_between_batches_when_there_is_something_else_to_do():
+    finished("SUCCESSFUL", days=8)
+    finished("CANCELLED", days=31)
+
+    maintenance.prune(may_go_on=lambda: False)
+
+    assert statuses() == ["CANCELLED"]
+
+
+def test_a_task_that_was_requeued_meanwhile_is_kept():
+    finished("SUCCESSFUL", days=9)
+    second = finished("SUCCESSFUL", days=8)
+    pruning = Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=1)
+    next(pruning)
+
+    second.requeue()
+
+    assert list(pruning) == []
+    assert list(Task.objects.ready()) == [second]
+
+
+def test_dead_workers_go_after_a_day_unless_they_hold_something():
+    WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY))
+    recent = WorkerFactory(dead=True, heartbeat_at=Clock(-DAY / 2))
+    alive = WorkerFactory(heartbeat_at=Clock(-2 * DAY))
+    holding = TaskFactory(
+        status="RUNNING", locked_by=WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY))
+    ).locked_by
+
+    pruned = maintenance.prune()
+
+    assert pruned["workers"] == 1
+    assert set(Worker.objects.all()) == {recent, alive, holding}
+
+
+def test_statistics_go_after_a_month():
+    for days in (29, 31):
+        TaskStats.objects.create(minute=Clock(-days * DAY), queue="a", task_name="b")
+        QueueStats.objects.create(minute=Clock(-days * DAY), queue="a", ready=1, oldest_ready_age=1)
+
+    pruned = maintenance.prune()
+
+    assert pruned["statistics"] == 2
+    assert (TaskStats.objects.count(), QueueStats.objects.count()) == (1, 1)
+
+
+def test_the_command_prunes_and_says_what():
+    finished("SUCCESSFUL", days=8)
+    finished("SUCCESSFUL", days=8)
+    output = StringIO()
+
+    call_command("prune_tasks", stdout=output)
+
+    assert output.getvalue().startswith("Deleted 2 successful, 0 cancelled, 0 failed")
+    assert not Task.objects.exists()
