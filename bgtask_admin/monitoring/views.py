@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from importlib.util import find_spec
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
@@ -68,12 +67,14 @@ def stats(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
 @endpoint
 def metrics(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
     """The figures for Prometheus."""
-    if find_spec("prometheus_client") is None:
+    try:
+        from bgtask_admin.monitoring.metrics import exposition
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("prometheus_client"):
+            raise
         return _json(
-            {"detail": "Metrics need the extra: pip install django-bgtask[prometheus]"}, 501
+            {"detail": "Metrics need the extra: pip install 'django-bgtask[prometheus]'"}, 501
         )
-    from bgtask_admin.monitoring.metrics import exposition
-
     text, content_type = exposition(snapshot, request.headers.get("Accept", ""))
     return HttpResponse(text, content_type=content_type)
 

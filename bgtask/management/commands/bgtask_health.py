@@ -1,0 +1,121 @@
+"""The verdict as a plugin of Nagios says it: one line, and 0, 1, 2 or 3 as the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import DatabaseError, InterfaceError
+
+from bgtask import health
+from bgtask.exceptions import InvalidOption
+from bgtask.health import Health, Level, Thresholds
+from bgtask.options import check_queue
+
+UNKNOWN = 3
+EXIT_CODES = {Level.PASS: 0, Level.WARN: 1, Level.FAIL: 2}
+
+
+class Command(BaseCommand):
+    help = (
+        "Say how the queues are, in one line for Nagios and its kin. "
+        "Exit code: 0 well, 1 warning, 2 critical, 3 unknown."
+    )
+    # They would end with 1, which is a warning here, and say more than a line.
+    requires_system_checks: Sequence[str] = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("--queue", action="append", dest="queues", type=_queue, metavar="NAME",
+            help="Look at this queue only; may be repeated.")  # fmt: skip
+        add("--warn-age", type=_seconds, metavar="SECONDS",
+            help="Warn where the oldest ready task has waited for longer, whatever the "
+                 "settings say.")  # fmt: skip
+        add("--crit-age", type=_seconds, metavar="SECONDS",
+            help="Likewise, critical.")  # fmt: skip
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        refuse = parser.error
+
+        def error(message: str) -> NoReturn:
+            if not parser.called_from_command_line:
+                refuse(message)
+            self._unknown(message)  # argparse would say 2, which is critical.
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
+
+    def handle(self, **options: Any) -> None:
+        queues, warn, crit = options["queues"], options["warn_age"], options["crit_age"]
+        if warn is not None and crit is not None and warn > crit:
+            self._unknown(f"--warn-age {warn:g} is later than --crit-age {crit:g}")
+        try:
+            thresholds = Thresholds.in_force().with_oldest_ready(warn, crit, queues or ())
+            verdict = health.take(queues, thresholds)
+        except ImproperlyConfigured as error:
+            self._unknown(str(error))
+        except (DatabaseError, InterfaceError) as error:
+            self._unknown(f"the database cannot be read ({error})")
+        line = f"BGTASK {verdict.status.word} - {verdict.summary}"
+        self.stdout.write(f"{_one_line(line)} | {' '.join(_perfdata(verdict, thresholds))}")
+        if code := EXIT_CODES[verdict.status]:
+            sys.exit(code)
+
+    def _unknown(self, why: str) -> NoReturn:
+        self.stdout.write(f"BGTASK UNKNOWN - {_one_line(why)}")
+        sys.exit(UNKNOWN)
+
+
+def _one_line(text: str) -> str:
+    """A line break would end it; behind a bar there are figures."""
+    return " ".join(text.split()).replace("|", "/")
+
+
+def _perfdata(verdict: Health, thresholds: Thresholds) -> list[str]:
+    """``label=value[unit];warn;crit;min``; an empty limit means none."""
+    figures = []
+    for queue in verdict.queues:
+        limits = thresholds.of(queue.name)
+        age = _range(limits.oldest_ready)
+        figures += [
+            f"{queue.name}_age={queue.oldest_ready_age:.3f}s;{age};0",
+            f"{queue.name}_ready={queue.ready};;;0",
+        ]
+        if queue.failure_ratio is not None:
+            warn, fail = limits.failure_ratio or (None, None)
+            ratio = _range(None if warn is None or fail is None else (warn * 100, fail * 100))
+            figures.append(f"{queue.name}_failed={queue.failure_ratio * 100:.2f}%;{ratio};0;100")
+    return [
+        *figures,
+        f"workers={verdict.workers.alive};;;0",
+        f"stuck={verdict.stuck.total};0;;0",
+    ]
+
+
+def _range(limits: tuple[float, float] | None) -> str:
+    return "{};{}".format(
+        *(f"{limit:g}" if limit < math.inf else "" for limit in limits or (math.inf, math.inf))
+    )
+
+
+def _queue(text: str) -> str | None:
+    try:
+        return check_queue(text)
+    except InvalidOption as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return number

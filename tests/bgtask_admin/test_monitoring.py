@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from bgtask.dialects import Clock
+from bgtask.models import Task
+from bgtask.status import Status
+from bgtask_admin.monitoring import snapshot
+from tests.bgtask_admin.monitoring import BEARER, TOKEN, assert_conforms
+from tests.factories import PauseFactory, TaskFactory, TaskStatsFactory, WorkerFactory
+from tests.threads import all_at_once
+
+pytestmark = pytest.mark.django_db
+
+HEALTH, STATS, METRICS = ENDPOINTS = "/bgtask/health", "/bgtask/stats", "/bgtask/metrics"
+
+
+@pytest.fixture(autouse=True)
+def token(settings) -> None:
+    settings.BGTASK = {"MONITOR_TOKENS": ["another" * 6, TOKEN]}
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    snapshot.forget()
+    yield
+    snapshot.forget()
+
+
+@pytest.fixture
+def tables_missing(monkeypatch) -> None:
+    monkeypatch.setattr(Task._meta, "db_table", "not_there")
+
+
+def behind(age: float = 400) -> None:
+    TaskFactory(queue="mail", run_at=Clock(-age))
+    WorkerFactory()
+
+
+class TestHealth:
+    def test_is_200_and_pass_when_all_is_well(self, client) -> None:
+        WorkerFactory()
+
+        response = client.get(HEALTH, headers=BEARER)
+
+        assert response.status_code == 200
+        assert response["Content-Type"] == "application/health+json"
+        document = response.json()
+        assert document["status"] == "pass"
+        assert document["notes"] == ["OK: nothing is behind; 0 ready, 0 running, 1 worker"]
+        assert "output" not in document
+
+    def test_is_200_and_warn_when_somebody_should_look(self, client) -> None:
+        behind(100)
+
+        response = client.get(HEALTH, headers=BEARER)
+
+        assert response.status_code == 200
+        assert response.json()["status"] == "warn"
+        assert response.json()["output"].startswith("WARNING: mail is behind since")
+
+    def test_is_503_and_fail_when_somebody_must_look(self, client) -> None:
+        behind()
+
+        response = client.get(HEALTH, headers=BEARER)
+
+        assert response.status_code == 503
+        assert response.json()["status"] == "fail"
+        assert response.json()["output"].startswith("CRITICAL: mail is behind since")
+
+    def test_may_be_asked_to_fail_on_a_warning(self, client) -> None:
+        behind(100)
+
+        assert client.get(f"{HEALTH}?fail_on=warn", headers=BEARER).status_code == 503
+
+    def test_never_fails_for_being_well(self, client) -> None:
+        assert client.get(f"{HEALTH}?fail_on=pass", headers=BEARER).status_code == 200
+
+    def test_tells_each_check_with_its_own_verdict(self, client) -> None:
+        behind()
+        TaskFactory(status=Status.RUNNING, deadline_at=Clock(-1))
+
+        checks = client.get(HEALTH, headers=BEARER).json()["checks"]
+
+        (late,) = checks["queue.mail:oldest_ready_age"]
+        assert late["status"] == "fail"
+        assert late["componentId"] == "mail"
+        assert 400 <= late["observedValue"] < 460
+        assert late["observedUnit"] == "s"
+        assert "limit 5 m" in late["output"]
+        assert checks["queue.default:oldest_ready_age"][0]["status"] == "pass"
+        assert checks["queue.default:stuck"][0]["status"] == "warn"
+        assert checks["queue.mail:failure_ratio"][0]["observedValue"] is None
+
+    def test_says_that_no_worker_is_alive(self, client) -> None:
+        TaskFactory(run_at=Clock(-400))
+
+        (workers,) = client.get(HEALTH, headers=BEARER).json()["checks"]["workers:alive"]
+
+        assert workers["status"] == "fail"
+        assert workers["observedValue"] == 0
+
+    @pytest.mark.parametrize("age", [0, 100, 400], ids=["pass", "warn", "fail"])
+    def test_conforms_to_its_schema(self, client, age: float) -> None:
+        behind(age)
+        TaskStatsFactory(queue="mail", succeeded=50, failed=1)
+
+        assert_conforms(client.get(HEALTH, headers=BEARER).json(), "health.schema.json")
+
+
+class TestStats:
+    def test_is_200_however_bad_it_is(self, client) -> None:
+        behind()
+
+        response = client.get(STATS, headers=BEARER)
+
+        assert response.status_code == 200
+        assert response["Content-Type"] == "application/json"
+        assert response.json()["status"] == "fail"
+
+    def test_has_all_figures(self, client) -> None:
+        behind()
+        TaskFactory(status=Status.SCHEDULED, attempts=2)
+        TaskStatsFactory(queue="mail", succeeded=70, failed=10, retried=20)
+        PauseFactory(name="reports")
+
+        document = client.get(STATS, headers=BEARER).json()
+
+        assert document["totals"]["ready"] == 1
+        assert document["totals"]["retrying"] == 1
+        assert document["workers"]["alive"] == 1
+        queues = {queue["name"]: queue for queue in document["queues"]}
+        assert queues["mail"]["failure_ratio"] == pytest.approx(0.3)
+        assert queues["mail"]["finished_window"] == 100
+        assert queues["reports"]["paused"]
+
+    def test_conforms_to_its_schema(self, client) -> None:
+        behind()
+        TaskStatsFactory(queue="mail", succeeded=50, failed=50)
+        WorkerFactory(silent=True)
+
+        assert_conforms(client.get(STATS, headers=BEARER).json(), "stats.schema.json")
+
+    def test_tells_nothing_of_single_tasks(self, client) -> None:
+        secret = "s3cret-argument"
+        TaskFactory(task_params=f'[["{secret}"], {{}}]', task_name="app.tasks.private")
+        TaskFactory(status=Status.FAILED, last_error=secret, error_class="PrivateError")
+
+        for path in ENDPOINTS:
+            text = client.get(path, headers=BEARER).content.decode()
+
+            assert secret not in text
+            assert "private" not in text.lower()
+
+    def test_tells_the_time_in_utc(self, client) -> None:
+        moment = datetime.fromisoformat(client.get(STATS, headers=BEARER).json()["generated_at"])
+
+        assert moment.utcoffset() == timedelta(0)
+        assert abs(moment - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+class TestMetrics:
+    def test_are_the_text_that_prometheus_reads(self, client) -> None:
+        from prometheus_client.parser import text_string_to_metric_families
+
+        behind()
+        TaskFactory(status=Status.SCHEDULED, attempts=2)
+
+        response = client.get(METRICS, headers=BEARER)
+
+        assert response.status_code == 200
+        assert response["Content-Type"].startswith("text/plain; version=")
+        samples = {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(response.content.decode())
+            for sample in family.samples
+        }
+        assert samples["bgtask_tasks", ("queue", "mail"), ("state", "ready")] == 1
+        assert samples["bgtask_tasks", ("queue", "default"), ("state", "retrying")] == 1
+        assert samples["bgtask_tasks", ("queue", "default"), ("state", "scheduled")] == 0
+        assert samples["bgtask_queue_oldest_ready_age_seconds", ("queue", "mail")] >= 400
+        assert samples["bgtask_workers", ("status", "alive")] == 1
+        assert samples[("bgtask_status",)] == 2
+
+    def test_are_openmetrics_where_that_is_asked_for(self, client) -> None:
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+        behind()
+        accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+
+        response = client.get(METRICS, headers={**BEARER, "Accept": accept})
+
+        assert response["Content-Type"].startswith("application/openmetrics-text")
+        text = response.content.decode()
+        assert text.endswith("# EOF\n")
+        assert list(text_string_to_metric_families(text))
+
+    def test_are_200_however_bad_it_is(self, client) -> None:
+        behind()
+
+        assert client.get(METRICS, headers=BEARER).status_code == 200
+
+    def test_leave_nothing_in_the_registry_of_the_process(self, client) -> None:
+        from prometheus_client import generate_latest
+
+        behind()
+        client.get(METRICS, headers=BEARER)
+
+        assert b"bgtask" not in generate_latest()
+
+    def test_name_the_extra_where_the_library_is_missing(self, client, monkeypatch) -> None:
+        for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [Without("prometheus_client"), *sys.meta_path])
+        monkeypatch.delitem(sys.modules, "bgtask_admin.monitoring.metrics", raising=False)
+
+        response = client.get(METRICS, headers=BEARER)
+
+        assert response.status_code == 501
+        assert "django-bgtask[prometheus]" in response.json()["detail"]
+
+
+class Without:
+    """A place to look for modules that knows of one that it is not there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.name:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+class TestAccess:
+    def test_takes_any_of_the_tokens(self, client, path: str) -> None:
+        for token in (TOKEN, "another" * 6):
+            response = client.get(path, headers={"Authorization": f"Bearer {token}"})
+
+            assert response.status_code == 200
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            None,
+            "",
+            "Bearer",
+            "Bearer ",
+            f"Bearer {TOKEN[:-1]}",
+            f"Bearer {TOKEN}t",
+            f"Bearer {TOKEN.upper()}",
+            f"Token {TOKEN}",
+            TOKEN,
+            "Bearer \xe9\xff",
+        ],
+    )
+    def test_refuses_in_json_without_a_redirect(self, client, path: str, header) -> None:
+        response = client.get(path, headers={} if header is None else {"Authorization": header})
+
+        assert response.status_code == 401
+        assert response["WWW-Authenticate"] == 'Bearer realm="bgtask"'
+        assert response["Content-Type"] == "application/json"
+        assert response.json()["detail"]
+        assert TOKEN not in response.content.decode()
+
+    def test_refuses_everybody_where_there_is_no_token(self, client, settings, path) -> None:
+        settings.BGTASK = {}
+
+        for header in ("Bearer ", "Bearer None", "Bearer []"):
+            assert client.get(path, headers={"Authorization": header}).status_code == 401
+
+    def test_refuses_a_token_in_the_url_even_when_it_is_right(self, client, path: str) -> None:
+        for query in (f"token={TOKEN}", f"access_token={TOKEN}", f"x={TOKEN}"):
+            assert client.get(f"{path}?{query}").status_code == 401
+            assert client.get(f"{path}?{query}", headers=BEARER).status_code == 401
+
+    def test_lets_in_a_session_with_the_right_to_monitor(self, client, path: str) -> None:
+        user = User.objects.create_user("ann")
+        user.user_permissions.add(Permission.objects.get(codename="monitor"))
+        client.force_login(user)
+
+        assert client.get(path).status_code == 200
+
+    def test_refuses_a_session_without_that_right(self, client, path: str) -> None:
+        user = User.objects.create_user("bob", is_staff=True)
+        client.force_login(user)
+
+        response = client.get(path)
+
+        assert response.status_code == 403
+        assert "bgtask.monitor" in response.json()["detail"]
+
+    def test_refuses_a_user_who_is_not_active_any_more(self, client, path: str) -> None:
+        user = User.objects.create_superuser("eve")
+        client.force_login(user)
+        User.objects.update(is_active=False)
+
+        assert client.get(path).status_code == 401
+
+    def test_a_wrong_token_is_refused_even_with_a_session(self, client, path: str) -> None:
+        client.force_login(User.objects.create_superuser("root"))
+
+        response = client.get(path, headers={"Authorization": "Bearer wrong"})
+
+        assert response.status_code == 401
+
+    def test_does_not_meet_the_login_page_of_a_closed_project(
+        self, client, settings, path: str
+    ) -> None:
+        settings.MIDDLEWARE = [
+            *settings.MIDDLEWARE,
+            "django.contrib.auth.middleware.LoginRequiredMiddleware",
+        ]
+
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers=BEARER).status_code == 200
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+class TestAnyAnswer:
+    def test_may_not_be_kept_nor_indexed(self, client, path: str) -> None:
+        for headers in (BEARER, {}):
+            response = client.get(path, headers=headers)
+
+            assert response["Cache-Control"] == "no-store"
+            assert response["X-Robots-Tag"] == "noindex"
+            assert {"Authorization", "Cookie", "Accept"} <= set(response["Vary"].split(", "))
+
+    def test_comes_with_or_without_a_slash(self, client, path: str) -> None:
+        assert client.get(f"{path}/", headers=BEARER).status_code == 200
+
+    def test_to_head_is_the_same_without_a_body(self, client, path: str) -> None:
+        response = client.head(path, headers=BEARER)
+
+        assert response.status_code == 200
+        assert response.content == b""
+
+    @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
+    def test_to_another_method_is_405(self, client, path: str, method: str) -> None:
+        response = getattr(client, method)(path, headers=BEARER)
+
+        assert response.status_code == 405
+        assert response["Allow"] == "GET, HEAD"
+
+    def test_costs_five_queries_and_writes_nothing(
+        self, client, path: str, django_assert_num_queries
+    ) -> None:
+        behind()
+
+        with django_assert_num_queries(5) as captured:
+            client.get(path, headers=BEARER)
+
+        assert all(query["sql"].lstrip("( ").startswith("SELECT") for query in captured)
+
+    def test_costs_nothing_a_moment_later(
+        self, client, path: str, django_assert_num_queries
+    ) -> None:
+        client.get(HEALTH, headers=BEARER)
+
+        with django_assert_num_queries(0):
+            for _ in range(10):
+                client.get(path, headers=BEARER)
+
+    def test_is_503_in_json_when_the_database_cannot_be_read(
+        self, client, path: str, tables_missing, caplog
+    ) -> None:
+        response = client.get(path, headers=BEARER)
+
+        assert response.status_code == 503
+        assert response.json()["status"] == "fail"
+        assert_conforms(response.json(), "health.schema.json")
+        (record,) = (one for one in caplog.records if one.name == "bgtask.monitoring")
+        assert record.levelno == logging.WARNING
+
+    def test_is_open_to_nobody_when_the_database_cannot_be_read(
+        self, client, path: str, tables_missing
+    ) -> None:
+        assert client.get(path).status_code == 401
+
+    def test_does_not_tell_what_the_database_said(self, client, path: str, tables_missing) -> None:
+        assert "not_there" not in client.get(path, headers=BEARER).content.decode()
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_answers_when_the_database_is_away(command, tmp_path, path: str) -> None:
+    nowhere = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(tmp_path / "no" / "such"),
+        "ATOMIC_REQUESTS": True,
+    }
+    ask = f"""
+from django.conf import settings
+from django.test import Client
+settings.BGTASK = {{"MONITOR_TOKENS": [{TOKEN!r}]}}
+response = Client().get({path!r}, headers={BEARER!r})
+print(response.status_code, response.content.decode())
+"""
+    asking = command(
+        "shell", "--verbosity=0", "-c", ask, env={"BGTASK_TEST_DATABASE": json.dumps(nowhere)}
+    )
+
+    assert asking.wait() == 0
+    status, _, body = asking.output().strip().splitlines()[-1].partition(" ")
+    assert status == "503"
+    assert_conforms(json.loads(body), "health.schema.json")
+
+
+def test_an_answer_is_taken_anew_when_it_has_become_old(client, monkeypatch) -> None:
+    monkeypatch.setattr(snapshot, "KEPT", 0.0)
+    client.get(STATS, headers=BEARER)
+    TaskFactory()
+
+    assert client.get(STATS, headers=BEARER).json()["totals"]["ready"] == 1
+
+
+def test_says_how_old_it_is(client) -> None:
+    first = client.get(STATS, headers=BEARER).json()
+    second = client.get(STATS, headers=BEARER).json()
+
+    assert first["generated_at"] == second["generated_at"]
+    assert second["age_seconds"] >= first["age_seconds"] >= 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_probes_at_once_cost_one(settings) -> None:
+    TaskFactory()
+
+    def probe() -> str:
+        document = Client().get(STATS, headers=BEARER).json()
+        return str(document["generated_at"])
+
+    assert len(set(all_at_once(*[probe] * 5))) == 1
+
+
+def test_speaks_the_language_of_the_project_whoever_asks_first(client, settings) -> None:
+    settings.MIDDLEWARE = [
+        *settings.MIDDLEWARE,
+        "django.middleware.locale.LocaleMiddleware",
+    ]
+
+    document = client.get(STATS, headers={**BEARER, "Accept-Language": "de"}).json()
+
+    assert document["sentence"].startswith("OK: nothing is behind")
+
+
+def test_answers_where_every_request_is_a_transaction(
+    client, monkeypatch, django_assert_num_queries
+) -> None:
+    from django.db import connection
+
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+
+    with django_assert_num_queries(5):  # And no savepoint.
+        assert client.get(HEALTH, headers=BEARER).status_code == 200
