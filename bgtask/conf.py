@@ -6,8 +6,8 @@ changed, so that a test may override them by any means.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
 DEFAULT_QUEUE = "default"
+LONGEST = timedelta(days=36_525).total_seconds()  # What every database can add to its clock.
 MIN_PARAMS_BYTES = 1_024  # Up to this, nobody has to ask what the limit is.
 
 KEEP: Mapping[str, float | None] = MappingProxyType(
@@ -56,7 +57,7 @@ def get_settings() -> Settings:
     raw = _raw()
     if _settings is None or raw != _read:
         _settings = _parse(raw)
-        _read = raw
+        _read = deepcopy(raw)  # What is inside may be changed in place.
     return _settings
 
 
@@ -119,8 +120,8 @@ def _bytes(name: str, value: Any) -> int:
 def _seconds(name: str, value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise _wrong(name, "a duration: seconds above zero, or a timedelta", value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
+        raise _wrong(name, "a duration: seconds or a timedelta, up to a hundred years", value)
     return float(value)
 
 
@@ -141,7 +142,7 @@ def _keep(name: str, value: Any) -> Mapping[str, float | None]:
 
 
 def _tokens(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(token, str) for token in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(token, str) for token in value):
         raise _wrong(name, "a list of strings", "<hidden>")
     if not all(token.strip() for token in value):
         raise _wrong(name, "a list of strings that are not blank", "<hidden>")

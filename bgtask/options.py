@@ -11,11 +11,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from bgtask.backoff import Backoff, as_seconds
+from bgtask.conf import LONGEST
 from bgtask.exceptions import InvalidOption
 
 Schedule = int | float | timedelta | datetime | None
 
-LONGEST = timedelta(days=36_525).total_seconds()
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
 
