@@ -1,0 +1,170 @@
+"""Settings: read in any way they may be written, validated, and never read stale."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from bgtask.conf import get_settings
+
+DAY = 86_400.0
+
+
+def test_defaults():
+    settings = get_settings()
+
+    assert (settings.max_attempts, settings.max_run_time) == (25, 3_600.0)
+    assert (settings.lease, settings.heartbeat, settings.grace) == (60.0, 10.0, 30.0)
+    assert (settings.max_crashes, settings.jitter) == (3, 0.0)
+    assert settings.max_params_bytes == 256 * 1024
+    assert settings.keep == {"successful": 7 * DAY, "cancelled": 30 * DAY, "failed": None}
+    assert settings.monitor_tokens == ()
+
+
+def test_plain_settings_are_those_of_the_original(settings):
+    settings.MAX_ATTEMPTS = 3
+    settings.MAX_RUN_TIME = 120
+
+    assert (get_settings().max_attempts, get_settings().max_run_time) == (3, 120.0)
+
+
+def test_bgtask_comes_before_plain_settings(settings):
+    settings.MAX_ATTEMPTS = 3
+    settings.BGTASK = {"MAX_ATTEMPTS": 4}
+
+    assert get_settings().max_attempts == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(90, 90.0), (0.5, 0.5), (timedelta(minutes=2), 120.0)], ids=str
+)
+def test_durations_are_seconds_or_timedeltas(settings, value, seconds):
+    settings.BGTASK = {"MAX_RUN_TIME": value, "GRACE": value, "KEEP": {"failed": value}}
+
+    assert get_settings().max_run_time == get_settings().grace == seconds
+    assert get_settings().keep["failed"] == seconds
+
+
+def test_what_is_not_said_of_keep_is_as_by_default(settings):
+    settings.BGTASK = {"KEEP": {"successful": None}}
+
+    assert get_settings().keep == {"successful": None, "cancelled": 30 * DAY, "failed": None}
+
+
+def test_what_is_not_said_of_thresholds_is_as_by_default(settings):
+    settings.BGTASK = {"THRESHOLDS": {"queues": {"batch": {"oldest_ready": None}}}}
+
+    thresholds = get_settings().thresholds
+    assert thresholds["oldest_ready"] == (60.0, 300.0)
+    assert thresholds["queues"]["batch"]["oldest_ready"] is None
+
+
+# Changes
+
+
+def test_a_change_takes_effect_however_it_is_made(settings):
+    with override_settings(BGTASK={"MAX_ATTEMPTS": 3}):
+        assert get_settings().max_attempts == 3
+    assert get_settings().max_attempts == 25
+
+    settings.BGTASK = {"KEEP": {"failed": 60}}
+    assert get_settings().keep["failed"] == 60
+
+    settings.BGTASK["MAX_ATTEMPTS"] = 5
+    assert get_settings().max_attempts == 5
+
+    settings.BGTASK["KEEP"]["failed"] = 120
+    assert get_settings().keep["failed"] == 120
+
+    del settings.BGTASK
+    assert get_settings().max_attempts == 25
+
+
+def test_what_is_wrong_does_not_become_right_by_asking_twice(settings):
+    settings.BGTASK = {"MAX_ATTEMPTS": 0}
+
+    for _ in range(2):
+        with pytest.raises(ImproperlyConfigured):
+            get_settings()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", ["MAX_ATEMPTS", "max_attempts", "QUEUES", 5], ids=repr)
+def test_an_unknown_key_is_an_error_that_names_the_known(settings, name):
+    settings.BGTASK = {name: 1}
+
+    with pytest.raises(ImproperlyConfigured) as error:
+        get_settings()
+
+    assert f"Unknown option BGTASK[{name!r}]" in str(error.value)
+    assert "GRACE, HEARTBEAT, JITTER, KEEP, LEASE, MAX_ATTEMPTS" in str(error.value)
+
+
+DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, timedelta.max]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("MAX_ATTEMPTS", value) for value in (0, -1, 1.5, "3", True, None, 10**10)],
+        *[("MAX_CRASHES", value) for value in (0, 1, 2.5, None)],
+        *[("MAX_PARAMS_BYTES", value) for value in (0, 1_023, "256 KiB", None)],
+        *[("JITTER", value) for value in (-0.1, 11, "0.1", True, None, math.nan)],
+        *[(name, value) for name in ("MAX_RUN_TIME", "LEASE", "GRACE") for value in DURATIONS],
+        *[("HEARTBEAT", value) for value in DURATIONS],
+        *[("KEEP", value) for value in (None, 7, {"lost": 60}, {"failed": 0}, {"failed": "7"})],
+        *[("MONITOR_TOKENS", value) for value in ("secret", [""], [5], 5, None, [" "])],
+        *[("THRESHOLDS", value) for value in (None, 5, {"oldest": 1}, {"queues": []})],
+        ("THRESHOLDS", {"oldest_ready": 60}),
+        ("THRESHOLDS", {"oldest_ready": (300, 60)}),
+        ("THRESHOLDS", {"oldest_ready": (60, "300")}),
+        ("THRESHOLDS", {"failure_sample": 0}),
+        ("THRESHOLDS", {"failure_window": 0}),
+        ("THRESHOLDS", {"queues": {"batch": {"queues": {}}}}),
+        ("THRESHOLDS", {"queues": {"batch": 60}}),
+    ],
+    ids=repr,
+)
+def test_a_wrong_value_is_an_error_that_names_its_setting(settings, name, value):
+    settings.BGTASK = {name: value}
+
+    with pytest.raises(ImproperlyConfigured, match=rf"BGTASK\['{name}(\..*)?'\] .*must be "):
+        get_settings()
+
+
+@pytest.mark.parametrize("value", [0, "3", None])
+def test_a_wrong_plain_setting_is_an_error_too(settings, value):
+    settings.MAX_ATTEMPTS = value
+
+    with pytest.raises(ImproperlyConfigured, match="MAX_ATTEMPTS"):
+        get_settings()
+
+
+@pytest.mark.parametrize("value", [None, [], "LEASE"])
+def test_bgtask_is_a_dictionary(settings, value):
+    settings.BGTASK = value
+
+    with pytest.raises(ImproperlyConfigured, match="BGTASK must be a dictionary"):
+        get_settings()
+
+
+def test_a_token_is_not_shown_in_the_error(settings):
+    settings.BGTASK = {"MONITOR_TOKENS": "hunter2"}
+
+    with pytest.raises(ImproperlyConfigured) as error:
+        get_settings()
+
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_lease_is_longer_than_two_heartbeats(settings):
+    settings.BGTASK = {"LEASE": 10, "HEARTBEAT": 6}
+
+    with pytest.raises(ImproperlyConfigured, match=r"BGTASK\['LEASE'\] .* at least twice"):
+        get_settings()
