@@ -7,6 +7,7 @@ import logging
 import select
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import Error, connections
@@ -29,6 +30,7 @@ class Alarm:
     """
 
     def __init__(self) -> None:
+        self.rang = False  # Whether that is what ended the last sleep.
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -40,7 +42,8 @@ class Alarm:
     def sleep(self, seconds: float, *others: Any) -> bool:
         """Sleep so long, or until it rings or one of these can be read; tell which."""
         ringing, _, _ = select.select([self._reader, *others], [], [], max(seconds, 0.0))
-        if self._reader in ringing:
+        self.rang = self._reader in ringing
+        if self.rang:
             self._reader.recv(4096)
         return bool(ringing)
 
@@ -57,9 +60,10 @@ class Wakeup:
     two cuts the sleep short.
     """
 
-    def __init__(self, alarm: Alarm, alias: str) -> None:
+    def __init__(self, alarm: Alarm, alias: str, queues: Sequence[str] | None = None) -> None:
         self._alarm = alarm
         self._alias = alias
+        self._queues = queues
 
     def ready(self) -> None: ...
 
@@ -118,20 +122,27 @@ class Listen(_OwnConnection):
         self._drain()
 
     def sleep(self, seconds: float) -> None:
-        if self._connection is None:
-            self._alarm.sleep(seconds)
-        else:
-            self._alarm.sleep(seconds, self._connection.connection)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._connection is None:
+                self._alarm.sleep(left)
+                return
+            self._alarm.sleep(left, self._connection.connection)
+            if self._alarm.rang or self._drain():
+                return
 
-    def _drain(self) -> None:
-        """Forget what was heard: what it was about is about to be looked for."""
+    def _drain(self) -> bool:
+        """Hear what there is to hear; was any of it about a queue that is served here?"""
         if self._connection is None:
-            return
+            return False
         try:
-            for _ in self._connection.connection.notifies(timeout=0):
-                pass
+            heard = [told.payload for told in self._connection.connection.notifies(timeout=0)]
         except Exception as error:  # The driver's own errors, not Django's.
             self._lost(error)
+            return True
+        if self._queues is None:
+            return bool(heard)
+        return any(not queue or queue in self._queues for queue in heard)
 
 
 class DataVersion(_OwnConnection):
@@ -162,10 +173,10 @@ class DataVersion(_OwnConnection):
             return None
 
 
-def wakeup_for(alarm: Alarm, alias: str) -> Wakeup:
+def wakeup_for(alarm: Alarm, alias: str, queues: Sequence[str] | None = None) -> Wakeup:
     connection = connections[alias]
     if connection.vendor == "postgresql" and _has_psycopg3(connection):
-        return Listen(alarm, alias)
+        return Listen(alarm, alias, queues)
     if connection.vendor == "sqlite":
         return DataVersion(alarm, alias)
     return Wakeup(alarm, alias)

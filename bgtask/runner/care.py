@@ -9,6 +9,8 @@ from django.conf import settings
 from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask.runner.watchdog import watched
+
 logger = logging.getLogger("bgtask")
 
 IDLE = 5.0  # Seconds of disuse after which a connection is tried before it is trusted.
@@ -63,8 +65,9 @@ def mend(alias: str) -> None:
 
 
 def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
-    if connection.connection is not None and not connection.is_usable():
-        _close(connection)
+    with watched(connection.alias):
+        if connection.connection is not None and not connection.is_usable():
+            _close(connection)
 
 
 def _drop(connection: BaseDatabaseWrapper, what: object, fault: str) -> None:

@@ -14,6 +14,7 @@ from bgtask.dialects import dialect_of
 from bgtask.models import Task, Worker
 from bgtask.runner.care import mend
 from bgtask.runner.statistics import Statistics
+from bgtask.runner.watchdog import watched
 
 logger = logging.getLogger("bgtask")
 
@@ -106,8 +107,9 @@ class Heartbeat:
             if self.declared_dead:
                 return
             try:
-                self.beat()
-                cancelled = self._cancel_requests()
+                with watched(self._alias):
+                    self.beat()
+                    cancelled = self._cancel_requests()
             except Error as error:
                 logger.warning("The heartbeat of %s failed: %s", self.worker, error)
                 mend(self._alias)

@@ -15,6 +15,7 @@ from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.models import Hold, Outcome, Queue, QueueStats, Task, TaskStats, Worker
 from bgtask.runner.care import mend
+from bgtask.runner.watchdog import watched
 from bgtask.status import Status
 
 logger = logging.getLogger("bgtask")
@@ -106,7 +107,8 @@ class Maintenance:
         # Give or take a half: processes that started together must not stay in step.
         chore.due = time.monotonic() + chore.interval * random.uniform(0.5, 1.5)  # noqa: S311
         try:
-            chore.function()
+            with watched(self._alias):
+                chore.function()
         except Error as error:
             logger.warning("A chore failed, and will be done later: %s", error)
             mend(self._alias)

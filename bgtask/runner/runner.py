@@ -22,6 +22,7 @@ from bgtask.runner.hints import Hints
 from bgtask.runner.maintenance import Maintenance
 from bgtask.runner.pool import Pool
 from bgtask.runner.statistics import Statistics
+from bgtask.runner.watchdog import Watchdog, limit_waiting, watched
 from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
@@ -29,7 +30,9 @@ logger = logging.getLogger("bgtask")
 PATIENCE = 2.0  # Seconds that a claimed task may wait for a thread before it is released.
 SUSPECT_WAIT = 60.0  # Seconds after which others must make room for suspects …
 SUSPECT_TIME = 1.0  # … and how long for, one after the other.
+BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
 BACKLOG = 2_000  # Unwritten outcomes at which nothing more is claimed.
+SILENCE = 2.0  # Seconds that a statement is given at the least; else a quarter of the lease.
 
 
 class Runner:
@@ -67,6 +70,8 @@ class Runner:
         self._stop_by: float | None = None  # When patience with running tasks ends.
         self._forced = False
         self._to_be_replaced = False
+        limit_waiting(self._alias)
+        self._watchdog = Watchdog(max(get_settings().lease / 4, SILENCE))
         self._statistics = Statistics()
         self._announcer = Announcer()
         self._completer = Completer(self._done, lambda: self._pool.is_idle)
@@ -92,6 +97,7 @@ class Runner:
         self._suspect_since: float | None = None
         self._room_until = 0.0
         self._look_again = 0.0
+        self._not_before = 0.0
         self._next_due: float | None = None
         self._failures = 0
 
@@ -100,8 +106,10 @@ class Runner:
     def run(self) -> bool:
         """Until stopped; False if a task had to be left running, or an outcome unwritten."""
         end = time.monotonic() + self._duration if self._duration > 0 else None
-        wakeup = wakeup_for(self._alarm, self._alias)
+        wakeup = wakeup_for(self._alarm, self._alias, self.queues)
+        self._watchdog.start()
         if not self._report_for_duty():
+            self._watchdog.stop()
             return True
         for part in (self._pool, self._completer, self._announcer, self._maintenance):
             part.start()
@@ -113,13 +121,15 @@ class Runner:
         try:
             while not self._stopping:
                 wakeup.ready()
-                found = self._turn()
+                with watched(self._alias):
+                    found = self._turn()
                 if self._is_over(end, found):
                     break
                 if not found:
                     wakeup.sleep(self._pause(end))
         finally:
             clean = self._leave()
+            self._watchdog.stop()
             wakeup.close()
         logger.info("Worker %s has left.", self.worker)
         return clean and not self._to_be_replaced
@@ -142,8 +152,9 @@ class Runner:
         while not self._stopping:
             started = time.monotonic()
             try:
-                self.worker = Worker.register(self.queues or (), self._pool.threads)
-                Task.objects.unhold_known(registry.names())
+                with watched(self._alias):
+                    self.worker = Worker.register(self.queues or (), self._pool.threads)
+                    Task.objects.unhold_known(registry.names())
             except Error as error:
                 self._failed("The database does not answer", error)
                 self._alarm.sleep(self._outage_pause())
@@ -168,8 +179,9 @@ class Runner:
         clean = True
         self._pool.ask_to_stop()
         try:
-            self.worker.retire()
-            self._release(self._pool.withdraw())
+            with watched(self._alias):
+                self.worker.retire()
+                self._release(self._pool.withdraw())
         except Error as error:
             mend(self._alias)
             self._failed("Unstarted tasks could not be released", error)
@@ -188,10 +200,11 @@ class Runner:
         self._maintenance.stop()
         self._heartbeat.stop()
         try:
-            self._heartbeat.beat()
-            # Only with nothing in its hands: else others would take what is still running.
-            if clean:
-                self.worker.leave()
+            with watched(self._alias):
+                self._heartbeat.beat()
+                # Only with nothing in its hands: else others would take what is still running.
+                if clean:
+                    self.worker.leave()
         except Error as error:
             mend(self._alias)
             self._failed("The worker could not sign off", error)
@@ -211,7 +224,9 @@ class Runner:
             if not self._heartbeat.trusted():
                 return False
             wanted = self._wanted()
-            if not wanted and time.monotonic() < self._look_again:
+            if wanted and time.monotonic() < self._not_before:
+                self._look_again = self._not_before
+            if time.monotonic() < (self._not_before if wanted else self._look_again):
                 return False
             outlook = self._look()
             claimed = self._claim(outlook, wanted)
@@ -223,8 +238,10 @@ class Runner:
             return False
         self._failures = 0
         self._turns += 1
-        if not claimed and not self._in_hand:
-            self._hints.clear()
+        if not claimed:
+            self._not_before = time.monotonic() + BREATH
+            if not self._in_hand:
+                self._hints.clear()
         return claimed > 0
 
     def _wanted(self) -> int:
@@ -476,12 +493,14 @@ class Runner:
     def _is_drained(self) -> bool:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""
         try:
-            outlook = self._look()
+            with watched(self._alias):
+                outlook = self._look()
+                abandoned = Task.objects.abandoned().exists()
             if outlook.suspects - outlook.paused or any(
                 head.queue not in outlook.paused for head in outlook.heads
             ):
                 return False
-            return not Task.objects.abandoned().exists()
+            return not abandoned
         except Error as error:
             self._failed("The database does not answer", error)
             mend(self._alias)
