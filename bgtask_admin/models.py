@@ -112,9 +112,3 @@ class TaskList(Page):
     class Meta(Page.Meta):
         verbose_name = _("tasks")
         verbose_name_plural = _("tasks")
-
-
-class WorkerList(Page):
-    class Meta(Page.Meta):
-        verbose_name = _("workers")
-        verbose_name_plural = _("workers")

@@ -1,0 +1,107 @@
+"""Words, times and text of unknown origin, for people to read."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from bgtask import health
+
+# Controls, and what turns the direction of text or hides in it. Newline and tab are harmless
+# where text is preformatted.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\t\n]")
+_INVISIBLE = re.compile(
+    "[\x80-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: Any, *, lines: bool = False) -> str:
+    """The text with all that cannot be seen shown as a sign; still to be escaped."""
+    text = str(text)
+    text = _CONTROL.sub(
+        lambda match: match[0] if lines and match[0] in "\n\t" else _sign(match[0]), text
+    )
+    return _INVISIBLE.sub(lambda match: f"‹U+{ord(match[0]):04X}›", text)
+
+
+def _sign(character: str) -> str:
+    """␀ for NUL, ␛ for ESC, and so on: Unicode has pictures of these."""
+    return "␡" if character == "\x7f" else chr(0x2400 + ord(character))
+
+
+def short(text: Any, length: int = 120) -> str:
+    text = visible(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most: “6 m 52 s”."""
+    if seconds is None:
+        return "–"
+    seconds = max(float(seconds), 0.0)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return health.duration(seconds)
+
+
+def between(start: datetime | None, end: datetime | None) -> str:
+    return duration((end - start).total_seconds()) if start and end else ""
+
+
+def moment(when: datetime | None, now: datetime | None = None) -> str | SafeString:
+    """“4 m ago”, with the exact time for those who point at it and for machines."""
+    if when is None:
+        return "–"
+    seconds = ((now or _now(when)) - when).total_seconds()
+    if abs(seconds) < 1:
+        words = _("now")
+    elif seconds > 0:
+        words = _("%s ago") % duration(max(seconds, 1) if seconds >= 10 else round(seconds))
+    else:
+        words = _("in %s") % duration(-seconds if seconds <= -10 else round(-seconds))
+    return format_html('<time datetime="{}" title="{}">{}</time>', _iso(when), exact(when), words)
+
+
+def clock(when: datetime | None, now: datetime | None = None) -> str | SafeString:
+    """“11:57:03”, with the day where it is another one."""
+    if when is None:
+        return "–"
+    local = _local(when)
+    today = _local(now or _now(when)).date()
+    words = date_format(local, "H:i:s" if local.date() == today else "Y-m-d H:i:s")
+    return format_html('<time datetime="{}" title="{}">{}</time>', _iso(when), exact(when), words)
+
+
+def exact(when: datetime) -> str:
+    """In the project's zone and in UTC."""
+    local = date_format(_local(when), "Y-m-d H:i:s")
+    if not timezone.is_aware(when):
+        return local
+    utc = (when - (when.utcoffset() or timedelta())).replace(tzinfo=None)
+    return f"{local} {timezone.get_current_timezone_name()} · {utc:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def count(number: int, cap: int | None = None) -> str:
+    """“1,204”, or “10,000+”."""
+    return f"{cap:,}+" if cap is not None and number > cap else f"{number:,}"
+
+
+def _iso(when: datetime) -> str:
+    return when.isoformat(timespec="seconds")
+
+
+def _local(when: datetime) -> datetime:
+    return timezone.localtime(when) if timezone.is_aware(when) else when
+
+
+def _now(like: datetime) -> datetime:
+    return timezone.now() if timezone.is_aware(like) else datetime.now()

@@ -1,0 +1,93 @@
+"""What the pages have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin import AdminSite
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+
+from bgtask_admin.permissions import Rights, demand
+
+View = Callable[..., HttpResponse]
+
+
+def needs(*permissions: str, any_of: Sequence[str] = ()) -> Callable[[View], View]:
+    """Refuse who lacks one of them, or lacks all of ``any_of``."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def checked(
+            request: HttpRequest, site: AdminSite, *args: Any, **kwargs: Any
+        ) -> HttpResponse:
+            request.current_app = site.name  # type: ignore[attr-defined]
+            if not any(request.user.has_perm(one) for one in any_of):
+                demand(request.user, *permissions, *any_of)
+            demand(request.user, *permissions)
+            return view(request, site, *args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def post_only(view: View) -> View:
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        return view(request, *args, **kwargs)
+
+    return checked
+
+
+def url_of(request: HttpRequest) -> Callable[..., str]:
+    """``url("bgtask_admin_error", fingerprint)``: pages of the site the request came to."""
+    app = getattr(request, "current_app", None)
+    return lambda name, *args: reverse(f"admin:{name}", args=args, current_app=app)
+
+
+def page(
+    request: HttpRequest, site: AdminSite, template: str, *, status: int = 200, **context: Any
+) -> TemplateResponse:
+    return TemplateResponse(
+        request,
+        f"bgtask_admin/{template}",
+        {**site.each_context(request), "rights": Rights(request.user), **context},
+        status=status,
+    )
+
+
+def where_from(request: HttpRequest, otherwise: str = "") -> str:
+    """The page of this site that the operator came from, with its filters."""
+    target = request.POST.get("next") or request.GET.get("next") or ""
+    allowed = url_has_allowed_host_and_scheme(
+        target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    )
+    return target if allowed else otherwise
+
+
+def back(request: HttpRequest, otherwise: str) -> HttpResponseRedirect:
+    return HttpResponseRedirect(where_from(request, otherwise))
+
+
+def complain(request: HttpRequest, error: ValidationError) -> None:
+    for message in error.messages:
+        messages.error(request, message)
+
+
+def bound(view: View, site: AdminSite) -> Callable[..., HttpResponse]:
+    """The view in this site, behind its door."""
+
+    @wraps(view)
+    def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return view(request, site, *args, **kwargs)
+
+    return site.admin_view(inside)

@@ -1,0 +1,195 @@
+"""Queue health: what is wrong, since when, and what to do about it, in one look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from bgtask import health
+from bgtask.health import Health, History
+from bgtask.models import Hold, Worker
+from bgtask.status import WorkerState
+from bgtask_admin.charts import Band, Chart, sparkline
+from bgtask_admin.permissions import MONITOR, PAUSE, VIEW
+from bgtask_admin.tables import QueueTable
+from bgtask_admin.templatetags.bgtask_admin import per_minute
+from bgtask_admin.text import duration
+from bgtask_admin.views.base import needs, page, url_of
+
+SPANS = {"1h": 1, "24h": 24, "7d": 168}
+MOST_WORKERS = 200
+
+
+@needs(any_of=(VIEW, MONITOR))
+def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    span = request.GET.get("span", "")
+    span = span if span in SPANS else "1h"
+    now = health.take()
+    past = health.history(SPANS[span])
+    may_view = request.user.has_perm(VIEW)
+    return page(
+        request,
+        site,
+        "landing.html",
+        title=_("Queue health"),
+        nav="health",
+        health=now,
+        tiles=_tiles(now),
+        queues=QueueTable(
+            now.queues,
+            url=url_of(request),
+            charts=lambda queue: _spark(queue, past, span),
+            span=span,
+            may_pause=request.user.has_perm(PAUSE),
+            may_view=may_view,
+        ),
+        failing=health.failing_now() if may_view else None,
+        workers=workers(now) if may_view else None,
+        holds=list(Hold.objects.in_force().order_by("task_name")[:100]) if may_view else None,
+        charts=_charts(past),
+        span=span,
+        spans=list(SPANS),
+    )
+
+
+@dataclass
+class WorkerLine:
+    id: int
+    label: str
+    state: str
+    queues: str
+    threads: int
+    started_at: datetime
+    heartbeat_at: datetime
+    is_silent: bool
+    running: list[tuple[int, str, datetime, bool]] = field(default_factory=list)
+
+    @property
+    def is_lost(self) -> bool:
+        """Nobody will end what it has in hand, unless it is taken back."""
+        return self.is_silent or self.state == WorkerState.DEAD
+
+
+def workers(now: Health) -> list[WorkerLine]:
+    """The living, and the dead that still hold something; what each runs, the longest first."""
+    rows = Worker.objects.filter(~Q(state=WorkerState.DEAD) | Q(tasks__isnull=False))
+    lines: dict[int, WorkerLine] = {}
+    columns = (
+        "pk", "label", "state", "queues", "threads", "started_at", "heartbeat_at",
+        "lease_expires_at", "tasks__pk", "tasks__task_name", "tasks__locked_at",
+        "tasks__deadline_at",
+    )  # fmt: skip
+    for row in rows.order_by("label", "pk", "tasks__locked_at").values_list(*columns)[:2_000]:
+        *worker, lease, task, name, since, deadline = row
+        line = lines.setdefault(worker[0], WorkerLine(*worker, is_silent=lease <= now.generated_at))
+        if task is not None:
+            line.running.append((task, name, since, deadline <= now.generated_at))
+    worst_first = sorted(
+        lines.values(),
+        key=lambda line: (
+            not line.is_lost,
+            line.running[0][2] if line.running else now.generated_at,
+        ),
+    )
+    return worst_first[:MOST_WORKERS]
+
+
+def _tiles(now: Health) -> list[dict[str, Any]]:
+    alive = now.workers
+    failed, silent = int(now.total("failed_window")), alive.silent
+    return [
+        {
+            "label": _("ready"),
+            "value": f"{now.total('ready'):,}",
+            "query": "status=READY",
+            "note": _("oldest %s") % duration(now.oldest_ready_age) if now.oldest_ready_age else "",
+        },
+        {
+            "label": _("scheduled"),
+            "value": f"{now.total('scheduled'):,}",
+            "query": "status=SCHEDULED",
+            "note": _("%s retrying") % f"{now.total('retrying'):,}"
+            if now.total("retrying")
+            else "",
+        },
+        {
+            "label": _("running"),
+            "value": f"{now.total('running'):,}",
+            "query": "status=RUNNING",
+            "note": _("%d stuck") % now.stuck.total if now.stuck.total else "",
+        },
+        {"label": _("held"), "value": f"{now.total('held'):,}", "query": "status=HELD", "note": ""},
+        {
+            "label": _("failed attempts"),
+            "value": f"{failed:,}",
+            "query": "status=FAILED",
+            "note": _("in %s") % duration(now.window),
+        },
+        {
+            "label": _("done per minute"),
+            "value": per_minute(now.total("throughput_per_minute")),
+            "query": "",
+            "note": "",
+        },
+        {
+            "label": _("workers"),
+            "value": f"{alive.alive}",
+            "query": "",
+            "note": _("%d silent") % silent
+            if silent
+            else _("%(busy)d of %(threads)d threads busy")
+            % {"busy": alive.busy, "threads": alive.threads},
+        },
+    ]
+
+
+def _spark(queue: str, past: History, span: str) -> SafeString:
+    points = past.of(queue).points
+    done = sum(point.finished for point in points)
+    return sparkline(
+        [point.finished for point in points],
+        _("done in %(queue)s, last %(span)s: %(count)s")
+        % {"queue": queue, "span": span, "count": f"{done:,}"},
+    )
+
+
+def _charts(past: History) -> list[Chart]:
+    points = past.total.points
+    times = [point.at for point in points]
+    done = sum(point.finished for point in points)
+    failed = sum(point.failed for point in points)
+    most = max((point.ready or 0 for point in points), default=0)
+    oldest = max((point.oldest_ready_age or 0.0 for point in points), default=0.0)
+    return [
+        Chart(
+            title=_("Done"),
+            summary=_("%(done)s attempts ended, %(failed)s tasks failed.")
+            % {"done": f"{done:,}", "failed": f"{failed:,}"},
+            times=times,
+            bands=[
+                Band("bg-done", _("successful"), [point.succeeded for point in points]),
+                Band("bg-retried", _("to be retried"), [point.retried for point in points]),
+                Band("bg-failed", _("failed"), [point.failed for point in points]),
+            ],
+        ),
+        Chart(
+            title=_("Backlog"),
+            summary=_("At most %s were ready and waiting.") % f"{most:,}",
+            times=times,
+            bands=[Band("bg-waiting", _("ready"), [point.ready for point in points])],
+        ),
+        Chart(
+            title=_("Oldest ready"),
+            summary=_("The longest wait was %s.") % duration(oldest),
+            times=times,
+            bands=[Band("bg-waiting", _("age"), [point.oldest_ready_age for point in points])],
+            unit=duration,
+        ),
+    ]

@@ -1,0 +1,200 @@
+"""Confirm an action over many tasks, and watch it being done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin import AdminSite
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.utils.translation import gettext as _
+
+from bgtask_admin import operations
+from bgtask_admin.keyset import page_of
+from bgtask_admin.models import Operation
+from bgtask_admin.operations import Preview
+from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
+from bgtask_admin.selection import InvalidSelection, Selection
+from bgtask_admin.tables import OperationTable
+from bgtask_admin.verbs import ACTIONS, Action, Verb
+from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
+from bgtask_admin.views.task import tell
+from bgtask_admin.views.tasks import NOT_FILTERS
+
+SIZE = 50
+
+
+@needs(VIEW)
+def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    """GET: what would be done. POST: note it down, and begin."""
+    if request.method == "POST":
+        return _confirmed(request, site)
+    action = _action(request.GET.get("verb", ""))
+    demand(request.user, action.permission)
+    try:
+        preview = Preview.take(action, _selection(request))
+    except InvalidSelection as error:
+        complain(request, error)
+        return back(request, url_of(request)("bgtask_task_changelist"))
+    return _page(request, site, preview, action.form())
+
+
+def _selection(request: HttpRequest) -> Selection:
+    """The ticked tasks, or all that match the filter."""
+    if request.GET.get("which") == "ticked":
+        ticked = ",".join(request.GET.getlist("tick"))
+        if not ticked:
+            raise InvalidSelection(_("Nothing is ticked."))
+        return Selection.parse_narrow({"ids": ticked})
+    selection = Selection.parse_narrow(request.GET, ignore=NOT_FILTERS)
+    if selection.looks_into_arguments:
+        demand(request.user, VIEW_ARGUMENTS)
+    return selection
+
+
+def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    try:
+        preview = Preview.load(request.POST.get("preview", ""), request.user)
+    except InvalidSelection as error:
+        complain(request, error)
+        return back(request, url_of(request)("bgtask_task_changelist"))
+    demand(request.user, preview.action.permission)
+    if preview.selection.looks_into_arguments:
+        demand(request.user, VIEW_ARGUMENTS)
+    form = preview.action.form(request.POST)
+    if not form.is_valid():
+        return _page(request, site, preview, form, status=400)
+    operation = operations.start(
+        preview, form.cleaned_data, user=request.user, reason=request.POST.get("reason", "")
+    )
+    _step(request, operation)
+    if operation.is_running:
+        return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
+    tell(request, operation)
+    return back(request, url_of(request)("bgtask_task_changelist"))
+
+
+def _page(
+    request: HttpRequest, site: AdminSite, preview: Preview, form: Any, status: int = 200
+) -> HttpResponse:
+    url = url_of(request)
+    return page(
+        request,
+        site,
+        "confirm.html",
+        status=status,
+        title=str(preview.action.label),
+        nav="tasks",
+        preview=preview,
+        action=preview.action,
+        signed=preview.signed(request.user),
+        form=form,
+        breakdown=preview.breakdown(),
+        samples=preview.samples(),
+        list_url=f"{url('bgtask_task_changelist')}?{preview.selection.query()}",
+        next=where_from(request),
+    )
+
+
+@needs(VIEW)
+def operation_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    try:
+        rows = page_of(
+            Operation.objects.all(),
+            None,
+            after=request.GET.get("after", ""),
+            before=request.GET.get("before", ""),
+            size=SIZE,
+        )
+    except ValidationError:
+        raise Http404 from None
+    return page(
+        request,
+        site,
+        "operation_list.html",
+        title=_("Operations log"),
+        nav="operations",
+        rows=rows,
+        table=OperationTable(rows.rows, url=url_of(request)),
+    )
+
+
+@needs(VIEW)
+def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> HttpResponse:
+    operation = _find(operation_id)
+    action = ACTIONS.get(operation.verb)
+    url = url_of(request)
+    return page(
+        request,
+        site,
+        "operation.html",
+        title=str(operation.get_verb_display()),
+        nav="operations",
+        operation=operation,
+        result=operations.result_in_words(operation),
+        may_step=bool(action and request.user.has_perm(action.permission)),
+        list_url=f"{url('bgtask_task_changelist')}?{_query(operation)}" if action else "",
+        options=[(key, value) for key, value in operation.option_data.items() if value],
+    )
+
+
+@post_only
+@needs(VIEW)
+def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> HttpResponse:
+    """About a second of work. A script gets figures, a button the page again."""
+    operation = _find(operation_id)
+    _may(request, operation)
+    if "stop" in request.POST:
+        operations.stop(operation)
+        operation.refresh_from_db()
+    else:
+        _step(request, operation)
+    if "application/json" in request.headers.get("Accept", ""):
+        return JsonResponse(
+            {
+                "running": operation.is_running,
+                "handled": operation.handled,
+                "matched": operation.matched,
+                "words": operations.result_in_words(operation),
+            }
+        )
+    return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
+
+
+def _step(request: HttpRequest, operation: Operation) -> None:
+    try:
+        operations.step(operation)
+    except OperationalError:  # A lock that could not be had: what was begun is undone, try again.
+        operation.refresh_from_db()
+        messages.warning(request, _("The database was busy. Please continue."))
+
+
+def _query(operation: Operation) -> str:
+    try:
+        return Selection.parse_narrow(operation.filter_data).query()
+    except InvalidSelection:
+        return ""
+
+
+def _may(request: HttpRequest, operation: Operation) -> None:
+    action = ACTIONS.get(operation.verb)
+    if action is None:
+        raise PermissionDenied
+    demand(request.user, action.permission)
+
+
+def _action(verb: str) -> Action:
+    if verb not in ACTIONS or verb in (Verb.HOLD_TYPE, Verb.RELEASE_TYPE):
+        raise Http404(_("There is no such action."))
+    return ACTIONS[verb]
+
+
+def _find(operation_id: str) -> Operation:
+    if not (operation_id.isascii() and operation_id.isdigit() and len(operation_id) < 19):
+        raise Http404
+    operation: Operation | None = Operation.objects.filter(pk=int(operation_id)).first()
+    if operation is None:
+        raise Http404
+    return operation

@@ -1,0 +1,157 @@
+"""Hold a kind of task, pause a queue, take back what a dead worker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import AdminSite
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from bgtask.models import Task, Worker
+from bgtask_admin import stops
+from bgtask_admin.permissions import HOLD, PAUSE, REQUEUE
+from bgtask_admin.text import count
+from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
+from bgtask_admin.views.task import tell
+
+CAP = 10_000
+_TEXT = gettext_lazy("Who comes next will want to know.")
+
+
+class StopForm(forms.Form):
+    name = forms.CharField(max_length=255, widget=forms.HiddenInput)
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"), max_length=500, required=False, help_text=_TEXT
+    )
+    minutes = forms.IntegerField(
+        label=gettext_lazy("For minutes"),
+        required=False,
+        min_value=1,
+        max_value=525_600,
+        help_text=gettext_lazy("Empty: until somebody ends it."),
+    )
+
+
+@needs(HOLD)
+def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    """GET: say what it means. POST: hold."""
+
+    def do(name: str, reason: str, minutes: int | None) -> None:
+        operation = stops.hold_type(name, user=request.user, reason=reason, minutes=minutes)
+        messages.success(request, _("Tasks named %s are on hold.") % name)
+        tell(request, operation)
+
+    return _stop(
+        request,
+        site,
+        do,
+        title=_("Hold task type"),
+        question=_("Start no more tasks of the type"),
+        waiting=lambda name: Task.objects.filter(task_name=name).waiting(),
+        button=_("Hold"),
+        explanation=_(
+            "Waiting ones are moved to “held”, those enqueued later too. What runs goes on; other "
+            "tasks of the same queues are not concerned."
+        ),
+    )
+
+
+@needs(PAUSE)
+def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    def do(name: str, reason: str, minutes: int | None) -> None:
+        stops.pause(name, user=request.user, reason=reason, minutes=minutes)
+        messages.success(request, _("The queue %s is paused.") % name)
+
+    return _stop(
+        request,
+        site,
+        do,
+        title=_("Pause queue"),
+        question=_("Start no more tasks of the queue"),
+        waiting=lambda name: Task.objects.filter(queue=name).ready(),
+        button=_("Pause"),
+        explanation=_("What waits stays where it is. What runs goes on."),
+    )
+
+
+def _stop(
+    request: HttpRequest,
+    site: AdminSite,
+    do: Callable[[str, str, int | None], None],
+    *,
+    waiting: Callable[[str], Any],
+    **context: Any,
+) -> HttpResponse:
+    landing = url_of(request)("bgtask_admin_queuehealth_changelist")
+    if request.method == "POST":
+        form = StopForm(request.POST)
+        if form.is_valid():
+            data = form.cleaned_data
+            do(data["name"], data["reason"], data["minutes"])
+            return back(request, landing)
+    else:
+        form = StopForm(initial={"name": request.GET.get("name", "")})
+    name = form["name"].value()
+    if not name or "\x00" in name:
+        raise Http404
+    tasks = waiting(name)
+    return page(
+        request,
+        site,
+        "stop.html",
+        status=400 if form.is_bound else 200,
+        nav="health",
+        form=form,
+        name=name,
+        number=count(tasks.order_by()[: CAP + 1].count(), CAP),
+        next=where_from(request, landing),
+        **context,
+    )
+
+
+@post_only
+@needs(HOLD)
+def release_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    name = request.POST.get("name", "")
+    if not name or "\x00" in name:
+        raise Http404
+    operation = stops.release_type(name, user=request.user)
+    messages.success(request, _("Tasks named %s may run again.") % name)
+    tell(request, operation)
+    return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))
+
+
+@post_only
+@needs(PAUSE)
+def resume(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    name = request.POST.get("name", "")
+    if not name or "\x00" in name:
+        raise Http404
+    stops.resume(name, user=request.user)
+    messages.success(request, _("The queue %s goes on.") % name)
+    return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))
+
+
+@post_only
+@needs(REQUEUE)
+def release_worker(request: HttpRequest, site: AdminSite, worker_id: int) -> HttpResponse:
+    worker = Worker.objects.filter(pk=worker_id).first()
+    if worker is None:
+        raise Http404
+    try:
+        operation = stops.release_tasks_of(worker, user=request.user)
+    except ValidationError as error:
+        complain(request, error)
+    else:
+        messages.success(
+            request,
+            _("%(count)d taken back from %(worker)s.")
+            % {"count": operation.changed, "worker": worker},
+        )
+    return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))
