@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
@@ -27,7 +26,7 @@ class Command(BaseCommand):
         "Exit code: 0 well, 1 warning, 2 critical, 3 unknown."
     )
     # They would end with 1, which is a warning here, and say more than a line.
-    requires_system_checks: Sequence[str] = ()
+    requires_system_checks: tuple[str, ...] = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument

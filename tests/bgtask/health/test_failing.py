@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bgtask.dialects import Clock
@@ -32,8 +34,8 @@ def test_puts_attempts_of_one_kind_together_the_most_frequent_first() -> None:
 
 
 def test_describes_a_group_by_its_newest() -> None:
-    first = AttemptFactory(finished_at=Clock(-300), message="user 7 not found\nmore")
-    last = AttemptFactory(finished_at=Clock(-5), message="user 8 not found\nmore")
+    first: Any = AttemptFactory(finished_at=Clock(-300), message="user 7 not found\nmore")
+    last: Any = AttemptFactory(finished_at=Clock(-5), message="user 8 not found\nmore")
 
     (group,) = failing_now().groups
 
@@ -116,7 +118,7 @@ def test_takes_five_queries_however_much_fails(django_assert_num_queries, number
 
 
 def test_an_attempt_whose_task_was_pruned_is_gone_with_it() -> None:
-    attempt = AttemptFactory()
+    attempt: Any = AttemptFactory()
     Task.objects.filter(pk=attempt.task_id).delete()
 
     assert failing_now().groups == ()
