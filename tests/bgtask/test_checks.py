@@ -1,0 +1,160 @@
+"""System checks: what is wrong is said before anything starts, with an id and a remedy."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection, connections
+
+from tests.bgtask.apps import App
+
+TOKEN = "x" * 32
+WAL = {"init_command": "PRAGMA journal_mode=WAL"}
+
+
+def found(*ids, databases=None):
+    """The messages of bgtask's checks, or those with these ids."""
+    messages = [
+        message
+        for message in run_checks(databases=databases)
+        if message.id and message.id.startswith("bgtask.")
+    ]
+    return [message for message in messages if not ids or message.id in ids]
+
+
+@pytest.mark.django_db
+def test_the_tests_own_project_is_in_order():
+    assert found(databases=["default"]) == []
+
+
+@pytest.mark.parametrize(
+    ("bgtask", "id_", "words"),
+    [
+        ({"LEES": 60}, "bgtask.E001", "Unknown option BGTASK['LEES']"),
+        ({"LEASE": 10, "HEARTBEAT": 10}, "bgtask.E001", "at least twice BGTASK['HEARTBEAT']"),
+        ({"MAX_RUN_TIME": "1 h"}, "bgtask.E001", "BGTASK['MAX_RUN_TIME'] must be a duration"),
+        ({"LEASE": 30, "HEARTBEAT": 10}, "bgtask.W001", "less than four times"),
+        ({"MONITOR_TOKENS": ["short", TOKEN]}, "bgtask.W002", "shorter than 32 characters"),
+    ],
+)
+def test_senseless_settings(settings, bgtask, id_, words):
+    settings.BGTASK = bgtask
+
+    (message,) = found()
+
+    assert message.id == id_
+    assert words in message.msg
+    assert message.hint
+
+
+@pytest.mark.parametrize(
+    "bgtask", [{}, {"LEASE": 40, "HEARTBEAT": 10}, {"MONITOR_TOKENS": [TOKEN]}], ids=repr
+)
+def test_sensible_settings(settings, bgtask):
+    settings.BGTASK = bgtask
+
+    assert found() == []
+
+
+# Functions
+
+
+def test_names_that_people_will_take_for_one(app: App):
+    app.tasks("""
+        from bgtask import background
+
+        @background(name="shop.Send")
+        def one(): ...
+
+        @background(name="shop.send")
+        def other(): ...
+    """)
+
+    check = app.run("check")
+
+    assert check.returncode == 1
+    assert "(bgtask.E002)" in check.stderr
+    assert "'shop.Send'" in check.stderr
+    assert "'shop.send'" in check.stderr
+    assert "HINT: Give one of them another name" in check.stderr
+
+
+def test_a_parameter_with_the_name_of_an_option(app: App):
+    app.tasks("""
+        from bgtask import background
+
+        @background
+        def announce(queue, text): ...
+    """)
+
+    check = app.run("check")
+
+    assert check.returncode == 0
+    assert "(bgtask.W003) shop.tasks.announce has a parameter named 'queue'" in check.stderr
+    assert "HINT: Use announce.using(queue=…)(…)" in check.stderr
+
+
+# Databases
+
+
+@pytest.mark.vendor("sqlite")
+@pytest.mark.parametrize(
+    ("options", "id_", "hint"),
+    [
+        (WAL, "bgtask.W006", "transaction_mode"),
+        (WAL | {"transaction_mode": "DEFERRED"}, "bgtask.W006", "transaction_mode"),
+        ({"transaction_mode": "IMMEDIATE"}, "bgtask.W005", "PRAGMA journal_mode=WAL"),
+    ],
+)
+def test_a_sqlite_that_makes_people_wait(app: App, tmp_path, options, id_, hint):
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "new.sqlite3")}
+
+    check = app.run("check", "--database=default", database=database | {"OPTIONS": options})
+
+    assert check.returncode == 0
+    assert check.stderr.count("bgtask.") == check.stderr.count(id_) == 1
+    assert hint in check.stderr.split("HINT:")[1]
+
+
+@pytest.mark.vendor("mysql")
+@pytest.mark.django_db
+def test_another_isolation_level(app: App):
+    options = connection.settings_dict["OPTIONS"] | {"isolation_level": "repeatable read"}
+
+    check = app.run("check", "--database=default", database={"OPTIONS": options})
+
+    assert "(bgtask.W007)" in check.stderr
+    assert "REPEATABLE READ" in check.stderr
+    assert "HINT: Claims would lock gaps" in check.stderr
+
+
+@pytest.mark.vendor("mysql")
+@pytest.mark.django_db
+@pytest.mark.parametrize(("version", "too_old"), [((10, 7, 9), True), ((10, 8, 0), False)])
+def test_a_mariadb_that_is_too_old(monkeypatch, version, too_old):
+    # No such server is at hand.
+    monkeypatch.setattr(connections["default"], "mysql_version", version)
+
+    messages = found("bgtask.E004", databases=["default"])
+
+    assert bool(messages) == too_old
+    for message in messages:
+        assert message.msg == "MariaDB 10.7.9 is too old."
+        assert "Use 10.8 or later" in message.hint
+
+
+@pytest.mark.django_db
+def test_a_zone_whose_clocks_change(app: App):
+    check = app.run("check", "--database=default", database={"TIME_ZONE": "Europe/Berlin"})
+
+    # PostgreSQL keeps instants, whatever the zone.
+    assert ("(bgtask.W004)" in check.stderr) == (connection.vendor != "postgresql")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
+def test_a_zone_whose_clocks_do_not_change(app: App, zone):
+    check = app.run("check", "--database=default", database={"TIME_ZONE": zone})
+
+    assert check.returncode == 0, check.stderr
+    assert "bgtask." not in check.stderr

@@ -1,0 +1,133 @@
+"""Where background functions are looked for, and what becomes of tasks that nobody knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgtask import UnknownTask, background, registry
+from bgtask.models import Task
+from bgtask.runner import maintenance
+from bgtask.testing import run_due
+from tests.bgtask.apps import App
+from tests.factories import TaskFactory
+from tests.tasks import noop
+
+GREET = """
+    from bgtask import background
+
+    @background
+    def greet():
+        return "hello"
+"""
+SHOW_NAMES = "from bgtask import registry; print(*sorted(registry.names()), sep='\\n')"
+
+
+@pytest.mark.parametrize("installed", ["shop", "shop.apps.ShopConfig"])
+def test_finds_the_tasks_of_every_app_however_it_is_listed(app: App, installed):
+    app.tasks(GREET)
+    app.module(
+        "apps", 'from django.apps import AppConfig\nclass ShopConfig(AppConfig): name = "shop"'
+    )
+
+    shell = app.run("shell", "-c", SHOW_NAMES, installed=installed)
+
+    assert "shop.tasks.greet" in shell.stdout.splitlines(), shell.stderr
+    assert "tests.tasks.noop" in shell.stdout.splitlines()
+
+
+def test_an_app_without_tasks_is_an_app(app: App):
+    assert app.run("check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import there_is_no_such_module", "ModuleNotFoundError"),
+        ("from shop import there_is_no_such_name", "ImportError"),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_an_error_inside_a_tasks_module_is_raised(app: App, source, error):
+    app.tasks(source)
+
+    check = app.run("check")
+
+    assert check.returncode != 0
+    assert error in check.stderr
+    assert "tasks.py" in check.stderr or "shop" in check.stderr
+
+
+def test_two_functions_of_one_name_stop_every_command(app: App):
+    app.tasks(GREET + GREET.replace("from bgtask import background", ""))
+
+    check = app.run("check")
+
+    assert check.returncode != 0
+    assert "Two background functions are named 'shop.tasks.greet'" in check.stderr
+    assert check.stderr.count(f"{app.path('tasks')}:") >= 2
+
+
+def test_asks_for_a_name_that_is_not_there_with_the_places_to_look():
+    with pytest.raises(
+        UnknownTask, match=r"No background function is named 'nobody' here\..*tasks"
+    ):
+        registry.find("nobody")
+    assert not registry.knows("nobody")
+
+
+# Tasks whose function is not here
+
+UNKNOWN = "shop.tasks.gone"
+
+
+@pytest.mark.django_db
+def test_an_unknown_task_is_held_and_neither_run_nor_charged_nor_in_the_way():
+    unknown = TaskFactory(task_name=UNKNOWN, priority=9)
+    known = noop()
+
+    ran = run_due()
+
+    unknown.refresh_from_db()
+    assert ran == [known]
+    assert (unknown.status, unknown.held_for, unknown.attempts) == ("HELD", "unknown", 0)
+    assert (unknown.last_error, unknown.history.count()) == ("", 0)
+    assert unknown.get_held_for_display() == "no worker knows a function of this name"
+
+
+@pytest.mark.django_db
+def test_stays_held_as_long_as_nobody_knows_it():
+    TaskFactory(task_name=UNKNOWN)
+    run_due()
+
+    unheld = maintenance.unhold()
+
+    assert unheld == 0
+    assert Task.objects.held().count() == 1
+
+
+@pytest.mark.django_db
+def test_runs_once_the_function_is_back():
+    task = TaskFactory(task_name="shop.tasks.came_back")
+    run_due()
+
+    @background(name="shop.tasks.came_back")
+    def came_back():
+        return "here I am"
+
+    maintenance.unhold()
+    (ran,) = run_due()
+
+    assert ran == task
+    assert (ran.status, ran.attempts, ran.return_value) == ("SUCCESSFUL", 1, '"here I am"')
+
+
+@pytest.mark.django_db
+def test_what_an_operator_held_is_not_let_go_with_it():
+    task = noop()
+    task.hold()
+
+    maintenance.unhold()
+
+    task.refresh_from_db()
+    assert (task.status, task.held_for) == ("HELD", "operator")
