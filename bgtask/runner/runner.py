@@ -268,11 +268,14 @@ class Runner:
         heads = [head for head in outlook.heads if head.queue not in outlook.paused]
         if self._makes_room_for_suspect(outlook, heads):
             return self._claim_suspect(outlook) if not self._in_hand else 0
+        heads.sort(key=lambda head: (-head.priority, self._served.get(head.queue, 0)))
+        # What a queue has left comes before the heads below, but how much nobody knows yet.
+        floor = heads[1].priority if len(heads) > 1 else None
         claimed = 0
-        while wanted > 0 and heads:
-            head = max(heads, key=lambda head: (head.priority, -self._served.get(head.queue, 0)))
-            heads.remove(head)
-            floor = max((other.priority for other in heads), default=None)
+        for head in heads:
+            if not wanted or (claimed and floor is not None and head.priority < floor):
+                break
+            floor = None if floor is None else min(floor, head.priority)
             tasks = self._claim_from(head.queue, wanted, floor, outlook)
             claimed += len(tasks)
             wanted -= len(tasks)
