@@ -91,6 +91,7 @@ class _OwnConnection(Wakeup):
             self._open(connection)
         except Error as error:
             connection.close()
+            self._failed_at = time.monotonic()
             self._lost(error)
         else:
             self._connection, self._failed_at = connection, None
@@ -106,7 +107,6 @@ class _OwnConnection(Wakeup):
 
     def _lost(self, error: BaseException) -> None:
         self.close()
-        self._failed_at = time.monotonic()
         logger.warning("Not woken by the database for a while, polling instead: %s", error)
 
 
@@ -125,7 +125,7 @@ class Listen(_OwnConnection):
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._connection is None:
-                self._alarm.sleep(left)
+                self._alarm.sleep(min(left, RECONNECT))
                 return
             self._alarm.sleep(left, self._connection.connection)
             if self._alarm.rang or self._drain():
