@@ -20,7 +20,7 @@ class Child:
 
     def __init__(self, command: str, *args: str, env: Mapping[str, str], log: Path) -> None:
         self._command = " ".join((command, *args))
-        self._log = log
+        self.log = log
         with log.open("wb") as output:  # A file: a full pipe would stop the child.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "django", command, *args],
@@ -45,7 +45,7 @@ class Child:
 
     def output(self) -> str:
         """What it has said so far, on both streams."""
-        return self._log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
     def send_signal(self, signum: signal.Signals) -> None:
         """To this process alone, not to those it started."""

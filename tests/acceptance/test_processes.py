@@ -1,0 +1,167 @@
+"""Several processes, and the one that watches over them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from bgtask.models import Attempt, Task, Worker
+from bgtask.status import AttemptOutcome, Status, WorkerState
+from tests import tasks
+from tests.acceptance.conftest import statuses
+from tests.helpers import eventually
+
+pytestmark = pytest.mark.acceptance
+
+
+def running_pid(ledger, task):
+    """The process in which this task was started last."""
+    return ledger.executions(task.pk)[-1].start.pid
+
+
+def is_gone(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
+    worker, gate, until_running, until_ended, ledger
+):
+    task = tasks.wait_for(gate.path)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1)
+    until_running(task, supervisor)
+    killed = running_pid(ledger, task)
+
+    os.kill(killed, signal.SIGKILL)
+    gate.open()
+    until_ended(supervisor)
+
+    assert [one.start.pid == killed for one in ledger.executions(task.pk)] == [True, False]
+    lost = Attempt.objects.get()
+    assert lost.outcome == AttemptOutcome.LOST
+    assert "killed by signal 9 SIGKILL" in lost.message
+    living = Worker.objects.alive().exclude(pid=killed)
+    eventually(lambda: living.count() == 2, timeout=30, explain=supervisor.output)
+
+
+def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
+    worker, gate, until_running, ledger
+):
+    task = tasks.wait_for(gate.path)
+    supervisor = worker("--processes=2")
+    until_running(task, supervisor)
+    eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=supervisor.output)
+    pids = list(Worker.objects.values_list("pid", flat=True))
+
+    supervisor.send_signal(signal.SIGKILL)
+    eventually(
+        Worker.objects.exclude(state=WorkerState.ALIVE)
+        .filter(pid=running_pid(ledger, task))
+        .exists,
+        timeout=30,
+    )
+    gate.open()
+
+    eventually(lambda: all(map(is_gone, pids)), timeout=30)
+    assert statuses() == {"SUCCESSFUL": 1}
+    assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
+    assert not Attempt.objects.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_all_finish_their_task_and_stop_when_told_to(worker, gate, until_running, ledger, signum):
+    running = [tasks.wait_for(gate.path) for _ in range(2)]
+    supervisor = worker("--processes=2")
+    for task in running:
+        until_running(task, supervisor)
+    pids = {running_pid(ledger, task) for task in running}
+
+    supervisor.send_signal(signum)
+    stopping = Worker.objects.filter(state=WorkerState.STOPPING)
+    eventually(lambda: stopping.count() == 2, timeout=30, explain=supervisor.output)
+    gate.open()
+
+    assert supervisor.wait() == 0
+    assert len(pids) == 2
+    assert all(map(is_gone, pids))
+    assert statuses() == {"SUCCESSFUL": 2}
+    assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
+
+
+def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
+    worker, gate, until_running, ledger
+):
+    task = tasks.wait_for(gate.path)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1)
+    until_running(task, supervisor)
+    pid = running_pid(ledger, task)
+    supervisor.send_signal(signal.SIGTERM)
+    eventually(
+        Worker.objects.filter(state=WorkerState.STOPPING).exists,
+        timeout=30,
+        explain=supervisor.output,
+    )
+
+    supervisor.send_signal(signal.SIGTERM)
+
+    assert supervisor.wait() not in (0, None)
+    assert is_gone(pid)
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 1)
+
+
+def test_process_that_hangs_is_replaced(worker, gate, until_running, until_ended, ledger):
+    task = tasks.wait_for(gate.path)
+    supervisor = worker("--processes=2")
+    until_running(task, supervisor)
+    hanging = running_pid(ledger, task)
+
+    os.kill(hanging, signal.SIGSTOP)
+    eventually(lambda: is_gone(hanging), timeout=60, explain=supervisor.output)
+    gate.open()
+    until_ended(supervisor)
+
+    assert statuses() == {"SUCCESSFUL": 1}
+    living = Worker.objects.alive().exclude(pid=hanging)
+    eventually(lambda: living.count() == 2, timeout=30, explain=supervisor.output)
+
+
+def test_process_that_has_done_its_max_tasks_is_replaced(worker, until_ended, ledger):
+    tasks.note.enqueue_many([(number,) for number in range(10)])
+
+    until_ended(worker("--processes=2", "--max-tasks=3"), timeout=90)
+
+    executions = ledger.executions()
+    by_pid = [one.start.pid for one in executions]
+    assert len(executions) == 10
+    assert max(by_pid.count(pid) for pid in by_pid) == 3
+
+
+def test_all_stop_by_themselves_when_the_duration_is_over(worker):
+    supervisor = worker("--processes=2", "--duration=1")
+
+    assert supervisor.wait(60) == 0
+    assert list(Worker.objects.values_list("state", flat=True)) == [WorkerState.DEAD] * 2
+
+
+def test_process_with_a_stuck_thread_is_replaced_and_the_task_tried_again(
+    worker, gate, until_running, until_ended, ledger
+):
+    task = tasks.wait_for(gate.path)
+    supervisor = worker("--processes=2", MAX_RUN_TIME=1, GRACE=1)
+    until_running(task, supervisor)
+    stuck = running_pid(ledger, task)
+
+    eventually(lambda: is_gone(stuck), timeout=60, explain=supervisor.output)
+    gate.open()
+    eventually(Task.objects.retrying().run_now, timeout=30, explain=supervisor.output)
+    until_ended(supervisor)
+
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.crashes) == (Status.SUCCESSFUL, 2, 0)
+    assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
