@@ -1,0 +1,89 @@
+"""What `import bgtask` gives, and what it does not need for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import bgtask
+from bgtask import exceptions
+from tests.processes import ROOT
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_the_public_names_are_there_and_sorted():
+    assert bgtask.__all__ == sorted(bgtask.__all__)
+    for name in bgtask.__all__:
+        assert getattr(bgtask, name) is not None
+    assert {"background", "BackgroundFunction", "current_task", "Retry", "GiveUp"} < {
+        *bgtask.__all__
+    }
+
+
+def test_every_exception_is_public_and_caught_by_the_base_class():
+    for name, value in vars(exceptions).items():
+        if isinstance(value, type) and issubclass(value, Exception):
+            assert name in bgtask.__all__
+            assert issubclass(value, bgtask.BgtaskError)
+
+
+def test_is_imported_and_decorates_before_django_is_set_up():
+    child = python(
+        "-c",
+        "import sys, bgtask\n"
+        "from django.apps import apps\n"
+        "@bgtask.background(schedule=60)\n"
+        "def notify_user(user_id): ...\n"
+        "assert not apps.ready\n"
+        "assert 'bgtask.models' not in sys.modules\n"
+        "print(notify_user.now(5), bgtask.current_task())\n",
+    )
+
+    assert (child.returncode, child.stdout) == (0, "None None\n"), child.stderr
+
+
+def test_needs_nothing_but_django():
+    """Not bgtask_admin, nor what only that needs."""
+    child = python(
+        "-c",
+        "import sys\n"
+        "from django.conf import settings\n"
+        "settings.configure(INSTALLED_APPS=['bgtask'])\n"
+        "import django; django.setup()\n"
+        "import bgtask.testing, bgtask.runner.runner\n"
+        "from django.core.management import load_command_class as load\n"
+        "load('bgtask', 'process_tasks'), load('bgtask', 'prune_tasks')\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, sep='\\n')\n",
+    )
+
+    assert child.returncode == 0, child.stderr
+    assert "django" in child.stdout.split()
+    assert not {"bgtask_admin", "django_filters", "django_tables2", "psycopg"} & {
+        *child.stdout.split()
+    }
+
+
+def test_outside_a_task_there_is_no_current_task():
+    assert bgtask.current_task() is None
+
+
+@pytest.mark.slow
+@pytest.mark.vendor("sqlite")  # Once is enough.
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="no mypy here")
+def test_type_checkers_know_the_parameters_of_a_background_function(tmp_path):
+    child = python("-m", "mypy", f"--cache-dir={tmp_path}", "tests/typing/api.py", timeout=300)
+
+    assert child.returncode == 0, child.stdout + child.stderr
