@@ -228,6 +228,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         Return the new status by id, of those that were still their attempt's; the others were
         rescued or cancelled meanwhile, and are left alone.
         """
+        if not outcomes:
+            return {}
         connection = self._connection()
         dialect = dialect_of(connection)
         if not any(outcome.kind for outcome in outcomes):
