@@ -216,6 +216,9 @@ class TestFence:
 
         assert Task.objects.finish([KINDS[kind](task)]) == {}
 
+    def test_nothing_at_all_is_no_harm(self):
+        assert Task.objects.finish([]) == {}
+
     def test_a_stale_outcome_does_not_keep_its_neighbours(self):
         TaskFactory.create_batch(3)
         one, stale, two = claim(3)
