@@ -14,7 +14,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error, connections
+from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
 from bgtask.conf import get_settings
@@ -22,6 +22,8 @@ from bgtask.exceptions import InvalidOption
 from bgtask.options import check_queue
 from bgtask.runner import Runner, output
 from bgtask.runner.supervisor import Supervisor, leave_with_parent, pulse_on
+
+SLACK = 5.0  # Seconds beyond all patience, after which a process that is to stop is ended.
 
 
 class Command(BaseCommand):
@@ -91,9 +93,9 @@ class Command(BaseCommand):
             max_tasks=options["max_tasks"],
             pulse=options["supervised"] and pulse_on(options["supervised"]),
         )
-        if options["supervised"]:
-            leave_with_parent(runner.stop)
-        with _stopped_by_signals(runner.stop):
+        with _ended_in_time(runner.stop) as stop, _stopped_by_signals(stop):
+            if options["supervised"]:
+                leave_with_parent(stop)
             return runner.run()
 
     def _supervise(self, options: dict[str, Any]) -> bool:
@@ -112,6 +114,23 @@ class Command(BaseCommand):
             os._exit(0 if clean else 1)
         if not clean:
             raise CommandError("A task was left running, or its outcome unwritten.")
+
+
+@contextlib.contextmanager
+def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """GRACE for what runs, as much again to write it down; no database keeps us beyond that."""
+    end = threading.Timer(2 * get_settings().grace + SLACK, os._exit, (1,))
+    end.daemon = True
+
+    def stop_in_time() -> None:
+        stop()
+        with contextlib.suppress(RuntimeError):  # Told before.
+            end.start()
+
+    try:
+        yield stop_in_time
+    finally:
+        end.cancel()
 
 
 @contextlib.contextmanager
@@ -144,7 +163,8 @@ def _check_tables() -> None:
             return  # The database is away: the runner waits for it.
         if missing:
             raise CommandError("The tables of bgtask are missing: run `migrate` first.") from error
-        raise CommandError(f"The tables of bgtask cannot be read: {error}") from error
+        if isinstance(error, ProgrammingError):  # Not allowed. All else may pass.
+            raise CommandError(f"The tables of bgtask cannot be read: {error}") from error
 
 
 def _number(text: str) -> float:

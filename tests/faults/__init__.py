@@ -1,0 +1,1 @@
+"""What may go wrong, made to go wrong: docs/reliability.md says what is promised then."""

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class FaultsConfig(AppConfig):
+    """An app only of the processes that are to suffer: BGTASK_TEST_APPS=tests.faults."""
+
+    name = "tests.faults"
+    label = "faults"
+
+    def ready(self) -> None:
+        from tests.faults import failpoints
+
+        failpoints.install()

@@ -1,0 +1,92 @@
+"""
+Is everything accounted for? What was enqueued against what the database and the ledger say.
+
+    enqueued and committed = succeeded + failed + cancelled + still pending, each exactly once
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from bgtask.models import Attempt, Task
+from bgtask.status import FINISHED, AttemptOutcome, Status
+from tests.ledger import Execution, Ledger
+
+TAKEN_AWAY = (AttemptOutcome.LOST, AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED)
+
+
+@dataclass
+class Audit:
+    committed: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    executions: dict[int, int] = field(default_factory=dict)  # How often run → how many tasks.
+    overlaps: int = 0  # Two executions of a task at once, the first one taken away: at least once.
+    recovery: list[float] = field(default_factory=list)  # Seconds from a death to the next start.
+
+    # None of these may have a member.
+    lost: list[int] = field(default_factory=list)  # Committed, and no row.
+    pending: list[int] = field(default_factory=list)  # Not at its end when all was over.
+    unknown: list[int] = field(default_factory=list)  # Executed without a row.
+    unproved: list[int] = field(default_factory=list)  # SUCCESSFUL, but that run has not ended.
+    unexplained: list[int] = field(default_factory=list)  # FAILED without a row of history.
+    doubled: list[int] = field(default_factory=list)  # An overlap that nothing explains.
+    twice: list[int] = field(default_factory=list)  # One (task, token) executed twice.
+
+    def faults(self) -> dict[str, list[int]]:
+        names = ("lost", "pending", "unknown", "unproved", "unexplained", "doubled", "twice")
+        return {name: found for name in names if (found := getattr(self, name))}
+
+    def check(self) -> Audit:
+        __tracebackhide__ = True
+        assert not self.faults(), f"{self.faults()}: {self.rows()}"
+        return self
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The tasks that are at fault, for whoever has to find out why."""
+        ids = {id_ for found in self.faults().values() for id_ in found[:5]}
+        names = ("id", "task_name", "status", "attempts", "crashes", "token", "last_worker")
+        return list(Task.objects.filter(pk__in=ids).values(*names))
+
+
+def audit(
+    ledger: Ledger, committed: Iterable[int], deaths: Mapping[int, float] | None = None
+) -> Audit:
+    """``deaths``: when each process was killed, by its id, on the monotonic clock."""
+    committed = set(committed)
+    rows = {row[0]: row[1:] for row in Task.objects.values_list("pk", "status", "token")}
+    attempts = defaultdict(dict)
+    for task, token, outcome in Attempt.objects.values_list("task", "token", "outcome"):
+        attempts[task][token] = outcome
+    by_task: dict[int, list[Execution]] = defaultdict(list)
+    for one in ledger.executions():
+        by_task[one.task].append(one)
+
+    found = Audit(committed=len(committed))
+    found.statuses = dict(Counter(str(status) for status, _ in rows.values()))
+    found.executions = dict(sorted(Counter(len(by_task.get(id_, ())) for id_ in rows).items()))
+    found.lost = sorted(committed - rows.keys())
+    found.pending = sorted(id_ for id_, (status, _) in rows.items() if status not in FINISHED)
+    found.unknown = sorted(by_task.keys() - rows.keys())
+    for id_, (status, token) in rows.items():
+        ended = {one.start.token for one in by_task.get(id_, ()) if one.end is not None}
+        if status == Status.SUCCESSFUL and token not in ended:
+            found.unproved.append(id_)
+        if status == Status.FAILED and not attempts[id_]:
+            found.unexplained.append(id_)
+    for id_, executions in by_task.items():
+        if len({one.start.token for one in executions}) < len(executions):
+            found.twice.append(id_)
+        executions.sort(key=lambda one: one.start.monotonic)
+        for one, other in pairwise(executions):
+            if one.overlaps(other):
+                found.overlaps += 1
+                if attempts[id_].get(one.start.token) not in TAKEN_AWAY:
+                    found.doubled.append(id_)
+            death = (deaths or {}).get(one.start.pid)
+            if one.end is None and death is not None and death < other.start.monotonic:
+                found.recovery.append(other.start.monotonic - death)
+    return found
