@@ -18,7 +18,8 @@ from bgtask.status import Status
 
 logger = logging.getLogger("bgtask")
 
-BATCH = 100
+BATCH = 100  # Outcomes that are worth a flush …
+MOST = 400  # … and those that one takes, where more have come in during the one before.
 LINGER = 0.05  # Seconds that the first outcome waits for others.
 TRIES = 3  # After so many refusals on a connection that works, the records are to blame.
 
@@ -68,7 +69,7 @@ class Completer:
     def put(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
         waiting = len(self._pending)
-        if waiting == 1 or waiting >= BATCH or self._is_idle():
+        if (waiting == 1 or waiting >= BATCH or self._is_idle()) and not self._news.is_set():
             self._news.set()
 
     def hurry(self) -> None:
@@ -86,7 +87,7 @@ class Completer:
     def _run(self) -> None:
         while True:
             self._wait()
-            batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH))]
+            batch = [self._pending.popleft() for _ in range(min(len(self._pending), MOST))]
             if batch:
                 self._in_flight = len(batch)
                 self._complete(batch)

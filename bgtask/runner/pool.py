@@ -20,15 +20,16 @@ from bgtask.runner.execution import execute
 logger = logging.getLogger("bgtask")
 
 AHEAD = 0.1  # Seconds of work that are claimed ahead.
-MOST = 400  # Tasks that are claimed ahead at the most.
+MOST = 800  # Tasks that are claimed ahead at the most.
 SMOOTHING = 0.05
+RELUCTANCE = 0.01  # Seconds between two questions whether something may be started.
 
 
 class Pool:
     """
     A fixed number of threads, and a queue in front of them.
 
-    ``is_trusted`` is asked before each start. ``on_end`` gets each outcome, from the thread that
+    ``may_start`` is asked before each start. ``on_end`` gets each outcome, from the thread that
     ran it; ``on_hungry`` is called when more work is wanted.
     """
 
@@ -36,12 +37,12 @@ class Pool:
         self,
         threads: int,
         *,
-        is_trusted: Callable[[], bool],
+        may_start: Callable[[], bool],
         on_end: Callable[[Outcome], None],
         on_hungry: Callable[[], None],
     ) -> None:
         self.threads = threads
-        self._is_trusted = is_trusted
+        self._may_start = may_start
         self._on_end = on_end
         self._on_hungry = on_hungry
         self._waiting: deque[Task] = deque()
@@ -169,9 +170,8 @@ class Pool:
         while True:
             if self._closed:
                 return None
-            if self._waiting and not self._is_trusted():
-                # Another may have it already; the runner decides when the database answers.
-                time.sleep(0.05)
+            if self._waiting and not self._may_start():
+                time.sleep(RELUCTANCE)
                 continue
             try:
                 return self._waiting.popleft()

@@ -30,8 +30,9 @@ logger = logging.getLogger("bgtask")
 PATIENCE = 2.0  # Seconds that a claimed task may wait for a thread before it is released.
 SUSPECT_WAIT = 60.0  # Seconds after which others must make room for suspects …
 SUSPECT_TIME = 1.0  # … and how long for, one after the other.
+FRESH = 0.05  # Seconds that a look serves, while each claim is filled.
 BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
-BACKLOG = 2_000  # Unwritten outcomes at which nothing more is claimed.
+BACKLOG = 500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
 SILENCE = 2.0  # Seconds that a statement is given at the least; else a quarter of the lease.
 
 
@@ -77,7 +78,7 @@ class Runner:
         self._completer = Completer(self._done, lambda: self._pool.is_idle)
         self._pool = Pool(
             threads,
-            is_trusted=lambda: self._heartbeat.trusted(),
+            may_start=self._may_start,
             on_end=self._completer.put,
             on_hungry=self._alarm.ring,
         )
@@ -96,6 +97,8 @@ class Runner:
         self._alone = False  # A suspect is being run.
         self._suspect_since: float | None = None
         self._room_until = 0.0
+        self._seen: Outlook | None = None
+        self._seen_at = 0.0
         self._look_again = 0.0
         self._not_before = 0.0
         self._next_due: float | None = None
@@ -228,8 +231,7 @@ class Runner:
                 self._look_again = self._not_before
             if time.monotonic() < (self._not_before if wanted else self._look_again):
                 return False
-            outlook = self._look()
-            claimed = self._claim(outlook, wanted)
+            claimed = self._claim(wanted)
         except Error as error:
             # The reply of a claim may be lost: what the database holds for us is to be compared.
             self._doubtful = True
@@ -263,8 +265,20 @@ class Runner:
         self._withdraw_stopped(outlook)
         return outlook
 
-    def _claim(self, outlook: Outlook, wanted: int) -> int:
-        """Claim so many, queue by queue; return how many were."""
+    def _claim(self, wanted: int) -> int:
+        """Claim so many, by what was seen just now or by a new look; return how many were."""
+        claimed = 0
+        if self._seen is not None and time.monotonic() < self._seen_at + FRESH:
+            claimed = self._claim_by(self._seen, wanted)
+        if claimed < wanted or wanted == 0:
+            self._seen, self._seen_at = self._look(), time.monotonic()
+            claimed += self._claim_by(self._seen, wanted - claimed)
+        if claimed < wanted or self._seen.suspects:
+            self._seen = None
+        return claimed
+
+    def _claim_by(self, outlook: Outlook, wanted: int) -> int:
+        """Queue by queue, the most pressing first."""
         heads = [head for head in outlook.heads if head.queue not in outlook.paused]
         if self._makes_room_for_suspect(outlook, heads):
             return self._claim_suspect(outlook) if not self._in_hand else 0
@@ -431,6 +445,10 @@ class Runner:
         self._report_for_duty()
 
     # From other threads
+
+    def _may_start(self) -> bool:
+        """Not what others may have by now, nor more than a crash should repeat."""
+        return self._heartbeat.trusted() and self._completer.backlog < BACKLOG
 
     def _done(self, accepted: list[tuple[Outcome, str]], fenced: list[Outcome]) -> None:
         self._statistics.add(accepted)
