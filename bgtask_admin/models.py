@@ -101,6 +101,9 @@ class Page(models.Model):
         managed = False
         default_permissions = ()
 
+    def __str__(self) -> str:
+        return str(self._meta.verbose_name)
+
 
 class QueueHealth(Page):
     class Meta(Page.Meta):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase
 
 VIEW = "bgtask.view_task"
 VIEW_ARGUMENTS = "bgtask.view_task_arguments"
@@ -19,8 +15,6 @@ DELETE = "bgtask.delete_task"
 HOLD = "bgtask.hold_task"
 PAUSE = "bgtask.pause_queue"
 MONITOR = "bgtask.monitor"
-
-User = AbstractBaseUser | AnonymousUser
 
 
 class Rights:
@@ -43,19 +37,3 @@ def demand(user: Any, *permissions: str) -> None:
     """Raise PermissionDenied unless the user has all of them."""
     if not user.has_perms(permissions):
         raise PermissionDenied
-
-
-def permission_required(
-    *permissions: str,
-) -> Callable[[Callable[..., HttpResponseBase]], Callable[..., HttpResponseBase]]:
-    """For views that are methods of a ModelAdmin."""
-
-    def decorate(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-        @wraps(view)
-        def checked(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            demand(request.user, *permissions)
-            return view(self, request, *args, **kwargs)
-
-        return checked
-
-    return decorate

@@ -30,6 +30,18 @@ WHEN_LABELS = {
 }
 
 
+# Where all rows are of one status, some columns would be the same in each.
+_SAYS_NOTHING = {
+    Status.READY: ["status", "error"],
+    Status.SCHEDULED: [],
+    Status.RUNNING: ["error"],
+    Status.HELD: [],
+    Status.FAILED: ["status"],
+    Status.CANCELLED: ["status"],
+    Status.SUCCESSFUL: ["status", "error"],
+}
+
+
 class RoomTable(tables.Table):
     """Without Bootstrap, and without COUNT: what is shown is all that it was given."""
 
@@ -76,8 +88,7 @@ class TaskTable(RoomTable):
     ) -> None:
         self._url, self._with_arguments = url, with_arguments
         exclude = [] if with_ticks else ["tick"]
-        if status in (Status.READY,):
-            exclude.append("error")
+        exclude += [] if status is None else _SAYS_NOTHING[status]
         super().__init__(rows, exclude=exclude)
         self.columns["when"].column.verbose_name = WHEN_LABELS.get(status, _("When"))
 
@@ -89,7 +100,7 @@ class TaskTable(RoomTable):
             '<a class="bg-name" href="{}">{}</a> <span class="bg-quiet">#{}</span>'
             '<span class="bg-arguments">{}</span>',
             self._url("bgtask_task_change", record.pk),
-            text.short(record.verbose_name or record.task_name, 80),
+            text.name(record.verbose_name or record.task_name, 80),
             record.pk,
             arguments,
         )

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from bgtask import health
@@ -39,6 +39,12 @@ def _sign(character: str) -> str:
 def short(text: Any, length: int = 120) -> str:
     text = visible(text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def name(value: Any, length: int = 100) -> SafeString:
+    """A dotted name that may be broken where a reader would break it."""
+    parts = re.split(r"(?<=[._/:-])(?=[^._/:-])", short(value, length))
+    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in parts))
 
 
 def duration(seconds: float | None) -> str:

@@ -8,8 +8,8 @@ from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
 from bgtask.conf import get_settings
+from bgtask_admin.permissions import MONITOR
 
-MONITOR = "bgtask.monitor"
 _NAMES = frozenset({"token", "access_token", "bearer", "authorization", "api_key", "apikey"})
 
 

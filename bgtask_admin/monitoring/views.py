@@ -11,6 +11,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.utils.cache import patch_vary_headers
 
+import bgtask
 from bgtask import health as health_
 from bgtask_admin.monitoring import checks
 from bgtask_admin.monitoring.access import Refused, demand_access
@@ -60,7 +61,7 @@ def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
 @endpoint
 def stats(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
     """All figures; 200 however bad they are."""
-    document = health_.as_document(snapshot.health)
+    document = health_.as_document(snapshot.health, bgtask.__version__)
     return _json({**document, "age_seconds": round(snapshot.age, 3)})
 
 

@@ -17,6 +17,7 @@ register = template.Library()
 
 register.filter("visible", text.visible)
 register.filter("short", text.short)
+register.filter("name", text.name)
 register.filter("duration", text.duration)
 register.filter("moment", text.moment)
 register.filter("clock", text.clock)

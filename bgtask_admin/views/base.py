@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import AdminSite
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -24,14 +24,12 @@ def needs(*permissions: str, any_of: Sequence[str] = ()) -> Callable[[View], Vie
 
     def decorate(view: View) -> View:
         @wraps(view)
-        def checked(
-            request: HttpRequest, site: AdminSite, *args: Any, **kwargs: Any
-        ) -> HttpResponse:
+        def checked(request: HttpRequest, site: AdminSite, *args: Any, **given: Any) -> Any:
             request.current_app = site.name  # type: ignore[attr-defined]
-            if not any(request.user.has_perm(one) for one in any_of):
-                demand(request.user, *permissions, *any_of)
             demand(request.user, *permissions)
-            return view(request, site, *args, **kwargs)
+            if any_of and not any(request.user.has_perm(one) for one in any_of):
+                raise PermissionDenied
+            return view(request, site, *args, **given)
 
         return checked
 

@@ -78,7 +78,7 @@ def _chart(attempts: Any, now: datetime) -> Chart:
     counts = Counter(int((at - start).total_seconds() // 900) for at in times)
     return Chart(
         title=_("Failed attempts, last 24 h"),
-        summary=text.count(len(times), CAP - 1),
+        summary=_("%s failed.") % text.count(len(times), CAP - 1),
         bands=[Band("bg-failed", _("failed attempts"), [counts[i] for i in range(steps)])],
         times=[start + timedelta(minutes=15 * i) for i in range(steps)],
     )

@@ -22,7 +22,7 @@ from bgtask_admin.verbs import offered
 from bgtask_admin.views.base import needs, page, url_of
 
 CAP = 10_000  # Nobody needs a greater number exactly, and to count on takes long.
-SIZE = 100
+SIZE = 50
 # Besides filters, what the query string of a list or of an action may hold.
 NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_filters")
 LONG = 2_000  # Characters of arguments that a list does not load.
