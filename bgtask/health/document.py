@@ -8,21 +8,20 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-import bgtask
 from bgtask.health.figures import Health, QueueHealth, Reason, Stuck
 from bgtask.models import Task
 
 Document = dict[str, Any]
 
 
-def as_document(health: Health) -> Document:
+def as_document(health: Health, version: str) -> Document:
     """All figures and the verdict; described in docs/monitoring/stats.schema.json."""
     return {
         "status": health.status.value,
         "sentence": health.sentence,
         "generated_at": as_utc(health.generated_at),
         "window_seconds": health.window,
-        "version": bgtask.__version__,
+        "version": version,
         "database": database(),
         "totals": {
             **{count: health.total(count) for count in _COUNTS},

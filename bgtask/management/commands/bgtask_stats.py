@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError
 
+import bgtask
 from bgtask import health
 from bgtask.health import Health, QueueHealth, duration
 
@@ -37,7 +38,8 @@ class Command(BaseCommand):
         except (DatabaseError, InterfaceError) as error:
             raise CommandError(f"The database cannot be read: {error}") from error
         if options["as_json"]:
-            self.stdout.write(json.dumps(health.as_document(verdict), ensure_ascii=False, indent=2))
+            document = health.as_document(verdict, bgtask.__version__)
+            self.stdout.write(json.dumps(document, ensure_ascii=False, indent=2))
         else:
             for line in _lines(verdict):
                 self.stdout.write(line)
