@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 # What the ancestors took at the call, and what to do instead.
@@ -104,10 +105,18 @@ class BackgroundFunction(Generic[P, R]):
             self.name, self._each_bound(params), **self._stored_options
         )
 
-    def now(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def now(
+        self: BackgroundFunction[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    @overload
+    def now(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def now(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function here and now, and return its value; nothing is stored."""
         if inspect.iscoroutinefunction(self.function):
-            return async_to_sync(self.function)(*args, **kwargs)  # type: ignore[no-any-return]
+            return async_to_sync(self.function)(*args, **kwargs)
         return self.function(*args, **kwargs)
 
     def using(self, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:

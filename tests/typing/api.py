@@ -43,7 +43,7 @@ def calls() -> None:
     assert_type(bare(1, schedule=90, queue="mail"), Task)
     assert_type(bare.enqueue(1, name="Ada"), Task)
     assert_type(bare.now(1), float)
-    assert_type(with_options.now(1), None)
+    assert_type(coroutine.now(1), int)
     assert_type(bare.using(priority=5, schedule=timedelta(hours=1)).enqueue(1), Task)
     assert_type(bare.using(schedule=datetime(2060, 1, 1)).now(1), float)
     assert_type(bare.enqueue_many([(1,), {"user_id": 2}]), int)
