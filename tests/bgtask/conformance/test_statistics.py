@@ -1,0 +1,132 @@
+"""Figures by the minute add up, whoever adds to them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from bgtask.dialects import Clock, dialect_of
+from bgtask.models import QueueStats, Task, TaskStats
+from tests.factories import TaskFactory
+from tests.threads import all_at_once
+
+pytestmark = pytest.mark.django_db
+
+# succeeded, failed, retried, summed latency and duration, greatest latency and duration
+FIGURES = (
+    "succeeded", "failed", "retried", "latency_sum", "duration_sum", "latency_max", "duration_max",
+)  # fmt: skip
+
+
+def minute():
+    return timezone.now().replace(second=0, microsecond=0)
+
+
+def add(when, *rows):
+    stored = connection.ops.adapt_datetimefield_value(when)
+    dialect_of(connection).add_stats(connection, [[stored, *row] for row in rows])
+
+
+def figures(**which):
+    return TaskStats.objects.filter(**which).values_list(*FIGURES).get()
+
+
+class TestTasks:
+    def test_sums_are_added_and_of_peaks_the_greater_is_kept(self):
+        when = minute()
+
+        add(when, ["mail", "send", 1, 2, 3, 40, 50, 30, 9])
+        add(when, ["mail", "send", 10, 0, 1, 60, 5, 20, 10])
+
+        assert figures() == (11, 2, 4, 100, 55, 30, 10)
+        assert TaskStats.objects.get().minute == when
+
+    def test_each_queue_name_and_minute_has_its_own(self):
+        when = minute()
+        before = when - timedelta(minutes=1)
+
+        add(
+            when,
+            ["Mail", "send", 1, 0, 0, 0, 0, 0, 0],
+            ["mail", "Send", 2, 0, 0, 0, 0, 0, 0],
+            ["mail", "send", 3, 0, 0, 0, 0, 0, 0],
+        )
+        add(before, ["mail", "send", 4, 0, 0, 0, 0, 0, 0])
+
+        assert sorted(TaskStats.objects.values_list("succeeded", flat=True)) == [1, 2, 3, 4]
+
+    def test_figures_beyond_32_bits_fit(self):
+        when = minute()
+
+        add(when, ["mail", "send", 1, 0, 0, 2**40, 2**40, 2**40, 2**40])
+        add(when, ["mail", "send", 1, 0, 0, 2**40, 2**40, 2**40, 2**40])
+
+        assert figures() == (2, 0, 0, 2**41, 2**41, 2**40, 2**40)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_that_add_at_once_lose_nothing(self):
+        when = minute()
+        names = [f"task {number}" for number in range(10)]
+
+        def add_often(peak):
+            for round_ in range(20):
+                add(when, *(["mail", name, 1, 2, 3, 4, 5, peak + round_, 7] for name in names))
+
+        all_at_once(lambda: add_often(100), lambda: add_often(50))
+
+        for name in names:
+            assert figures(task_name=name) == (40, 80, 120, 160, 200, 119, 7)
+
+
+class TestQueues:
+    def test_a_sample_says_how_much_is_ready_and_how_old_the_oldest_is(self):
+        TaskFactory(queue="mail", run_at=Clock(-100))
+        TaskFactory(queue="mail", run_at=Clock(-10))
+        TaskFactory(queue="other", status="SCHEDULED")
+
+        number = QueueStats.objects.sample()
+
+        row = QueueStats.objects.get()
+        assert number == 1
+        assert (row.queue, row.ready) == ("mail", 2)
+        assert 100_000 <= row.oldest_ready_age < 400_000
+        assert (row.minute.second, row.minute.microsecond) == (0, 0)
+
+    def test_it_is_taken_once_a_minute_whoever_asks(self):
+        TaskFactory()
+        QueueStats.objects.sample()
+        taken = QueueStats.objects.get()
+        TaskFactory()
+
+        QueueStats.objects.sample()
+
+        # Unless the minute has just turned, which makes another row and leaves the first.
+        assert QueueStats.objects.get(minute=taken.minute).ready == 1
+
+    def test_a_queue_that_is_empty_by_now_gets_its_zero(self):
+        earlier = minute() - timedelta(minutes=5)
+        QueueStats.objects.create(minute=earlier, queue="mail", ready=7, oldest_ready_age=1)
+
+        QueueStats.objects.sample()
+
+        latest = QueueStats.objects.latest("minute")
+        assert (latest.queue, latest.ready, latest.oldest_ready_age) == ("mail", 0, 0)
+
+    def test_a_queue_that_was_long_empty_is_forgotten(self):
+        earlier = minute() - timedelta(hours=2)
+        QueueStats.objects.create(minute=earlier, queue="mail", ready=7, oldest_ready_age=1)
+
+        assert QueueStats.objects.sample() == 0
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_samples_at_once_make_one_row(self):
+        Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(50)))
+
+        all_at_once(*[QueueStats.objects.sample] * 4)
+
+        rows = QueueStats.objects.values_list("minute", "queue", "ready")
+        assert len(rows) == len({when for when, *_ in rows})
+        assert {row[1:] for row in rows} == {("default", 50)}
