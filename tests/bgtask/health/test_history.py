@@ -118,9 +118,9 @@ def test_leaves_out_other_queues_and_other_times() -> None:
     assert sum(point.succeeded for point in past.total.points) == 1
 
 
-def test_takes_three_queries_however_long_it_is(django_assert_num_queries) -> None:
+def test_takes_few_queries_however_long_it_is(django_assert_max_num_queries) -> None:
     for minute in range(0, 3000, 100):
         TaskStatsFactory(minute=minute, queue=f"queue-{minute}")
 
-    with django_assert_num_queries(3):
+    with django_assert_max_num_queries(3):
         history(7 * 24)
