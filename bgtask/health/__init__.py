@@ -7,7 +7,7 @@ a graph and a page cannot disagree. Nothing here writes.
 
 from bgtask.health.document import Document, as_document, as_utc, database
 from bgtask.health.failing import ErrorGroup, FailingNow, failing_now
-from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stuck, Workers
+from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stopped, Stuck, Workers
 from bgtask.health.history import History, Point, Series, history
 from bgtask.health.limits import Limits, Thresholds
 from bgtask.health.measuring import measure
@@ -26,6 +26,7 @@ __all__ = [
     "QueueHealth",
     "Reason",
     "Series",
+    "Stopped",
     "Stuck",
     "Thresholds",
     "Workers",

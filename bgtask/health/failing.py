@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
-from django.db.models import Count, Max, Min
+from django.db.models import Count, F, Max, Min, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 
 from bgtask.health.literal import Literal
 from bgtask.models import Attempt, Task
@@ -42,37 +42,38 @@ class FailingNow:
     groups: tuple[ErrorGroup, ...]  # The most frequent first.
 
 
-def failing_now(window: float = 3600, limit: int = 20) -> FailingNow:
-    """The errors of the last ``window`` seconds, of very many attempts only of the newest."""
-    now = database_time(Attempt.objects.all().db)
-    since, failures = now - timedelta(seconds=window), Attempt.objects.order_by()
-    failures = failures.exclude(outcome=AttemptOutcome.CANCELLED).filter(finished_at__gt=since)
-    newest = failures.order_by("-finished_at", "-id").values_list("finished_at", flat=True)
-    capped = list(newest[CAP : CAP + 1])
-    if capped:
-        since = capped[0]
-        failures = failures.filter(finished_at__gt=since)
-    groups = _grouped(failures)
+def failing_now(window: float = 3600, limit: int = 20, now: datetime | None = None) -> FailingNow:
+    """
+    The errors of the last ``window`` seconds, of very many attempts only of the newest.
+
+    Two queries, and one more for who does not know what time it is.
+    """
+    now = now or database_time(Attempt.objects.all().db)
+    groups, since, capped = _grouped(now - timedelta(seconds=window))
     worst = sorted(groups.values(), key=lambda group: group.count, reverse=True)[:limit]
-    messages = Attempt.objects.filter(pk__in=[group.newest for group in worst]).values_list(
-        "error_fingerprint", "error_class", "message", "task"
+    failed = (
+        Task.objects.filter(
+            status=Literal(Status.FAILED), error_fingerprint=OuterRef("error_fingerprint")
+        )
+        .order_by()
+        .values("error_fingerprint")
+        .annotate(number=Count("pk"))
+        .values("number")
     )
     described = {
-        fingerprint: (error_class, message, task)
-        for fingerprint, error_class, message, task in messages
+        fingerprint: details
+        for fingerprint, *details in Attempt.objects.filter(
+            pk__in=[group.newest for group in worst]
+        ).values_list(
+            "error_fingerprint", "error_class", "message", "task", Coalesce(Subquery(failed), 0)
+        )
     }
-    failed = dict(
-        Task.objects.filter(status=Literal(Status.FAILED), error_fingerprint__in=described)
-        .order_by()
-        .values_list("error_fingerprint")
-        .annotate(number=Count("pk"))
-    )
     return FailingNow(
         since=since,
         until=now,
-        capped=bool(capped),
+        capped=capped,
         groups=tuple(
-            group.finished(*described[group.fingerprint], failed=failed.get(group.fingerprint, 0))
+            group.finished(*described[group.fingerprint])
             for group in worst
             if group.fingerprint in described  # Else it was pruned this moment.
         ),
@@ -108,21 +109,33 @@ class _Group:
         )
 
 
-def _grouped(failures: Any) -> dict[str, _Group]:
-    rows = failures.values_list("error_fingerprint", "task__task_name", "task__queue").annotate(
-        count=Count("pk"),
-        tasks=Count("task", distinct=True),
-        first=Min("finished_at"),
-        last=Max("finished_at"),
-        newest=Max("pk"),
+def _grouped(since: datetime) -> tuple[dict[str, _Group], datetime, bool]:
+    """By fingerprint; with the time since when, and whether that is later than it was asked for."""
+    recent = Attempt.objects.exclude(outcome=AttemptOutcome.CANCELLED).filter(finished_at__gt=since)
+    newest = recent.order_by("-finished_at", "-id").values("finished_at")
+    rows = (
+        recent.order_by()
+        .annotate(since=Subquery(newest[CAP : CAP + 1]))
+        .filter(Q(since=None) | Q(finished_at__gt=F("since")))
+        .values_list("error_fingerprint", "task__task_name", "task__queue", "since")
+        .annotate(
+            count=Count("pk"),
+            tasks=Count("task", distinct=True),
+            first=Min("finished_at"),
+            last=Max("finished_at"),
+            newest=Max("pk"),
+        )
     )
     groups: dict[str, _Group] = {}
-    for fingerprint, name, queue, count, tasks, first, last, newest in rows:
-        group = groups.setdefault(fingerprint, _Group(fingerprint, first, last, newest))
+    capped = False
+    for fingerprint, name, queue, later, count, tasks, first, last, newest_id in rows:
+        if later is not None:
+            since, capped = later, True
+        group = groups.setdefault(fingerprint, _Group(fingerprint, first, last, newest_id))
         group.first, group.last = min(group.first, first), max(group.last, last)
-        group.newest = max(group.newest, newest)
+        group.newest = max(group.newest, newest_id)
         group.count += count
         group.tasks += tasks
         group.names[name] += count
         group.queues[queue] += count
-    return groups
+    return groups, since, capped

@@ -93,6 +93,17 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """A kind of task on hold, or a paused queue: by whom and why."""
+
+    name: str
+    since: datetime
+    until: datetime | None = None
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How everything is, at one moment by the clock of the database."""
 
@@ -100,6 +111,8 @@ class Health:
     window: float  # Seconds, where a queue has no window of its own.
     queues: tuple[QueueHealth, ...] = ()  # By name.
     workers: Workers = Workers()
+    holds: tuple[Stopped, ...] = ()  # By name.
+    pauses: tuple[Stopped, ...] = ()  # Likewise, whatever queues were asked for.
     status: Level = Level.PASS
     reasons: tuple[Reason, ...] = ()  # Of the queues too; the worst first.
     summary: str = ""  # For people, in the active language: “mail is behind since 11:57, …”

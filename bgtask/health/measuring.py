@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from django.db.models import (
@@ -30,7 +31,7 @@ from django.db.models import (
 from django.db.models.functions import Cast
 
 from bgtask.dialects import Clock, Since
-from bgtask.health.figures import Health, QueueHealth, Stuck, Workers
+from bgtask.health.figures import Health, QueueHealth, Stopped, Stuck, Workers
 from bgtask.health.limits import Thresholds
 from bgtask.health.literal import Literal
 from bgtask.models import Hold, Queue, Task, TaskStats, Worker
@@ -50,7 +51,8 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
     """The figures alone, of these queues, or of all that have tasks, results, limits or a pause."""
     thresholds = thresholds or Thresholds.in_force()
     now = database_time(Task.objects.all().db)
-    paused, on_hold = _stops()
+    pauses, holds = _stops()
+    paused, on_hold = ({stop.name for stop in stops} for stops in (pauses, holds))
     figures: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in {*paused, *thresholds.queues} if queues is None else queues:
         figures[name] = {}
@@ -75,18 +77,22 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
             for name, figure in sorted(figures.items())
         ),
         workers=Workers(**workers, busy=running - held_by_nobody),
+        holds=holds,
+        pauses=pauses,
     )
 
 
-def _stops() -> tuple[set[str], set[str]]:
+def _stops() -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
     """The queues that are paused, and the names that are on hold."""
-    paused = Queue.objects.in_force().values_list(Value("queue", TextField()), "name")
-    on_hold = Hold.objects.in_force().values_list(Value("name", TextField()), "task_name")
-    rows = list(paused.union(on_hold, all=True))
-    return (
-        {name for kind, name in rows if kind == "queue"},
-        {name for kind, name in rows if kind == "name"},
-    )
+    details = ("since", "until", "by", "reason")
+    pauses = Queue.objects.in_force().values_list(Value("queue", TextField()), "name", *details)
+    holds = Hold.objects.in_force().values_list(Value("name", TextField()), "task_name", *details)
+    stopped: dict[str, list[Stopped]] = {"queue": [], "name": []}
+    for kind, name, since, until, by, reason in sorted(
+        pauses.union(holds, all=True), key=itemgetter(0, 1)
+    ):
+        stopped[kind].append(Stopped(name=name, since=since, until=until, by=by, reason=reason))
+    return tuple(stopped["queue"]), tuple(stopped["name"])
 
 
 def _add_tasks(

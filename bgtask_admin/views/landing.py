@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from bgtask import health
 from bgtask.health import Health, History
-from bgtask.models import Hold, Worker
+from bgtask.models import Worker
 from bgtask.status import WorkerState
 from bgtask_admin.charts import Band, Chart, sparkline
 from bgtask_admin.permissions import MONITOR, PAUSE, VIEW
@@ -32,7 +32,7 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
     span = request.GET.get("span", "")
     span = span if span in SPANS else "1h"
     now = health.take()
-    past = health.history(SPANS[span])
+    past = health.history(SPANS[span], now=now.generated_at)
     may_view = request.user.has_perm(VIEW)
     return page(
         request,
@@ -50,9 +50,9 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
             may_pause=request.user.has_perm(PAUSE),
             may_view=may_view,
         ),
-        failing=health.failing_now() if may_view else None,
+        failing=health.failing_now(now=now.generated_at) if may_view else None,
         workers=workers(now) if may_view else None,
-        holds=list(Hold.objects.in_force().order_by("task_name")[:100]) if may_view else None,
+        holds=now.holds if may_view else (),
         charts=_charts(past),
         span=span,
         spans=list(SPANS),
