@@ -8,10 +8,11 @@ kept. A per cent sign is doubled: each statement is executed with parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -278,8 +279,6 @@ class Dialect:
     ) -> dict[int, str]:
         """Write the outcomes; return the new status of each task that was still its attempt's."""
         rows = [self.outcome_row(connection, outcome) for outcome in outcomes]
-        first = "SELECT " + ", ".join(f"%s AS {column}" for column in OUTCOME_COLUMNS)
-        other = f" UNION ALL SELECT {marks(OUTCOME_COLUMNS)}"
         with self.transaction(connection), connection.cursor() as cursor:
             # Locked first, in order of their ids, so that two flushes never wait for each other.
             cursor.execute(
@@ -290,11 +289,18 @@ class Dialect:
             held = {(id_, token): cancelled for id_, token, cancelled in cursor.fetchall()}
             ours = [row for row in rows if (row[0], row[1]) in held]
             if ours:
+                same, different = sorted_out(ours)
+                first = ", ".join(f"%s AS {name}" for name in different)
+                other = f" UNION ALL SELECT {marks(different)}"
                 cursor.execute(
-                    f"UPDATE bgtask_task AS t JOIN ({first}{other * (len(ours) - 1)}) AS o "
-                    f"ON t.id = o.id SET {self.finishing(connection, 't.')} "
-                    "WHERE t.token = o.token AND t.status = 'RUNNING'",
-                    [value for row in ours for value in row],
+                    f"""
+                    UPDATE bgtask_task AS t JOIN (
+                        SELECT v.*{constants(same)}
+                        FROM (SELECT {first}{other * (len(ours) - 1)}) AS v
+                    ) AS o ON t.id = o.id SET {self.finishing(connection, "t.")}
+                    WHERE t.token = o.token AND t.status = 'RUNNING'
+                    """,
+                    [*same.values(), *chain.from_iterable(zip(*different.values(), strict=True))],
                 )
         return {
             row[0]: "CANCELLED" if row[2] == "SCHEDULED" and held[row[0], row[1]] else row[2]
@@ -348,7 +354,30 @@ class Dialect:
             )
 
 
-def marks(items: Sequence[Any]) -> str:
+def sorted_out(
+    rows: Sequence[Sequence[Any]],
+) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """
+    Of rows of OUTCOME_COLUMNS, the columns that are the same for all, and those that are not.
+
+    In a batch of successes hardly any are not, and what is said once need not be sent, parsed and
+    compared a hundred times.
+    """
+    same: dict[str, Any] = {}
+    different: dict[str, Sequence[Any]] = {}
+    for name, values in zip(OUTCOME_COLUMNS, zip(*rows, strict=True), strict=True):
+        if name not in ("id", "token") and values.count(values[0]) == len(values):
+            same[name] = values[0]
+        else:
+            different[name] = values
+    return same, different
+
+
+def constants(names: Iterable[str]) -> str:
+    return "".join(f", %s AS {name}" for name in names)
+
+
+def marks(items: Sized) -> str:
     return ", ".join(["%s"] * len(items))
 
 

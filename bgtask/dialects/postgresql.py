@@ -10,7 +10,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import (
     CLAIMED,
-    OUTCOME_COLUMNS,
     STATS_KEY,
     STATS_PEAKS,
     STATS_SUMS,
@@ -18,6 +17,7 @@ from bgtask.dialects.base import (
     Outlook,
     compiled,
     instances,
+    sorted_out,
 )
 
 if TYPE_CHECKING:
@@ -26,10 +26,17 @@ if TYPE_CHECKING:
 # Sleeping runners listen here; the payload is the queue.
 CHANNEL = "bgtask"
 
-OUTCOME_TYPES = (
-    "bigint", "bigint", "text", "float8", "float8", "bigint", "float8", "timestamptz", "text",
-    "text", "text", "text",
-)  # fmt: skip
+OUTCOME_TYPES = {
+    "id": "bigint",
+    "token": "bigint",
+    "age": "float8",
+    "duration": "float8",
+    "duration_ms": "bigint",
+    "delay": "float8",
+    "run_at": "timestamptz",
+} | dict.fromkeys(
+    ("status", "return_value", "last_error", "error_class", "error_fingerprint"), "text"
+)
 
 
 class PostgreSQL(Dialect):
@@ -166,25 +173,20 @@ def _relation(rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
     Outcomes as a relation: what differs as arrays, what is the same for all as constants.
 
     Numbers travel as the text of an array, which costs a fraction of what the driver's own lists
-    do; in a batch of successes hardly anything else is left.
+    do.
     """
-    constants, arrays, names = [], [], []
-    constant_params, array_params = [], []
-    for name, kind, values in zip(
-        OUTCOME_COLUMNS, OUTCOME_TYPES, zip(*rows, strict=True), strict=True
-    ):
-        if name not in ("id", "token") and all(value == values[0] for value in values):
-            constants.append(f"%s::{kind} AS {name}")
-            constant_params.append(values[0])
-        else:
-            names.append(name)
-            arrays.append(f"%s::{kind}[]")
-            numeric = kind in ("bigint", "float8")
-            array_params.append(_array(values) if numeric else list(values))
-    select = ", ".join(["v.*", *constants])
+    same, different = sorted_out(rows)
+    constants = "".join(f", %s::{OUTCOME_TYPES[name]} AS {name}" for name in same)
+    arrays = ", ".join(f"%s::{OUTCOME_TYPES[name]}[]" for name in different)
     return (
-        f"SELECT {select} FROM unnest({', '.join(arrays)}) AS v ({', '.join(names)})",
-        [*constant_params, *array_params],
+        f"SELECT v.*{constants} FROM unnest({arrays}) AS v ({', '.join(different)})",
+        [
+            *same.values(),
+            *(
+                _array(values) if OUTCOME_TYPES[name] in ("bigint", "float8") else list(values)
+                for name, values in different.items()
+            ),
+        ],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -11,12 +12,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import (
     CLAIMED,
-    OUTCOME_COLUMNS,
     Dialect,
     Outlook,
     compiled,
+    constants,
     instances,
     marks,
+    sorted_out,
 )
 from bgtask.dialects.postgresql import on_conflict
 
@@ -101,17 +103,21 @@ class SQLite(Dialect):
     def finish(
         self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
     ) -> dict[int, str]:
-        rows = [self.outcome_row(connection, outcome) for outcome in outcomes]
-        row = f"({marks(OUTCOME_COLUMNS)})"
+        same, different = sorted_out([self.outcome_row(connection, one) for one in outcomes])
+        rows = ", ".join([f"({marks(different)})"] * len(outcomes))
         with connection.cursor() as cursor:
             cursor.execute(
                 f"""
-                WITH o ({", ".join(OUTCOME_COLUMNS)}) AS (VALUES {", ".join([row] * len(rows))})
+                WITH v ({", ".join(different)}) AS (VALUES {rows}),
+                     o AS (SELECT v.*{constants(same)} FROM v)
                 UPDATE bgtask_task AS t SET {self.finishing(connection)}
                 FROM o WHERE t.id = o.id AND t.token = o.token AND t.status = 'RUNNING'
                 RETURNING id, status
                 """,
-                [value for row in rows for value in row],
+                [
+                    *chain.from_iterable(zip(*different.values(), strict=True)),
+                    *same.values(),
+                ],
             )
             return dict(cursor.fetchall())
 
