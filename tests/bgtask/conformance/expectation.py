@@ -80,7 +80,7 @@ class Row:
         if self.status == "HELD":
             self.status = "READY" if self.due else "SCHEDULED"
 
-    def cancel(self, *, force: bool) -> None:
+    def cancel(self, *, force: bool = False) -> None:
         if self.status in ("READY", "SCHEDULED", "HELD"):
             self.status = "CANCELLED"
         elif self.status == "RUNNING":

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -26,6 +28,12 @@ from tests.factories import WorkerFactory
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 WORKERS = st.integers(0, 1)
+CHOSEN = st.integers(0, 1_000)
+MOSTLY = st.integers(0, 4).map(bool)
+
+
+def pick(chosen, candidates):
+    return candidates[chosen % len(candidates)]
 
 
 @dataclass(eq=False)
@@ -39,7 +47,6 @@ class Claim:
 
 class Histories(RuleBasedStateMachine):
     tasks = Bundle("tasks")
-    claims = Bundle("claims")
 
     def __init__(self):
         super().__init__()
@@ -48,15 +55,23 @@ class Histories(RuleBasedStateMachine):
         self.rows: dict[int, Row] = {}
         self.workers = [WorkerFactory(), WorkerFactory()]
         self.dead: set[int] = set()
+        self.claims: list[Claim] = []
         self.settled: set[tuple[int, int]] = set()
         self.tokens: dict[int, int] = {}
         self.ends: dict[int, tuple[str, int]] = {}
 
     # Enqueue, promote
 
+    @initialize(target=tasks)
+    def enqueue_some(self):
+        return multiple(*(self._enqueue(priority=number % 2, later=False) for number in range(3)))
+
+    @precondition(lambda self: len(self.rows) < 6)
     @rule(target=tasks, priority=st.integers(0, 1), later=st.booleans())
     def enqueue(self, priority, later):
-        assume(len(self.rows) < 6)
+        return self._enqueue(priority=priority, later=later)
+
+    def _enqueue(self, *, priority, later):
         task = Task.objects.enqueue(
             "tests.tasks.noop",
             max_attempts=MAX_ATTEMPTS,
@@ -66,13 +81,12 @@ class Histories(RuleBasedStateMachine):
         self.rows[task.pk] = Row("SCHEDULED" if later else "READY", due=not later)
         return task.pk
 
-    @rule(pk=tasks)
-    def time_comes(self, pk):
+    @precondition(lambda self: self.has("SCHEDULED"))
+    @rule(chosen=CHOSEN)
+    def time_comes(self, chosen):
+        pk = self.one_of(chosen, "SCHEDULED")
         Task.objects.filter(pk=pk, run_at__gt=Clock()).update(run_at=Clock(-1))
         self.rows[pk].due = True
-
-    @rule()
-    def promote(self):
         due = [row for row in self.rows.values() if row.status == "SCHEDULED" and row.due]
 
         assert Task.objects.promote() == len(due)
@@ -82,7 +96,8 @@ class Histories(RuleBasedStateMachine):
 
     # Claim, start, and the ways out
 
-    @rule(target=claims, number=WORKERS, limit=st.integers(1, 3), heard=st.booleans())
+    @precondition(lambda self: self.has("READY"))
+    @rule(number=WORKERS, limit=st.integers(1, 3), heard=MOSTLY)
     def claim(self, number, limit, heard):
         worker = self.workers[number]
         expected = list(
@@ -92,9 +107,10 @@ class Histories(RuleBasedStateMachine):
         claimed = Task.objects.claim(worker, "default", limit)
 
         assert [task.pk for task in claimed] == [task.pk for task in expected]
-        return self._claimed(worker, claimed, heard=heard)
+        self._claimed(worker, claimed, heard=heard)
 
-    @rule(target=claims, number=WORKERS)
+    @precondition(lambda self: any(row.crashes for row in self.rows.values()))
+    @rule(number=WORKERS)
     def claim_suspect(self, number):
         worker = self.workers[number]
 
@@ -102,7 +118,7 @@ class Histories(RuleBasedStateMachine):
 
         ready = [row for row in self.rows.values() if row.status == "READY"]
         assert len(claimed) == any(row.crashes for row in ready)
-        return self._claimed(worker, claimed)
+        self._claimed(worker, claimed)
 
     def _claimed(self, worker, claimed, *, heard=True):
         for task in claimed:
@@ -111,18 +127,23 @@ class Histories(RuleBasedStateMachine):
             row.claim(worker.pk)
             assert (task.token, task.attempts) == (row.token, row.attempts)
         # Or the reply was lost, and the tasks are in no worker's memory.
-        return multiple(*(Claim(task) for task in claimed if heard))
+        self.claims += [Claim(task) for task in claimed if heard]
 
-    @rule(claim=claims)
-    def start(self, claim):
+    @precondition(lambda self: self.unstarted())
+    @rule(chosen=CHOSEN)
+    def start(self, chosen):
         """Nothing is written: somebody declared dead may do so, and not know it."""
-        assume(not claim.started and not claim.given_back)
-        claim.started = True
-        self.rows[claim.task.pk].executions += 1
+        self._start(pick(chosen, self.unstarted()))
 
-    @rule(claim=claims, park=st.booleans())
-    def give_back(self, claim, park):
-        assume(not claim.started)
+    def _start(self, claim):
+        if not claim.started:
+            claim.started = True
+            self.rows[claim.task.pk].executions += 1
+
+    @precondition(lambda self: self.unstarted())
+    @rule(chosen=CHOSEN, park=st.booleans())
+    def give_back(self, chosen, park):
+        claim = pick(chosen, self.unstarted())
         claim.given_back = True
         row = self.rows[claim.task.pk]
         ours = row.is_held_with(claim.task.token)
@@ -134,16 +155,17 @@ class Histories(RuleBasedStateMachine):
 
         assert number == ours
         if ours:
+            self.settle(claim.task.pk, claim.task.token)
             row.put_back("HELD" if park else "READY")
 
-    @rule(some=st.lists(st.tuples(claims, st.booleans()), min_size=1, max_size=4))
+    @precondition(lambda self: self.startable())
+    @rule(some=st.lists(st.tuples(CHOSEN, st.booleans()), min_size=1, max_size=4))
     def finish(self, some):
         """Some of them again, some late, some that others had taken back by then."""
-        ended = {id(claim): (claim, succeeds) for claim, succeeds in some if claim.started}
-        by_key = {
-            (claim.task.pk, claim.task.token): one for one in ended.values() for claim in one[:1]
-        }
-        assume(by_key)
+        ends = [(pick(chosen, self.startable()), succeeds) for chosen, succeeds in some]
+        for claim, _ in ends:
+            self._start(claim)
+        by_key = {(claim.task.pk, claim.task.token): (claim, end) for claim, end in ends}
         outcomes = [_outcome(claim.task, succeeds) for claim, succeeds in by_key.values()]
 
         accepted = Task.objects.finish(outcomes)
@@ -154,8 +176,7 @@ class Histories(RuleBasedStateMachine):
             if row.is_held_with(token):
                 row.succeed() if succeeds else row.fail()
                 expected[pk] = row.status
-                assert (pk, token) not in self.settled
-                self.settled.add((pk, token))
+                self.settle(pk, token)
         assert accepted == expected
 
     # Death and deadlines
@@ -168,91 +189,123 @@ class Histories(RuleBasedStateMachine):
         self.dead.add(worker.pk)
         self.workers[number] = WorkerFactory()
 
-    @rule(pk=tasks)
-    def deadline_passes(self, pk):
+    @precondition(lambda self: self.has("RUNNING"))
+    @rule(chosen=CHOSEN)
+    def deadline_passes(self, chosen):
+        pk = self.one_of(chosen, "RUNNING")
         Task.objects.running().filter(pk=pk).update(deadline_at=Clock(-1))
-        self.rows[pk].overdue = self.rows[pk].status == "RUNNING"
+        self.rows[pk].overdue = True
 
+    @precondition(lambda self: self.needy())
     @rule()
     def rescue(self):
-        needy = {
+        needy = self.needy()
+
+        assert Task.objects.rescue() == len(needy)
+
+        for pk, lost in needy.items():
+            self.settle(pk, self.rows[pk].token)
+            self.rows[pk].rescue(lost=lost)
+
+    # Operators
+
+    @rule(pk=tasks, verb=st.sampled_from(["hold", "unhold", "cancel"]))
+    def operate(self, pk, verb):
+        getattr(Task.objects.filter(pk=pk), verb)()
+        getattr(self.rows[pk], verb)()
+
+    @precondition(lambda self: self.has("RUNNING"))
+    @rule(chosen=CHOSEN)
+    def cancel_by_force(self, chosen):
+        pk = self.one_of(chosen, "RUNNING")
+        self.settle(pk, self.rows[pk].token)
+        Task.objects.filter(pk=pk).cancel(force=True)
+        self.rows[pk].cancel(force=True)
+
+    @precondition(lambda self: self.has(*FINISHED))
+    @rule(chosen=CHOSEN, reset_attempts=st.booleans())
+    def requeue(self, chosen, reset_attempts):
+        pk = self.one_of(chosen, *FINISHED)
+        Task.objects.filter(pk=pk).requeue(reset_attempts=reset_attempts)
+        self.rows[pk].requeue(reset_attempts=reset_attempts)
+        self.ends.pop(pk, None)
+
+    # Who may be meant
+
+    def has(self, *statuses):
+        return any(row.status in statuses for row in self.rows.values())
+
+    def one_of(self, chosen, *statuses):
+        return pick(chosen, [pk for pk, row in self.rows.items() if row.status in statuses])
+
+    def startable(self):
+        return [claim for claim in self.claims if not claim.given_back]
+
+    def unstarted(self):
+        return [claim for claim in self.startable() if not claim.started]
+
+    def needy(self):
+        """What a rescue would take back, and whether because its worker died."""
+        return {
             pk: row.holder in self.dead
             for pk, row in self.rows.items()
             if row.status == "RUNNING" and (row.holder in self.dead or row.overdue)
         }
 
-        assert Task.objects.rescue() == len(needy)
-
-        for pk, lost in needy.items():
-            self.settled.add((pk, self.rows[pk].token))
-            self.rows[pk].rescue(lost=lost)
-
-    # Operators
-
-    @rule(pk=tasks)
-    def hold(self, pk):
-        Task.objects.filter(pk=pk).hold()
-        self.rows[pk].hold()
-
-    @rule(pk=tasks)
-    def unhold(self, pk):
-        Task.objects.filter(pk=pk).unhold()
-        self.rows[pk].unhold()
-
-    @rule(pk=tasks, force=st.booleans())
-    def cancel(self, pk, force):
-        row = self.rows[pk]
-        if force and row.status == "RUNNING":
-            self.settled.add((pk, row.token))
-        Task.objects.filter(pk=pk).cancel(force=force)
-        row.cancel(force=force)
-
-    @rule(pk=tasks, reset_attempts=st.booleans())
-    def requeue(self, pk, reset_attempts):
-        Task.objects.filter(pk=pk).requeue(reset_attempts=reset_attempts)
-        self.rows[pk].requeue(reset_attempts=reset_attempts)
-        self.ends.pop(pk, None)
+    def settle(self, pk, token):
+        """Each claim has one end."""
+        assert (pk, token) not in self.settled
+        self.settled.add((pk, token))
 
     # What is always so
 
     @invariant()
-    def every_task_is_there_and_as_expected(self):
+    def all_is_well(self):
+        tasks = list(Task.objects.all())
+        history = list(Attempt.objects.values_list("task", "token"))
+        self.every_task_is_there_and_as_expected(tasks)
+        self.tokens_rise_by_one_at_most(tasks)
+        self.what_runs_has_one_holder_and_a_deadline(tasks)
+        self.an_end_stands_until_somebody_requeues(tasks)
+        self.each_attempt_that_did_not_succeed_has_its_row(history)
+        self.executions_are_bounded()
+
+    def every_task_is_there_and_as_expected(self, tasks):
         stored = {
-            pk: tuple(values)
-            for pk, *values in Task.objects.values_list(
-                "pk", "status", "token", "attempts", "crashes", "locked_by", "cancel_requested"
+            task.pk: (
+                task.status,
+                task.token,
+                task.attempts,
+                task.crashes,
+                task.locked_by_id,
+                task.cancel_requested,
             )
+            for task in tasks
         }
         assert stored == {pk: row.stored() for pk, row in self.rows.items()}
 
-    @invariant()
-    def tokens_rise_by_one_at_most(self):
-        for pk, token in Task.objects.values_list("pk", "token"):
-            assert 0 <= token - self.tokens.get(pk, 0) <= 1
-            self.tokens[pk] = token
+    def tokens_rise_by_one_at_most(self, tasks):
+        for task in tasks:
+            assert 0 <= task.token - self.tokens.get(task.pk, 0) <= 1
+            self.tokens[task.pk] = task.token
 
-    @invariant()
-    def what_runs_has_one_holder_and_a_deadline(self):
-        for task in Task.objects.all():
+    def what_runs_has_one_holder_and_a_deadline(self, tasks):
+        for task in tasks:
             held = [task.locked_by_id, task.locked_at, task.deadline_at]
             assert [value is not None for value in held] == [task.status == "RUNNING"] * 3
 
-    @invariant()
-    def an_end_stands_until_somebody_requeues(self):
-        for task in Task.objects.finished():
-            assert task.finished_at is not None
-            end = (task.status, task.token)
-            assert self.ends.setdefault(task.pk, end) == end
-        assert not Task.objects.live().filter(finished_at__isnull=False).exists()
+    def an_end_stands_until_somebody_requeues(self, tasks):
+        for task in tasks:
+            assert (task.finished_at is not None) == task.is_finished
+            if task.is_finished:
+                end = (task.status, task.token)
+                assert self.ends.setdefault(task.pk, end) == end
 
-    @invariant()
-    def there_is_a_row_of_history_for_each_attempt_that_did_not_succeed(self):
-        history = list(Attempt.objects.values_list("task", "token"))
+    def each_attempt_that_did_not_succeed_has_its_row(self, history):
         expected = {(pk, token) for pk, row in self.rows.items() for token in row.history}
         assert len(history) == len(set(history))
         assert set(history) == expected
 
-    @invariant()
     def executions_are_bounded(self):
         for row in self.rows.values():
             assert row.executions <= row.counted + row.pardons
@@ -288,7 +341,7 @@ def test_any_history_ends_as_the_protocol_says(settings_of_the_queue):
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=40,
+            max_examples=50,
             stateful_step_count=40,
             derandomize=True,
             database=None,
