@@ -159,7 +159,7 @@ class Pool:
                 os._exit(0)  # The task forked, and this is the child: the parent tells its end.
             care.after(task)
             del self._running[me]
-            self._learn(outcome.duration)
+            self.learn(outcome.duration)
             self._on_end(outcome)
             if not self._asked and len(self._waiting) <= self._low:
                 self._asked = True
@@ -180,8 +180,12 @@ class Pool:
                     if not self._waiting and not self._closed:
                         self._work.wait()
 
-    def _learn(self, duration: float) -> None:
-        """Slow ones count at once, so that nothing is claimed ahead behind them."""
+    def learn(self, duration: float) -> None:
+        """
+        A task took so long, or takes longer still.
+
+        Slow ones count at once, so that nothing is claimed ahead behind them.
+        """
         mean = self._mean
         if duration > AHEAD:
             self._mean = 2 * AHEAD

@@ -365,6 +365,8 @@ class Runner:
     def _give_back_stale(self) -> None:
         since = self._pool.waiting_since()
         if since is not None and time.monotonic() > since + self._patience:
+            # Or the same would be claimed again, and kept from others as long as these run.
+            self._pool.learn(self._patience)
             self._release(self._pool.withdraw())
 
     def _withdraw_stopped(self, outlook: Outlook) -> None:
