@@ -41,8 +41,9 @@ def _noted():
 
 
 @background
-def note(number=0):
+def note(number=0, seconds=0):
     with _noted():
+        time.sleep(seconds)
         return number
 
 

@@ -10,6 +10,7 @@ from bgtask.models import Attempt, Task
 from bgtask.status import Status
 from tests import tasks
 from tests.acceptance.conftest import statuses, until_alive
+from tests.helpers import eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -54,3 +55,23 @@ def test_each_result_goes_to_its_own_task(worker, until_ended):
     values = dict(Task.objects.values_list("pk", "return_value"))
     assert values == {task.pk: str(number) for number, task in enumerate(stored)}
     assert set(Task.objects.values_list("status", flat=True)) == {Status.SUCCESSFUL}
+
+
+def test_worker_that_is_busy_for_long_gives_back_for_good_what_it_claimed_ahead(
+    worker, gate, until_running
+):
+    # It has learned that tasks are quick.
+    tasks.noop.using(priority=2).enqueue_many([()] * 300)
+    slow = tasks.wait_for.using(priority=1)(gate.path)
+    tasks.note.using(queue="mail").enqueue_many([(number,) for number in range(20)])
+    child = worker("--sleep=0.1", LEASE=60)
+    until_running(slow, child)
+    mail = Task.objects.filter(queue="mail")
+    eventually(mail.running().exists, explain=child.output)
+
+    eventually(lambda: not mail.running().exists(), explain=child.output)
+    # It has looked again once it has seen that this one is due.
+    tasks.note(schedule=0.1)
+    eventually(lambda: not Task.objects.scheduled().exists(), explain=child.output)
+
+    assert set(mail.values_list("status", "attempts", "token")) == {(Status.READY, 0, 2)}

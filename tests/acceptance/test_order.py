@@ -88,14 +88,19 @@ def test_pause_binds_what_was_claimed_ahead(worker, gate, until_running, ledger)
     child = worker("--sleep=0.1")
     until_running(slow, child)
 
-    Queue.objects.create(name="mail", since=timezone.now())
     mail = Task.objects.filter(queue="mail")
-    eventually(lambda: not mail.running().exists(), timeout=30, explain=child.output)
+    eventually(mail.running().exists, explain=child.output)
+
+    Queue.objects.create(name="mail", since=timezone.now())
+    # It has looked again once it has seen that this one is due.
+    marker = tasks.note(schedule=0.1)
+    eventually(lambda: not Task.objects.scheduled().exists(), explain=child.output)
+    eventually(lambda: not mail.running().exists(), explain=child.output)
     gate.open()
-    eventually(lambda: not Task.objects.running().exists(), timeout=30, explain=child.output)
+    eventually(Task.objects.succeeded().filter(pk=marker.pk).exists, explain=child.output)
 
     assert mail.filter(status=Status.READY, attempts=0).count() == 300
-    assert {one.task for one in ledger.executions()} == {slow.pk}
+    assert {one.task for one in ledger.executions()} == {slow.pk, marker.pk}
 
 
 def test_tasks_on_hold_are_put_aside_and_run_once_the_hold_is_over(worker, ledger):

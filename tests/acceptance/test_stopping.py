@@ -92,6 +92,7 @@ def test_gives_back_what_it_had_claimed_ahead(worker, gate, until_running):
     assert eventually(claimed_ahead.exists, explain=child.output)
 
     child.send_signal(signal.SIGTERM)
+    eventually(Worker.objects.filter(state=WorkerState.STOPPING).exists, explain=child.output)
     eventually(lambda: not claimed_ahead.exists(), explain=child.output)
     gate.open()
 
