@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.benchmarks.bench import COUNTING, Bench, cpu_of, rss_of
+from tests.benchmarks.bench import COUNTING, Bench, counted, cpu_of, rss_of
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.tasks import noop
 
@@ -19,8 +19,8 @@ def idle(bench: Bench) -> Figures:
         with bench.worker(apps=(COUNTING,)) as child:
             bench.await_idle(child)
             noop.enqueue_many((n,) for n in range(1_000))  # It has seen work.
-            bench.until(lambda: len(bench.witness.sights()) == 1_000, 0.1)
-            time.sleep(3)
+            bench.until(lambda: counted() >= 1_000, 0.1)  # They are gone, and accounted for.
+            time.sleep(1)
             start, cpu, memory = time.monotonic(), cpu_of(child.pid), rss_of(child.pid)
             time.sleep(watched)
             cpu, after = cpu_of(child.pid) - cpu, rss_of(child.pid)

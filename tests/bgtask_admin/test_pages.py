@@ -25,7 +25,9 @@ def test_landing(admin_client, mixed):
     print(response.content.decode()[-200:])
 
 
-@pytest.mark.parametrize("query", ["", *(f"?status={status}" for status in Status), "?q=42", "?queue=x"])
+@pytest.mark.parametrize(
+    "query", ["", *(f"?status={status}" for status in Status), "?q=42", "?queue=x"]
+)
 def test_tasks(admin_client, mixed, query):
     response = admin_client.get(TASKS + query)
     assert response.status_code == 200
@@ -37,7 +39,17 @@ def test_task(admin_client, mixed):
 
 
 def test_others(admin_client, mixed):
-    for url in ["/admin/bgtask_admin/operation/", LANDING+"error/abc/", TASKS+"confirm/?verb=requeue&status=FAILED", LANDING+"hold/?name=x", LANDING+"pause/?name=x", TASKS+"export.csv", TASKS+"export.json", "/admin/", "/admin/bgtask_admin/"]:
+    for url in [
+        "/admin/bgtask_admin/operation/",
+        LANDING + "error/abc/",
+        TASKS + "confirm/?verb=requeue&status=FAILED",
+        LANDING + "hold/?name=x",
+        LANDING + "pause/?name=x",
+        TASKS + "export.csv",
+        TASKS + "export.json",
+        "/admin/",
+        "/admin/bgtask_admin/",
+    ]:
         response = admin_client.get(url)
         print(url, response.status_code)
         b"".join(response)
