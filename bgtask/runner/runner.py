@@ -134,6 +134,7 @@ class Runner:
             clean = self._leave()
             self._watchdog.stop()
             wakeup.close()
+            self._alarm.close()
         logger.info("Worker %s has left.", self.worker)
         return clean and not self._to_be_replaced
 
