@@ -249,8 +249,9 @@ class TaskQuerySet(models.QuerySet["Task"]):
                     token=outcome.task.token,
                     number=outcome.task.attempts,
                     worker=outcome.task.last_worker,
-                    started_at=Clock(-(outcome.age + outcome.duration)),
-                    finished_at=Clock(-outcome.age),
+                    # Read once: its age grows, and it would seem to end before it started.
+                    started_at=Clock(-((age := outcome.age) + outcome.duration)),
+                    finished_at=Clock(-age),
                     outcome=outcome.kind,
                     error_class=outcome.failure.error_class if outcome.failure else "",
                     message=outcome.failure.message if outcome.failure else "",
