@@ -268,14 +268,13 @@ class Runner:
 
     def _claim(self, wanted: int) -> int:
         """Claim so many, by what was seen just now or by a new look; return how many were."""
-        claimed = 0
-        if self._seen is not None and time.monotonic() < self._seen_at + FRESH:
-            claimed = self._claim_by(self._seen, wanted)
-        if claimed < wanted or wanted == 0:
-            self._seen, self._seen_at = self._look(), time.monotonic()
-            claimed += self._claim_by(self._seen, wanted - claimed)
-        if claimed < wanted or self._seen.suspects:
-            self._seen = None
+        just_now = wanted > 0 and time.monotonic() < self._seen_at + FRESH
+        outlook = self._seen if just_now else None
+        claimed = 0 if outlook is None else self._claim_by(outlook, wanted)
+        if outlook is None or claimed < wanted:
+            outlook, self._seen_at = self._look(), time.monotonic()
+            claimed += self._claim_by(outlook, wanted - claimed)
+        self._seen = outlook if claimed == wanted and not outlook.suspects else None
         return claimed
 
     def _claim_by(self, outlook: Outlook, wanted: int) -> int:

@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from bgtask.models import Task
 from bgtask.runner.execution import execute
+from bgtask.status import HeldFor
 from tests.bgtask.conformance.outcomes import failure, success
 from tests.factories import WorkerFactory
 from tests.tasks import noop
@@ -123,7 +124,7 @@ class TestFinish:
 
         with Asked() as asked:
             if give_back == "park":
-                number = Task.objects.park(tasks, "type")
+                number = Task.objects.park(tasks, HeldFor.TYPE)
             else:
                 number = Task.objects.release(tasks)
 

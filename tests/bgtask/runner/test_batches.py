@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.db.backends.signals import connection_created
 
-from bgtask.models import Task
+from bgtask.models import Outcome, Task, Worker
 from bgtask.runner import Runner
 from bgtask.runner.completer import MOST as MOST_WRITTEN
 from bgtask.runner.completer import Completer
@@ -18,14 +18,13 @@ from bgtask.runner.pool import MOST as MOST_CLAIMED
 from bgtask.runner.pool import Pool
 from bgtask.status import Status
 from tests.bgtask.conformance.outcomes import success
-from tests.factories import WorkerFactory
 from tests.helpers import eventually
 from tests.tasks import nap, noop
 
 
 @contextmanager
 def pool_of(threads):
-    ended = []
+    ended: list[Outcome] = []
     pool = Pool(threads, may_start=lambda: True, on_end=ended.append, on_hungry=lambda: None)
     pool.start()
     try:
@@ -70,7 +69,7 @@ class TestClaimingAhead:
 class TestWriting:
     def test_takes_all_that_waits_up_to_some_hundreds(self):
         noop.enqueue_many((n,) for n in range(2 * MOST_WRITTEN + 50))
-        claimed = Task.objects.claim(WorkerFactory(), "default", 2 * MOST_WRITTEN + 50)
+        claimed = Task.objects.claim(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
         batches = []
         completer = Completer(lambda accepted, _: batches.append(len(accepted)), lambda: False)
         for task in claimed:
@@ -85,7 +84,7 @@ class TestWriting:
     def test_a_runner_asks_the_database_for_many_tasks_at_once(self):
         number = 2_000
         noop.enqueue_many((n,) for n in range(number))
-        asked = Counter()
+        asked: Counter[str] = Counter()
 
         with _every_statement(asked):
             assert Runner(drain=True).run()
