@@ -50,7 +50,7 @@ class QueueHealthAdmin(RoomAdmin):
 
         return [
             at("", landing.landing, "queuehealth_changelist"),
-            at("error/<str:fingerprint>/", errors.error_group, "error"),
+            at("error/<path:fingerprint>/", errors.error_group, "error"),
             at("hold/", stopping.hold_type, "hold"),
             at("release/", stopping.release_type, "release"),
             at("pause/", stopping.pause, "pause"),
