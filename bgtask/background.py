@@ -189,10 +189,8 @@ def background(name: Any = None, **options: Any) -> Any:
     """
     if callable(name):
         return background()(name)
-    if name is not None and (not isinstance(name, str) or not name.strip() or len(name) > 255):
-        raise InvalidOption(f"name takes a text of 1 to 255 characters, not {name!r}.")
-    if name is not None and ("\x00" in name or not _is_storable(name)):
-        raise InvalidOption(f"name={name!r} has characters that no database keeps.")
+    if name is not None:
+        _check_name(name)
     for legacy in options.keys() & LEGACY_OPTIONS.keys():
         raise InvalidOption(f"{legacy}= is not supported: {LEGACY_OPTIONS[legacy]}.")
     checked = check_options(options)
@@ -205,6 +203,16 @@ def background(name: Any = None, **options: Any) -> Any:
         return decorated
 
     return decorate
+
+
+def _check_name(name: Any) -> None:
+    # Blanks at its end are nothing to some databases when they compare.
+    if not isinstance(name, str) or name != name.strip() or not 1 <= len(name) <= 255:
+        raise InvalidOption(
+            f"name takes a text of 1 to 255 characters, with no blanks around it, not {name!r}."
+        )
+    if "\x00" in name or not _is_storable(name):
+        raise InvalidOption(f"name={name!r} has characters that no database keeps.")
 
 
 def _check_function(function: Any, name: str | None) -> None:
