@@ -87,7 +87,7 @@ class _OwnConnection(Wakeup):
         connection = connections[self._alias].copy()
         connection.settings_dict["OPTIONS"].pop("pool", None)
         try:
-            connection.connect()
+            connection.ensure_connection()  # connect() would raise the driver's own errors.
             self._open(connection)
         except Error as error:
             connection.close()
