@@ -20,7 +20,7 @@ from bgtask_admin.charts import Band, Chart, sparkline
 from bgtask_admin.permissions import MONITOR, PAUSE, VIEW
 from bgtask_admin.tables import QueueTable
 from bgtask_admin.templatetags.bgtask_admin import per_minute
-from bgtask_admin.text import duration
+from bgtask_admin.text import duration, visible
 from bgtask_admin.views.base import needs, page, url_of
 
 SPANS = {"1h": 1, "24h": 24, "7d": 168}
@@ -156,7 +156,7 @@ def _spark(queue: str, past: History, span: str) -> SafeString:
     return sparkline(
         [point.finished for point in points],
         _("done in %(queue)s, last %(span)s: %(count)s")
-        % {"queue": queue, "span": span, "count": f"{done:,}"},
+        % {"queue": visible(queue), "span": span, "count": f"{done:,}"},
     )
 
 

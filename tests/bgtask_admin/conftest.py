@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.test import Client
 
 Operator = Callable[..., Any]
 
@@ -25,3 +26,15 @@ def operator(db: None) -> Operator:
         return user
 
     return create
+
+
+@pytest.fixture
+def log_in(operator: Operator) -> Callable[..., Client]:
+    """``log_in("view_task")``: the browser of somebody with these rights."""
+
+    def enter(*codenames: str) -> Client:
+        client = Client()
+        client.force_login(operator(*codenames))
+        return client
+
+    return enter

@@ -1,0 +1,101 @@
+"""Everything that a row holds may be hostile."""
+
+from __future__ import annotations
+
+from html import unescape
+
+import pytest
+from django.db import connection
+
+from bgtask.dialects import Clock
+from bgtask.models import Attempt, Hold, Queue, Task
+from bgtask.status import Status
+from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, text
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+CORPUS = {
+    "html": "<b>bold</b>\"'><svg onload=alert(1)>",
+    "script": "</script><script>alert(1)</script>",
+    "template": "{{ settings.SECRET_KEY }}{% debug %}%(x)s{0}",
+    "bidi": "\u202etxt.exe\u2066\u200b",
+    "ansi": "\x1b[2J\x1b]0;owned\x07",
+    "four bytes": "💣𝕏",
+    "newlines": "a\r\nSet-Cookie: x=1\n",
+    "url": "javascript:alert(1)//?a=b&c=d#e%00",
+    "nul": "a\x00b",
+}
+
+
+@pytest.fixture(params=CORPUS.values(), ids=CORPUS.keys())
+def hostile(request, db):
+    if "\x00" in request.param and connection.vendor == "postgresql":
+        pytest.skip("PostgreSQL keeps no NUL")
+    return request.param
+
+
+@pytest.fixture
+def rows(hostile):
+    worker = WorkerFactory(label=hostile, host=hostile, queues=hostile)
+    columns = {"task_name": hostile, "queue": hostile[:100], "verbose_name": hostile}
+    for status in Status:
+        TaskFactory(status=status, task_params=hostile, last_worker=hostile,
+                    locked_by=worker if status == Status.RUNNING else None, **columns)  # fmt: skip
+    Task.objects.failed().update(
+        error_class=hostile, error_fingerprint=hostile[:32], last_error=hostile
+    )
+    Task.objects.succeeded().update(return_value=hostile)
+    Attempt.objects.create(
+        task=Task.objects.failed().get(), token=1, number=1, worker=hostile,
+        finished_at=Clock(-1), outcome="failed", error_class=hostile, message=hostile,
+        traceback=hostile, error_fingerprint=hostile[:32],
+    )  # fmt: skip
+    Hold.objects.create(task_name=hostile, since=Clock(), by=hostile, reason=hostile)
+    Queue.objects.create(name=hostile[:100], since=Clock(), by=hostile, reason=hostile)
+
+
+def pages(client):
+    yield from (LANDING, TASKS, *(f"{TASKS}?status={status}" for status in Status))
+    yield f"{CONFIRM}?verb=cancel&status=READY"
+    yield from (f"{TASKS}{pk}/change/" for pk in Task.objects.values_list("pk", flat=True))
+    links = [link.partition('"')[0] for link in text(client.get(LANDING)).split('href="')]
+    yield from (unescape(link) for link in links if "/error/" in link)
+    yield OPERATIONS
+
+
+def test_no_page_breaks_or_lets_it_through(admin_client, rows, hostile):
+    admin_client.post(f"{TASKS}{Task.objects.failed().get().pk}/do/requeue/")
+    for url in pages(admin_client):
+        response = admin_client.get(url)
+
+        assert response.status_code == 200, url
+        page = text(response)
+        assert "<svg onload" not in page
+        assert "<script>alert" not in page
+        assert "<b>bold" not in page
+        assert 'href="javascript:' not in page
+        for character in "\x00\x1b\u202e\u2066\u200b":
+            assert character not in visible_part(page), (url, repr(character))
+
+
+def visible_part(page: str) -> str:
+    """Without what fields carry to be sent back, which must stay as it is."""
+    main = page.partition("<main")[2].partition("</main")[0]
+    return "".join(part.partition('"')[2] for part in main.split(' value="'))
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_nor_does_an_export(admin_client, rows, form):
+    response = admin_client.get(f"{TASKS}export.{form}")
+
+    assert b"".join(response)
+
+
+@pytest.mark.parametrize("where", ["q", "queue", "task", "error_class", "since", "after", "x"])
+def test_nor_does_what_is_asked_for(admin_client, hostile, where):
+    response = admin_client.get(TASKS, {where: hostile, "status": "FAILED"})
+
+    assert response.status_code in (200, 400)
+    assert "<script>alert" not in text(response)
+    assert "<svg onload" not in text(response)

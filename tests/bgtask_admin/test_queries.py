@@ -1,0 +1,74 @@
+"""However many tasks there are, a page takes no more than twelve queries."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgtask.models import Attempt, Task
+from bgtask.status import Status
+from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def crowd(db):
+    worker = WorkerFactory()
+    for number in range(4):
+        for status in Status:
+            TaskFactory(status=status, queue=f"queue-{number}", task_name=f"shop.task_{number}",
+                        locked_by=worker if status == Status.RUNNING else None)  # fmt: skip
+    Task.objects.failed().update(error_class="Refused", error_fingerprint="abc")
+    for task in Task.objects.failed():
+        Attempt.objects.create(
+            task=task, token=1, number=1, finished_at=task.finished_at, outcome="failed",
+            error_class="Refused", error_fingerprint="abc",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        LANDING,
+        f"{LANDING}?span=7d",
+        TASKS,
+        *(f"{TASKS}?status={status}" for status in Status),
+        f"{TASKS}?queue=queue-1",
+        f"{TASKS}?q=refused",
+        f"{TASKS}?argument=a:1&status=READY",
+        f"{LANDING}error/abc/",
+        f"{CONFIRM}?verb=requeue&status=FAILED",
+        f"{LANDING}hold/?name=shop.task_1",
+        OPERATIONS,
+        f"{TASKS}export.csv",
+    ],
+)
+def test_twelve_are_enough(admin_client, crowd, django_assert_max_num_queries, url):
+    admin_client.get("/admin/")  # Content types are cached once.
+
+    with django_assert_max_num_queries(12):
+        response = admin_client.get(url)
+        b"".join(response)
+
+    assert response.status_code == 200
+
+
+def test_for_a_task_too(admin_client, crowd, django_assert_max_num_queries):
+    for task in Task.objects.all():
+        with django_assert_max_num_queries(12):
+            admin_client.get(f"{TASKS}{task.pk}/change/")
+
+
+@pytest.mark.parametrize("query", ["", "?status=SUCCESSFUL", "?queue=queue-1"])
+def test_no_list_skips_rows_or_counts_without_an_end(
+    admin_client, crowd, django_assert_max_num_queries, query
+):
+    with django_assert_max_num_queries(12) as captured:
+        admin_client.get(TASKS + query)
+
+    statements = [one["sql"] for one in captured.captured_queries if "bgtask_task" in one["sql"]]
+    assert statements
+    for statement in statements:
+        assert "OFFSET" not in statement
+        assert "LIMIT" in statement

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from bgtask.dialects import Clock
+from bgtask.models import Attempt, Hold, Queue
+from bgtask.status import Status
+from tests.bgtask_admin.urls import LANDING, text
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def failed(**columns):
+    task = TaskFactory(
+        status=Status.FAILED, error_class="Refused", error_fingerprint="abc", **columns
+    )
+    Attempt.objects.create(
+        task=task,
+        token=task.token,
+        number=1,
+        finished_at=task.finished_at,
+        outcome="failed",
+        error_class="Refused",
+        message="no luck",
+        error_fingerprint="abc",
+    )
+    return task
+
+
+def test_says_what_is_wrong_and_since_when(admin_client):
+    WorkerFactory()
+    TaskFactory(queue="mail", run_at=Clock(-412))
+
+    page = text(admin_client.get(LANDING))
+
+    assert "mail is behind since" in page
+    assert 'class="bg-verdict bg-fail"' in page
+
+
+def test_groups_what_fails_and_leads_to_what_helps(admin_client):
+    failed(task_name="shop.send")
+    failed(task_name="shop.send")
+
+    page = text(admin_client.get(LANDING))
+
+    assert f"{LANDING}error/abc/" in page
+    assert "verb=requeue&amp;status=FAILED&amp;fingerprint=abc" in page
+    assert f"{LANDING}hold/?name=shop.send" in page
+
+
+def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
+    WorkerFactory(label="well:1")
+    silent = WorkerFactory(label="silent:2", silent=True)
+    TaskFactory(status=Status.RUNNING, locked_by=silent, task_name="shop.slow")
+
+    page = text(admin_client.get(LANDING))
+
+    assert page.index("silent:2") < page.index("well:1")
+    assert "shop.<wbr>slow" in page
+    assert "Release its tasks" in page
+
+
+def test_shows_what_is_stopped_by_whom_and_why(admin_client):
+    Hold.objects.create(task_name="shop.send", since=Clock(), by="jo", reason="INC-77")
+    Queue.objects.create(name="mail", since=Clock(), by="jo")
+
+    page = text(admin_client.get(LANDING))
+
+    assert "INC-77" in page
+    assert "paused" in page
+    assert "Resume" in page
+
+
+def test_an_empty_one_says_what_health_looks_like(admin_client):
+    page = text(admin_client.get(LANDING))
+
+    assert "Nothing has failed. That is how it should be." in page
+    assert "Start one with manage.py process_tasks" in page
+
+
+@pytest.mark.parametrize("span", ["1h", "24h", "7d", "nonsense"])
+def test_looks_back_as_far_as_it_is_asked(admin_client, span):
+    assert admin_client.get(LANDING, {"span": span}).status_code == 200
+
+
+def test_who_may_only_monitor_sees_figures_and_no_tasks(log_in):
+    failed(task_name="shop.send")
+
+    page = text(log_in("monitor").get(LANDING))
+
+    assert "Queues" in page
+    assert "shop.send" not in page
+    assert "Refused" not in page

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from bgtask.status import Status
+from bgtask_admin.views import tasks
+from tests.bgtask_admin.urls import TASKS, text
+from tests.factories import TaskFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def shown(client, query: str = "") -> list[int]:
+    response = client.get(f"{TASKS}?{query}")
+    return [task.pk for task in response.context["rows"].rows]
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_tab_shows_tasks_of_its_status(admin_client, status):
+    wanted = TaskFactory(status=status)
+    TaskFactory(status=Status.READY if status != Status.READY else Status.FAILED)
+
+    assert shown(admin_client, f"status={status}") == [wanted.pk]
+
+
+def test_tabs_count_honestly(admin_client, monkeypatch):
+    monkeypatch.setattr(tasks, "CAP", 2)
+    TaskFactory.create_batch(3, status=Status.FAILED)
+    TaskFactory.create_batch(2, status=Status.READY)
+
+    counts = {str(tab["label"]): tab["count"] for tab in admin_client.get(TASKS).context["tabs"]}
+
+    assert (counts["Failed"], counts["Ready"], counts["Held"]) == ("2+", "2", "0")
+
+
+def test_what_is_wrong_in_a_filter_is_said_and_nothing_shown(admin_client):
+    TaskFactory()
+
+    response = admin_client.get(f"{TASKS}?status=FAILD")
+
+    assert response.status_code == 400
+    assert "Select a valid choice" in text(response)
+    assert response.context["rows"].rows == []
+
+
+def test_finds_by_the_search_box(admin_client):
+    wanted = TaskFactory(task_name="shop.send", queue="mail")
+    TaskFactory(task_name="shop.send", queue="other")
+
+    assert shown(admin_client, "q=shop.send+queue:mail") == [wanted.pk]
+    assert shown(admin_client, f"q={wanted.pk}") == [wanted.pk]
+
+
+def test_pages_by_key(admin_client, monkeypatch):
+    monkeypatch.setattr(tasks, "SIZE", 2)
+    ids = [task.pk for task in TaskFactory.create_batch(3)][::-1]
+
+    first = admin_client.get(TASKS)
+    second = shown(admin_client, f"after={first.context['rows'].older}")
+
+    assert [task.pk for task in first.context["rows"].rows] + second == ids
+
+
+def test_arguments_are_for_those_who_may_see_them(admin_client, log_in):
+    TaskFactory(task_params='[[], {"customer": 4711}]')
+
+    assert "4711" in text(admin_client.get(TASKS))
+    assert "4711" not in text(log_in("view_task").get(TASKS))
+
+
+def test_nobody_finds_out_by_searching_what_they_may_not_see(log_in):
+    response = log_in("view_task").get(f"{TASKS}?argument=customer:4711")
+
+    assert response.status_code == 403
+
+
+def test_long_arguments_are_not_loaded(admin_client):
+    TaskFactory(task_params='[["' + "x" * 5_000 + '"], {}]')
+
+    assert "xxx" not in text(admin_client.get(TASKS))
+
+
+def test_without_a_status_only_the_newest_are_looked_at_and_it_says_so(admin_client, monkeypatch):
+    monkeypatch.setattr(tasks, "NEWEST", 1)
+    TaskFactory(queue="mail")
+    newest = TaskFactory(queue="mail")
+
+    response = admin_client.get(f"{TASKS}?queue=mail")
+
+    assert [task.pk for task in response.context["rows"].rows] == [newest.pk]
+    assert "among the newest 1" in text(response)
+
+
+def test_a_status_offers_the_actions_it_allows(admin_client):
+    TaskFactory(status=Status.FAILED)
+
+    offered = {
+        action.verb.value
+        for action in admin_client.get(f"{TASKS}?status=FAILED").context["actions"]
+    }
+
+    assert offered == {"requeue", "delete"}
