@@ -66,8 +66,18 @@ def mend(alias: str) -> None:
 
 def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
     with watched(connection.alias):
-        if connection.connection is not None and not connection.is_usable():
+        if connection.connection is not None and not _is_usable(connection):
             _close(connection)
+
+
+def _is_usable(connection: BaseDatabaseWrapper) -> bool:
+    if connection.vendor != "sqlite":
+        return bool(connection.is_usable())
+    try:  # Django takes SQLite's word for it, even if its connection has been closed.
+        connection.connection.execute("SELECT 1").fetchall()
+    except Exception:
+        return False
+    return True
 
 
 def _drop(connection: BaseDatabaseWrapper, what: object, fault: str) -> None:
