@@ -23,7 +23,7 @@ def _note(execute, sql, params, many, context):
 
 def _watch(sender, connection, **facts):
     if _note not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_note)
+        connection.execute_wrappers.insert(0, _note)  # Outside of those that are popped again.
 
 
 if PATH in os.environ:

@@ -198,6 +198,17 @@ ACTIONS = {
 }
 
 
+def test_a_flush_finds_its_tasks_by_primary_key_and_not_among_all_that_run(worker):
+    Task.objects.claim(worker, "default", 500)
+    tasks = list(Task.objects.running().order_by("-pk")[:BATCH])
+
+    plan = plan_of(lambda: Task.objects.finish([success(task) for task in tasks]))
+
+    assert not plan.reads_all, shown(plan)
+    assert not any("locked" in name or "deadline" in name for name in plan.indexes), shown(plan)
+    assert "BLOOM" not in plan.text, "to build the filter SQLite reads the whole table"
+
+
 CHORES = {
     "unhold of known names": lambda worker: lambda: Task.objects.unhold_known(["tests.tasks.noop"]),
     "end of a hold": lambda worker: Task.objects.unhold_over,

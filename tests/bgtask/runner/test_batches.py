@@ -102,7 +102,7 @@ def _every_statement(asked):
         return execute(sql, params, many, context)
 
     def watch(sender, connection, **facts):
-        connection.execute_wrappers.append(count)
+        connection.execute_wrappers.insert(0, count)
 
     connection_created.connect(watch)
     try:
