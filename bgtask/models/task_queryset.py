@@ -291,7 +291,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def release(self, tasks: Sequence[Task]) -> int:
         """Give back what was claimed and not started; the attempt does not count."""
-        return self._put_back(tasks, status=Status.READY)
+        return self._wake(self._put_back(tasks, status=Status.READY))
 
     def park(self, tasks: Sequence[Task], held_for: HeldFor) -> int:
         """Put aside what was claimed and cannot or must not be started."""
