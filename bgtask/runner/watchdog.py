@@ -46,7 +46,8 @@ def watched(alias: str) -> Iterator[None]:
     What this thread does in here is bookkeeping: each statement is short, or never to end.
 
     A connection may be half open, with nobody at its other end, and the thread would wait in the
-    driver until the process is killed. Statements of tasks may take their time, and are not watched.
+    driver until the process is killed. Statements of tasks may take their time; they are not
+    watched.
     """
     me = threading.get_ident()
     if me in _sections:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 from django.apps import AppConfig
 
 
@@ -10,6 +12,9 @@ class FaultsConfig(AppConfig):
     label = "faults"
 
     def ready(self) -> None:
-        from tests.faults import failpoints
+        from tests.faults import clocks, failpoints
 
+        if descriptor := os.environ.get("BGTASK_TEST_CLOSED"):
+            os.close(int(descriptor))
+        clocks.install()
         failpoints.install()

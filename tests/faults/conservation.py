@@ -58,7 +58,7 @@ def audit(
     """``deaths``: when each process was killed, by its id, on the monotonic clock."""
     committed = set(committed)
     rows = {row[0]: row[1:] for row in Task.objects.values_list("pk", "status", "token")}
-    attempts = defaultdict(dict)
+    attempts: dict[int, dict[int, str]] = defaultdict(dict)
     for task, token, outcome in Attempt.objects.values_list("task", "token", "outcome"):
         attempts[task][token] = outcome
     by_task: dict[int, list[Execution]] = defaultdict(list)

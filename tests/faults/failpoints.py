@@ -94,5 +94,6 @@ _ACTIONS: dict[str, Callable[[], None]] = {
     "crowded": lambda: _raise(OperationalError("sorry, too many clients already")),
     "deadlock": lambda: _raise(OperationalError("Deadlock found when trying to get lock")),
     "refused": lambda: _raise(DataError("the database does not want this")),
+    "exit": lambda: _raise(SystemExit("the thread ends")),
     "broken": lambda: _raise(RuntimeError("a bug")),
 }

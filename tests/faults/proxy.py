@@ -24,7 +24,8 @@ class Proxy:
     def __init__(self, target: Path, seed: int = 0) -> None:
         self.delay = 0.0
         self.cuts = 0.0
-        self.swallow: bytes | None = None  # Of a request: pass it on, lose the reply and cut.
+        # What a connection asks, one request after the other: the reply to the last one is lost.
+        self.swallow: tuple[bytes, ...] = ()
         self.swallowed = 0
         self._thawed = threading.Event()
         self._thawed.set()
@@ -85,12 +86,15 @@ class Proxy:
         self, pair: tuple[socket.socket, socket.socket], is_reply: bool, losing: threading.Event
     ) -> None:
         source, target = reversed(pair) if is_reply else pair
+        heard = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._thawed.wait()
-                if not is_reply and self.swallow is not None and self.swallow in data:
-                    self.swallow = None
-                    losing.set()
+                if not is_reply and heard < len(self.swallow) and self.swallow[heard] in data:
+                    heard += 1
+                    if heard == len(self.swallow):
+                        self.swallow = ()
+                        losing.set()
                 if is_reply:
                     if self.delay:
                         time.sleep(self.delay)

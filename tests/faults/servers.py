@@ -44,6 +44,14 @@ class Server:
 
     def cut(self, connection_id: int) -> None: ...
 
+    def connection_of(self, words: str) -> int | None:
+        """The connection that is busy with a statement in which these words occur."""
+        return None
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        yield
+
     def cut_all(self) -> int:
         """Cut what others are connected by; return how many connections that were."""
         ids = self.connection_ids()
@@ -215,6 +223,23 @@ class PostgreSQLServer(_Daemon):
     def cut(self, connection_id: int) -> None:
         self.execute(f"SELECT pg_terminate_backend({connection_id})")
 
+    def connection_of(self, words: str) -> int | None:
+        rows = self.execute(
+            "SELECT pid FROM pg_stat_activity WHERE state = 'active' "
+            f"AND query LIKE '%{words}%' AND pid <> pg_backend_pid()"
+        )
+        return rows[0][0] if rows else None
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        """There is no room for anybody but administrators."""
+        self.execute(f"ALTER DATABASE {self.settings['NAME']} CONNECTION LIMIT 0")
+        self.cut_all()
+        try:
+            yield
+        finally:
+            self.execute(f"ALTER DATABASE {self.settings['NAME']} CONNECTION LIMIT -1")
+
     @contextmanager
     def read_only(self) -> Iterator[None]:
         name = self.settings["NAME"]
@@ -265,6 +290,32 @@ class MariaDBServer(_Daemon):
         with contextlib.suppress(Exception):  # It has gone by itself.
             self.execute(f"KILL CONNECTION {connection_id}")
 
+    def connection_of(self, words: str) -> int | None:
+        rows = self.execute(
+            "SELECT id FROM information_schema.processlist "
+            f"WHERE info LIKE '%{words}%' AND id <> connection_id()"
+        )
+        return rows[0][0] if rows else None
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        """There is no room for anybody but administrators."""
+        ((_, before),) = self.execute("SHOW VARIABLES LIKE 'max_connections'")
+        hold = [self._connect() for _ in range(10)]  # It allows for no fewer than ten.
+        self.execute("SET GLOBAL max_connections = 10")
+        for connection_id in self.connection_ids_of("worker"):
+            self.cut(connection_id)
+        try:
+            yield
+        finally:
+            self.execute(f"SET GLOBAL max_connections = {before}")
+            for connection in hold:
+                connection.close()
+
+    def connection_ids_of(self, user: str) -> list[int]:
+        rows = self.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{user}'")
+        return [id_ for (id_,) in rows]
+
     @contextmanager
     def read_only(self) -> Iterator[None]:
         # Its administrator may write nevertheless, so workers have to be somebody less.
@@ -284,6 +335,11 @@ def server(vendor: str, *, durable: bool = False) -> Iterator[Server]:
             found = Server(stack.enter_context(databases.sqlite(durable=durable)))
         elif vendor == "postgresql":
             found = PostgreSQLServer(stack.enter_context(databases.postgresql(durable=durable)))
+            found.execute(
+                "CREATE ROLE worker LOGIN",
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO worker",
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO worker",
+            )
         else:
             found = MariaDBServer(stack.enter_context(databases.mariadb(durable=durable)))
             found.execute(
@@ -296,11 +352,12 @@ def server(vendor: str, *, durable: bool = False) -> Iterator[Server]:
 
 
 def django_settings(server: Server, **changes: Any) -> str:
-    """The entry for DATABASES by which a worker finds it, as JSON."""
-    settings = {**server.settings, **changes}
-    if server.vendor == "mysql":
-        settings["USER"] = "worker"
-    return json.dumps(settings)
+    """
+    The entry for DATABASES by which a worker finds it, as JSON. Workers are no administrators:
+    those may connect and write where others must not.
+    """
+    user = {"USER": "worker"} if server.has_server else {}
+    return json.dumps({**server.settings, **user, **changes})
 
 
 def _is_running(pid: int) -> bool:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ctypes
+import logging
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
+import threading
 import time
 
-from django.db import connection
+from django.db import DatabaseError, connection, connections, transaction
+from django.utils import timezone, translation
 
 from bgtask import background, current_task
 from tests import ledger
@@ -61,3 +70,97 @@ def poison():
 def overrun(seconds):
     with _noted():
         time.sleep(seconds)
+
+
+@background
+def crash(how):
+    with _noted():
+        match how:
+            case "segfault":
+                ctypes.string_at(0)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(1)
+
+
+@background
+def wait_in_database(seconds):
+    with _noted(), connection.cursor() as cursor:
+        sleep = "pg_sleep" if connection.vendor == "postgresql" else "sleep"
+        cursor.execute(f"SELECT {sleep}({seconds})")
+        if connection.vendor == "mysql" and cursor.fetchone()[0]:
+            raise RuntimeError("the sleep was cut short")
+
+
+# What a task may leave behind in the thread and the process that ran it
+
+
+@background(max_attempts=1)
+def misbehave(how):
+    with _noted():
+        _MISBEHAVIOURS[how]()
+
+
+def _raise(error):
+    raise error
+
+
+def _leave_a_transaction_open():
+    transaction.atomic().__enter__()
+    connection.cursor().execute("SELECT 1")
+
+
+def _break_a_savepoint():
+    with transaction.atomic(), contextlib.suppress(DatabaseError):
+        connection.cursor().execute("SELECT no_such_column FROM bgtask_task")
+
+
+def _close_behind_django():
+    connection.ensure_connection()
+    connection.connection.close()
+
+
+def _fork():
+    if os.fork() == 0:
+        return  # The child goes on as if it were the worker.
+    os.wait()
+
+
+def _leave_children_and_threads():
+    subprocess.Popen(["sleep", "60"])
+    threading.Thread(target=time.sleep, args=(60,)).start()
+
+
+def _change_the_process():
+    os.chdir("/")
+    os.umask(0)
+    os.environ["TZ"] = "America/New_York"
+    time.tzset()
+    socket.setdefaulttimeout(0.001)
+    logging.disable(logging.CRITICAL)
+    timezone.activate("Pacific/Kiritimati")
+    translation.activate("de")
+
+
+_MISBEHAVIOURS = {
+    "SystemExit": lambda: sys.exit(3),
+    "KeyboardInterrupt": lambda: _raise(KeyboardInterrupt()),
+    "GeneratorExit": lambda: _raise(GeneratorExit()),
+    "CancelledError": lambda: _raise(asyncio.CancelledError()),
+    "StopIteration": lambda: _raise(StopIteration()),
+    "BaseException": lambda: _raise(type("Odd", (BaseException,), {})()),
+    "MemoryError": lambda: bytearray(1 << 50),
+    "RecursionError": lambda: _raise(RecursionError()),
+    "NUL": lambda: _raise(RuntimeError("a\x00b \ud800 \x1b[31m \u202e 🐍")),
+    "transaction": _leave_a_transaction_open,
+    "savepoint": _break_a_savepoint,
+    "autocommit": lambda: transaction.set_autocommit(False),
+    "close": lambda: connection.close(),
+    "close_all": lambda: connections.close_all(),
+    "raw_close": _close_behind_django,
+    "fork": _fork,
+    "children": _leave_children_and_threads,
+    "process": _change_the_process,
+}
+MISBEHAVIOURS = tuple(_MISBEHAVIOURS)

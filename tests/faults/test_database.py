@@ -1,0 +1,298 @@
+"""Matrix rows 16–20, 22, 25–29, 33: what befalls the database."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from django.db import Error, connection
+
+from bgtask.models import Attempt, Task, Worker
+from tests.faults import tasks
+from tests.faults.failpoints import VARIABLE
+from tests.faults.servers import django_settings
+from tests.faults.stage import descendants
+from tests.helpers import eventually
+
+LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
+
+
+def test_machine_goes_down_and_comes_up_again(stage, settled):
+    committed = {tasks.nap(0.3).pk for _ in range(20)}
+    before = stage.worker("--processes=2", "--threads=2")
+    eventually(lambda: len(stage.ledger.executions()) >= 6, timeout=30, explain=before.output)
+
+    stage.server.crash()
+    for pid in [before.pid, *descendants(before.pid)]:
+        stage.kill(pid)
+    connection.close()
+    stage.server.start()
+    stage.worker("--threads=4")
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": 20}
+    assert max(audit.executions) <= 2
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_restart_of_the_server_fails_no_task_and_repeats_none(served, settled, how):
+    committed = {tasks.nap(0.1).pk for _ in range(80)}
+    worker = served.worker("--threads=2", **LONG_LEASE)
+    eventually(lambda: len(served.ledger.executions()) >= 10, timeout=30, explain=worker.output)
+
+    if how == "crash":
+        served.server.crash()
+        served.server.start()
+    else:
+        served.server.restart()
+    connection.close()
+    up = time.monotonic()
+    audit = settled(committed)
+
+    assert audit.executions == {1: 80}
+    assert not Attempt.objects.exists()
+    later = [one.start.monotonic for one in served.ledger.executions()]
+    assert min(start for start in later if start > up) - up < 10
+
+
+def test_idle_worker_survives_a_restart_of_the_server(served, settled):
+    worker = served.worker()
+    eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)
+
+    served.server.restart()
+    connection.close()
+    audit = settled({tasks.quick().pk})
+
+    assert audit.executions == {1: 1}
+    assert worker.is_running()
+
+
+def test_server_is_down_for_longer_than_the_lease(served, settled):
+    committed = {tasks.nap(0.05).pk for _ in range(100)}
+    workers = [served.worker("--threads=2") for _ in range(2)]
+    eventually(lambda: len(served.ledger.executions()) >= 20, timeout=30, explain=served.output)
+
+    served.server.stop()
+    down = time.monotonic()
+    time.sleep(5)  # The lease is 3 seconds.
+    started_late = [
+        one for one in served.ledger.executions() if one.start.monotonic > down + 3 * 0.75 + 0.3
+    ]
+    served.server.start()
+    connection.close()
+    audit = settled(committed)
+
+    assert not started_late
+    assert audit.statuses == {"SUCCESSFUL": 100}
+    assert max(audit.executions) <= 2
+    assert audit.overlaps == 0
+    assert all(worker.is_running() for worker in workers)
+
+
+def test_connections_are_cut_all_the_time(served, settled):
+    committed = {tasks.nap(0.05).pk for _ in range(60)}
+    served.worker("--threads=2", **LONG_LEASE)
+    over = threading.Event()
+
+    def cut():
+        while not over.wait(0.05):
+            served.server.cut_all()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    time.sleep(6)
+    over.set()
+    cutter.join()
+    connection.close()
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": 60}
+    assert max(audit.executions) <= 2
+
+
+def test_connection_of_a_task_is_cut_under_it(served, settled):
+    task = tasks.wait_in_database(60)
+    worker = served.worker(**LONG_LEASE)
+    eventually(lambda: served.ledger.executions(task.pk), timeout=30, explain=worker.output)
+
+    victim = eventually(lambda: served.server.connection_of("sleep"), timeout=20)
+    served.server.cut(victim)
+    eventually(lambda: Attempt.objects.filter(task=task).exists(), timeout=20)
+    Task.objects.filter(pk=task.pk).cancel()
+    after = tasks.query()
+    settled()
+
+    attempt = Attempt.objects.get(task=task)
+    assert (attempt.outcome, attempt.number) == ("failed", 1)
+    assert "OperationalError" in attempt.error_class
+    after.refresh_from_db()
+    assert (after.status, after.attempts) == ("SUCCESSFUL", 1)
+
+
+def test_server_takes_no_writes_for_a_while(served, settled):
+    committed = {tasks.nap(0.05).pk for _ in range(60)}
+    worker = served.worker("--threads=2", **LONG_LEASE)
+    eventually(lambda: len(served.ledger.executions()) >= 10, timeout=30, explain=worker.output)
+
+    with served.server.read_only():
+        time.sleep(3)
+    connection.close()
+    audit = settled(committed)
+
+    assert audit.executions == {1: 60}
+    assert set(Task.objects.values_list("attempts", flat=True)) == {1}
+
+
+def test_server_takes_no_connections_for_a_while(served, settled):
+    committed = {tasks.nap(0.05).pk for _ in range(60)}
+    worker = served.worker("--threads=2", **LONG_LEASE)
+    eventually(lambda: len(served.ledger.executions()) >= 10, timeout=30, explain=worker.output)
+
+    with served.server.crowded():
+        time.sleep(3)
+    connection.close()
+    audit = settled(committed)
+
+    assert audit.executions == {1: 60}
+
+
+@pytest.mark.parametrize("place", ["claim", "finish", "outlook", "promote", "beat"])
+@pytest.mark.parametrize("error", ["disk_full", "deadlock"])
+def test_error_of_the_database_is_waited_out(stage, settled, place, error):
+    committed = {tasks.quick(number).pk for number in range(10)}
+    committed |= {tasks.quick(schedule=0.5).pk}
+    worker = stage.worker(env={VARIABLE: f"before:{place}={error}@2-5"}, **LONG_LEASE)
+
+    audit = settled(committed)
+
+    assert audit.executions == {1: 11}
+    assert not Attempt.objects.exists()
+    assert worker.output().count("WARNING") < 8
+
+
+def test_full_disk_costs_neither_time_nor_a_long_log(stage, settled):
+    task = tasks.quick()
+    worker = stage.worker(env={VARIABLE: "before:finish=disk_full@1-12"}, **LONG_LEASE)
+    eventually(lambda: stage.ledger.executions(), timeout=30, explain=worker.output)
+
+    settled({task.pk}, timeout=90)
+
+    warnings = [line for line in worker.output().splitlines() if "WARNING" in line]
+    assert 1 <= len(warnings) <= 3
+    assert _cpu_seconds(worker.pid) < 10
+
+
+@pytest.mark.vendor("sqlite")
+def test_full_disk_is_told_to_the_caller(stage):
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA page_count")
+        (pages,) = cursor.fetchone()
+        cursor.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+    with pytest.raises(Error, match="full"):
+        tasks.quick.enqueue_many([(number,) for number in range(5_000)])
+
+    connection.close()
+    assert not Task.objects.exists()
+
+
+@pytest.mark.vendor("sqlite")
+def test_others_hold_the_write_lock(stage, settled):
+    committed = {tasks.nap(0.02).pk for _ in range(60)}
+    workers = [stage.worker(**LONG_LEASE) for _ in range(4)]
+    eventually(lambda: len(stage.ledger.executions()) >= 5, timeout=40)
+
+    with stage.server.write_lock():
+        time.sleep(6)
+    audit = settled(committed)
+
+    assert audit.executions == {1: 60}
+    assert not Attempt.objects.exists()
+    assert not any("locked" in worker.output() for worker in workers)
+
+
+@pytest.mark.vendor("sqlite")
+def test_database_that_may_not_be_written_is_said_to_be_so_and_nothing_runs(stage):
+    tasks.quick()
+    name = f"file:{stage.server.settings['NAME']}?mode=ro"
+    options = {"init_command": "", "timeout": 5}
+    env = {"BGTASK_TEST_DATABASE": django_settings(stage.server, NAME=name, OPTIONS=options)}
+
+    worker = stage.worker(env=env)
+
+    eventually(lambda: "readonly database" in worker.output(), timeout=30, explain=worker.output)
+    assert not stage.ledger.executions()
+    assert Task.objects.get().status == "READY"
+
+
+@pytest.mark.vendor("postgresql", "mysql")
+def test_stricter_isolation_than_ours_costs_repetitions_of_statements_only(stage, settled):
+    committed = {tasks.nap(0.01).pk for _ in range(200)}
+    level = "serializable"
+    if stage.server.vendor == "postgresql":
+        from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+        level = IsolationLevel.SERIALIZABLE
+    options = {**stage.server.settings.get("OPTIONS", {}), "isolation_level": level}
+    env = {"BGTASK_TEST_DATABASE": django_settings(stage.server, OPTIONS=options)}
+
+    for _ in range(2):
+        stage.worker("--threads=3", env=env, **LONG_LEASE)
+    audit = settled(committed)
+
+    assert audit.executions == {1: 200}
+    assert not Attempt.objects.exists()
+
+
+def test_table_is_rebuilt_under_load(stage, settled):
+    committed = {tasks.nap(0.02).pk for _ in range(300)}
+    for _ in range(2):
+        stage.worker("--threads=2", **LONG_LEASE)
+    eventually(lambda: len(stage.ledger.executions()) >= 20, timeout=40)
+
+    statements = {
+        "sqlite": ["REINDEX bgtask_task", "VACUUM"],
+        "postgresql": ["REINDEX TABLE CONCURRENTLY bgtask_task", "VACUUM FULL bgtask_task"],
+        "mysql": ["OPTIMIZE TABLE bgtask_task", "ALTER TABLE bgtask_task FORCE"],
+    }[stage.server.vendor]
+    for statement in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    audit = settled(committed)
+
+    assert audit.executions == {1: 300}
+
+
+def test_newer_schema_has_a_column_more(stage, settled):
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE bgtask_task ADD COLUMN newer integer NULL")
+    try:
+        committed = {tasks.quick(number).pk for number in range(50)}
+        committed |= {tasks.hopeless().pk}
+        stage.worker("--threads=2")
+
+        audit = settled(committed)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE bgtask_task DROP COLUMN newer")
+
+    assert audit.statuses == {"SUCCESSFUL": 50, "FAILED": 1}
+
+
+def test_old_snapshot_slows_claims_no_more_than_a_little(stage, settled):
+    tasks.quick.enqueue_many([(number,) for number in range(3_000)])
+
+    with stage.server.snapshot():
+        stage.worker("--threads=2")
+        settled(timeout=90)
+        starts = sorted(one.start.monotonic for one in stage.ledger.executions())
+
+    first, last = starts[1_000] - starts[100], starts[2_900] - starts[2_000]
+    assert last < 4 * first + 1
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100

@@ -1,0 +1,46 @@
+"""Matrix row 5: killed at each boundary of claim, run and finish, again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgtask.models import Task
+from tests.faults import tasks
+from tests.faults.failpoints import SWEEP, VARIABLE
+from tests.helpers import eventually
+
+
+@pytest.mark.parametrize("place", SWEEP)
+def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(stage, settled, place):
+    committed = {tasks.quick(number).pk for number in range(30)}
+    doomed = [stage.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)]
+
+    for child in doomed:
+        eventually(lambda child=child: not child.is_running(), timeout=30, explain=child.output)
+    stage.worker()
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": 30}
+    assert max(audit.executions) <= 1 + len(doomed)  # A death adds at most one.
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("place", SWEEP)
+def test_killed_at_this_boundary_two_hundred_times(stage, settled, place):
+    committed = {tasks.quick(number).pk for number in range(2_000)}
+    killed = 0
+
+    while killed < 200 and Task.objects.live().exists():
+        children = [stage.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 3, 5, 9)]
+        for child in children:
+            eventually(
+                lambda child=child: not child.is_running() or not Task.objects.live().exists(),
+                timeout=120,
+                explain=child.output,
+            )
+            killed += not child.is_running()
+            child.kill()
+    stage.worker()
+    audit = settled(committed, timeout=300)
+
+    assert max(audit.executions) <= 3  # For three crashes convict.

@@ -1,0 +1,107 @@
+"""Matrix rows 4, 8, 11, 12, 14: what befalls processes, beyond what tests/acceptance tells."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from bgtask.models import Task, Worker
+from tests.faults import tasks
+from tests.faults.failpoints import VARIABLE
+from tests.faults.stage import descendants
+from tests.helpers import eventually
+
+
+def test_supervisor_and_all_its_children_killed_at_once(stage, settled):
+    committed = {tasks.nap(0.3).pk for _ in range(20)}
+    killed = stage.worker("--processes=2", "--threads=2")
+    eventually(lambda: len(stage.ledger.executions()) >= 6, timeout=30, explain=killed.output)
+
+    for pid in [killed.pid, *descendants(killed.pid)]:
+        stage.kill(pid)
+    stage.worker("--threads=4")
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": 20}
+    assert max(audit.executions) <= 2
+    assert max(audit.recovery, default=0) < 30
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGTERM,) * 5,
+        (signal.SIGINT, signal.SIGTERM),
+        (signal.SIGHUP,),
+        (signal.SIGQUIT,),
+    ],
+    ids=lambda signals: "-".join(signum.name for signum in signals),
+)
+def test_any_signal_leaves_everything_accounted_for(stage, settled, signals):
+    committed = {tasks.nap(0.5).pk for _ in range(6)}
+    child = stage.worker("--threads=2")
+    eventually(lambda: len(stage.ledger.executions()) >= 3, timeout=30, explain=child.output)
+
+    for signum in signals:
+        child.send_signal(signum)
+    child.wait(timeout=20)
+    stage.worker("--threads=2")
+    audit = settled(committed)
+
+    assert "Traceback" not in child.output()
+    assert max(audit.executions) <= 2
+
+
+def test_children_go_on_while_their_supervisor_stands_still(stage, settled):
+    supervisor = stage.worker("--processes=2")
+    eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=supervisor.output)
+    supervisor.send_signal(signal.SIGSTOP)
+
+    committed = {tasks.quick(number).pk for number in range(20)}
+    audit = settled(committed)
+
+    assert audit.executions == {1: 20}
+
+
+def test_worker_whose_heart_has_stopped_starts_nothing_any_more(stage, settled):
+    committed = {tasks.nap(0.2).pk for _ in range(100)}
+    child = stage.worker(env={VARIABLE: "before:beat=broken@3-100000"})
+
+    eventually(
+        lambda: (
+            Worker.objects.filter(pid=child.pid).exists()
+            and not Worker.objects.alive().filter(pid=child.pid).exists()
+        ),
+        timeout=30,
+        explain=child.output,
+    )
+    stage.worker("--threads=2")
+    audit = settled(committed)
+
+    assert audit.overlaps == 0
+    assert audit.executions == {1: 100}
+
+
+def test_process_whose_heartbeat_thread_has_died_is_replaced(stage, settled):
+    first = stage.worker("--processes=2", env={VARIABLE: "before:beat=exit@4"})
+    eventually(lambda: "hangs" in first.output(), timeout=60, explain=first.output)
+
+    audit = settled({tasks.quick(number).pk for number in range(20)})
+
+    assert audit.statuses == {"SUCCESSFUL": 20}
+
+
+@pytest.mark.parametrize("crash", ["segfault", "abort", "exit"])
+def test_what_ends_its_process_in_any_way_is_convicted_and_the_others_are_not(
+    stage, settled, crash
+):
+    task = tasks.crash(crash)
+    committed = {tasks.quick(number).pk for number in range(20)} | {task.pk}
+    stage.worker("--processes=2", "--threads=4")
+
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": 20, "FAILED": 1}
+    assert Task.objects.failed().get() == task
+    assert len(stage.ledger.executions(task.pk)) == 3

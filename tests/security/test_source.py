@@ -1,0 +1,53 @@
+"""What the packages do not do at all."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = sorted([*ROOT.glob("bgtask/**/*.py"), *ROOT.glob("bgtask_admin/**/*.py")])
+
+# By these, text could become code, or an object of any class.
+EVALUATION = {"eval", "exec", "compile", "__import__"}
+IMPORT = {"import_module", "import_string", "literal_eval", "locate"}
+FOREIGN = {"pickle", "marshal", "shelve", "yaml", "dill", "cloudpickle"}
+CLIENTS = {"http", "urllib", "requests", "httpx", "smtplib", "ftplib", "aiohttp", "telnetlib"}
+
+
+def names_called(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif isinstance(node.func, ast.Attribute) and node.func.attr in IMPORT:
+                yield node.func.attr
+
+
+def modules_imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.fixture(params=SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def tree(request):
+    return ast.parse(request.param.read_text())
+
+
+def test_no_text_becomes_code(tree):
+    assert not (EVALUATION | IMPORT) & set(names_called(tree))
+
+
+def test_no_format_but_json_is_read(tree):
+    assert not FOREIGN & {name.partition(".")[0] for name in modules_imported(tree)}
+
+
+def test_nobody_is_called_over_the_network(tree):
+    modules = set(modules_imported(tree)) - {"urllib.parse", "http.HTTPStatus"}
+
+    assert not CLIENTS & {name.partition(".")[0] for name in modules if name != "http"}
