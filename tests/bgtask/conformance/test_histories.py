@@ -21,9 +21,10 @@ from hypothesis.stateful import (
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import HeldFor
-from tests.bgtask.conformance.expectation import FINISHED, MAX_ATTEMPTS, MAX_CRASHES, Row
+from tests.bgtask.conformance.expectation import MAX_ATTEMPTS, MAX_CRASHES, Row
 from tests.bgtask.conformance.outcomes import failure, retry, success
 from tests.factories import WorkerFactory
+from tests.protocol.model import FINISHED
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 

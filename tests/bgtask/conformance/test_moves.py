@@ -28,6 +28,12 @@ DESIGN = {
     "cancel": "SCHEDULED READY HELD RUNNING → CANCELLED",
     "requeue": "SUCCESSFUL FAILED CANCELLED → READY SCHEDULED",
 }
+
+
+def a_worker():
+    return WorkerFactory()
+
+
 # Each way there is to say a verb, of one task that somebody holds in memory.
 WAYS = {
     "promote": [
@@ -35,9 +41,9 @@ WAYS = {
         lambda task: Task.objects.run_now(),
     ],
     "claim": [
-        lambda task: Task.objects.claim(WorkerFactory(), task.queue, 1),
-        lambda task: Task.objects.claim_suspect(WorkerFactory()),
-        lambda task: Task.objects.ready().take(WorkerFactory()),
+        lambda task: Task.objects.claim(a_worker(), task.queue, 1),
+        lambda task: Task.objects.claim_suspect(a_worker()),
+        lambda task: Task.objects.ready().take(a_worker()),
     ],
     "release": [lambda task: Task.objects.release([task])],
     "park": [lambda task: Task.objects.park([task], HeldFor.TYPE)],

@@ -63,10 +63,9 @@ def cases(max_crashes: int) -> list[Case]:
     ]
 
 
-def running(worker: Worker | None = None, **fields: object) -> Task:
+def running(worker=None, **fields):
     holder = {"locked_by": worker} if worker else {}
-    task: Task = TaskFactory(status=Status.RUNNING, **holder, **fields)
-    return task
+    return TaskFactory(status=Status.RUNNING, **holder, **fields)
 
 
 def everything():
