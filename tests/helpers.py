@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def eventually(
-    condition: Callable[[], T],
+    condition: Callable[[], T | None],
     *,
     timeout: float = 15,
     interval: float = 0.02,
