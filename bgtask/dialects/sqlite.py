@@ -106,13 +106,15 @@ class SQLite(Dialect):
         same, different = sorted_out([self.outcome_row(connection, one) for one in outcomes])
         rows = ", ".join([f"({marks(different)})"] * len(outcomes))
         with connection.cursor() as cursor:
-            # The plus keeps SQLite from a Bloom filter, for which it would read the whole table.
+            # The CASE, of something in o, keeps SQLite from putting a Bloom filter in front of the
+            # primary key: to build it, it would read the whole table for each batch.
             cursor.execute(
                 f"""
                 WITH v ({", ".join(different)}) AS (VALUES {rows}),
                      o AS (SELECT v.*{constants(same)} FROM v)
                 UPDATE bgtask_task AS t SET {self.finishing(connection)}
-                FROM o WHERE t.id = o.id AND t.token = o.token AND +t.status = 'RUNNING'
+                FROM o WHERE t.id = o.id AND t.token = o.token
+                    AND t.status = CASE WHEN o.id THEN 'RUNNING' END
                 RETURNING id, status
                 """,
                 [

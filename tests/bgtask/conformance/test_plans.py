@@ -200,7 +200,7 @@ ACTIONS = {
 
 def test_a_flush_finds_its_tasks_by_primary_key_and_not_among_all_that_run(worker):
     Task.objects.claim(worker, "default", 500)
-    tasks = list(Task.objects.running().order_by("-pk")[:BATCH])
+    tasks = list(Task.objects.running().order_by("-pk")[:400])
 
     plan = plan_of(lambda: Task.objects.finish([success(task) for task in tasks]))
 
