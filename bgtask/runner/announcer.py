@@ -91,6 +91,9 @@ class Announcer:
     def start(self) -> None:
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def put(self, accepted: Accepted) -> None:
         if worth_it := [pair for pair in accepted if has_anything_to_say(pair[0])]:
             self._batches.put(worth_it)

@@ -62,6 +62,9 @@ class Completer:
     def start(self) -> None:
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     @property
     def backlog(self) -> int:
         return len(self._pending) + self._in_flight

@@ -72,6 +72,10 @@ class Heartbeat:
     def start(self) -> None:
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        """It ends by itself only where the worker was declared dead."""
+        return self._thread.is_alive() or self.declared_dead
+
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()

@@ -62,6 +62,9 @@ class Pool:
         for thread in self._workers:
             thread.start()
 
+    def is_alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._workers)
+
     @property
     def busy(self) -> int:
         """How many are waiting or running."""

@@ -502,13 +502,16 @@ class Runner:
     def _has_to_be_replaced(self) -> bool:
         """
         A thread cannot be killed, only its process: under a supervisor at once, alone when none
-        of the threads is of use any more.
+        of the threads is of use any more. Nor can a process go on without one of its parts.
         """
+        parts = (self._pool, self._completer, self._announcer, self._maintenance, self._heartbeat)
+        lost = [type(part).__name__ for part in parts if not part.is_alive()]
         stuck = self._pool.stuck
         enough = 1 if self._pulse is not None else self._pool.threads
-        if stuck < enough:
+        if stuck < enough and not lost:
             return False
-        logger.error("%d threads are stuck; this process ends, to be replaced.", stuck)
+        what = f"its {' and '.join(lost)} has ended" if lost else f"{stuck} threads are stuck"
+        logger.error("This process ends, to be replaced: %s.", what)
         self._to_be_replaced = True
         self._stop_by = time.monotonic() + get_settings().grace
         return True

@@ -61,6 +61,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:
             raise CommandError("--reload goes with one process.")
+        if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
+            raise CommandError("--processes starts this command line anew, and here is none.")
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
             try:
