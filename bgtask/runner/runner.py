@@ -161,6 +161,7 @@ class Runner:
                     Task.objects.unhold_known(registry.names())
             except Error as error:
                 self._failed("The database does not answer", error)
+                mend(self._alias)
                 self._alarm.sleep(self._outage_pause())
                 continue
             self._statistics.set_clock(self.worker.started_at)
