@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import path
+from django.urls import path, re_path
 
 from bgtask.models import Task
 from bgtask_admin.models import Operation, QueueHealth, TaskList
@@ -50,7 +50,12 @@ class QueueHealthAdmin(RoomAdmin):
 
         return [
             at("", landing.landing, "queuehealth_changelist"),
-            at("error/<path:fingerprint>/", errors.error_group, "error"),
+            # A fingerprint is hexadecimal, but what stands in the column may be anything.
+            re_path(
+                r"^error/(?P<fingerprint>[\s\S]+)/\Z",
+                bound(errors.error_group, self.admin_site),
+                name="bgtask_admin_error",
+            ),
             at("hold/", stopping.hold_type, "hold"),
             at("release/", stopping.release_type, "release"),
             at("pause/", stopping.pause, "pause"),
@@ -95,7 +100,7 @@ class ElsewhereAdmin(RoomAdmin):
 
     def get_urls(self) -> list[Any]:
         def leave(request: HttpRequest) -> HttpResponse:
-            request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+            request.current_app = self.admin_site.name
             return HttpResponseRedirect(url_of(request)(self.target))
 
         name = f"bgtask_admin_{self.opts.model_name}_changelist"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
-
-from bgtask.models import Task, TaskQuerySet
 
 # No column is compared with one end of a range alone: MariaDB would not see the range.
 _FIRST, _LAST = datetime(1970, 1, 2), datetime(9999, 1, 1)
@@ -20,13 +19,13 @@ _FIRST, _LAST = datetime(1970, 1, 2), datetime(9999, 1, 1)
 
 @dataclass(frozen=True)
 class KeysetPage:
-    rows: list[Task]
+    rows: list[Any]
     newer: str = ""  # ``before=…`` of the page above; empty: there is none.
     older: str = ""  # ``after=…`` of the page below.
 
 
 def page_of(
-    tasks: TaskQuerySet,
+    rows: QuerySet[Any],
     column: str | None,
     *,
     ascending: bool = False,
@@ -40,22 +39,23 @@ def page_of(
     Raises ValidationError for a key that is none.
     """
     forward = not before
+    found = rows
     up = ascending if forward else not ascending
     sign = "" if up else "-"
     order = [f"{sign}{column}", f"{sign}id"] if column else [f"{sign}id"]
     if column:
-        tasks = tasks.filter(**{f"{column}__range": (_aware(_FIRST), _aware(_LAST))})
+        found = found.filter(**{f"{column}__range": (_aware(_FIRST), _aware(_LAST))})
     if key := after or before:
-        tasks = tasks.filter(_beyond(column, *_parse(key, column), up=up))
-    found = list(tasks.order_by(*order)[: size + 1])
-    more = len(found) > size
-    rows = found[:size] if forward else found[:size][::-1]
-    if not rows:
+        found = found.filter(_beyond(column, *_parse(key, column), up=up))
+    taken = list(found.order_by(*order)[: size + 1])
+    more = len(taken) > size
+    shown = taken[:size] if forward else taken[:size][::-1]
+    if not shown:
         return KeysetPage([])
-    first, last = _key(rows[0], column), _key(rows[-1], column)
+    first, last = _key(shown[0], column), _key(shown[-1], column)
     if forward:
-        return KeysetPage(rows, newer=first if after else "", older=last if more else "")
-    return KeysetPage(rows, newer=first if more else "", older=last)
+        return KeysetPage(shown, newer=first if after else "", older=last if more else "")
+    return KeysetPage(shown, newer=first if more else "", older=last)
 
 
 def _beyond(column: str | None, when: datetime | None, id_: int, *, up: bool) -> Q:
@@ -67,8 +67,8 @@ def _beyond(column: str | None, when: datetime | None, id_: int, *, up: bool) ->
     )
 
 
-def _key(task: Task, column: str | None) -> str:
-    return f"{getattr(task, column).isoformat()}~{task.pk}" if column else str(task.pk)
+def _key(row: Any, column: str | None) -> str:
+    return f"{getattr(row, column).isoformat()}~{row.pk}" if column else str(row.pk)
 
 
 def _parse(key: str, column: str | None) -> tuple[datetime | None, int]:

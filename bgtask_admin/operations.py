@@ -88,11 +88,10 @@ class Preview:
     def breakdown(self) -> list[dict[str, Any]]:
         """The most frequent tasks and queues, with oldest and newest."""
         groups = self.scope.order_by().values("task_name", "queue", "status")
-        return list(
-            groups.annotate(
-                count=Count("pk"), oldest=Min("enqueued_at"), newest=Max("enqueued_at")
-            ).order_by("-count", "task_name", "queue")[:10]
+        counted = groups.annotate(
+            count=Count("pk"), oldest=Min("enqueued_at"), newest=Max("enqueued_at")
         )
+        return [dict(row) for row in counted.order_by("-count", "task_name", "queue")[:10]]
 
     def samples(self) -> list[Task]:
         return list(
@@ -342,7 +341,7 @@ def _entries(operation: Operation, ids: list[int] | None) -> list[LogEntry]:
 
 def _entry(operation: Operation, thing: Any, flag: int, message: str) -> LogEntry:
     return LogEntry(
-        user_id=operation.user_id,
+        user=operation.user,
         content_type=ContentType.objects.get_for_model(thing),
         object_id=str(thing.pk),
         object_repr=str(thing)[:200],

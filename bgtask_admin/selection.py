@@ -146,7 +146,7 @@ class Selection:
             value = date_format(local, "Y-m-d H:i:s")
         if key == "argument":
             value = "{} = {}".format(*value)
-        return _label(key) % value
+        return str(_label(key) % value)
 
 
 _ORDER = (

@@ -90,12 +90,12 @@ class TaskTable(RoomTable):
         exclude = [] if with_ticks else ["tick"]
         exclude += [] if status is None else _SAYS_NOTHING[status]
         super().__init__(rows, exclude=exclude)
-        self.columns["when"].column.verbose_name = WHEN_LABELS.get(status, _("When"))
+        self.columns["when"].column.verbose_name = WHEN_LABELS[status] if status else _("When")
 
     def render_task(self, record: Task) -> SafeString:
         arguments = arguments_in_a_line(record) if self._with_arguments else ""
         if self._with_arguments and getattr(record, "is_long", False):
-            arguments = _("(long arguments: see the task)")
+            arguments = str(_("(long arguments: see the task)"))
         return format_html(
             '<a class="bg-name" href="{}">{}</a> <span class="bg-quiet">#{}</span>'
             '<span class="bg-arguments">{}</span>',
@@ -233,7 +233,8 @@ class QueueTable(RoomTable):
         return per_minute(value)
 
     def render_chart(self, record: QueueHealth) -> SafeString:
-        return self._charts(record.name)
+        chart: SafeString = self._charts(record.name)
+        return chart
 
     def render_actions(self, record: QueueHealth) -> SafeString:
         if record.paused:

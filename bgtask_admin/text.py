@@ -71,9 +71,9 @@ def moment(when: datetime | None, now: datetime | None = None) -> str | SafeStri
     if abs(seconds) < 1:
         words = _("now")
     elif seconds > 0:
-        words = _("%s ago") % duration(max(seconds, 1) if seconds >= 10 else round(seconds))
+        words = _("%s ago") % health.duration(seconds)
     else:
-        words = _("in %s") % duration(-seconds if seconds <= -10 else round(-seconds))
+        words = _("in %s") % health.duration(-seconds)
     return format_html('<time datetime="{}" title="{}">{}</time>', _iso(when), exact(when), words)
 
 

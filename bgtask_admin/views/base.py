@@ -9,14 +9,19 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import (
+    HttpRequest,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from bgtask_admin.permissions import Rights, demand
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 def needs(*permissions: str, any_of: Sequence[str] = ()) -> Callable[[View], View]:
@@ -25,7 +30,7 @@ def needs(*permissions: str, any_of: Sequence[str] = ()) -> Callable[[View], Vie
     def decorate(view: View) -> View:
         @wraps(view)
         def checked(request: HttpRequest, site: AdminSite, *args: Any, **given: Any) -> Any:
-            request.current_app = site.name  # type: ignore[attr-defined]
+            request.current_app = site.name
             demand(request.user, *permissions)
             if any_of and not any(request.user.has_perm(one) for one in any_of):
                 raise PermissionDenied
@@ -38,7 +43,7 @@ def needs(*permissions: str, any_of: Sequence[str] = ()) -> Callable[[View], Vie
 
 def post_only(view: View) -> View:
     @wraps(view)
-    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         return view(request, *args, **kwargs)
@@ -81,11 +86,11 @@ def complain(request: HttpRequest, error: ValidationError) -> None:
         messages.error(request, message)
 
 
-def bound(view: View, site: AdminSite) -> Callable[..., HttpResponse]:
+def bound(view: View, site: AdminSite) -> Any:
     """The view in this site, behind its door."""
 
     @wraps(view)
-    def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return view(request, site, *args, **kwargs)
 
     return site.admin_view(inside)

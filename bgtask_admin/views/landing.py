@@ -87,8 +87,21 @@ def workers(now: Health) -> list[WorkerLine]:
         "tasks__deadline_at",
     )  # fmt: skip
     for row in rows.order_by("label", "pk", "tasks__locked_at").values_list(*columns)[:2_000]:
-        *worker, lease, task, name, since, deadline = row
-        line = lines.setdefault(worker[0], WorkerLine(*worker, is_silent=lease <= now.generated_at))
+        (pk, label, state, queues, threads, started_at, heartbeat_at, lease, task, name, since,
+         deadline) = row  # fmt: skip
+        line = lines.setdefault(
+            pk,
+            WorkerLine(
+                id=pk,
+                label=label,
+                state=state,
+                queues=queues,
+                threads=threads,
+                started_at=started_at,
+                heartbeat_at=heartbeat_at,
+                is_silent=lease <= now.generated_at,
+            ),
+        )
         if task is not None:
             line.running.append((task, name, since, deadline <= now.generated_at))
     worst_first = sorted(

@@ -32,7 +32,7 @@ AT_ONCE = (Verb.REQUEUE, Verb.RUN_NOW, Verb.HOLD, Verb.RELEASE, Verb.RESET)
 @needs(VIEW)
 def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpResponse:
     task = _find(task_id)
-    attempts = list(task.history.order_by("-token")[:50])  # type: ignore[attr-defined]
+    attempts = list(task.history.order_by("-token")[:50])
     may_see = request.user.has_perm(VIEW_ARGUMENTS)
     actions = offered(request.user, task.status)
     return page(

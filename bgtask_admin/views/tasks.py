@@ -126,8 +126,8 @@ def _page(request: HttpRequest, selection: Selection, tasks: TaskQuerySet) -> Ke
         size=SIZE,
     )
     for task in found.rows:
-        task.is_long = task.params_length > LONG  # type: ignore[attr-defined]
-        task.task_params = task.params_head  # type: ignore[attr-defined]
+        task.is_long = task.params_length > LONG
+        task.task_params = task.params_head
     return found
 
 

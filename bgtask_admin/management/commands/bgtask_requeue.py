@@ -43,7 +43,7 @@ class Command(BaseCommand):
             {"spread": given["spread"], "reset_attempts": given["reset_attempts"]}
         )
         if not options.is_valid():
-            raise CommandError(f"--spread: {' '.join(options.errors['spread'])}")
+            raise CommandError(f"--spread: {options.errors['spread'].as_text()}")
         try:
             selection = Selection.parse_narrow(_filter(given))
             preview = operations.Preview.take(action, selection)
