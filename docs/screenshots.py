@@ -25,7 +25,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 HEALTH = "/admin/bgtask_admin/queuehealth/"
 TASKS = "/admin/bgtask/task/"
-SIZE = {"width": 1280, "height": 960}
+POISON = "example_project.members.tasks.tell_directory"
 
 
 @contextmanager
@@ -82,6 +82,10 @@ def take(page: Any, address: str, password: str, folder: Path) -> None:
     page.goto(f"{address}{TASKS}?status=FAILED")
     page.locator("button[value=all]").click()
     page.locator("form[data-once] button").click()
+    for path in (f"hold/?name={POISON}", "pause/?name=letters"):
+        page.goto(address + HEALTH + path)
+        page.fill("#id_reason", "Until the federation answers again")
+        page.locator(".bg-confirm button").click()
     page.goto(f"{address}/admin/bgtask_admin/operation/")
     _keep(page, folder / "operations.png")
 
@@ -96,7 +100,7 @@ def main(folder: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     with demo() as (address, password), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        take(browser.new_page(viewport=SIZE), address, password, folder)
+        take(browser.new_page(viewport={"width": 1280, "height": 960}), address, password, folder)
         browser.close()
 
 
