@@ -125,6 +125,8 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
                 f"--socket={socket}",
                 f"--pid-file={directory / 'server.pid'}",
                 f"--log-error={log}",
+                # Of its own: each server that starts deletes what others left in theirs.
+                f"--tmpdir={directory}",
                 f"--init-file={initial}",
                 "--skip-networking",
                 # The collation stays the server's own, which takes A for a: the harder case.

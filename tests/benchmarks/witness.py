@@ -23,6 +23,7 @@ DIRECTORY = "BGTASK_BENCHMARK_WITNESS"
 CAPACITY = 2_000_000
 
 _RECORD = struct.Struct("<qqdd")
+_opening = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Sight:
 
 
 def saw(number: int, start: float) -> None:
-    pages, place = _file()
+    with _opening:  # Or threads that start together would each begin at the first place.
+        pages, place = _file()
     _RECORD.pack_into(
         pages,
         next(place) * _RECORD.size,
