@@ -104,7 +104,7 @@ class Heartbeat:
         self._trusted_until = started + self._lease * (1 - MARGIN)
 
     def _run(self) -> None:
-        wait = self._interval
+        wait, failures = self._interval, 0
         self._pulse(self.worker.pk)
         while not self._stopping.wait(wait):
             self._pulse(self.worker.pk)
@@ -115,7 +115,9 @@ class Heartbeat:
                     self.beat()
                     cancelled = self._cancel_requests()
             except Error as error:
-                logger.warning("The heartbeat of %s failed: %s", self.worker, error)
+                failures += 1
+                if failures in (1, 10) or failures % 100 == 0:  # An outage may be a long one.
+                    logger.warning("The heartbeat of %s failed: %s", self.worker, error)
                 mend(self._alias)
                 wait = min(1.0, self._interval)
             except Exception:
@@ -123,7 +125,7 @@ class Heartbeat:
                 wait = min(1.0, self._interval)
             else:
                 self._on_beat(cancelled)
-                wait = self._interval
+                wait, failures = self._interval, 0
         connections.close_all()
 
     def _cancel_requests(self) -> set[int]:
