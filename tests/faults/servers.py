@@ -118,9 +118,9 @@ class _Daemon(Server):
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = self.pid
             os.kill(pid, signum or self.fast)
+            if self._process is not None:
+                self._process.wait()  # Or it would stay as a zombie, and its pid in use.
             while _is_running(pid):
-                if self._process is not None:
-                    self._process.poll()  # Or it would stay as a zombie.
                 time.sleep(0.02)
 
     def start(self) -> None:
@@ -300,21 +300,25 @@ class MariaDBServer(_Daemon):
     @contextmanager
     def crowded(self) -> Iterator[None]:
         """There is no room for anybody but administrators."""
-        ((_, before),) = self.execute("SHOW VARIABLES LIKE 'max_connections'")
-        hold = [self._connect() for _ in range(10)]  # It allows for no fewer than ten.
-        self.execute("SET GLOBAL max_connections = 10")
-        for connection_id in self.connection_ids_of("worker"):
-            self.cut(connection_id)
+        administrator = self._connect()
+        cursor = administrator.cursor()
+        cursor.execute("SELECT @@max_connections")
+        ((before,),) = cursor.fetchall()
+        cursor.execute("SET GLOBAL max_connections = 10")  # It allows for no fewer.
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'worker'")
+        for (connection_id,) in cursor.fetchall():
+            with contextlib.suppress(Exception):  # It has gone by itself.
+                cursor.execute(f"KILL CONNECTION {connection_id}")
+        crowd = []
+        with contextlib.suppress(Exception):  # Until there is no room any more.
+            while len(crowd) < 12:
+                crowd.append(self._connect())
         try:
             yield
         finally:
-            self.execute(f"SET GLOBAL max_connections = {before}")
-            for connection in hold:
+            cursor.execute(f"SET GLOBAL max_connections = {before}")
+            for connection in (*crowd, administrator):
                 connection.close()
-
-    def connection_ids_of(self, user: str) -> list[int]:
-        rows = self.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{user}'")
-        return [id_ for (id_,) in rows]
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

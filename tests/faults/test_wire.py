@@ -80,12 +80,11 @@ def test_worker_hangs_up_on_a_database_that_has_fallen_silent(wired, settled):
 def test_single_connection_of_many_has_fallen_silent(stage, settled):
     worker = stage.worker("--sleep=1", **LONG_LEASE)
     eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)
-    (backend,) = [
-        pid
-        for (pid,) in stage.server.execute(
-            "SELECT pid FROM pg_stat_activity WHERE usename = 'worker' AND query LIKE '%heads%'"
-        )
-    ]
+    claims = (
+        "SELECT pid FROM pg_stat_activity WHERE usename = 'worker' "
+        "AND query LIKE '%heads%'"
+    )
+    ((backend,),) = eventually(lambda: stage.server.execute(claims), explain=worker.output)
 
     os.kill(backend, signal.SIGSTOP)
     try:

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from bgtask.models import Attempt, Task, Worker
+from bgtask.status import WorkerState
 from tests.faults import tasks
 from tests.faults.servers import django_settings
 from tests.helpers import eventually
@@ -56,7 +57,7 @@ def test_worker_works_with_them(stage, role, settled):
     audit = settled(committed)
 
     assert audit.statuses == {"SUCCESSFUL": 11, "FAILED": 2}
-    eventually(lambda: Worker.objects.filter(state="DEAD").exists(), timeout=20)
+    eventually(lambda: Worker.objects.filter(state=WorkerState.DEAD).exists(), timeout=20)
     assert "denied" not in worker.output()
 
 
