@@ -24,7 +24,8 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 from bgtask import registry
 from bgtask.background import BackgroundFunction
 from bgtask.exceptions import Retry
-from bgtask.models import Outcome, Task, TaskQuerySet, Worker, task_queryset
+from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+from bgtask.models import enqueue as storing
 from bgtask.runner.announcer import announce
 from bgtask.runner.execution import execute
 from bgtask.serialization import dump_params
@@ -97,12 +98,12 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
             worker.leave()
         task.refresh_from_db()
 
-    before = task_queryset.after_storing
-    task_queryset.after_storing = run
+    before = storing.after_storing
+    storing.after_storing = run
     try:
         yield
     finally:
-        task_queryset.after_storing = before
+        storing.after_storing = before
 
 
 def enqueued(

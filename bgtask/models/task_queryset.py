@@ -1,24 +1,18 @@
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
-from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, models, transaction
+from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Count, F, Q, Value, When
-from django.db.models.expressions import Combinable
 
-from bgtask import signals
-from bgtask.conf import DEFAULT_QUEUE, get_settings
+from bgtask.conf import get_settings
 from bgtask.dialects import Clock, KeyFrom, dialect_of
-from bgtask.models.manager import as_read
+from bgtask.models.enqueue import enqueue, enqueue_many
+from bgtask.models.finish import finish, finished_before, put_back
 from bgtask.models.rescue import rescue
-from bgtask.serialization import dump_params
-from bgtask.status import FINISHED, LIVE, WAITING, AttemptOutcome, HeldFor, Status, WorkerState
+from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
 
 if TYPE_CHECKING:
     from bgtask.dialects import Outlook
@@ -26,9 +20,7 @@ if TYPE_CHECKING:
     from bgtask.models.task import Task
     from bgtask.models.worker import Worker
 
-ENQUEUE_BATCH = 1_000
 CLAIM_ORDER = ("-priority", "run_at", "id")
-NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_at": None}
 
 
 class TaskQuerySet(models.QuerySet["Task"]):
@@ -120,21 +112,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         open transaction is on another one, it is stored once that has been committed; the task
         that is returned has no primary key until then.
         """
-        columns = _columns(task_name, options)
-        columns["task_params"] = dump_params(args, kwargs or {})
-        schedule = options.get("schedule")
-        task = self.model(
-            run_at=schedule if isinstance(schedule, datetime) else None,
-            enqueued_at=None,
-            **columns,
-        )
-        connection = self._connection()
-        store = partial(_store, connection.alias, task, columns, schedule)
-        if (other := _other_transaction(connection)) is None:
-            store()
-        else:
-            transaction.on_commit(store, using=other)
-        return task
+        return enqueue(self.model, self.db, task_name, (args, kwargs or {}), options)
 
     def enqueue_many(
         self, task_name: str, params: Iterable[tuple[Sequence[Any], dict[str, Any]]], **options: Any
@@ -145,50 +123,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         One statement per thousand rows. The iterable is consumed as the rows are written, in one
         transaction: memory stays flat whatever its length.
         """
-        if signals.task_enqueued.receivers or after_storing is not _announce:
-            return self._enqueue_each(task_name, params, options)
-        connection = self._connection()
-        if (other := _other_transaction(connection)) is not None:
-            texts = [dump_params(*one) for one in params]
-            transaction.on_commit(
-                lambda: self._store_many(connections[connection.alias], task_name, texts, options),
-                using=other,
-            )
-            return len(texts)
-        return self._store_many(
-            connection, task_name, (dump_params(*one) for one in params), options
-        )
-
-    def _store_many(
-        self,
-        connection: BaseDatabaseWrapper,
-        task_name: str,
-        texts: Iterable[str],
-        options: dict[str, Any],
-    ) -> int:
-        dialect = dialect_of(connection)
-        columns = _columns(task_name, options)
-        names, values, params = _row(connection, columns, options.get("schedule"))
-        texts = iter(texts)
-        total = 0
-        with dialect.transaction(connection):
-            while batch := list(islice(texts, ENQUEUE_BATCH)):
-                dialect.insert_many(connection, names, values, params, batch)
-                total += len(batch)
-            if total:
-                dialect.wake(connection, columns["queue"])
-        return total
-
-    def _enqueue_each(
-        self, task_name: str, params: Iterable[tuple[Any, Any]], options: dict[str, Any]
-    ) -> int:
-        """Somebody listens, and is to be told of each task: one row at a time."""
-        total = 0
-        with dialect_of(self._connection()).transaction(self._connection()):
-            for args, kwargs in params:
-                self.enqueue(task_name, args, kwargs, **options)
-                total += 1
-        return total
+        return enqueue_many(self.model, self.db, task_name, params, options)
 
     # Claim, and the ways out of RUNNING
 
@@ -228,41 +163,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         Return the new status by id, of those that were still their attempt's; the others were
         rescued or cancelled meanwhile, and are left alone.
         """
-        if not outcomes:
-            return {}
-        connection = self._connection()
-        dialect = dialect_of(connection)
-        if not any(outcome.kind for outcome in outcomes):
-            return dialect.finish(connection, outcomes)
-        with dialect.transaction(connection):
-            accepted = dialect.finish(connection, outcomes)
-            self._record(outcome for outcome in outcomes if outcome.task.pk in accepted)
-        return accepted
-
-    def _record(self, outcomes: Iterable[Outcome]) -> None:
-        from bgtask.models.attempt import Attempt
-
-        Attempt.objects.using(self.db).bulk_create(
-            [
-                Attempt(
-                    task_id=outcome.task.pk,
-                    token=outcome.task.token,
-                    number=outcome.task.attempts,
-                    worker=outcome.task.last_worker,
-                    # Read once: its age grows, and it would seem to end before it started.
-                    started_at=Clock(-((age := outcome.age) + outcome.duration)),
-                    finished_at=Clock(-age),
-                    outcome=outcome.kind,
-                    error_class=outcome.failure.error_class if outcome.failure else "",
-                    message=outcome.failure.message if outcome.failure else "",
-                    traceback=outcome.failure.traceback if outcome.failure else "",
-                    error_fingerprint=outcome.failure.fingerprint if outcome.failure else "",
-                )
-                for outcome in outcomes
-                if outcome.kind
-            ],
-            ignore_conflicts=True,
-        )
+        return finish(self._connection(), outcomes)
 
     def finished_before(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
         """
@@ -271,48 +172,15 @@ class TaskQuerySet(models.QuerySet["Task"]):
         Every other way out of RUNNING raises the token, so the same token and not RUNNING is
         proof. A task that was claimed again since has left a row of history, if it failed.
         """
-        from bgtask.models.attempt import Attempt
-
-        keys = {outcome.key: outcome for outcome in outcomes}
-        ids = [id_ for id_, _ in keys]
-        rows = self.filter(pk__in=ids).exclude(status=Status.RUNNING)
-        found = {
-            # What waits by now was SCHEDULED then, and has moved on.
-            id_: status if status in FINISHED else keys[id_, token].status
-            for id_, token, status in rows.values_list("pk", "token", "status")
-            if (id_, token) in keys
-        }
-        # Of its failure, that is: the other rows tell of attempts that were taken away.
-        history = Attempt.objects.using(self.db).filter(task__in=ids, outcome=AttemptOutcome.FAILED)
-        for key in history.values_list("task", "token"):
-            if key in keys:
-                found.setdefault(key[0], keys[key].status)
-        return found
+        return finished_before(self, outcomes)
 
     def release(self, tasks: Sequence[Task]) -> int:
         """Give back what was claimed and not started; the attempt does not count."""
-        return self._wake(self._put_back(tasks, status=Status.READY))
+        return self._wake(put_back(self, tasks, status=Status.READY))
 
     def park(self, tasks: Sequence[Task], held_for: HeldFor) -> int:
         """Put aside what was claimed and cannot or must not be started."""
-        return self._put_back(tasks, status=Status.HELD, held_for=held_for)
-
-    def _put_back(self, tasks: Sequence[Task], *, status: Status, **changes: Any) -> int:
-        by_token: dict[int, list[int]] = defaultdict(list)
-        for task in tasks:
-            by_token[task.token].append(task.pk)
-        total = 0
-        for token, ids in by_token.items():
-            ours = self.filter(pk__in=sorted(ids), token=token, status=Status.RUNNING)
-            total += ours.update(
-                status=_unless_cancelled(Value(status.value)),
-                finished_at=Case(When(cancel_requested=True, then=Clock()), default=None),
-                token=F("token") + 1,
-                attempts=F("attempts") - 1,
-                **{name: _unless_cancelled(Value(value), None) for name, value in changes.items()},
-                **NOT_RUNNING,
-            )
-        return total
+        return put_back(self, tasks, status=Status.HELD, held_for=held_for)
 
     def rescue(
         self, reason: str = "", tell: Callable[[list[Outcome]], object] | None = None
@@ -459,70 +327,3 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def _connection(self) -> BaseDatabaseWrapper:
         return connections[self.db]
-
-
-def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "task_name": task_name,
-        "queue": options.get("queue") or DEFAULT_QUEUE,
-        "priority": options.get("priority") or 0,
-        "verbose_name": options.get("verbose_name") or "",
-        "max_attempts": options.get("max_attempts"),
-        "max_run_time": options.get("max_run_time"),
-    }
-
-
-def _row(
-    connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
-) -> tuple[list[str], list[str], list[Any]]:
-    """Names, SQL and parameters of a new row; what a default says is left out."""
-    dialect = dialect_of(connection)
-    given = {name: value for name, value in columns.items() if value not in (None, "")}
-    clock = dialect.clock(connection)
-    params = list(given.values())
-    if isinstance(schedule, datetime):
-        when = connection.ops.adapt_datetimefield_value(schedule)
-        status, run_at = f"CASE WHEN %s <= {clock} THEN 'READY' ELSE 'SCHEDULED' END", "%s"
-        params += [when, when]
-    elif schedule:
-        status = "'SCHEDULED'" if schedule > 0 else "'READY'"
-        run_at = dialect.clock(connection, "%s")
-        params.append(schedule)
-    else:
-        status, run_at = "'READY'", clock
-    names = [*given, "status", "run_at", "enqueued_at"]
-    return names, [*["%s"] * len(given), status, run_at, clock], params
-
-
-def _store(
-    alias: str, task: Task, columns: dict[str, Any], schedule: float | datetime | None
-) -> None:
-    connection = connections[alias]
-    row = dialect_of(connection).insert(connection, *_row(connection, columns, schedule))
-    task.pk, task.status, run_at, enqueued_at = row
-    task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
-    task._state.adding = False
-    task._state.db = alias
-    after_storing(task)
-
-
-def _announce(task: Task) -> None:
-    if signals.task_enqueued.receivers:
-        signals.announce(signals.task_enqueued, task=task)
-
-
-after_storing = _announce  # A seam for bgtask.testing, which runs the task.
-
-
-def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:
-    """The database on which the caller has a transaction open, if it is not the queue's."""
-    if connection.in_atomic_block:
-        return None
-    for other in connections.all(initialized_only=True):
-        if other.in_atomic_block and other.alias != connection.alias:
-            return other.alias
-    return None
-
-
-def _unless_cancelled(then: Combinable, cancelled: Any = Status.CANCELLED.value) -> Case:
-    return Case(When(cancel_requested=True, then=Value(cancelled)), default=then)

@@ -1,0 +1,151 @@
+"""Store tasks: one by a single statement, many by one for each thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from bgtask import signals
+from bgtask.conf import DEFAULT_QUEUE
+from bgtask.dialects import dialect_of
+from bgtask.models.manager import as_read
+from bgtask.serialization import dump_params
+
+if TYPE_CHECKING:
+    from bgtask.models.task import Task
+
+BATCH = 1_000
+
+Params = tuple[Sequence[Any], dict[str, Any]]
+
+
+def enqueue(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
+    """See TaskQuerySet.enqueue."""
+    columns = _columns(name, options)
+    columns["task_params"] = dump_params(*params)
+    schedule = options.get("schedule")
+    # Their values are the database's to say.
+    unknown = {"run_at": schedule if isinstance(schedule, datetime) else None, "enqueued_at": None}
+    task = model(**columns, **unknown)
+    store = partial(_store, alias, task, columns, schedule)
+    if (other := _other_transaction(connections[alias])) is None:
+        store()
+    else:
+        transaction.on_commit(store, using=other)
+    return task
+
+
+def enqueue_many(
+    model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
+) -> int:
+    """See TaskQuerySet.enqueue_many."""
+    # Where somebody listens, he is to be told of each.
+    each = signals.task_enqueued.receivers or after_storing is not _announce
+    store = _store_each if each else _store_all
+    other = _other_transaction(connections[alias])
+    if other is None:
+        return store(model, alias, name, params, options)
+    params = list(params)
+    for args, kwargs in params:
+        dump_params(args, kwargs)  # What is wrong is to be said at the call.
+    transaction.on_commit(partial(store, model, alias, name, params, options), using=other)
+    return len(params)
+
+
+def _store_all(
+    model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
+) -> int:
+    connection = connections[alias]
+    dialect = dialect_of(connection)
+    columns = _columns(name, options)
+    row = _row(connection, columns, options.get("schedule"))
+    texts = (dump_params(args, kwargs) for args, kwargs in params)
+    total = 0
+    with dialect.transaction(connection):
+        while batch := list(islice(texts, BATCH)):
+            dialect.insert_many(connection, *row, batch)
+            total += len(batch)
+        if total:
+            dialect.wake(connection, columns["queue"])
+    return total
+
+
+def _store_each(
+    model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
+) -> int:
+    total = 0
+    connection = connections[alias]
+    with dialect_of(connection).transaction(connection):
+        for one in params:
+            enqueue(model, alias, name, one, options)
+            total += 1
+    return total
+
+
+def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task_name": task_name,
+        "queue": options.get("queue") or DEFAULT_QUEUE,
+        "priority": options.get("priority") or 0,
+        "verbose_name": options.get("verbose_name") or "",
+        "max_attempts": options.get("max_attempts"),
+        "max_run_time": options.get("max_run_time"),
+    }
+
+
+def _row(
+    connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
+) -> tuple[list[str], list[str], list[Any]]:
+    """Names, SQL and parameters of a new row; what a default says is left out."""
+    dialect = dialect_of(connection)
+    given = {name: value for name, value in columns.items() if value not in (None, "")}
+    clock = dialect.clock(connection)
+    params = list(given.values())
+    if isinstance(schedule, datetime):
+        when = connection.ops.adapt_datetimefield_value(schedule)
+        status, run_at = f"CASE WHEN %s <= {clock} THEN 'READY' ELSE 'SCHEDULED' END", "%s"
+        params += [when, when]
+    elif schedule:
+        status = "'SCHEDULED'" if schedule > 0 else "'READY'"
+        run_at = dialect.clock(connection, "%s")
+        params.append(schedule)
+    else:
+        status, run_at = "'READY'", clock
+    names = [*given, "status", "run_at", "enqueued_at"]
+    return names, [*["%s"] * len(given), status, run_at, clock], params
+
+
+def _store(
+    alias: str, task: Task, columns: dict[str, Any], schedule: float | datetime | None
+) -> None:
+    connection = connections[alias]
+    row = dialect_of(connection).insert(connection, *_row(connection, columns, schedule))
+    task.pk, task.status, run_at, enqueued_at = row
+    task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
+    task._state.adding = False
+    task._state.db = alias
+    after_storing(task)
+
+
+def _announce(task: Task) -> None:
+    if signals.task_enqueued.receivers:
+        signals.announce(signals.task_enqueued, task=task)
+
+
+after_storing = _announce  # A seam for bgtask.testing, which runs the task.
+
+
+def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:
+    """The database on which the caller has a transaction open, if it is not the queue's."""
+    if connection.in_atomic_block:
+        return None
+    for other in connections.all(initialized_only=True):
+        if other.in_atomic_block and other.alias != connection.alias:
+            return other.alias
+    return None

@@ -1,0 +1,111 @@
+"""The ways out of RUNNING that a worker takes: its outcomes, and what it puts back unstarted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, F, Value, When
+from django.db.models.expressions import Combinable
+
+from bgtask.dialects import Clock, dialect_of
+from bgtask.status import FINISHED, AttemptOutcome, Status
+
+if TYPE_CHECKING:
+    from bgtask.models.outcome import Outcome
+    from bgtask.models.task import Task
+    from bgtask.models.task_queryset import TaskQuerySet
+
+NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_at": None}
+
+
+def finish(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """See TaskQuerySet.finish. A success, which leaves no history, is a single statement."""
+    if not outcomes:
+        return {}
+    dialect = dialect_of(connection)
+    if not any(outcome.kind for outcome in outcomes):
+        return dialect.finish(connection, outcomes)
+    with dialect.transaction(connection):
+        accepted = dialect.finish(connection, outcomes)
+        _record(connection, (outcome for outcome in outcomes if outcome.task.pk in accepted))
+    return accepted
+
+
+def finished_before(tasks: TaskQuerySet, outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """
+    Which of these were accepted by a flush whose reply was lost, and the status they got.
+
+    Every other way out of RUNNING raises the token, so the same token and not RUNNING is
+    proof. A task that was claimed again since has left a row of history, if it failed.
+    """
+    from bgtask.models.attempt import Attempt
+
+    keys = {outcome.key: outcome for outcome in outcomes}
+    ids = [id_ for id_, _ in keys]
+    rows = tasks.filter(pk__in=ids).exclude(status=Status.RUNNING)
+    found = {
+        # What waits by now was SCHEDULED then, and has moved on.
+        id_: status if status in FINISHED else keys[id_, token].status
+        for id_, token, status in rows.values_list("pk", "token", "status")
+        if (id_, token) in keys
+    }
+    # Of its failure, that is: the other rows tell of attempts that were taken away.
+    history = Attempt.objects.using(tasks.db).filter(task__in=ids, outcome=AttemptOutcome.FAILED)
+    for key in history.values_list("task", "token"):
+        if key in keys:
+            found.setdefault(key[0], keys[key].status)
+    return found
+
+
+def put_back(
+    queryset: TaskQuerySet, tasks: Sequence[Task], *, status: Status, **changes: Any
+) -> int:
+    """What was claimed and not started; the attempt does not count."""
+    by_token: dict[int, list[int]] = defaultdict(list)
+    for task in tasks:
+        by_token[task.token].append(task.pk)
+    total = 0
+    for token, ids in by_token.items():
+        ours = queryset.filter(pk__in=sorted(ids), token=token, status=Status.RUNNING)
+        total += ours.update(
+            status=_unless_cancelled(Value(status.value)),
+            finished_at=Case(When(cancel_requested=True, then=Clock()), default=None),
+            token=F("token") + 1,
+            attempts=F("attempts") - 1,
+            **{name: _unless_cancelled(Value(value), None) for name, value in changes.items()},
+            **NOT_RUNNING,
+        )
+    return total
+
+
+def _record(connection: BaseDatabaseWrapper, outcomes: Iterable[Outcome]) -> None:
+    from bgtask.models.attempt import Attempt
+
+    Attempt.objects.using(connection.alias).bulk_create(
+        [
+            Attempt(
+                task_id=outcome.task.pk,
+                token=outcome.task.token,
+                number=outcome.task.attempts,
+                worker=outcome.task.last_worker,
+                # Read once: its age grows, and it would seem to end before it started.
+                started_at=Clock(-((age := outcome.age) + outcome.duration)),
+                finished_at=Clock(-age),
+                outcome=outcome.kind,
+                error_class=outcome.failure.error_class if outcome.failure else "",
+                message=outcome.failure.message if outcome.failure else "",
+                traceback=outcome.failure.traceback if outcome.failure else "",
+                error_fingerprint=outcome.failure.fingerprint if outcome.failure else "",
+            )
+            for outcome in outcomes
+            if outcome.kind
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _unless_cancelled(then: Combinable, cancelled: Any = Status.CANCELLED.value) -> Case:
+    return Case(When(cancel_requested=True, then=Value(cancelled)), default=then)
