@@ -28,7 +28,7 @@ CORPUS = {
 }
 
 
-@pytest.fixture(params=CORPUS.values(), ids=CORPUS.keys())
+@pytest.fixture(params=list(CORPUS.values()), ids=list(CORPUS))
 def hostile(request, db):
     if "\x00" in request.param and connection.vendor == "postgresql":
         pytest.skip("PostgreSQL keeps no NUL")
