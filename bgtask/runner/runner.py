@@ -27,7 +27,7 @@ from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
 
-PATIENCE = 2.0  # Seconds that a claimed task may wait for a thread before it is released.
+PATIENCE = 1.5  # Seconds that a claimed task may wait for a thread before it is released.
 SUSPECT_WAIT = 60.0  # Seconds after which others must make room for suspects …
 SUSPECT_TIME = 1.0  # … and how long for, one after the other.
 FRESH = 0.05  # Seconds that a look serves, while each claim is filled.
