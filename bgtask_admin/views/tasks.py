@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
 from bgtask.models import Task, TaskQuerySet
-from bgtask.status import Status
+from bgtask.status import FINISHED, Status
 from bgtask_admin import text
 from bgtask_admin.filters import TaskFilter
 from bgtask_admin.keyset import KeysetPage, page_of
@@ -28,7 +28,7 @@ NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_
 LONG = 2_000  # Characters of arguments that a list does not load.
 # Without a status there is no index to find few tasks by among millions: only so many of the
 # newest are looked at.
-NEWEST = 100_000
+NEWEST = 20_000
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -108,6 +108,8 @@ def listed(selection: Selection) -> TaskQuerySet:
         tasks = tasks.filter(pk__gt=newest - NEWEST)
     if "fingerprint" in selection.data and selection.status is None:
         tasks = tasks.filter(status=Status.FAILED)
+    if selection.status in FINISHED:
+        tasks = tasks.filter(finished_at__isnull=False)
     return tasks
 
 
@@ -143,6 +145,8 @@ def _tabs(selection: Selection) -> list[dict[str, Any]]:
     ]
     for status in TABS:
         tasks = Task.objects.filter(status=status)
+        if status in FINISHED:
+            tasks = tasks.filter(finished_at__isnull=False)  # So their partial index is used.
         tabs.append(
             {
                 "label": status.label,
