@@ -106,6 +106,7 @@ def test_an_unknown_key_is_an_error_that_names_the_known(settings, name):
     assert "GRACE, HEARTBEAT, JITTER, KEEP, LEASE, MAX_ATTEMPTS" in str(error.value)
 
 
+NO_THRESHOLDS: list[object] = [None, 5, {"oldest": 1}, {"queues": []}]
 DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, timedelta.max]
 
 
@@ -120,7 +121,7 @@ DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, tim
         *[("HEARTBEAT", value) for value in DURATIONS],
         *[("KEEP", value) for value in (None, 7, {"lost": 60}, {"failed": 0}, {"failed": "7"})],
         *[("MONITOR_TOKENS", value) for value in ("secret", [""], [5], 5, None, [" "])],
-        *[("THRESHOLDS", value) for value in (None, 5, {"oldest": 1}, {"queues": []})],
+        *[("THRESHOLDS", value) for value in NO_THRESHOLDS],
         ("THRESHOLDS", {"oldest_ready": 60}),
         ("THRESHOLDS", {"oldest_ready": (300, 60)}),
         ("THRESHOLDS", {"oldest_ready": (60, "300")}),

@@ -62,7 +62,7 @@ def _env() -> dict[str, str]:
 
 @pytest.fixture
 def demo(tmp_path):
-    running = []
+    running: list[RunningDemo] = []
 
     def start(*options: str, **env: str) -> RunningDemo:
         running.append(RunningDemo(tmp_path / "demo", *options, **env))

@@ -309,7 +309,7 @@ class MariaDBServer(_Daemon):
         for (connection_id,) in cursor.fetchall():
             with contextlib.suppress(Exception):  # It has gone by itself.
                 cursor.execute(f"KILL CONNECTION {connection_id}")
-        crowd = []
+        crowd: list[Any] = []
         with contextlib.suppress(Exception):  # Until there is no room any more.
             while len(crowd) < 12:
                 crowd.append(self._connect())
