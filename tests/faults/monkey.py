@@ -224,13 +224,9 @@ class Monkey:
 
         child = self.random.choice(self.crew)
         pids = [child.pid, *descendants(child.pid)]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+        self.stage.send(pids, signal.SIGSTOP)
         time.sleep(self.random.choice((0.5, 2, 5, 8)))
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        self.stage.send(pids, signal.SIGCONT)
 
     def terminate(self) -> None:
         child = self.random.choice(self.crew)

@@ -96,8 +96,9 @@ class _Daemon(Server):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._process: subprocess.Popen[bytes] | None = None
-        process = Path("/proc", str(self.pid))
+        self._process: subprocess.Popen[bytes] | None = None  # Once we have started it.
+        self._first: int | None = int(self.pid_file.read_text().split()[0])
+        process = Path("/proc", str(self._first))
         self._command = process.joinpath("cmdline").read_bytes().decode().split("\0")[:-1]
         self._cwd = os.readlink(process / "cwd")
         self._uid = process.stat().st_uid
@@ -110,18 +111,17 @@ class _Daemon(Server):
     def pid_file(self) -> Path:
         raise NotImplementedError
 
-    @property
-    def pid(self) -> int:
-        return int(self.pid_file.read_text().split()[0])
-
     def stop(self, signum: signal.Signals | None = None) -> None:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            pid = self.pid
+        if self._process is not None:
+            self._process.send_signal(signum or self.fast)
+            self._process.wait()
+        elif (pid := self._first) is not None:
+            self._first = None
             os.kill(pid, signum or self.fast)
-            if self._process is not None:
-                self._process.wait()  # Or it would stay as a zombie, and its pid in use.
             while _is_running(pid):
                 time.sleep(0.02)
+        # Killed, it leaves its number behind, which may be another's by now.
+        self.pid_file.unlink(missing_ok=True)
 
     def start(self) -> None:
         deadline = time.monotonic() + 60

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,33 @@ class Stage:
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and note when."""
-        with contextlib.suppress(ProcessLookupError):
+        if self.is_ours(pid):
             self.deaths[pid] = time.monotonic()
             os.kill(pid, signal.SIGKILL)
+
+    def send(self, pids: Iterable[int], signum: signal.Signals) -> None:
+        for pid in pids:
+            if self.is_ours(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+
+    def is_ours(self, pid: int) -> bool:
+        """Whether this stage started it: where processes come and go, so do their numbers."""
+        mark = f"{ledger_module.PATH}={self.ledger.path}".encode()
+        try:
+            return mark in Path("/proc", str(pid), "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
 
     def output(self) -> str:
         return "\n".join(f"{child}\n{child.output()[-3_000:]}" for child in self.children)
 
     def close(self) -> None:
-        for child in self.children:
-            for pid in [*descendants(child.pid), child.pid]:
+        for process in Path("/proc").glob("[0-9]*"):
+            if self.is_ours(pid := int(process.name)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        for child in self.children:
             child.wait()
 
 
