@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from django.db import Error
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.context import CurrentTask
-from bgtask.dialects import Head, Outlook
+from bgtask.dialects import Outlook
 from bgtask.models import Outcome, Task, Worker
 from bgtask.runner.alarm import Alarm, wakeup_for
 from bgtask.runner.announcer import Announcer
 from bgtask.runner.care import mend
 from bgtask.runner.completer import Completer
+from bgtask.runner.hand import Hand
 from bgtask.runner.heartbeat import Heartbeat
 from bgtask.runner.hints import Hints
 from bgtask.runner.maintenance import Maintenance
 from bgtask.runner.pool import Pool
 from bgtask.runner.statistics import Statistics
+from bgtask.runner.suspects import Suspects
 from bgtask.runner.watchdog import Watchdog, limit_waiting, watched
 from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
 
 PATIENCE = 1.5  # Seconds that a claimed task may wait for a thread before it is released.
-SUSPECT_WAIT = 60.0  # Seconds after which others must make room for suspects …
-SUSPECT_TIME = 1.0  # … and how long for, one after the other.
 FRESH = 0.05  # Seconds that a look serves, while each claim is filled.
 BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
 BACKLOG = 500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
@@ -63,7 +62,7 @@ class Runner:
         self._sleep = sleep
         self._duration = duration
         self._drain = drain
-        self._tasks_left = max_tasks
+        self._max_tasks = max_tasks
         self._pulse = pulse
         self._alias = Task.objects.all().db
         self._alarm = Alarm()
@@ -84,19 +83,15 @@ class Runner:
         )
         self._maintenance = Maintenance(
             may_judge=lambda: self._heartbeat.steady(),
-            is_idle=lambda: not self._in_hand,
+            is_idle=lambda: not self._hand,
             on_rescued=self._rescued,
         )
-        # Claimed and not yet accepted or given back; what the database says must agree.
-        self._in_hand: dict[int, Task] = {}
-        self._doubtful = False  # Whether it may not agree.
+        self._hand = Hand()
+        self._suspects = Suspects()
         self._hints = Hints()
         self._served: dict[str, int] = {}
         self._turns = 0
         self._patience = PATIENCE
-        self._alone = False  # A suspect is being run.
-        self._suspect_since: float | None = None
-        self._room_until = 0.0
         self._seen: Outlook | None = None
         self._seen_at = 0.0
         self._look_again = 0.0
@@ -169,7 +164,7 @@ class Runner:
                 self.worker,
                 self._statistics,
                 started,
-                holds=lambda: bool(self._in_hand),
+                holds=lambda: bool(self._hand),
                 stuck=lambda: self._pool.stuck,
                 pulse=self._pulse or (lambda worker_id: None),
                 on_beat=self._beaten,
@@ -186,7 +181,7 @@ class Runner:
         try:
             with watched(self._alias):
                 self.worker.retire()
-                self._release(self._pool.withdraw())
+                self._hand.release(self._pool.withdraw())
         except Error as error:
             mend(self._alias)
             self._failed("Unstarted tasks could not be released", error)
@@ -224,8 +219,8 @@ class Runner:
             if self._heartbeat.declared_dead:
                 self._begin_anew()
             self._give_back_stale()
-            if self._doubtful:
-                self._reconcile()
+            if self._hand.doubtful:
+                self._hand.reconcile(self.worker, self._pool.running())
             if not self._heartbeat.trusted():
                 return False
             wanted = self._wanted()
@@ -236,7 +231,7 @@ class Runner:
             claimed = self._claim(wanted)
         except Error as error:
             # The reply of a claim may be lost: what the database holds for us is to be compared.
-            self._doubtful = True
+            self._hand.doubtful = True
             self._failed("The database does not answer", error)
             mend(self._alias)
             return False
@@ -244,16 +239,16 @@ class Runner:
         self._turns += 1
         if not claimed:
             self._not_before = time.monotonic() + BREATH
-            if not self._in_hand:
+            if not self._hand:
                 self._hints.clear()
         return claimed > 0
 
     def _wanted(self) -> int:
-        if self._alone or self._completer.backlog > BACKLOG:
+        if self._suspects.alone or self._completer.backlog > BACKLOG:
             return 0
         wanted = self._pool.wanted()
-        if self._tasks_left is not None:
-            wanted = min(wanted, self._tasks_left)
+        if self._max_tasks is not None:
+            wanted = min(wanted, self._max_tasks - self._hand.taken)
         return wanted
 
     def _look(self) -> Outlook:
@@ -281,8 +276,11 @@ class Runner:
     def _claim_by(self, outlook: Outlook, wanted: int) -> int:
         """Queue by queue, the most pressing first."""
         heads = [head for head in outlook.heads if head.queue not in outlook.paused]
-        if self._makes_room_for_suspect(outlook, heads):
-            return self._claim_suspect(outlook) if not self._in_hand else 0
+        if self._suspects.want_room(
+            waiting=bool(self._served_here(outlook.suspects - outlook.paused)),
+            idle=not heads and not self._hand,
+        ):
+            return self._claim_suspect(outlook) if not self._hand else 0
         heads.sort(key=lambda head: (-head.priority, self._served.get(head.queue, 0)))
         # What a queue has left comes before the heads below, but how much nobody knows yet.
         floor = heads[1].priority if len(heads) > 1 else None
@@ -314,52 +312,37 @@ class Runner:
             self._hints.drop(queue)
         return tasks
 
+    def _claim_suspect(self, outlook: Outlook) -> int:
+        tasks = Task.objects.claim_suspect(self.worker, self.queues, outlook.paused)
+        self._suspects.claimed(bool(tasks))
+        self._accept(tasks, outlook)
+        return len(tasks)
+
+    def _served_here(self, queues: frozenset[str]) -> frozenset[str]:
+        return queues if self.queues is None else queues & frozenset(self.queues)
+
     def _accept(self, tasks: list[Task], outlook: Outlook) -> None:
         """Hand out what may be started, and put aside what may not."""
         if not tasks:
             return
+        self._hand.take(tasks)
+        startable, on_hold, unknown = [], [], []
         for task in tasks:
-            self._in_hand[task.pk] = task
-        if self._tasks_left is not None:
-            self._tasks_left -= len(tasks)
-        startable = [
-            task
-            for task in tasks
-            if task.task_name not in outlook.on_hold and registry.knows(task.task_name)
-        ]
-        if len(startable) < len(tasks):
-            self._park([task for task in tasks if task not in startable], outlook)
+            if task.task_name in outlook.on_hold:
+                on_hold.append(task)
+            elif registry.knows(task.task_name):
+                startable.append(task)
+            else:
+                unknown.append(task)
+        self._hand.park(on_hold, HeldFor.TYPE)
+        self._hand.park(unknown, HeldFor.UNKNOWN)
         if startable:
             limits = (task.max_run_time for task in startable if task.max_run_time)
             shortest = min(limits, default=get_settings().max_run_time)
             self._patience = min(PATIENCE, shortest / 4)
             self._pool.submit(startable)
-
-    # Suspects: in a worker's hands when it died, so each runs while nothing else does
-
-    def _makes_room_for_suspect(self, outlook: Outlook, heads: list[Head]) -> bool:
-        queues = outlook.suspects - outlook.paused
-        if self.queues is not None:
-            queues &= frozenset(self.queues)
-        if not queues:
-            self._suspect_since = None
-            return False
-        now = time.monotonic()
-        if self._suspect_since is None:
-            self._suspect_since = now
-        if not heads and not self._in_hand:
-            return True
-        return now < self._room_until or now > self._suspect_since + SUSPECT_WAIT
-
-    def _claim_suspect(self, outlook: Outlook) -> int:
-        tasks = Task.objects.claim_suspect(self.worker, self.queues, outlook.paused)
-        now = time.monotonic()
-        if now > self._room_until:
-            self._room_until = now + SUSPECT_TIME
-        self._suspect_since = now
-        self._alone = bool(tasks)
-        self._accept(tasks, outlook)
-        return len(tasks)
+        elif not self._hand:
+            self._suspects.alone = False
 
     # What was claimed, and is not to be started here or now
 
@@ -368,7 +351,7 @@ class Runner:
         if since is not None and time.monotonic() > since + self._patience:
             # Or the same would be claimed again, and kept from others as long as these run.
             self._pool.learn(self._patience)
-            self._release(self._pool.withdraw())
+            self._hand.release(self._pool.withdraw())
 
     def _withdraw_stopped(self, outlook: Outlook) -> None:
         """Pauses and holds bind the unstarted too."""
@@ -380,70 +363,13 @@ class Runner:
             )
         )
         on_hold = [task for task in stopped if task.task_name in outlook.on_hold]
-        self._park(on_hold, outlook)
-        self._release([task for task in stopped if task.task_name not in outlook.on_hold])
-
-    def _release(self, tasks: Sequence[Task]) -> None:
-        if tasks:
-            self._forget(tasks)  # First: a release whose reply is lost is found by reconciling.
-            Task.objects.release(tasks)
-
-    def _park(self, tasks: Sequence[Task], outlook: Outlook) -> None:
-        for held_for in (HeldFor.TYPE, HeldFor.UNKNOWN):
-            some = [
-                task
-                for task in tasks
-                if (task.task_name in outlook.on_hold) == (held_for is HeldFor.TYPE)
-            ]
-            if some:
-                logger.warning(
-                    "%d tasks are held, their names being %s: %s",
-                    len(some),
-                    "on hold" if held_for is HeldFor.TYPE else "unknown here",
-                    ", ".join(sorted({task.task_name for task in some})[:10]),
-                )
-                self._forget(some)
-                Task.objects.park(some, held_for)
-
-    def _forget(self, tasks: Iterable[Task]) -> None:
-        for task in tasks:
-            self._in_hand.pop(task.pk, None)
-            if self._tasks_left is not None:
-                self._tasks_left += 1
-        self._alone = self._alone and bool(self._in_hand)
-
-    def _reconcile(self) -> None:
-        """
-        Compare what the database holds for this worker with what this worker knows of.
-
-        What only the database knows is released; what only the worker knows was taken back.
-        """
-        running = self._pool.running()
-        held = list(Task.objects.running().filter(locked_by=self.worker).only("token"))
-        strays = [
-            task
-            for task in held
-            if task.pk not in self._in_hand or self._in_hand[task.pk].token != task.token
-        ]
-        if strays and (released := Task.objects.release(strays)):
-            logger.warning("%d tasks whose claim was not heard of are released.", released)
-        self._doubtful = False
-        keys = {(task.pk, task.token) for task in held}
-        for current in running:
-            if (current.id, current.token) not in keys and current.taken_back_at is None:
-                self._taken_back(current)
-
-    def _taken_back(self, current: CurrentTask) -> None:
-        """It still runs, or has ended just now; in either case its outcome is not waited for."""
-        current.taken_back_at = time.monotonic()
-        current.cancel_requested = True
-        if self._in_hand.get(current.id) is current.task:
-            del self._in_hand[current.id]
+        self._hand.park(on_hold, HeldFor.TYPE)
+        self._hand.release([task for task in stopped if task.task_name not in outlook.on_hold])
 
     def _begin_anew(self) -> None:
         """Declared dead: others have what was not started; what runs will be fenced off."""
         logger.error("Worker %s was declared dead; it begins anew.", self.worker)
-        self._forget(self._pool.withdraw())
+        self._hand.forget(self._pool.withdraw())
         self._heartbeat.stop()
         self._report_for_duty()
 
@@ -460,11 +386,10 @@ class Runner:
             logger.warning(
                 "%s was rescued or cancelled while it ran; its outcome is dropped.", outcome.task
             )
-            self._drop_from_hand(outcome)
-        for outcome, _ in accepted:
-            self._drop_from_hand(outcome)
-        if not self._in_hand:
-            self._alone = False
+        self._hand.put_down(fenced)
+        self._hand.put_down(outcome for outcome, _ in accepted)
+        if not self._hand:
+            self._suspects.alone = False
             self._alarm.ring()
 
     def _rescued(self, outcomes: list[Outcome]) -> None:
@@ -473,18 +398,12 @@ class Runner:
         self._statistics.add(ended)
         self._announcer.put(ended)
 
-    def _drop_from_hand(self, outcome: Outcome) -> None:
-        """Unless it was claimed again meanwhile, as a newer attempt."""
-        task = self._in_hand.get(outcome.task.pk)
-        if task is not None and task.token == outcome.task.token:
-            del self._in_hand[task.pk]
-
     def _beaten(self, cancelled: set[int]) -> None:
         for current in self._pool.running():
             if current.task.pk in cancelled:
                 current.cancel_requested = True
-        if self._in_hand:
-            self._doubtful = True
+        if self._hand:
+            self._hand.doubtful = True
             self._alarm.ring()
 
     # Pauses
@@ -494,9 +413,9 @@ class Runner:
             return True
         if self._has_to_be_replaced():
             return True
-        if found or self._in_hand:
+        if found or self._hand:
             return False
-        if self._tasks_left is not None and self._tasks_left <= 0:
+        if self._max_tasks is not None and self._hand.taken >= self._max_tasks:
             return True
         return self._drain and self._failures == 0 and self._is_drained()
 
