@@ -159,7 +159,9 @@ def test_server_takes_no_connections_for_a_while(served, settled):
 
 
 @pytest.mark.parametrize("place", ["claim", "finish", "outlook", "promote", "beat"])
-@pytest.mark.parametrize("error", ["disk_full", "deadlock"])
+@pytest.mark.parametrize(
+    "error", ["disk_full", pytest.param("deadlock", marks=pytest.mark.thorough)]
+)
 def test_error_of_the_database_is_waited_out(stage, settled, place, error):
     committed = {tasks.quick(number).pk for number in range(10)}
     committed |= {tasks.quick(schedule=0.5).pk}

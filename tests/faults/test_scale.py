@@ -31,17 +31,18 @@ def test_sixteen_workers_claim_from_one_queue_and_none_gets_what_another_has(sta
     assert len(everything) >= 16 * 5  # And they got something.
 
 
+@pytest.mark.thorough
 def test_idle_workers_ask_for_little(served):
     for _ in range(2):
         served.worker("--threads=4", "--sleep=5", **CALM)
     eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=served.output)
-    time.sleep(3)  # What a start brings with it.
+    time.sleep(15)  # What a start brings with it, and PostgreSQL tells of late.
 
     before = _statements(served.server)
-    time.sleep(10)
+    time.sleep(30)
     asked = _statements(served.server) - before
 
-    assert asked < 2 * 10 * 3  # Three a second and process, chores and beats included.
+    assert asked < 2 * 30 * 2  # Two a second and process, chores and beats included.
 
 
 @pytest.mark.thorough
