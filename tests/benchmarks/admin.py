@@ -1,0 +1,307 @@
+"""
+How fast the operators' room is when it is full.
+
+    python -m tests.benchmarks.admin                              two million tasks, on SQLite
+    python -m tests.benchmarks.admin --database postgresql --rows 200000
+
+Each page is asked for as a browser without JavaScript would, by a superuser and by a member of
+staff who has the rights of the room; then 50,000 failed tasks are requeued while another process
+claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+from urllib.parse import urlencode
+
+import django
+
+from tests.databases import DATABASES
+
+MILLISECONDS, QUERIES, PROBE, RATE = 150, 12, 50, 10_000
+PAGES = "/admin/bgtask/task/"
+ROOM = "/admin/bgtask_admin/"
+MANY = {"status": "FAILED", "since": "140h"}  # Five failures in six: 50,000 of 60,000.
+AMPLE = 400_000
+
+
+@dataclass(frozen=True)
+class Line:
+    what: str
+    who: str
+    queries: int
+    milliseconds: float
+    slowest: float
+    within: float
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        good = self.milliseconds <= self.within and self.queries <= QUERIES and not self.note
+        return "yes" if good else f"**no** {self.note}".strip()
+
+    def row(self) -> str:
+        return (
+            f"| {self.what} | {self.who} | {self.queries} | {self.milliseconds:.0f} "
+            f"| {self.slowest:.0f} | ≤ {self.within:g}, ≤ {QUERIES} queries | {self.verdict} |"
+        )
+
+
+def main() -> int:
+    options = _parse()
+    with DATABASES[options.database]() as settings:
+        os.environ["BGTASK_TEST_DATABASE"] = json.dumps(settings)
+        os.environ["BGTASK_TEST_APPS"] = "tests.benchmarks"
+        os.environ["BGTASK_TEST_SETTINGS"] = json.dumps({"MONITOR_TOKENS": ["only-for-benchmarks"]})
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+        django.setup()
+        return _measure(options)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from django.core.management import call_command
+    from django.db import connection
+
+    from tests.benchmarks import room
+
+    call_command("migrate", verbosity=0)
+    began = time.monotonic()
+    room.build(options.rows)
+    _say(f"{options.rows:,} tasks after {time.monotonic() - began:.0f} s")
+
+    load = os.getloadavg()[0]
+    clients = _clients()
+    lines = []
+    for what, url in _urls():
+        if options.only not in what:
+            continue
+        for who, client in clients.items():
+            lines.append(_ask(what, who, client, url, MILLISECONDS, options.repeat))
+            _say(lines[-1].row())
+    if not options.only:
+        for name in ("health", "stats"):
+            url = f"/bgtask/{name}"
+            lines.append(_ask(f"/{name}", "token", _prober(), url, PROBE, options.repeat))
+    version = ".".join(map(str, connection.get_database_version()))
+    sys.stdout.write(
+        f"{options.database} {version}, Python {platform.python_version()}, "
+        f"Django {django.get_version()}, {options.rows:,} tasks, {os.cpu_count()} cores, "
+        f"load {load:.1f} before and {os.getloadavg()[0]:.1f} after, {options.repeat} requests\n\n"
+        "| page | who | queries | median ms | slowest | goal | met |\n"
+        "|---|---|--:|--:|--:|---|---|\n"
+    )
+    for line in lines:
+        sys.stdout.write(f"{line.row()}\n")
+    if not options.only:
+        sys.stdout.write(f"\n{_requeue()}\n")
+    return 0
+
+
+def _clients() -> dict[str, Any]:
+    from django.contrib.auth import get_user_model
+    from django.contrib.auth.models import Permission
+    from django.test import Client
+
+    users = get_user_model().objects
+    boss = users.create_superuser("boss")
+    staff = users.create_user("staff", is_staff=True)
+    staff.user_permissions.set(
+        Permission.objects.filter(content_type__app_label__in=("bgtask", "bgtask_admin"))
+    )
+    clients = {"superuser": Client(raise_request_exception=False),
+               "staff": Client(raise_request_exception=False)}  # fmt: skip
+    clients["superuser"].force_login(boss)
+    clients["staff"].force_login(staff)
+    return clients
+
+
+def _prober() -> Any:
+    from django.test import Client
+
+    return Client(headers={"Authorization": "Bearer only-for-benchmarks"})
+
+
+def _urls() -> Iterator[tuple[str, str]]:
+    from bgtask.models import Task
+    from bgtask_admin import operations
+    from bgtask_admin.selection import Selection
+
+    def tasks(**query: str) -> str:
+        return f"{PAGES}?{urlencode(query)}"
+
+    for span in ("1h", "24h", "7d"):
+        yield f"landing, {span}", f"{ROOM}queuehealth/?span={span}"
+    yield "tasks, all", PAGES
+    for status in ("READY", "SCHEDULED", "RUNNING", "HELD", "FAILED", "CANCELLED", "SUCCESSFUL"):
+        yield f"tasks, {status}", tasks(status=status)
+    error = Task.objects.failed().exclude(error_fingerprint="").earliest("pk")
+    name, kind, group = error.task_name, error.error_class, error.error_fingerprint
+    for status in ("READY", "SCHEDULED", "FAILED", "SUCCESSFUL"):
+        yield f"{status} + queue", tasks(status=status, queue="mail")
+        yield f"{status} + task", tasks(status=status, task=name)
+    yield "queue alone", tasks(queue="mail")
+    yield "task alone", tasks(task=name)
+    yield "FAILED + error class", tasks(status="FAILED", error_class=kind)
+    yield "FAILED + error class, none such", tasks(status="FAILED", error_class="NoSuchError")
+    yield "error class alone", tasks(error_class=kind)
+    yield "FAILED + error group", tasks(status="FAILED", fingerprint=group)
+    for window in ("1h", "24h", "7d"):
+        for label, text in (("a hit", "gateway 3 answered"), ("no hit", "no such text")):
+            yield (
+                f"error text, {window}, {label}",
+                tasks(status="FAILED", error=text, since=window),
+            )
+    yield "argument alone", tasks(argument="user_id:4242")
+    for status in ("READY", "FAILED", "SUCCESSFUL"):
+        yield f"{status} + argument", tasks(status=status, argument="user_id:4242")
+        yield f"{status} + argument, none such", tasks(status=status, argument="user_id:99999")
+    yield "FAILED + age", tasks(status="FAILED", since="6h", until="1h")
+    yield "SUCCESSFUL + age", tasks(status="SUCCESSFUL", since="6d", until="2d")
+    yield "age alone", tasks(since="24h")
+    yield "FAILED + attempts", tasks(status="FAILED", attempts_min="20")
+    yield "SUCCESSFUL + attempts, none such", tasks(status="SUCCESSFUL", attempts_min="20")
+    yield "FAILED + worker", tasks(status="FAILED", worker="app-2:4002")
+    yield "SUCCESSFUL + worker, none such", tasks(status="SUCCESSFUL", worker="nobody:1")
+    for text in (str(error.pk), name, "status:failed", "refused", "queue:mail class:KeyError",
+                 "args.user_id:4242", '"gateway 3 answered"', "since:1h queue:mail"):  # fmt: skip
+        yield f"search `{text}`", tasks(q=text)
+    deep = Task.objects.succeeded().filter(pk__lte=error.pk + 900_000).latest("pk")
+    key = f"{deep.finished_at.isoformat()}~{deep.pk}"
+    yield "a page a million deep", tasks(status="SUCCESSFUL", after=key)
+    yield "the page before it", tasks(status="SUCCESSFUL", before=key)
+    yield "error group", f"{ROOM}queuehealth/error/{group}/"
+    yield "task, failed", f"{PAGES}{error.pk}/change/"
+    yield "task, successful", f"{PAGES}{deep.pk}/change/"
+    yield "confirm 50,000", f"{PAGES}confirm/?{urlencode({'verb': 'requeue', **MANY})}"
+    yield "hold a task type", f"{ROOM}queuehealth/hold/?name={name}"
+    yield "pause a queue", f"{ROOM}queuehealth/pause/?name=mail"
+    for number in range(60):
+        selection = Selection.parse_narrow({"id": str(deep.pk + number)})
+        operations.do("requeue", selection, by="ann")
+    yield "operations log", f"{ROOM}operation/"
+
+
+def _ask(
+    what: str, who: str, client: Any, url: str, within: float, repeat: int
+) -> Line:  # fmt: skip
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    from bgtask_admin.monitoring import snapshot
+
+    times, queries, note = [], 0, ""
+    for number in range(repeat + 1):
+        snapshot.forget()
+        with CaptureQueriesContext(connection) as captured:
+            if number:  # Noting down the queries would cost time.
+                connection.force_debug_cursor = False
+            began = time.perf_counter()
+            response = client.get(url)
+            b"".join(response)
+            took = (time.perf_counter() - began) * 1000
+        if number:
+            times.append(took)
+        else:
+            queries = len(captured)
+        if response.status_code not in (200, 503):
+            note = f"answered {response.status_code}"
+    return Line(what, who, queries, median(times), max(times), within, note)
+
+
+def _requeue() -> str:
+    """50,000 tasks, by the steps a page takes, beside a process that claims and finishes."""
+    from bgtask.models import Task
+    from bgtask_admin import operations
+    from bgtask_admin.operations import Preview
+    from bgtask_admin.selection import Selection
+    from bgtask_admin.verbs import ACTIONS
+
+    Task.objects.enqueue_many("shop.claimed", (((n,), {}) for n in range(AMPLE)), queue="bench")
+    context = multiprocessing.get_context("spawn")
+    claimed, stop = context.Value("l", 0), context.Event()
+    claimer = context.Process(target=_claim, args=(claimed, stop), daemon=True)
+    claimer.start()
+    _until(lambda: claimed.value > 0)
+
+    before = _rate(claimed, lambda: time.sleep(4))
+    preview = Preview.take(ACTIONS["requeue"], Selection.parse_narrow(MANY))
+    operation = operations.start(preview, {}, by="ann")
+    seconds = []
+
+    def requeue() -> None:
+        began = time.monotonic()
+        while operation.is_running:
+            operations.step(operation)
+        seconds.append(time.monotonic() - began)
+
+    during = _rate(claimed, requeue)
+    stop.set()
+    claimer.join(30)
+    rate = operation.changed / seconds[0]
+    return (
+        "| requeue by filter | figure | goal | met |\n|---|--:|---|---|\n"
+        f"| {operation.changed:,} tasks in {seconds[0]:.1f} s | {rate:,.0f} /s | ≥ {RATE:,} /s "
+        f"| {'yes' if rate >= RATE else '**no**'} |\n"
+        f"| claimed and finished beside it | {during:,.0f} /s | as before: {before:,.0f} /s "
+        f"| {'yes' if during >= 0.8 * before else '**no**'} ({during / before:.0%}) |"
+    )
+
+
+def _rate(counter: Any, work: Callable[[], object]) -> float:
+    first, began = counter.value, time.monotonic()
+    work()
+    return (counter.value - first) / (time.monotonic() - began)
+
+
+def _claim(counter: Any, stop: Any) -> None:
+    """In a process of its own, as a worker is: claim a hundred, finish a hundred."""
+    django.setup()
+    from bgtask.models import Task, Worker
+    from bgtask.models.outcome import Outcome
+    from bgtask.status import Status
+
+    worker = Worker.objects.earliest("pk")
+    while not stop.is_set():
+        tasks = Task.objects.claim(worker, "bench", 100)
+        if not tasks:
+            return
+        Task.objects.finish([Outcome(task, Status.SUCCESSFUL, 0.0) for task in tasks])
+        counter.value += len(tasks)
+
+
+def _until(answer: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not answer():
+        if time.monotonic() > deadline:
+            raise AssertionError("The process that claims does not.")
+        time.sleep(0.01)
+
+
+def _say(what: str) -> None:
+    sys.stderr.write(f"{what}\n")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.admin", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--database", choices=DATABASES, default="sqlite")
+    parser.add_argument("--rows", type=int, default=2_000_000, metavar="N")
+    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="default 5")
+    parser.add_argument("--only", default="", metavar="TEXT", help="pages whose name holds this")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
