@@ -12,7 +12,7 @@ from tests.helpers import eventually
 
 @pytest.mark.parametrize("place", ["after:claim", "after:run", "before:finish", "after:finish"])
 def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(stage, settled, place):
-    committed = {tasks.quick(number).pk for number in range(30)}
+    committed = {tasks.nap(0.02).pk for _ in range(30)}
     doomed = [stage.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)]
 
     for child in doomed:
