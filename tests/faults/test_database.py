@@ -176,19 +176,20 @@ def test_error_of_the_database_is_waited_out(stage, settled, place, error):
 
 def test_full_disk_costs_neither_time_nor_a_long_log(stage, settled):
     task = tasks.quick()
-    worker = stage.worker(env={VARIABLE: "before:finish=disk_full@1-12"}, **LONG_LEASE)
+    worker = stage.worker(env={VARIABLE: "before:finish=disk_full@1-6"}, **LONG_LEASE)
     eventually(lambda: stage.ledger.executions(), timeout=30, explain=worker.output)
 
     settled({task.pk}, timeout=90)
 
     warnings = [line for line in worker.output().splitlines() if "WARNING" in line]
     assert 1 <= len(warnings) <= 3
-    assert _cpu_seconds(worker.pid) < 10
+    assert _cpu_seconds(worker.pid) < 5
 
 
 @pytest.mark.vendor("sqlite")
 def test_full_disk_is_told_to_the_caller(stage):
     with connection.cursor() as cursor:
+        cursor.execute("VACUUM")  # Pages that are free would be room.
         cursor.execute("PRAGMA page_count")
         (pages,) = cursor.fetchone()
         cursor.execute(f"PRAGMA max_page_count = {pages + 2}")

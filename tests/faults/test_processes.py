@@ -65,7 +65,7 @@ def test_children_go_on_while_their_supervisor_stands_still(stage, settled):
 
 
 def test_worker_whose_heart_has_stopped_starts_nothing_any_more(stage, settled):
-    committed = {tasks.nap(0.2).pk for _ in range(100)}
+    committed = {tasks.nap(0.1).pk for _ in range(100)}
     child = stage.worker(env={VARIABLE: "before:beat=broken@3-100000"})
 
     eventually(
