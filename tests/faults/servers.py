@@ -125,11 +125,13 @@ class _Daemon(Server):
 
     def start(self) -> None:
         deadline = time.monotonic() + 60
+        clean = {name: value for name, value in os.environ.items() if "BGTASK" not in name}
         while True:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._cwd,
                 user=self._uid,
+                env=clean,  # It is none of the stage's processes.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
