@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import FloatField, Func, Max, Sum, Value
+from django.db.models import FloatField, Func, IntegerField, Max, Sum, TextField, Value
 from django.utils import timezone
 
 from bgtask.dialects import Since
@@ -19,8 +19,8 @@ from bgtask.models.manager import database_time
 STEPS = (60, 300, 900, 1800, 3600, 4 * 3600, 86_400)  # Seconds.
 POINTS = 170  # A step is chosen that makes no more of them.
 
-_RESULTS = {name: Sum(name) for name in ("succeeded", "failed", "retried")}
-_BACKLOG = {"ready": Max("ready"), "oldest_ready_ms": Max("oldest_ready_age")}
+_RESULTS = ("succeeded", "failed", "retried")
+_BACKLOG = ("ready", "oldest_ready_age")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def history(
     """
     The last so many hours, in steps that make 60 to 170 points of it.
 
-    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. Two queries, and
+    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query, and
     one more for who does not know what time it is.
     """
     now = now or database_time(TaskStats.objects.all().db)
@@ -80,15 +80,22 @@ def history(
     end = _next(now, step)
     start = end - timedelta(seconds=number * step)
     figures: dict[str, dict[int, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
-    for model, columns in ((TaskStats, _RESULTS), (QueueStats, _BACKLOG)):
+    # Half a minute more, lest the time since the clock was read put a minute too early.
+    place = _Whole((_seconds((now - start).total_seconds() + 30) - Since("minute")) / step)
+
+    def part(model: Any, one: Any, two: Any, three: Any) -> Any:
         rows = model.objects.filter(minute__gte=start, minute__lt=end)
         if queues is not None:
             rows = rows.filter(queue__in=queues)
-        # Half a minute more, lest the time since the clock was read put a minute too early.
-        place = _Whole((_seconds((now - start).total_seconds() + 30) - Since("minute")) / step)
-        for row in rows.annotate(place=place).values("queue", "place").annotate(**columns):
-            queue, index = row.pop("queue"), int(row.pop("place"))
-            figures[queue][index] |= {name: int(value) for name, value in row.items()}
+        rows = rows.annotate(of=Value(model.__name__, TextField()), place=place)
+        rows = rows.values("of", "queue", "place").annotate(one=one, two=two, three=three)
+        return rows.values_list("of", "queue", "place", "one", "two", "three")
+
+    results = part(TaskStats, *map(Sum, _RESULTS))
+    backlog = part(QueueStats, *map(Max, _BACKLOG), Value(0, IntegerField()))
+    for of, queue, index, *numbers in results.union(backlog, all=True):
+        names = _RESULTS if of == TaskStats.__name__ else _BACKLOG
+        figures[queue][int(index)] |= dict(zip(names, map(int, numbers), strict=False))
     times = [start + timedelta(seconds=index * step) for index in range(number)]
     series = [
         Series(
@@ -136,7 +143,7 @@ def _next(now: datetime, step: int) -> datetime:
 
 
 def _point(at: datetime, figures: dict[str, Any]) -> Point:
-    age = figures.pop("oldest_ready_ms", None)
+    age = figures.pop("oldest_ready_age", None)
     return Point(at=at, oldest_ready_age=None if age is None else age / 1000, **figures)
 
 

@@ -1,5 +1,6 @@
 """
-The figures, in five cheap queries: none reads finished tasks, and none writes.
+The figures, in four cheap queries (five where no task lives): none reads finished tasks, and
+none writes.
 
 What came of the attempts is read from TaskStats. Counting finished tasks would cost more with
 every task that finishes, and miss the attempts that failed and are to be repeated.
@@ -44,19 +45,18 @@ LISTED = 3600.0  # A queue is shown for so long after its last result.
 _NONE = Value(0, output_field=IntegerField())
 _NO_AGE = Value(0.0, output_field=FloatField())
 _NO_TIME = Value(None, output_field=DateTimeField())
-_COLUMNS = ("kind", "queue", "number", "since", "age", "first", "second", "third")
+_COLUMNS = ("kind", "queue", "now", "number", "since", "age", "first", "second", "third")
 
 
 def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Health:
     """The figures alone, of these queues, or of all that have tasks, results, limits or a pause."""
     thresholds = thresholds or Thresholds.in_force()
-    now = database_time(Task.objects.all().db)
     pauses, holds = _stops()
     paused, on_hold = ({stop.name for stop in stops} for stops in (pauses, holds))
     figures: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in {*paused, *thresholds.queues} if queues is None else queues:
         figures[name] = {}
-    _add_tasks(figures, queues, paused, on_hold, now)
+    now = _add_tasks(figures, queues, paused, on_hold) or database_time(Task.objects.all().db)
     _add_results(figures, queues, thresholds, now)
     workers, serving = _workers()
     for name, figure in figures.items():
@@ -100,8 +100,9 @@ def _add_tasks(
     queues: Sequence[str] | None,
     paused: set[str],
     on_hold: set[str],
-    now: datetime,
-) -> None:
+) -> datetime | None:
+    """Also tells the time, where there is any task to tell it with."""
+    now = None
     tasks = Task.objects.order_by()
     if queues is not None:
         tasks = tasks.filter(queue__in=queues)
@@ -123,7 +124,7 @@ def _add_tasks(
         ),
         _part(tasks, Status.HELD),
     ]
-    for kind, queue, number, since, age, first, second, third in parts[0].union(
+    for kind, queue, now, number, since, age, first, second, third in parts[0].union(
         *parts[1:], all=True
     ):
         figure = figures[queue]
@@ -140,11 +141,13 @@ def _add_tasks(
                 figure["stuck"] = Stuck(overdue=first, silent=second, lost=third)
             case Status.HELD:
                 figure["held"] = number
+    return now
 
 
 def _part(tasks: Any, status: Status, **columns: Any) -> Any:
     row = {
         "kind": Value(status.value, output_field=TextField()),
+        "now": Max(Clock()),
         "number": Count("pk"),
         "since": _NO_TIME,
         "age": _NO_AGE,

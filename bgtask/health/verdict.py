@@ -21,7 +21,7 @@ def take(queues: Sequence[str] | None = None, thresholds: Thresholds | None = No
     """
     The state of these queues, or of all, judged by these thresholds or by those of the settings.
 
-    Five queries, none of which reads finished tasks.
+    Five queries at most, none of which reads finished tasks.
     """
     thresholds = thresholds or Thresholds.in_force()
     return judge(measure(queues, thresholds), thresholds)
