@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext_lazy as _
 
+from bgtask.health.literal import Literal
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 
@@ -158,7 +159,9 @@ class TaskFilter(django_filters.FilterSet):
     Its ``qs`` must not be used by itself, for it drops what is invalid: see ``Selection``.
     """
 
-    status = django_filters.ChoiceFilter(choices=Status.choices, label=_("Status"))
+    status = django_filters.ChoiceFilter(
+        choices=Status.choices, method="of_status", label=_("Status")
+    )
     queue = django_filters.CharFilter(max_length=100, label=_("Queue"))
     task = django_filters.CharFilter("task_name", max_length=255, label=_("Task"))
     error_class = django_filters.CharFilter(max_length=255, label=_("Error class"))
@@ -185,6 +188,9 @@ class TaskFilter(django_filters.FilterSet):
         model = Task
         fields: list[str] = []
         form = TaskFilterForm
+
+    def of_status(self, queryset: TaskQuerySet, name: str, value: str) -> TaskQuerySet:
+        return queryset.filter(status=Literal(Status(value)))
 
     def unfiltered(self, queryset: TaskQuerySet, name: str, value: Any) -> TaskQuerySet:
         return queryset  # Both ends at once, below.

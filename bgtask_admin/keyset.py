@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,12 +17,92 @@ from django.utils.translation import gettext as _
 # No column is compared with one end of a range alone: MariaDB would not see the range.
 _FIRST, _LAST = datetime(1970, 1, 2), datetime(9999, 1, 1)
 
+Key = tuple[datetime | None, int]
+
 
 @dataclass(frozen=True)
 class KeysetPage:
     rows: list[Any]
     newer: str = ""  # ``before=…`` of the page above; empty: there is none.
     older: str = ""  # ``after=…`` of the page below.
+
+
+@dataclass(frozen=True)
+class Order:
+    """By (column, id), or by the id alone."""
+
+    column: str | None = None
+    ascending: bool = False
+
+    def reversed(self) -> Order:
+        return Order(self.column, not self.ascending)
+
+    def apply(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        sign = "" if self.ascending else "-"
+        if self.column is None:
+            return rows.order_by(f"{sign}id")
+        rows = rows.filter(**{f"{self.column}__range": (_aware(_FIRST), _aware(_LAST))})
+        return rows.order_by(f"{sign}{self.column}", f"{sign}id")
+
+    def beyond(self, key: Key, *, inclusive: bool = False) -> Q:
+        way = "gt" if self.ascending else "lt"
+        when, id_ = key
+        of_id = Q(**{f"id__{way}{'e' if inclusive else ''}": id_})
+        if self.column is None:
+            return of_id
+        return Q(**{f"{self.column}__{way}e": when}) & (
+            Q(**{f"{self.column}__{way}": when}) | of_id
+        )
+
+    def parse(self, text: str) -> Key:
+        """Raises ValidationError for a key that is none."""
+        when, separator, number = text.rpartition("~")
+        try:
+            moment = parse_datetime(when) if separator else None
+        except ValueError:
+            moment = None
+        digits = number.isascii() and number.isdigit() and len(number) < 19
+        if not digits or bool(self.column) != (moment is not None):
+            raise ValidationError(_("There is no such page."))
+        return moment, int(number)
+
+    def text(self, key: Key) -> str:
+        when, id_ = key
+        return f"{when.isoformat()}~{id_}" if self.column and when else str(id_)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What comes behind a key, or from the beginning on; perhaps only so far as one looks."""
+
+    order: Order  # In which it is read; the other way round from how it is shown, going back.
+    is_forward: bool
+    start: Key | None
+    end: Key | None = None  # The last that is looked at; None: to the end of the list.
+
+    @classmethod
+    def of(cls, order: Order, after: str = "", before: str = "") -> Stretch:
+        """Raises ValidationError for a key that is none."""
+        key = after or before
+        start = order.parse(key) if key else None
+        return cls(order.reversed() if before else order, not before, start)
+
+    def no_longer_than(self, length: int, candidates: QuerySet[Any]) -> Stretch:
+        """``candidates`` are found by an index alone; the rows of the page are some of them."""
+        last = self.keys(candidates, length, length + 1)
+        return Stretch(self.order, self.is_forward, self.start, last[0]) if last else self
+
+    def keys(self, rows: QuerySet[Any], start: int, stop: int) -> list[Key]:
+        column = self.order.column
+        found = self.apply(rows).values_list(column or "id", "id")[start:stop]
+        return [(when if column else None, id_) for when, id_ in found]
+
+    def apply(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        if self.start:
+            rows = rows.filter(self.order.beyond(self.start))
+        if self.end:
+            rows = rows.filter(self.order.reversed().beyond(self.end, inclusive=True))
+        return self.order.apply(rows)
 
 
 def page_of(
@@ -38,49 +119,35 @@ def page_of(
 
     Raises ValidationError for a key that is none.
     """
-    forward = not before
-    found = rows
-    up = ascending if forward else not ascending
-    sign = "" if up else "-"
-    order = [f"{sign}{column}", f"{sign}id"] if column else [f"{sign}id"]
-    if column:
-        found = found.filter(**{f"{column}__range": (_aware(_FIRST), _aware(_LAST))})
-    if key := after or before:
-        found = found.filter(_beyond(column, *_parse(key, column), up=up))
-    taken = list(found.order_by(*order)[: size + 1])
-    more = len(taken) > size
-    shown = taken[:size] if forward else taken[:size][::-1]
-    if not shown:
-        return KeysetPage([])
-    first, last = _key(shown[0], column), _key(shown[-1], column)
-    if forward:
-        return KeysetPage(shown, newer=first if after else "", older=last if more else "")
-    return KeysetPage(shown, newer=first if more else "", older=last)
+    stretch = Stretch.of(Order(column, ascending), after, before)
+    return page_in(stretch, rows, size, lambda ids: rows.filter(pk__in=ids))
 
 
-def _beyond(column: str | None, when: datetime | None, id_: int, *, up: bool) -> Q:
-    way = "gt" if up else "lt"
-    if column is None:
-        return Q(**{f"id__{way}": id_})
-    return Q(**{f"{column}__{way}e": when}) & (
-        Q(**{f"{column}__{way}": when}) | Q(**{f"id__{way}": id_})
-    )
+def page_in(
+    stretch: Stretch,
+    rows: QuerySet[Any],
+    size: int,
+    load: Callable[[Sequence[int]], Iterable[Any]],
+) -> KeysetPage:
+    """
+    Keys first, and then only the rows that are shown: a sort has less to carry.
 
-
-def _key(row: Any, column: str | None) -> str:
-    return f"{getattr(row, column).isoformat()}~{row.pk}" if column else str(row.pk)
-
-
-def _parse(key: str, column: str | None) -> tuple[datetime | None, int]:
-    when, separator, number = key.rpartition("~")
-    try:
-        moment = parse_datetime(when) if separator else None
-    except ValueError:
-        moment = None
-    digits = number.isascii() and number.isdigit() and len(number) < 19
-    if not digits or bool(column) != (moment is not None):
-        raise ValidationError(_("There is no such page."))
-    return moment, int(number)
+    Where the stretch ends the next page begins, however little was found.
+    """
+    order = stretch.order
+    found = stretch.keys(rows, 0, size + 1)
+    end = order.text(stretch.end) if stretch.end else ""
+    if len(found) > size:
+        found = found[:size]
+        end = order.text(found[-1])
+    loaded = {row.pk: row for row in load([id_ for _, id_ in found])} if found else {}
+    if not stretch.is_forward:
+        found.reverse()
+    shown = [loaded[id_] for _, id_ in found if id_ in loaded]
+    first, last = (order.text(found[0]), order.text(found[-1])) if found else ("", "")
+    if stretch.is_forward:
+        return KeysetPage(shown, newer=first if stretch.start else "", older=end)
+    return KeysetPage(shown, newer=end, older=last)
 
 
 def _aware(when: datetime) -> datetime:

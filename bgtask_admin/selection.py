@@ -120,6 +120,9 @@ class Selection:
             {key: value for key, value in self.cleaned.items() if key not in keys},
         )
 
+    def only(self, *keys: str) -> Selection:
+        return self.without(*(self.data.keys() - set(keys)))
+
     def query(self, **changes: str | None) -> str:
         data = {**self.data, **changes}
         return urlencode({key: value for key, value in data.items() if value})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.admin import AdminSite
@@ -13,21 +15,21 @@ from django.utils.translation import gettext as _
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 from bgtask_admin import text
+from bgtask_admin.counting import CAP, by_status, capped
 from bgtask_admin.filters import TaskFilter
-from bgtask_admin.keyset import KeysetPage, page_of
+from bgtask_admin.keyset import KeysetPage, Order, Stretch, page_in
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.tables import TaskTable
 from bgtask_admin.verbs import offered
 from bgtask_admin.views.base import needs, page, url_of
 
-CAP = 10_000  # Nobody needs a greater number exactly, and to count on takes long.
 SIZE = 50
 # Besides filters, what the query string of a list or of an action may hold.
 NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_filters")
 LONG = 2_000  # Characters of arguments that a list does not load.
-# Without a status there is no index to find few tasks by among millions: only so many of the
-# newest are looked at.
+# Where no index finds few tasks among millions, so many are looked at for a page: of all tasks the
+# newest, of a status those that come next in the order of the list.
 NEWEST = 20_000
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
@@ -45,17 +47,16 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
     except InvalidSelection as error:
         # Shown as what it is: nothing, not everything.
         selection, problems = Selection({}, {}), error.messages
-    rows = KeysetPage([])
-    matching = 0
-    tasks = Task.objects.none()
+    looked = Looked()
     if not problems:
-        tasks = listed(selection)
         try:
-            rows = _page(request, selection, tasks)
+            looked = look(request, selection)
         except ValidationError as error:
             problems = error.messages
-        else:
-            matching = _count(tasks) if selection.data else 0
+    rows = looked.page
+    totals = by_status(TABS)
+    if looked.matching is None and selection.status:
+        looked.matching = totals[selection.status]
     actions = offered(request.user, selection.status)
     url = url_of(request)
     return page(
@@ -69,7 +70,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         selection=selection,
         search=request.GET.get("q", "") if problems else "",
         chips=_chips(selection),
-        tabs=_tabs(selection),
+        tabs=_tabs(selection, totals),
         form=_form(selection, request.user.has_perm(VIEW_ARGUMENTS)),
         table=TaskTable(
             rows.rows,
@@ -79,9 +80,10 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
             status=selection.status,
         ),
         rows=rows,
-        matching=text.count(matching, CAP),
-        matches=matching,
-        bounded=is_bounded(selection),
+        matching=text.count(looked.matching or 0, CAP),
+        matches=looked.matching or 0,
+        bounded=looked.is_bounded,
+        further=looked.is_further,
         newest=NEWEST,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
@@ -95,7 +97,7 @@ def read_selection(request: HttpRequest) -> Selection:
     return selection
 
 
-def is_bounded(selection: Selection) -> bool:
+def is_bounded_by_id(selection: Selection) -> bool:
     return selection.status is None and bool(
         selection.data.keys() - {"id", "ids", "task", "fingerprint"}
     )
@@ -103,7 +105,7 @@ def is_bounded(selection: Selection) -> bool:
 
 def listed(selection: Selection) -> TaskQuerySet:
     tasks = selection.tasks()
-    if is_bounded(selection):
+    if is_bounded_by_id(selection):
         newest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         tasks = tasks.filter(pk__gt=newest - NEWEST)
     if "fingerprint" in selection.data and selection.status is None:
@@ -113,48 +115,79 @@ def listed(selection: Selection) -> TaskQuerySet:
     return tasks
 
 
-def _page(request: HttpRequest, selection: Selection, tasks: TaskQuerySet) -> KeysetPage:
-    shown = tasks.defer("last_error", "return_value", "task_params").annotate(
-        error_tail=Right("last_error", 300),
-        params_length=Length("task_params"),
-        params_head=Left("task_params", LONG),
+@dataclass
+class Looked:
+    """A page of the list, and of how many."""
+
+    page: KeysetPage = field(default_factory=lambda: KeysetPage([]))
+    matching: int | None = None  # None: as many as there are of this status.
+    is_bounded: bool = False  # Only NEWEST were looked at, …
+    is_further: bool = False  # … and not from the beginning.
+
+
+def look(request: HttpRequest, selection: Selection) -> Looked:
+    """Raises ValidationError for a page that is none."""
+    order = Order(selection.time_column, selection.status in OLDEST_FIRST)
+    after, before = request.GET.get("after", ""), request.GET.get("before", "")
+    stretch = Stretch.of(order, after, before)
+    tasks = listed(selection)
+    by_index = selection.only(*_indexed(selection))
+    if selection.status and by_index.data != selection.data:
+        stretch = stretch.no_longer_than(NEWEST, listed(by_index))
+    page = page_in(stretch, tasks, SIZE, _load)
+    is_bounded = stretch.end is not None or is_bounded_by_id(selection)
+    matching: int | None = 0
+    if selection.data:
+        if set(selection.data) == {"status"}:
+            matching = None
+        elif stretch.end:
+            matching = capped(stretch.apply(tasks))
+        else:
+            matching = capped(tasks)
+    return Looked(page, matching, is_bounded, stretch.end is not None and bool(after or before))
+
+
+def _indexed(selection: Selection) -> set[str]:
+    """What an index in the order of the list finds by itself."""
+    keys = {"status", "id", "ids"}
+    if selection.time_column:
+        keys |= {"since", "until"}
+    if selection.status == Status.FAILED:
+        keys.add("fingerprint")
+    return keys
+
+
+def _load(ids: Sequence[int]) -> list[Task]:
+    tasks = (
+        Task.objects.filter(pk__in=ids)
+        .defer("last_error", "return_value", "task_params")
+        .annotate(
+            error_tail=Right("last_error", 300),
+            params_length=Length("task_params"),
+            params_head=Left("task_params", LONG),
+        )
     )
-    found = page_of(
-        shown,
-        selection.time_column,
-        ascending=selection.status in OLDEST_FIRST,
-        after=request.GET.get("after", ""),
-        before=request.GET.get("before", ""),
-        size=SIZE,
-    )
-    for task in found.rows:
+    for task in tasks:
         task.is_long = task.params_length > LONG
         task.task_params = task.params_head
-    return found
+    return list(tasks)
 
 
-def _count(tasks: TaskQuerySet) -> int:
-    return tasks.order_by()[: CAP + 1].count()
-
-
-def _tabs(selection: Selection) -> list[dict[str, Any]]:
+def _tabs(selection: Selection, totals: Mapping[Status, int]) -> list[dict[str, Any]]:
     """With numbers of all tasks; those of the filter are said beside the list."""
     others = selection.without("status", "q", "error", "ids", "id")
     tabs = [
         {"label": _("All"), "query": others.query(), "count": "", "current": not selection.status}
     ]
-    for status in TABS:
-        tasks = Task.objects.filter(status=status)
-        if status in FINISHED:
-            tasks = tasks.filter(finished_at__isnull=False)  # So their partial index is used.
-        tabs.append(
-            {
-                "label": status.label,
-                "query": others.query(status=status.value),
-                "count": text.count(_count(tasks), CAP),
-                "current": status == selection.status,
-            }
-        )
+    tabs += [
+        {
+            "label": status.label,
+            "query": others.query(status=status.value),
+            "count": text.count(totals[status], CAP),
+            "current": status == selection.status,
+        }
+        for status in TABS
+    ]
     return tabs
 
 

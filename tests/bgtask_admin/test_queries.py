@@ -9,6 +9,8 @@ from bgtask.status import Status
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS
 from tests.factories import TaskFactory, WorkerFactory
 
+UNQUOTED = dict.fromkeys(map(ord, '"`'))
+
 pytestmark = pytest.mark.django_db
 
 
@@ -44,12 +46,14 @@ def crowd(db):
         f"{TASKS}export.csv",
     ],
 )
-def test_twelve_are_enough(admin_client, crowd, django_assert_max_num_queries, url):
+def test_twelve_are_enough(admin_client, log_in, crowd, django_assert_max_num_queries, url):
     admin_client.get("/admin/")  # Content types are cached once.
+    staff = log_in("view_task", "view_task_arguments", "requeue_task", "hold_task", "pause_queue")
 
-    with django_assert_max_num_queries(12):
-        response = admin_client.get(url)
-        b"".join(response)
+    for client in (admin_client, staff):  # Of staff the rights are asked as well.
+        with django_assert_max_num_queries(12):
+            response = client.get(url)
+            b"".join(response)
 
     assert response.status_code == 200
 
@@ -71,4 +75,4 @@ def test_no_list_skips_rows_or_counts_without_an_end(
     assert statements
     for statement in statements:
         assert "OFFSET" not in statement
-        assert "LIMIT" in statement
+        assert "LIMIT" in statement or "id IN (" in statement.translate(UNQUOTED)
