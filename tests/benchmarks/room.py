@@ -132,7 +132,7 @@ def _ended(cursor: Any, number: int) -> None:
     failed = "n % 98 IN (0, 33, 66)"  # Three in 98.
     age = f"({number} - n) * {DAYS * 86_400.0} / {number}"
     # Squared, so that some errors are much more frequent than others.
-    error = f"(n * 7919) % 1000 * ((n * 7919) % 1000) * {ERRORS} / 1000000"
+    error = f"(n % 1000 * 919) % 1000 * (n % 1000 * 919 % 1000) * {ERRORS} / 1000000"
     columns = _task(
         id="n",
         status=f"CASE WHEN {failed} THEN 'FAILED' WHEN n % 1000 = 7 THEN 'CANCELLED' "
