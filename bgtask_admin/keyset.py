@@ -89,8 +89,10 @@ class Stretch:
 
     def no_longer_than(self, length: int, candidates: QuerySet[Any]) -> Stretch:
         """``candidates`` are found by an index alone; the rows of the page are some of them."""
-        last = self.keys(candidates, length, length + 1)
-        return Stretch(self.order, self.is_forward, self.start, last[0]) if last else self
+        last = self.keys(candidates, length - 1, length + 1)
+        if len(last) < 2:
+            return self
+        return Stretch(self.order, self.is_forward, self.start, last[0])
 
     def keys(self, rows: QuerySet[Any], start: int, stop: int) -> list[Key]:
         column = self.order.column
@@ -120,25 +122,25 @@ def page_of(
     Raises ValidationError for a key that is none.
     """
     stretch = Stretch.of(Order(column, ascending), after, before)
-    return page_in(stretch, rows, size, lambda ids: rows.filter(pk__in=ids))
+    keys = stretch.keys(rows, 0, size + 1)
+    return page_in(stretch, keys, size, lambda ids: rows.filter(pk__in=ids))
 
 
 def page_in(
     stretch: Stretch,
-    rows: QuerySet[Any],
+    keys: list[Key],
     size: int,
     load: Callable[[Sequence[int]], Iterable[Any]],
 ) -> KeysetPage:
     """
-    Keys first, and then only the rows that are shown: a sort has less to carry.
+    Of these keys, which were read first: a sort has less to carry than with whole rows.
 
     Where the stretch ends the next page begins, however little was found.
     """
     order = stretch.order
-    found = stretch.keys(rows, 0, size + 1)
+    found = keys[:size]
     end = order.text(stretch.end) if stretch.end else ""
-    if len(found) > size:
-        found = found[:size]
+    if len(keys) > size:
         end = order.text(found[-1])
     loaded = {row.pk: row for row in load([id_ for _, id_ in found])} if found else {}
     if not stretch.is_forward:

@@ -30,7 +30,8 @@ NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_
 LONG = 2_000  # Characters of arguments that a list does not load.
 # Where no index finds few tasks among millions, so many are looked at for a page: of all tasks the
 # newest, of a status those that come next in the order of the list.
-NEWEST = 20_000
+NEWEST = 10_000
+NEWEST_TEXTS = 2_000  # To read through a traceback takes the longest.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -82,9 +83,8 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         rows=rows,
         matching=text.count(looked.matching or 0, CAP),
         matches=looked.matching or 0,
-        bounded=looked.is_bounded,
+        bounded=looked.looked_at,
         further=looked.is_further,
-        newest=NEWEST,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -121,7 +121,7 @@ class Looked:
 
     page: KeysetPage = field(default_factory=lambda: KeysetPage([]))
     matching: int | None = None  # None: as many as there are of this status.
-    is_bounded: bool = False  # Only NEWEST were looked at, …
+    looked_at: int = 0  # Only so many were, if not 0 …
     is_further: bool = False  # … and not from the beginning.
 
 
@@ -133,18 +133,20 @@ def look(request: HttpRequest, selection: Selection) -> Looked:
     tasks = listed(selection)
     by_index = selection.only(*_indexed(selection))
     if selection.status and by_index.data != selection.data:
-        stretch = stretch.no_longer_than(NEWEST, listed(by_index))
-    page = page_in(stretch, tasks, SIZE, _load)
-    is_bounded = stretch.end is not None or is_bounded_by_id(selection)
+        looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
+        stretch = stretch.no_longer_than(looked_at, listed(by_index))
+        if stretch.end:
+            # All keys at once: to find them is the work, and would be done again to count them.
+            keys = stretch.keys(tasks, 0, looked_at + 1)
+            page = page_in(stretch, keys, SIZE, _load)
+            return Looked(page, len(keys), looked_at, is_further=bool(after or before))
+    page = page_in(stretch, stretch.keys(tasks, 0, SIZE + 1), SIZE, _load)
     matching: int | None = 0
-    if selection.data:
-        if set(selection.data) == {"status"}:
-            matching = None
-        elif stretch.end:
-            matching = capped(stretch.apply(tasks))
-        else:
-            matching = capped(tasks)
-    return Looked(page, matching, is_bounded, stretch.end is not None and bool(after or before))
+    if set(selection.data) == {"status"}:
+        matching = None
+    elif selection.data:
+        matching = capped(tasks)
+    return Looked(page, matching, NEWEST if is_bounded_by_id(selection) else 0)
 
 
 def _indexed(selection: Selection) -> set[str]:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
-import pytest
+import html
+import re
+from datetime import timedelta
 
+import pytest
+from django.utils import timezone
+
+from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.views import tasks
 from tests.bgtask_admin.urls import TASKS, text
@@ -100,3 +106,42 @@ def test_a_status_offers_the_actions_it_allows(admin_client):
     }
 
     assert offered == {"requeue", "delete"}
+
+
+def test_a_filter_without_an_index_looks_at_so_many_for_a_page_and_goes_on_from_there(
+    admin_client, monkeypatch
+):
+    monkeypatch.setattr("bgtask_admin.views.tasks.NEWEST", 3)
+    monkeypatch.setattr("bgtask_admin.views.tasks.SIZE", 2)
+    now = timezone.now()
+    failed = [
+        TaskFactory(
+            status=Status.FAILED,
+            finished_at=now - timedelta(minutes=index),
+            error_class="Rare" if index in (1, 9) else "Frequent",
+        )
+        for index in range(10)
+    ]
+    url, seen, pages = f"{TASKS}?status=FAILED&error_class=Rare", [], 0
+
+    while url:
+        response = admin_client.get(url)
+        page = text(response)
+        pages += 1
+        seen += [int(id_) for id_ in re.findall(r'data-id="(\d+)"', page)]
+        words = "next" if "after=" in url else "first"
+        further = re.search(r'rel="next" href="([^"]+)"', page)
+        assert not further or f"among the {words} 3 of this list" in page
+        url = TASKS + html.unescape(further[1]) if further else ""
+
+    assert seen == [failed[1].pk, failed[9].pk]
+    assert pages == 4
+
+
+@pytest.mark.parametrize(("number", "shown"), [(2, "2"), (10_001, "10,000+")])
+def test_a_tab_counts_exactly_up_to_ten_thousand(admin_client, number, shown):
+    Task.objects.enqueue_many("tests.tasks.noop", (([], {}) for _ in range(number)))
+
+    page = text(admin_client.get(TASKS))
+
+    assert f'Ready <span class="bg-count">{shown}</span>' in page
