@@ -114,7 +114,7 @@ def _bars(
                 f'y="{max(height - floors[index], 0):.1f}" '
                 f'width="{step - gap:.1f}" height="{tall:.1f}"/>'
             )
-    return mark_safe("".join(shapes))
+    return mark_safe("".join(shapes))  # noqa: S308
 
 
 def nice(value: float) -> float:
