@@ -1,14 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.test import Client
+from django.utils import translation
 
 Operator = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def language() -> Iterator[None]:
+    """A request in another language leaves it behind in the thread."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Room:
         return bool(self.page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # Its loop must not outlive it: others call async code.
 def browser() -> Iterator[Any]:
     # Playwright runs a loop of its own in this thread, which Django takes for async code.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")

@@ -14,7 +14,11 @@ from bgtask_admin import operations
 from bgtask_admin.models import Operation
 from tests.factories import TaskFactory, WorkerFactory
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.vendor("sqlite"),  # A browser does not see the database.
+]
 
 with_and_without_javascript = pytest.mark.parametrize(
     "javascript", [True, False], ids=["javascript", "no javascript"]

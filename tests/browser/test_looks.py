@@ -10,7 +10,11 @@ from bgtask_admin import operations
 from bgtask_admin.selection import Selection
 from tests.factories import TaskFactory, WorkerFactory
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.vendor("sqlite"),  # A browser does not see the database.
+]
 
 LONG = "a_rather_long_package.with_modules.tasks.synchronise_everything_with_everything_else"
 

@@ -24,6 +24,8 @@ from .invariants import (
 )
 from .model import Rules
 
+pytestmark = pytest.mark.vendor("sqlite")  # A model needs no database; once is enough.
+
 # Each world is small enough to be explored to its end. Together they hold every move.
 TWO_WORKERS = Rules(capacity=1, requeues=0, accounts=False)
 ONE_WORKER = Rules(processes=1, accounts=False)  # goes on with old claims under a new row
