@@ -42,6 +42,7 @@ class Line:
     queries: int
     milliseconds: float
     least: float
+    cpu: float  # Milliseconds a request, of this process and of the server's: whatever the load.
     within: float
     note: str = ""
 
@@ -53,7 +54,8 @@ class Line:
     def row(self) -> str:
         return (
             f"| {self.what} | {self.who} | {self.queries} | {self.milliseconds:.0f} "
-            f"| {self.least:.0f} | ≤ {self.within:g}, ≤ {QUERIES} queries | {self.verdict} |"
+            f"| {self.least:.0f} | {self.cpu:.0f} | ≤ {self.within:g}, ≤ {QUERIES} queries "
+            f"| {self.verdict} |"
         )
 
 
@@ -97,8 +99,8 @@ def _measure(options: argparse.Namespace) -> int:
         f"{options.database} {version}, Python {platform.python_version()}, "
         f"Django {django.get_version()}, {options.rows:,} tasks, {os.cpu_count()} cores, "
         f"load {load:.1f} before and {os.getloadavg()[0]:.1f} after, {options.repeat} requests\n\n"
-        "| page | who | queries | median ms | least | goal | met |\n"
-        "|---|---|--:|--:|--:|---|---|\n"
+        "| page | who | queries | median ms | least | CPU ms | goal | met |\n"
+        "|---|---|--:|--:|--:|--:|---|---|\n"
     )
     for line in lines:
         sys.stdout.write(f"{line.row()}\n")
@@ -199,12 +201,13 @@ def _ask(
 
     from bgtask_admin.monitoring import snapshot
 
-    times, queries, note = [], 0, ""
+    times, queries, note, used = [], 0, "", 0.0
     for number in range(repeat + 1):
         snapshot.forget()
         with CaptureQueriesContext(connection) as captured:
             if number:  # Noting down the queries would cost time.
                 connection.force_debug_cursor = False
+                used = used or _cpu()
             began = time.perf_counter()
             response = client.get(url)
             b"".join(response)
@@ -215,7 +218,19 @@ def _ask(
             queries = len(captured)
         if response.status_code not in (200, 503):
             note = f"answered {response.status_code}"
-    return Line(what, who, queries, median(times), min(times), within, note)
+    cpu = (_cpu() - used) * 1000 / repeat
+    return Line(what, who, queries, median(times), min(times), cpu, within, note)
+
+
+def _cpu() -> float:
+    """Seconds used so far, here and by the server for this connection."""
+    from django.db import connection
+
+    from tests.benchmarks.bench import cpu_of
+
+    if connection.vendor != "postgresql":
+        return time.process_time()
+    return time.process_time() + cpu_of(connection.connection.info.backend_pid)
 
 
 def _requeue() -> str:
