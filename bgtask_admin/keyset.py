@@ -37,11 +37,14 @@ class Order:
     def reversed(self) -> Order:
         return Order(self.column, not self.ascending)
 
-    def apply(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+    def apply(self, rows: QuerySet[Any], start: Key | None, end: Key | None) -> QuerySet[Any]:
         sign = "" if self.ascending else "-"
         if self.column is None:
             return rows.order_by(f"{sign}id")
-        rows = rows.filter(**{f"{self.column}__range": (_aware(_FIRST), _aware(_LAST))})
+        low, high = (start, end) if self.ascending else (end, start)
+        # Each end once: of two SQLite takes either, and would read from the far one on.
+        ends = (low[0] if low else _aware(_FIRST), high[0] if high else _aware(_LAST))
+        rows = rows.filter(**{f"{self.column}__range": ends})
         return rows.order_by(f"{sign}{self.column}", f"{sign}id")
 
     def beyond(self, key: Key, *, inclusive: bool = False) -> Q:
@@ -50,9 +53,7 @@ class Order:
         of_id = Q(**{f"id__{way}{'e' if inclusive else ''}": id_})
         if self.column is None:
             return of_id
-        return Q(**{f"{self.column}__{way}e": when}) & (
-            Q(**{f"{self.column}__{way}": when}) | of_id
-        )
+        return Q(**{f"{self.column}__{way}": when}) | of_id  # Within the range of ``apply``.
 
     def parse(self, text: str) -> Key:
         """Raises ValidationError for a key that is none."""
@@ -104,7 +105,7 @@ class Stretch:
             rows = rows.filter(self.order.beyond(self.start))
         if self.end:
             rows = rows.filter(self.order.reversed().beyond(self.end, inclusive=True))
-        return self.order.apply(rows)
+        return self.order.apply(rows, self.start, self.end)
 
 
 def page_of(
