@@ -29,6 +29,11 @@ SLACK = 5.0  # Seconds beyond all patience, after which a process that is to sto
 class Command(BaseCommand):
     help = "Run background tasks that are due, and go on as they become so."
 
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(*args, **kwargs)
+        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
+        return parser  # What is wrong is said in one line; --help says the rest.
+
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--duration", type=_seconds, default=0.0, metavar="SECONDS",
