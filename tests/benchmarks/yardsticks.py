@@ -1,7 +1,7 @@
 """
 What the database can do at best, by a plain loop over its own driver.
 
-The same statements as DESIGN §5.2 asks for, on the same table, indexes and constraints: a claim
+The statements of a queue that wastes nothing, on the same table, indexes and constraints: a claim
 that returns what a worker needs, a finish fenced by (id, token), batches of a hundred; and nothing
 else: one thread, nothing is called, checked or told.
 """
