@@ -83,7 +83,8 @@ def history(
     # Half a minute more, lest the time since the clock was read put a minute too early.
     place = _Whole((_seconds((now - start).total_seconds() + 30) - Since("minute")) / step)
 
-    def part(model: Any, one: Any, two: Any, three: Any) -> Any:
+    def part(model: Any, *measures: Any) -> Any:
+        one, two, three = measures
         rows = model.objects.filter(minute__gte=start, minute__lt=end)
         if queues is not None:
             rows = rows.filter(queue__in=queues)
@@ -91,7 +92,7 @@ def history(
         rows = rows.values("of", "queue", "place").annotate(one=one, two=two, three=three)
         return rows.values_list("of", "queue", "place", "one", "two", "three")
 
-    results = part(TaskStats, *map(Sum, _RESULTS))
+    results = part(TaskStats, *(Sum(name) for name in _RESULTS))
     backlog = part(QueueStats, *map(Max, _BACKLOG), Value(0, IntegerField()))
     for of, queue, index, *numbers in results.union(backlog, all=True):
         names = _RESULTS if of == TaskStats.__name__ else _BACKLOG

@@ -178,6 +178,7 @@ def _urls() -> Iterator[tuple[str, str]]:
                  "args.user_id:4242", '"gateway 3 answered"', "since:1h queue:mail"):  # fmt: skip
         yield f"search `{text}`", tasks(q=text)
     deep = Task.objects.succeeded().filter(pk__lte=error.pk + 900_000).latest("pk")
+    assert deep.finished_at is not None
     key = f"{deep.finished_at.isoformat()}~{deep.pk}"
     yield "a page a million deep", tasks(status="SUCCESSFUL", after=key)
     yield "the page before it", tasks(status="SUCCESSFUL", before=key)
@@ -275,7 +276,7 @@ def _requeue() -> str:
 def _rate(counter: Any, work: Callable[[], object]) -> float:
     first, began = counter.value, time.monotonic()
     work()
-    return (counter.value - first) / (time.monotonic() - began)
+    return float(counter.value - first) / (time.monotonic() - began)
 
 
 def _claim(counter: Any, stop: Any) -> None:
