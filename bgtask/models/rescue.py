@@ -39,19 +39,22 @@ def rescue(
     rescued: list[Outcome] = []
     last = 0
     while page := _find(tasks, after=last, all_running=by_force):
+        # Dead is final: who was so when the page was read still is.
+        dead = set(page.values()) - {0}
         with dialect_of(connection).transaction(connection):
             # A task that another rescuer or an operator is at right now is left to them.
             locked = (
                 tasks.filter(pk__in=page, status=Status.RUNNING)
-                .annotate(lost=_is_lost(page), overdue=_is_overdue())
+                .annotate(overdue=_is_overdue())
                 .order_by("pk")
                 .select_for_update(
                     skip_locked=connection.features.has_select_for_update_skip_locked
                 )
             )
             for task in locked:
-                if by_force or task.lost or task.overdue:
-                    rescued += _take_back(tasks, task, reason, by_force)
+                lost = task.locked_by_id in dead
+                if by_force or lost or task.overdue:
+                    rescued += _take_back(tasks, task, reason, by_force=by_force, lost=lost)
         last = max(page)
         if len(page) < PAGE:
             break
@@ -67,16 +70,6 @@ def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> dict[int, int]:
     return {pk: worker if state == WorkerState.DEAD else 0 for pk, worker, state in found[:PAGE]}
 
 
-def _is_lost(page: dict[int, int]) -> Case:
-    """Dead is final, so who was dead when the page was read still is."""
-    dead = set(page.values()) - {0}
-    return Case(
-        When(locked_by__in=dead, then=Value(True)),
-        default=Value(False),
-        output_field=BooleanField(),
-    )
-
-
 def _is_overdue() -> Case:
     return Case(
         When(deadline_at__lte=Clock(), then=Value(True)),
@@ -85,7 +78,9 @@ def _is_overdue() -> Case:
     )
 
 
-def _take_back(tasks: TaskQuerySet, task: Task, reason: str, by_force: bool) -> list[Outcome]:
+def _take_back(
+    tasks: TaskQuerySet, task: Task, reason: str, *, by_force: bool, lost: bool
+) -> list[Outcome]:
     """One guarded UPDATE of one locked task, and its row of history."""
     from bgtask.models.attempt import Attempt
 
@@ -93,7 +88,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, reason: str, by_force: bool) -> 
         kind = AttemptOutcome.CANCELLED
         failure = plain_failure("bgtask.Cancelled", "The task was cancelled by force as it ran.")
         changes: dict[str, Any] = {"status": Status.CANCELLED, "cancel_requested": True}
-    elif task.lost:  # type: ignore[attr-defined]
+    elif lost:
         kind, failure = AttemptOutcome.LOST, _lost(task, reason)
         changes = _after_loss(task)
     else:
