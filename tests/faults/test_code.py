@@ -172,7 +172,8 @@ def test_worker_holds_no_more_after_many_tasks_than_after_some(stage, settled):
     warm, *_, last = measured
     assert last["threads"] == warm["threads"]
     assert last["connections"] <= 4 + 5  # Those of the tasks' threads, and of the worker's own.
-    assert last["files"] <= warm["files"] + 2
+    # A thread that comes to its connection late brings three of SQLite's files; a leak, hundreds.
+    assert last["files"] <= warm["files"] + 4 * 3
     assert last["kilobytes"] < warm["kilobytes"] * 1.15 + 2_000
 
 
