@@ -75,10 +75,6 @@ class Completer:
         if (waiting == 1 or waiting >= BATCH or self._is_idle()) and not self._news.is_set():
             self._news.set()
 
-    def hurry(self) -> None:
-        """The process has nothing else to do."""
-        self._news.set()
-
     def stop(self, timeout: float) -> bool:
         """Write what there is; False if the database did not take all of it in that time."""
         self._give_up_at = time.monotonic() + max(timeout, 0.0)

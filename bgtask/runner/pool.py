@@ -66,11 +66,6 @@ class Pool:
         return all(thread.is_alive() for thread in self._workers)
 
     @property
-    def busy(self) -> int:
-        """How many are waiting or running."""
-        return len(self._waiting) + len(self._running)
-
-    @property
     def is_idle(self) -> bool:
         return not self._waiting and not self._running
 
