@@ -1,10 +1,15 @@
-"""Throughput, failures, backlog and age over time, from the statistics by the minute."""
+"""
+Throughput, failures, backlog and age over time.
+
+Hours are read from the statistics by the minute; days from the quarters of an hour that have
+been added up, and from the minutes behind them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,14 +18,13 @@ from django.db.models import FloatField, Func, IntegerField, Max, Sum, TextField
 from django.utils import timezone
 
 from bgtask.dialects import Since
-from bgtask.models import QueueStats, TaskStats
+from bgtask.models import QueueHistory, QueueStats, TaskStats
 from bgtask.models.manager import database_time
+from bgtask.models.stats import BACKLOG, QUARTER, RESULTS, SETTLED, start_of_quarter
 
 STEPS = (60, 300, 900, 1800, 3600, 4 * 3600, 86_400)  # Seconds.
 POINTS = 170  # A step is chosen that makes no more of them.
-
-_RESULTS = ("succeeded", "failed", "retried")
-_BACKLOG = ("ready", "oldest_ready_age")
+_QUARTER = int(QUARTER.total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,32 +75,15 @@ def history(
     """
     The last so many hours, in steps that make 60 to 170 points of it.
 
-    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query, and
-    one more for who does not know what time it is.
+    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query; one more for
+    who does not know what time it is, and one where quarters wait for being added up.
     """
     now = now or database_time(TaskStats.objects.all().db)
     step = next((one for one in STEPS if hours * 3600 / one <= POINTS), STEPS[-1])
     number = max(math.ceil(hours * 3600 / step), 1)
     end = _next(now, step)
     start = end - timedelta(seconds=number * step)
-    figures: dict[str, dict[int, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
-    # Half a minute more, lest the time since the clock was read put a minute too early.
-    place = _Whole((_seconds((now - start).total_seconds() + 30) - Since("minute")) / step)
-
-    def part(model: Any, *measures: Any) -> Any:
-        one, two, three = measures
-        rows = model.objects.filter(minute__gte=start, minute__lt=end)
-        if queues is not None:
-            rows = rows.filter(queue__in=queues)
-        rows = rows.annotate(of=Value(model.__name__, TextField()), place=place)
-        rows = rows.values("of", "queue", "place").annotate(one=one, two=two, three=three)
-        return rows.values_list("of", "queue", "place", "one", "two", "three")
-
-    results = part(TaskStats, *(Sum(name) for name in _RESULTS))
-    backlog = part(QueueStats, *map(Max, _BACKLOG), Value(0, IntegerField()))
-    for of, queue, index, *numbers in results.union(backlog, all=True):
-        names = _RESULTS if of == TaskStats.__name__ else _BACKLOG
-        figures[queue][int(index)] |= dict(zip(names, map(int, numbers), strict=False))
+    figures = _Figures(start, end, step, now, queues).read()
     times = [start + timedelta(seconds=index * step) for index in range(number)]
     series = [
         Series(
@@ -120,6 +107,87 @@ def history(
     )
 
 
+@dataclass(frozen=True)
+class _Figures:
+    """What is known of each queue and step, from the tables that know it."""
+
+    start: datetime
+    end: datetime
+    step: int
+    now: datetime
+    queues: Sequence[str] | None
+
+    def read(self) -> dict[str, dict[int, dict[str, Any]]]:
+        figures: dict[str, dict[int, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
+        if self.step < _QUARTER:
+            self._add(figures, _union(self._minutes(self.start, self.end)))
+            return figures
+        recent = max(start_of_quarter(self.now - SETTLED - QUARTER), self.start)
+        quarters = self._both(QueueHistory, QueueHistory, self.start, self.end, self.step)
+        rows = list(_union([*self._minutes(recent, self.end), *quarters]))
+        done = max((int(row[3]) + 1 for row in rows), default=0)
+        settled = self.start + done * QUARTER
+        if settled < recent:
+            self._add(figures, _union(self._minutes(settled, recent)))
+        self._add(figures, rows, behind=done)
+        return figures
+
+    def _add(self, figures: Any, rows: Iterable[Any], behind: int = 0) -> None:
+        """Of the minutes, those behind so many quarters: the others are in the quarters."""
+        grain = min(self.step, _QUARTER)
+        for kind, queue, place, settled, *numbers in rows:
+            index = int(place)
+            if settled < 0:
+                if index < behind:
+                    continue
+                index = index * grain // self.step
+            figure = figures[queue][index]
+            if kind == "results":
+                for name, number in zip(RESULTS, numbers, strict=True):
+                    figure[name] = figure.get(name, 0) + int(number)
+            else:
+                for name, number in zip(BACKLOG, numbers, strict=False):
+                    if number is not None:
+                        figure[name] = max(figure.get(name, 0), int(number))
+
+    def _minutes(self, begin: datetime, end: datetime) -> list[Any]:
+        return self._both(TaskStats, QueueStats, begin, end, min(self.step, _QUARTER))
+
+    def _both(
+        self, results: Any, backlog: Any, begin: datetime, end: datetime, step: int
+    ) -> list[Any]:
+        none = Value(0, IntegerField())
+        return [
+            self._part("results", results, begin, end, step, *map(Sum, RESULTS)),
+            self._part("backlog", backlog, begin, end, step, *map(Max, BACKLOG), none),
+        ]
+
+    def _part(
+        self, kind: str, model: Any, begin: datetime, end: datetime, step: int, *measures: Any
+    ) -> Any:
+        rows = model.objects.filter(minute__gte=begin, minute__lt=end)
+        if self.queues is not None:
+            rows = rows.filter(queue__in=self.queues)
+        is_history = model is QueueHistory
+        # The last quarter that has been added up; below zero: this is of minutes.
+        settled = Max(self._place(_QUARTER)) if is_history else Value(-1.0, FloatField())
+        one, two, three = measures
+        rows = rows.annotate(kind=Value(kind, TextField()), place=self._place(step))
+        rows = rows.values("kind", "queue", "place")
+        rows = rows.annotate(settled=settled, one=one, two=two, three=three)
+        return rows.values_list("kind", "queue", "place", "settled", "one", "two", "three")
+
+    def _place(self, step: int) -> _Whole:
+        """The how manieth step from the start. A float, for that is what databases give."""
+        # Half a minute more, lest the time since the clock was read put a minute too early.
+        since = (self.now - self.start).total_seconds() + 30
+        return _Whole((Value(since, FloatField()) - Since("minute")) / step)
+
+
+def _union(parts: Sequence[Any]) -> Any:
+    return parts[0].union(*parts[1:], all=True)
+
+
 class _Whole(Func):
     """Steps, without what is left over."""
 
@@ -130,10 +198,6 @@ class _Whole(Func):
         # Django's FLOOR is a function of Python here; this is a word of SQLite, and ten times
         # as fast. The number is never negative.
         return self.as_sql(compiler, connection, template="CAST(%(expressions)s AS INTEGER)")
-
-
-def _seconds(number: float) -> Value:
-    return Value(number, output_field=FloatField())
 
 
 def _next(now: datetime, step: int) -> datetime:

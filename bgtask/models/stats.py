@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import models
-from django.db.models import Count, Max
+from django.db import models, transaction
+from django.db.models import Count, Max, Min, Sum
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.dialects import Clock, Since
 from bgtask.models.fields import ExactCharField
 from bgtask.models.manager import QueueManager, database_time
+
+QUARTER = timedelta(minutes=15)
+SETTLED = timedelta(hours=1)  # By then the slowest worker has told what became of its tasks.
+
+RESULTS = ("succeeded", "failed", "retried")
+BACKLOG = ("ready", "oldest_ready_age")
 
 
 class StatsQuerySet(models.QuerySet[Any]):
@@ -53,6 +61,59 @@ class QueueStatsQuerySet(StatsQuerySet):
             ignore_conflicts=True,
         )
         return len(rows)
+
+
+class QueueHistoryQuerySet(StatsQuerySet):
+    def roll_up(self) -> int:
+        """
+        Add up the quarters that have settled and were not added up yet; return the new rows.
+
+        Whoever else does so at the same time comes to the same sums.
+        """
+        new = 0
+        end = start_of_quarter(database_time(self.db) - SETTLED)
+        while (begin := self._next()) is not None and begin < end:
+            # A day at once, where there is much to catch up with.
+            new += self._add_up(begin, min(begin + timedelta(days=1), end))
+        return new
+
+    def _next(self) -> datetime | None:
+        """The first quarter of which there are minutes, behind those that were added up."""
+        done = self.aggregate(last=Max("minute"))["last"]
+        firsts = []
+        for model in (TaskStats, QueueStats):
+            minutes = model.objects.using(self.db)
+            if done is not None:
+                minutes = minutes.filter(minute__gte=done + QUARTER)
+            firsts.append(minutes.aggregate(first=Min("minute"))["first"])
+        first = min((first for first in firsts if first is not None), default=None)
+        return None if first is None else start_of_quarter(first)
+
+    def _add_up(self, begin: datetime, end: datetime) -> int:
+        rows: dict[tuple[datetime, str], dict[str, Any]] = defaultdict(dict)
+        for model, columns in (
+            (TaskStats, {name: Sum(name) for name in RESULTS}),
+            (QueueStats, {f"{name}_max": Max(name) for name in BACKLOG}),
+        ):
+            minutes = model.objects.using(self.db).filter(minute__gte=begin, minute__lt=end)
+            for found in minutes.values("minute", "queue").annotate(**columns):
+                row = rows[start_of_quarter(found["minute"]), found["queue"]]
+                for name in RESULTS if model is TaskStats else ():
+                    row[name] = row.get(name, 0) + int(found[name])
+                for name in BACKLOG if model is QueueStats else ():
+                    row[name] = max(row.get(name, 0), found[f"{name}_max"])
+        with transaction.atomic(using=self.db):  # All of a quarter's queues, or none.
+            self.bulk_create(
+                [self.model(minute=minute, queue=queue, **row)
+                 for (minute, queue), row in sorted(rows.items())],
+                batch_size=500,
+                ignore_conflicts=True,
+            )  # fmt: skip
+        return len(rows)
+
+
+def start_of_quarter(when: datetime) -> datetime:
+    return when.replace(minute=when.minute // 15 * 15, second=0, microsecond=0)
 
 
 class TaskStats(models.Model):
@@ -101,6 +162,32 @@ class QueueStats(models.Model):
         default_permissions = ("view",)
         constraints = [
             models.UniqueConstraint(fields=["minute", "queue"], name="bgtask_queuestats_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.minute:%Y-%m-%d %H:%M} {self.queue}"
+
+
+class QueueHistory(models.Model):
+    """A quarter of an hour of one queue, all its tasks together: what the charts of days read."""
+
+    minute = models.DateTimeField(_("first minute"))
+    queue = ExactCharField(_("queue"), max_length=100)
+    succeeded = models.PositiveBigIntegerField(_("succeeded"), default=0)
+    failed = models.PositiveBigIntegerField(_("failed"), default=0)
+    retried = models.PositiveBigIntegerField(_("retried"), default=0)
+    # The greatest of its minutes; null where nobody looked.
+    ready = models.PositiveIntegerField(_("ready"), null=True)
+    oldest_ready_age = models.PositiveBigIntegerField(_("age of the oldest ready"), null=True)
+
+    objects = QueueManager.from_queryset(QueueHistoryQuerySet)()
+
+    class Meta:
+        verbose_name = _("queue history")
+        verbose_name_plural = _("queue histories")
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(fields=["minute", "queue"], name="bgtask_queuehistory_key")
         ]
 
     def __str__(self) -> str:

@@ -13,7 +13,16 @@ from django.db import Error, connections
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.models import Hold, Outcome, Queue, QueueStats, Task, TaskStats, Worker
+from bgtask.models import (
+    Hold,
+    Outcome,
+    Queue,
+    QueueHistory,
+    QueueStats,
+    Task,
+    TaskStats,
+    Worker,
+)
 from bgtask.runner.care import mend
 from bgtask.runner.watchdog import watched
 from bgtask.status import Status
@@ -52,8 +61,8 @@ def prune(may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
             if not may_go_on():
                 return pruned
     pruned["workers"] = Worker.objects.prune(KEEP_WORKERS)
-    pruned["statistics"] = TaskStats.objects.prune(KEEP_STATS) + QueueStats.objects.prune(
-        KEEP_STATS
+    pruned["statistics"] = sum(
+        model.objects.prune(KEEP_STATS) for model in (TaskStats, QueueStats, QueueHistory)
     )
     return pruned
 
@@ -82,6 +91,7 @@ class Maintenance:
             _Chore(lambda: rescue(may_judge(), on_rescued), lease / 4),
             _Chore(unhold, 60.0),
             _Chore(QueueStats.objects.sample, 60.0),
+            _Chore(QueueHistory.objects.roll_up, 300.0),
             _Chore(self._prune_when_idle, 300.0, time.monotonic() + 30.0),
         ]
         self._stopping = threading.Event()

@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db import connection
 
+from bgtask.models import QueueHistory
+
 DAYS = 7
 QUEUES = ("default", "mail", "reports", "media", "payments", "imports")
 KINDS = 20
@@ -30,6 +32,7 @@ def build(rows: int) -> None:
         _live(cursor, ended, live)
         _attempts(cursor)
         _statistics(cursor)
+        QueueHistory.objects.roll_up()  # As the workers would have done all the week.
         cursor.execute("DROP TABLE benchmark_error")
         if connection.vendor == "postgresql":
             cursor.execute("SELECT setval('bgtask_task_id_seq', %s)", [rows])

@@ -9,7 +9,8 @@ from django.db import connection
 from django.utils import timezone
 
 from bgtask.dialects import Clock, dialect_of
-from bgtask.models import QueueStats, Task, TaskStats
+from bgtask.models import QueueHistory, QueueStats, Task, TaskStats
+from bgtask.models.stats import start_of_quarter
 from tests.factories import TaskFactory
 from tests.threads import all_at_once
 
@@ -130,3 +131,78 @@ class TestQueues:
         rows = QueueStats.objects.values_list("minute", "queue", "ready")
         assert len(rows) == len({when for when, *_ in rows})
         assert {row[1:] for row in rows} == {("default", 50)}
+
+
+class TestHistory:
+    """Quarters of an hour, added up an hour after they have passed."""
+
+    columns = ("succeeded", "failed", "retried", "ready", "oldest_ready_age")
+
+    def note(self, when, queue="mail", name="send", **figures):
+        TaskStats.objects.create(minute=when, queue=queue, task_name=name, **figures)
+
+    def test_a_quarter_is_the_sum_of_its_minutes_and_the_peak_of_its_backlog(self):
+        quarter = start_of_quarter(minute() - timedelta(hours=3))
+        for offset, name in ((0, "send"), (7, "send"), (7, "print"), (14, "send")):
+            when = quarter + timedelta(minutes=offset)
+            self.note(when, name=name, succeeded=10, failed=1, retried=2)
+        for offset in (3, 9):
+            QueueStats.objects.create(
+                minute=quarter + timedelta(minutes=offset),
+                queue="mail",
+                ready=offset,
+                oldest_ready_age=100 - offset,
+            )
+
+        assert QueueHistory.objects.roll_up() == 1
+
+        row = QueueHistory.objects.get()
+        assert (row.minute, row.queue) == (quarter, "mail")
+        assert [getattr(row, name) for name in self.columns] == [40, 4, 8, 9, 97]
+
+    def test_each_queue_and_quarter_has_a_row_of_its_own(self):
+        quarter = start_of_quarter(minute() - timedelta(hours=3))
+        after = quarter + timedelta(minutes=15)
+        for when, queue in ((quarter, "mail"), (quarter, "Mail"), (after, "mail")):
+            self.note(when, queue=queue, succeeded=1)
+
+        QueueHistory.objects.roll_up()
+
+        rows = QueueHistory.objects.order_by("minute", "queue").values_list("minute", "queue")
+        assert sorted(rows) == [(quarter, "Mail"), (quarter, "mail"), (after, "mail")]
+
+    def test_a_quarter_that_nobody_looked_at_has_no_backlog_rather_than_none_waiting(self):
+        self.note(minute() - timedelta(hours=3), succeeded=1)
+
+        QueueHistory.objects.roll_up()
+
+        row = QueueHistory.objects.get()
+        assert (row.ready, row.oldest_ready_age) == (None, None)
+
+    def test_the_last_hour_is_left_alone_for_its_figures_may_still_come(self):
+        self.note(minute() - timedelta(minutes=50), succeeded=1)
+
+        assert QueueHistory.objects.roll_up() == 0
+        assert not QueueHistory.objects.exists()
+
+    def test_goes_on_behind_what_was_added_up_and_over_days_without_anything(self):
+        for days in (9, 5, 1):
+            self.note(minute() - timedelta(days=days), succeeded=days)
+        assert QueueHistory.objects.roll_up() == 3
+        self.note(minute() - timedelta(hours=4), succeeded=20)
+
+        assert QueueHistory.objects.roll_up() == 1
+        assert QueueHistory.objects.roll_up() == 0
+
+        rows = QueueHistory.objects.order_by("minute").values_list("succeeded", flat=True)
+        assert list(rows) == [9, 5, 1, 20]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_that_add_up_at_once_make_each_quarter_once(self):
+        for hours in range(2, 40):
+            self.note(minute() - timedelta(hours=hours), succeeded=hours)
+
+        all_at_once(*[QueueHistory.objects.roll_up] * 3)
+
+        rows = QueueHistory.objects.order_by("-minute").values_list("succeeded", flat=True)
+        assert list(rows) == list(range(2, 40))

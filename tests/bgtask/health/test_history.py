@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from bgtask.health import history
-from bgtask.models import Task
+from bgtask.models import QueueHistory, QueueStats, Task, TaskStats
 from bgtask.models.manager import database_time
 from tests.factories import QueueStatsFactory, TaskStatsFactory, minutes_ago
 
@@ -116,6 +116,54 @@ def test_leaves_out_other_queues_and_other_times() -> None:
     past = history(1, ["mail"])
 
     assert sum(point.succeeded for point in past.total.points) == 1
+
+
+@pytest.fixture
+def days() -> None:
+    """Two days of two queues, with holes, up to this minute."""
+    newest = minutes_ago(0)
+    for number in range(0, 2 * 1440, 7):
+        minute = newest - timedelta(minutes=number)
+        queue = ("mail", "default")[number % 2]
+        TaskStatsFactory(minute=minute, queue=queue, succeeded=number, failed=1, retried=2)
+        if number % 3:
+            QueueStatsFactory(minute=minute, queue=queue, ready=number, oldest_ready_age=number)
+
+
+@pytest.mark.parametrize("hours", [1, 6, 24, 48, 7 * 24])
+@pytest.mark.usefixtures("days")
+def test_is_the_same_when_quarters_have_been_added_up(hours: int) -> None:
+    now = database_time(Task.objects.all().db)
+    before = history(hours, now=now)
+
+    QueueHistory.objects.roll_up()
+
+    assert history(hours, now=now) == before
+
+
+@pytest.mark.usefixtures("days")
+def test_reads_the_quarters_and_not_their_minutes(django_assert_num_queries) -> None:
+    now = database_time(Task.objects.all().db)
+    before = history(7 * 24, now=now)
+    QueueHistory.objects.roll_up()
+    added_up = QueueHistory.objects.latest("minute").minute + timedelta(minutes=15)
+    for model in (TaskStats, QueueStats):
+        model.objects.filter(minute__lt=added_up).delete()
+
+    with django_assert_num_queries(1):
+        after = history(7 * 24, now=now)
+
+    assert after == before
+
+
+@pytest.mark.usefixtures("days")
+def test_reads_the_minutes_where_nobody_adds_up_any_more() -> None:
+    now = database_time(Task.objects.all().db)
+    before = history(24, now=now)
+    QueueHistory.objects.roll_up()
+    QueueHistory.objects.filter(minute__gte=now - timedelta(hours=10)).delete()
+
+    assert history(24, now=now) == before
 
 
 def test_takes_few_queries_however_long_it_is(django_assert_max_num_queries) -> None:
