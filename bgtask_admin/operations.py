@@ -22,8 +22,8 @@ from typing import Any
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core import signing
-from django.db import transaction
-from django.db.models import Count, Max, Min
+from django.db import connections, transaction
+from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -37,10 +37,27 @@ from bgtask_admin.verbs import ACTIONS, Action, Verb
 CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
 LOOK_AHEAD = 10_000  # Ids that are read at once.
 STEP = 1.0  # Seconds.
-SAMPLES = 3
+SAMPLES, GROUPS = 3, 10
 GONE = "gone"  # Skipped, for it no longer matches.
 _SALT = "bgtask_admin.preview"
 _VALID = 24 * 3_600  # Seconds for which a preview may be confirmed.
+
+
+@dataclass
+class Group:
+    task_name: str
+    queue: str
+    status: str
+    oldest: datetime
+    newest: datetime
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    groups: tuple[Group, ...]  # The most frequent first.
+    samples: tuple[int, ...]
+    looked_at: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +102,27 @@ class Preview:
             }
         return words
 
-    def breakdown(self) -> list[dict[str, Any]]:
-        """The most frequent tasks and queues, with oldest and newest."""
-        groups = self.scope.order_by().values("task_name", "queue", "status")
-        counted = groups.annotate(
-            count=Count("pk"), oldest=Min("enqueued_at"), newest=Max("enqueued_at")
-        )
-        return [dict(row) for row in counted.order_by("-count", "task_name", "queue")[:10]]
-
-    def samples(self) -> list[Task]:
-        return list(
-            self.scope.only("task_name", "queue", "status", "error_class", "attempts").order_by(
-                "pk"
-            )[:SAMPLES]
-        )
+    def breakdown(self, most: int | None = None) -> Breakdown:
+        """By task, queue and status; of so many only, the newest, where there are more."""
+        column = self.selection.time_column
+        rows = self.scope.order_by(*([f"-{column}"] if column else []), "-pk")
+        columns = ("pk", "task_name", "queue", "status", "enqueued_at")
+        groups: dict[tuple[str, ...], Group] = {}
+        samples: list[int] = []
+        number = 0
+        for number, (pk, *key, enqueued) in enumerate(
+            rows.values_list(*columns)[:most].iterator(), 1
+        ):
+            if number <= SAMPLES:
+                samples.append(pk)
+            group = groups.get(tuple(key))
+            if group is None:
+                group = groups[tuple(key)] = Group(*key, enqueued, enqueued)
+            group.count += 1
+            group.oldest = min(group.oldest, enqueued)
+            group.newest = max(group.newest, enqueued)
+        most_frequent = sorted(groups.values(), key=lambda g: (-g.count, g.task_name, g.queue))
+        return Breakdown(tuple(most_frequent[:GROUPS]), tuple(samples), number)
 
     def signed(self, user: Any) -> str:
         """What the confirmation carries: the filter and the mark, never ids by the thousand."""
@@ -199,6 +223,7 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
     """Go on for about so long. Whoever else steps the same operation meanwhile is given way to."""
     deadline = time.monotonic() + seconds
     scope = _scope(operation)
+    has_one_writer = connections[scope.db].vendor == "sqlite"
     while operation.is_running:
         ahead = list(
             scope.filter(pk__gt=operation.last_id, pk__lte=operation.high_water)
@@ -206,9 +231,12 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
             .values_list("pk", flat=True)[:LOOK_AHEAD]
         )
         for ids in _batches(ahead, CHUNK):
+            began = time.monotonic()
             if not _advance(operation, ids):
                 operation.refresh_from_db()
                 return operation
+            if has_one_writer:  # Workers that wait for their turn would otherwise never get it.
+                time.sleep(time.monotonic() - began)
             if time.monotonic() > deadline:
                 return operation
         if len(ahead) < LOOK_AHEAD:

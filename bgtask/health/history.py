@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import FloatField, Func, IntegerField, Max, Sum, TextField, Value
+from django.db.models import (
+    DateTimeField,
+    ExpressionWrapper,
+    F,
+    FloatField,
+    Func,
+    IntegerField,
+    Max,
+    Subquery,
+    Sum,
+    TextField,
+    Value,
+)
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from bgtask.dialects import Since
 from bgtask.models import QueueHistory, QueueStats, TaskStats
 from bgtask.models.manager import database_time
-from bgtask.models.stats import BACKLOG, QUARTER, RESULTS, SETTLED, start_of_quarter
+from bgtask.models.stats import BACKLOG, QUARTER, RESULTS
 
 STEPS = (60, 300, 900, 1800, 3600, 4 * 3600, 86_400)  # Seconds.
 POINTS = 170  # A step is chosen that makes no more of them.
-_QUARTER = int(QUARTER.total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +87,8 @@ def history(
     """
     The last so many hours, in steps that make 60 to 170 points of it.
 
-    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query; one more for
-    who does not know what time it is, and one where quarters wait for being added up.
+    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query, and
+    one more for who does not know what time it is.
     """
     now = now or database_time(TaskStats.objects.all().db)
     step = next((one for one in STEPS if hours * 3600 / one <= POINTS), STEPS[-1])
@@ -119,29 +131,12 @@ class _Figures:
 
     def read(self) -> dict[str, dict[int, dict[str, Any]]]:
         figures: dict[str, dict[int, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
-        if self.step < _QUARTER:
-            self._add(figures, _union(self._minutes(self.start, self.end)))
-            return figures
-        recent = max(start_of_quarter(self.now - SETTLED - QUARTER), self.start)
-        quarters = self._both(QueueHistory, QueueHistory, self.start, self.end, self.step)
-        rows = list(_union([*self._minutes(recent, self.end), *quarters]))
-        done = max((int(row[3]) + 1 for row in rows), default=0)
-        settled = self.start + done * QUARTER
-        if settled < recent:
-            self._add(figures, _union(self._minutes(settled, recent)))
-        self._add(figures, rows, behind=done)
-        return figures
-
-    def _add(self, figures: Any, rows: Iterable[Any], behind: int = 0) -> None:
-        """Of the minutes, those behind so many quarters: the others are in the quarters."""
-        grain = min(self.step, _QUARTER)
-        for kind, queue, place, settled, *numbers in rows:
-            index = int(place)
-            if settled < 0:
-                if index < behind:
-                    continue
-                index = index * grain // self.step
-            figure = figures[queue][index]
+        parts = [self._results(TaskStats), self._backlog(QueueStats)]
+        if self._by_quarters:
+            parts += [self._results(QueueHistory), self._backlog(QueueHistory)]
+        for kind, queue, place, *numbers in parts[0].union(*parts[1:], all=True):
+            figure = figures[queue][int(place)]
+            # A step may have some quarters, and minutes behind them.
             if kind == "results":
                 for name, number in zip(RESULTS, numbers, strict=True):
                     figure[name] = figure.get(name, 0) + int(number)
@@ -149,43 +144,38 @@ class _Figures:
                 for name, number in zip(BACKLOG, numbers, strict=False):
                     if number is not None:
                         figure[name] = max(figure.get(name, 0), int(number))
+        return figures
 
-    def _minutes(self, begin: datetime, end: datetime) -> list[Any]:
-        return self._both(TaskStats, QueueStats, begin, end, min(self.step, _QUARTER))
+    @property
+    def _by_quarters(self) -> bool:
+        return self.step >= QUARTER.total_seconds()
 
-    def _both(
-        self, results: Any, backlog: Any, begin: datetime, end: datetime, step: int
-    ) -> list[Any]:
-        none = Value(0, IntegerField())
-        return [
-            self._part("results", results, begin, end, step, *map(Sum, RESULTS)),
-            self._part("backlog", backlog, begin, end, step, *map(Max, BACKLOG), none),
-        ]
+    def _results(self, model: Any) -> Any:
+        return self._part("results", model, *map(Sum, RESULTS))
 
-    def _part(
-        self, kind: str, model: Any, begin: datetime, end: datetime, step: int, *measures: Any
-    ) -> Any:
-        rows = model.objects.filter(minute__gte=begin, minute__lt=end)
+    def _backlog(self, model: Any) -> Any:
+        return self._part("backlog", model, *map(Max, BACKLOG), Value(0, IntegerField()))
+
+    def _part(self, kind: str, model: Any, *measures: Any) -> Any:
+        minutes = self._by_quarters and model is not QueueHistory
+        begin = self._added_up() if minutes else self.start
+        rows = model.objects.filter(minute__gte=begin, minute__lt=self.end)
         if self.queues is not None:
             rows = rows.filter(queue__in=self.queues)
-        is_history = model is QueueHistory
-        # The last quarter that has been added up; below zero: this is of minutes.
-        settled = Max(self._place(_QUARTER)) if is_history else Value(-1.0, FloatField())
-        one, two, three = measures
-        rows = rows.annotate(kind=Value(kind, TextField()), place=self._place(step))
-        rows = rows.values("kind", "queue", "place")
-        rows = rows.annotate(settled=settled, one=one, two=two, three=three)
-        return rows.values_list("kind", "queue", "place", "settled", "one", "two", "three")
-
-    def _place(self, step: int) -> _Whole:
-        """The how manieth step from the start. A float, for that is what databases give."""
         # Half a minute more, lest the time since the clock was read put a minute too early.
-        since = (self.now - self.start).total_seconds() + 30
-        return _Whole((Value(since, FloatField()) - Since("minute")) / step)
+        since = Value((self.now - self.start).total_seconds() + 30, FloatField())
+        one, two, three = measures
+        rows = rows.annotate(
+            kind=Value(kind, TextField()), place=_Whole((since - Since("minute")) / self.step)
+        )
+        rows = rows.values("kind", "queue", "place").annotate(one=one, two=two, three=three)
+        return rows.values_list("kind", "queue", "place", "one", "two", "three")
 
-
-def _union(parts: Sequence[Any]) -> Any:
-    return parts[0].union(*parts[1:], all=True)
+    def _added_up(self) -> Coalesce:
+        """Until when quarters have been added up, if any of this time has."""
+        end = ExpressionWrapper(F("minute") + Value(QUARTER), DateTimeField())
+        quarters = QueueHistory.objects.filter(minute__gte=self.start).order_by("-minute")
+        return Coalesce(Subquery(quarters.values(end=end)[:1]), Value(self.start))
 
 
 class _Whole(Func):

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 
 from bgtask_admin import operations
+from bgtask_admin.counting import CAP
 from bgtask_admin.keyset import page_of
 from bgtask_admin.models import Operation
 from bgtask_admin.operations import Preview
@@ -91,8 +92,7 @@ def _page(
         action=preview.action,
         signed=preview.signed(request.user),
         form=form,
-        breakdown=preview.breakdown(),
-        samples=preview.samples(),
+        breakdown=preview.breakdown(CAP),
         list_url=f"{url('bgtask_task_changelist')}?{preview.selection.query()}",
         next=where_from(request),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django import forms
@@ -13,14 +13,15 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from bgtask.models import Task, Worker
+from bgtask.models import Worker
+from bgtask.status import WAITING, Status
 from bgtask_admin import stops
+from bgtask_admin.counting import CAP, by_status
 from bgtask_admin.permissions import HOLD, PAUSE, REQUEUE
 from bgtask_admin.text import count
 from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
 from bgtask_admin.views.task import tell
 
-CAP = 10_000
 _TEXT = gettext_lazy("Who comes next will want to know.")
 
 
@@ -53,7 +54,7 @@ def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
         do,
         title=_("Hold task type"),
         question=_("Start no more tasks of the type"),
-        waiting=lambda name: Task.objects.filter(task_name=name).waiting(),
+        waiting=lambda name: by_status(WAITING, task_name=name),
         button=_("Hold"),
         explanation=_(
             "Waiting ones are moved to “held”, those enqueued later too. What runs goes on; other "
@@ -74,7 +75,7 @@ def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
         do,
         title=_("Pause queue"),
         question=_("Start no more tasks of the queue"),
-        waiting=lambda name: Task.objects.filter(queue=name).ready(),
+        waiting=lambda name: by_status([Status.READY], queue=name),
         button=_("Pause"),
         explanation=_("What waits stays where it is. What runs goes on."),
     )
@@ -85,7 +86,7 @@ def _stop(
     site: AdminSite,
     do: Callable[[str, str, int | None], None],
     *,
-    waiting: Callable[[str], Any],
+    waiting: Callable[[str], Mapping[Status, int]],
     **context: Any,
 ) -> HttpResponse:
     landing = url_of(request)("bgtask_admin_queuehealth_changelist")
@@ -100,7 +101,6 @@ def _stop(
     name = form["name"].value()
     if not name or "\x00" in name:
         raise Http404
-    tasks = waiting(name)
     return page(
         request,
         site,
@@ -109,7 +109,7 @@ def _stop(
         nav="health",
         form=form,
         name=name,
-        number=count(tasks.order_by()[: CAP + 1].count(), CAP),
+        number=count(sum(waiting(name).values()), CAP),
         next=where_from(request, landing),
         **context,
     )

@@ -8,6 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.utils import timezone
 
+from bgtask.dialects import Clock
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor, Status
 from bgtask_admin import operations
@@ -88,6 +89,34 @@ def test_leaves_alone_what_failed_again_after_the_preview(admin_user):
 
     assert operation.changed == 0
     assert Task.objects.failed().count() == 1
+
+
+def test_breaks_down_what_it_means_by_task_queue_and_status():
+    TaskFactory.create_batch(3, status=Status.FAILED, queue="mail", enqueued_at=Clock(-50))
+    newest = TaskFactory(status=Status.FAILED, queue="mail", enqueued_at=Clock(-10))
+    TaskFactory(status=Status.CANCELLED, queue="mail")
+    TaskFactory(status=Status.FAILED, queue="reports")
+
+    seen = preview(queue="mail").breakdown()
+
+    assert [(group.count, group.queue, group.status) for group in seen.groups] == [
+        (4, "mail", "FAILED"),
+        (1, "mail", "CANCELLED"),
+    ]
+    newest.refresh_from_db()
+    assert seen.groups[0].oldest < seen.groups[0].newest == newest.enqueued_at
+    assert seen.looked_at == 5
+    assert len(seen.samples) == 3
+
+
+def test_breaks_down_the_newest_where_there_are_too_many():
+    for age in range(5):
+        TaskFactory(status=Status.FAILED, queue=f"q{age}", finished_at=Clock(-age * 10 - 10))
+
+    seen = preview(status="FAILED").breakdown(2)
+
+    assert {group.queue for group in seen.groups} == {"q0", "q1"}
+    assert seen.looked_at == 2
 
 
 def test_goes_on_after_a_crash_where_it_was(admin_user, monkeypatch):

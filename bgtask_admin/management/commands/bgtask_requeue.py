@@ -51,9 +51,9 @@ class Command(BaseCommand):
             raise CommandError(" ".join(error.messages)) from None
         self.stdout.write(f"{preview.matched:,} tasks: {preview.in_words()}")
         if given["dry_run"]:
-            for row in preview.breakdown():
+            for group in preview.breakdown().groups:
                 self.stdout.write(
-                    "{count:>10,}  {task_name} in queue {queue}, {status}".format(**row)
+                    f"{group.count:>10,}  {group.task_name} in queue {group.queue}, {group.status}"
                 )
             return
         by = f"{getpass.getuser()} (shell)"

@@ -24,6 +24,16 @@ def test_says_what_would_be_done_and_does_nothing(admin_client):
     assert not Operation.objects.exists()
 
 
+def test_says_of_how_many_the_breakdown_is_where_it_is_not_of_all(admin_client, monkeypatch):
+    monkeypatch.setattr("bgtask_admin.views.operate.CAP", 2)
+    TaskFactory.create_batch(3, status=Status.FAILED)
+
+    page = text(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
+
+    assert "Requeue 3 tasks" in page
+    assert "Of the newest 2:" in page
+
+
 def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
     for _ in range(4):
         TaskFactory(status=Status.FAILED, queue="mail")
