@@ -110,14 +110,13 @@ class Preview:
         groups: dict[tuple[str, ...], Group] = {}
         samples: list[int] = []
         number = 0
-        for number, (pk, *key, enqueued) in enumerate(
-            rows.values_list(*columns)[:most].iterator(), 1
-        ):
+        for pk, name, queue, status, enqueued in rows.values_list(*columns)[:most].iterator():
+            number += 1
             if number <= SAMPLES:
                 samples.append(pk)
-            group = groups.get(tuple(key))
-            if group is None:
-                group = groups[tuple(key)] = Group(*key, enqueued, enqueued)
+            group = groups.setdefault(
+                (name, queue, status), Group(name, queue, status, enqueued, enqueued)
+            )
             group.count += 1
             group.oldest = min(group.oldest, enqueued)
             group.newest = max(group.newest, enqueued)
