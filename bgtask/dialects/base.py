@@ -257,6 +257,17 @@ class Dialect:
             attempts = attempts + 1
         """
 
+    def claim_news(
+        self,
+        candidates: TaskQuerySet,
+        worker: Worker,
+        queue: str,
+        limit: int,
+        max_run_time: float,
+    ) -> list[Task]:
+        """Up to so many of a queue that a notification named; here there are none."""
+        return []
+
     def promote(self, candidates: TaskQuerySet) -> int:
         """Make these SCHEDULED tasks READY, but for those that others are at right now."""
         connection = connections[candidates.db]

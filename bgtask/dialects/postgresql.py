@@ -123,8 +123,40 @@ class PostgreSQL(Dialect):
         return outlook
 
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
-        connection = connections[candidates.db]
         select, params = compiled(candidates, "id")
+        return self._claim(candidates, select, params, worker, max_run_time)
+
+    def claim_news(
+        self,
+        candidates: TaskQuerySet,
+        worker: Worker,
+        queue: str,
+        limit: int,
+        max_run_time: float,
+    ) -> list[Task]:
+        # It sees for itself what is paused and on hold: to look first would take as long again.
+        # Nor by way of the ORM, which is a tenth of the time from the enqueue to the start.
+        now = self.clock(connections[candidates.db])
+        select = f"""
+            SELECT id FROM bgtask_task
+            WHERE status = 'READY' AND crashes = 0 AND queue = %s
+              AND queue <> ALL (ARRAY (
+                  SELECT name FROM bgtask_queue WHERE until IS NULL OR until > {now}))
+              AND task_name <> ALL (ARRAY (
+                  SELECT task_name FROM bgtask_hold WHERE until IS NULL OR until > {now}))
+            ORDER BY priority DESC, run_at, id LIMIT %s
+        """
+        return self._claim(candidates, select, [queue, limit], worker, max_run_time)
+
+    def _claim(
+        self,
+        candidates: TaskQuerySet,
+        select: str,
+        params: Sequence[Any],
+        worker: Worker,
+        max_run_time: float,
+    ) -> list[Task]:
+        connection = connections[candidates.db]
         with connection.cursor() as cursor:
             # ARRAY (…) runs its query once. With IN (…) the planner may run it again for each
             # row, and so claim more tasks than its LIMIT.

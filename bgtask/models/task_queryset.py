@@ -143,6 +143,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """Give the worker up to ``limit`` ready tasks of this queue, the most pressing first."""
         return self.claimable(queue, after, floor)[:limit].take(worker)
 
+    def claim_news(self, worker: Worker, queue: str, limit: int) -> list[Task]:
+        """As ``claim``, by who was told of this queue, and has not looked what must not be done."""
+        max_run_time = get_settings().max_run_time
+        return dialect_of(self._connection()).claim_news(self, worker, queue, limit, max_run_time)
+
     def claim_suspect(
         self, worker: Worker, queues: Sequence[str] | None = None, paused: Iterable[str] = ()
     ) -> list[Task]:

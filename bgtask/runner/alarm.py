@@ -70,6 +70,10 @@ class Wakeup:
     def sleep(self, seconds: float) -> None:
         self._alarm.sleep(seconds)
 
+    def news(self) -> set[str]:
+        """Queues that were heard of since this was asked before."""
+        return set()
+
     def close(self) -> None: ...
 
 
@@ -113,6 +117,10 @@ class _OwnConnection(Wakeup):
 class Listen(_OwnConnection):
     """PostgreSQL: LISTEN. Every enqueue notifies, with the name of its queue."""
 
+    def __init__(self, alarm: Alarm, alias: str, queues: Sequence[str] | None = None) -> None:
+        super().__init__(alarm, alias, queues)
+        self._news: set[str] = set()
+
     def _open(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
@@ -131,18 +139,23 @@ class Listen(_OwnConnection):
             if self._alarm.rang or self._drain():
                 return
 
+    def news(self) -> set[str]:
+        news, self._news = self._news, set()
+        return news
+
     def _drain(self) -> bool:
         """Hear what there is to hear; was any of it about a queue that is served here?"""
         if self._connection is None:
             return False
         try:
-            heard = [told.payload for told in self._connection.connection.notifies(timeout=0)]
+            heard = {told.payload for told in self._connection.connection.notifies(timeout=0)}
         except Exception as error:  # The driver's own errors, not Django's.
             self._lost(error)
             return True
-        if self._queues is None:
-            return bool(heard)
-        return any(not queue or queue in self._queues for queue in heard)
+        if self._queues is not None:
+            heard &= {"", *self._queues}
+        self._news |= heard
+        return bool(heard)
 
 
 class DataVersion(_OwnConnection):

@@ -21,7 +21,7 @@ logger = logging.getLogger("bgtask")
 
 AHEAD = 0.1  # Seconds of work that are claimed ahead.
 MOST = 800  # Tasks that are claimed ahead at the most.
-SMOOTHING = 0.05
+SMOOTHING = 0.02
 RELUCTANCE = 0.01  # Seconds between two questions whether something may be started.
 
 

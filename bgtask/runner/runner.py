@@ -28,7 +28,7 @@ from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
 
-PATIENCE = 1.5  # Seconds that a claimed task may wait for a thread before it is released.
+PATIENCE = 1.0  # Seconds that a claimed task may wait for a thread before it is released.
 FRESH = 0.05  # Seconds that a look serves, while each claim is filled.
 BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
 BACKLOG = 500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
@@ -104,7 +104,7 @@ class Runner:
     def run(self) -> bool:
         """Until stopped; False if a task had to be left running, or an outcome unwritten."""
         end = time.monotonic() + self._duration if self._duration > 0 else None
-        wakeup = wakeup_for(self._alarm, self._alias, self.queues)
+        self._wakeup = wakeup_for(self._alarm, self._alias, self.queues)
         self._watchdog.start()
         if not self._report_for_duty():
             self._watchdog.stop()
@@ -118,17 +118,17 @@ class Runner:
         )
         try:
             while not self._stopping:
-                wakeup.ready()
+                self._wakeup.ready()
                 with watched(self._alias):
                     found = self._turn()
                 if self._is_over(end, found):
                     break
                 if not found:
-                    wakeup.sleep(self._pause(end))
+                    self._wakeup.sleep(self._pause(end))
         finally:
             clean = self._leave()
             self._watchdog.stop()
-            wakeup.close()
+            self._wakeup.close()
             self._alarm.close()
         logger.info("Worker %s has left.", self.worker)
         return clean and not self._to_be_replaced
@@ -264,6 +264,8 @@ class Runner:
 
     def _claim(self, wanted: int) -> int:
         """Claim so many, by what was seen just now or by a new look; return how many were."""
+        if claimed := self._claim_news(wanted):
+            return claimed
         just_now = wanted > 0 and time.monotonic() < self._seen_at + FRESH
         outlook = self._seen if just_now else None
         claimed = 0 if outlook is None else self._claim_by(outlook, wanted)
@@ -272,6 +274,16 @@ class Runner:
             claimed += self._claim_by(outlook, wanted - claimed)
         self._seen = outlook if claimed == wanted and not outlook.suspects else None
         return claimed
+
+    def _claim_news(self, wanted: int) -> int:
+        """With nothing at all to do, and told of one queue: there, before looking anywhere."""
+        news = self._wakeup.news()
+        if not wanted or self._hand or self._seen is not None or len(news) != 1 or "" in news:
+            return 0
+        tasks = Task.objects.claim_news(self.worker, news.pop(), wanted)
+        self._accept(tasks, Outlook())
+        time.sleep(0)  # The threads first, and then the look for more.
+        return len(tasks)
 
     def _claim_by(self, outlook: Outlook, wanted: int) -> int:
         """Queue by queue, the most pressing first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -121,20 +122,23 @@ class Bench:
         finally:
             child.kill()
 
-    def drain(self, number: int, *args: str, workers: int = 1) -> Drained:
+    def drain(self, number: int, *args: str, workers: int = 1, stay: bool = False) -> Drained:
         """
         Let workers empty the queue. Time runs from when the first reports for duty, just before
-        its first claim, until so many outcomes and their statistics can be read from here.
+        its first claim, until so many outcomes and their statistics can be read from here. They
+        leave when there is nothing more to claim, or ``stay`` until all has ended.
         """
         if workers > 1:
             args = (*args, f"--processes={workers}")
-        with self.worker("--drain", *args) as child:
+        with self.worker(*(() if stay else ("--drain",)), *args) as child:
             started = self.until(
                 lambda: Worker.objects.order_by("started_at").values_list("started_at", flat=True)
             )[0].timestamp()
             before = cpu_of_family(child.pid)
             self.until(lambda: counted() >= number, 0.01)
             ended, after = time.time(), cpu_of_family(child.pid)
+            if stay:
+                child.send_signal(signal.SIGTERM)
             child.wait(120)
         left = Task.objects.filter(status="SUCCESSFUL", attempts=1).count()
         if left < number:

@@ -38,7 +38,8 @@ def slow_beside_fast(bench: Bench) -> Figures:
             nap(first, 1.0)
             noop.enqueue_many((n,) for n in range(first + 1, first + every))
         bench.settle()
-        bench.drain(number, "--threads=2", "--sleep=0.5", workers=2)  # MariaDB has but its poll.
+        # MariaDB has but its poll.
+        bench.drain(number, "--threads=2", "--sleep=0.5", workers=2, stay=True)
         bench.witness.confirm(range(1, number + 1))
         sights = bench.witness.sights()
         figures.note("in all", sights[-1].end - sights[0].start, "s")

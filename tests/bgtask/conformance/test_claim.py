@@ -14,7 +14,7 @@ from django.utils import timezone
 from bgtask.dialects import Clock
 from bgtask.models import Task, Worker
 from bgtask.status import Status
-from tests.factories import TaskFactory, WorkerFactory
+from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
 from tests.threads import all_at_once
 
 pytestmark = pytest.mark.django_db
@@ -127,6 +127,49 @@ class TestChoice:
         claimed = Task.objects.claim(worker, "default", 10, after=last.claim_key)
 
         assert ids(claimed) == [same.pk]
+
+
+@pytest.mark.vendor("postgresql")
+class TestNews:
+    """A claim by who was told that something was enqueued, and has not looked around."""
+
+    def test_takes_the_same_as_any_other_claim(self):
+        dice = random.Random(2)
+        for _ in range(12):
+            TaskFactory(priority=dice.randint(-2, 2), queue=dice.choice(["mail", "Mail"]))
+        TaskFactory(queue="mail", crashes=1, priority=9)
+        TaskFactory(queue="mail", status=Status.SCHEDULED)
+        expected = ids(Task.objects.claimable("mail"))
+        worker = WorkerFactory()
+
+        first = Task.objects.claim_news(worker, "mail", 2)
+        rest = Task.objects.claim_news(worker, "mail", 10)
+
+        assert ids(first) + ids(rest) == expected
+        assert {(task.status, task.token, task.attempts) for task in first} == {("RUNNING", 1, 1)}
+        assert set(Task.objects.running().values_list("locked_by", flat=True)) == {worker.pk}
+
+    def test_takes_nothing_of_a_paused_queue(self):
+        PauseFactory(name="mail")
+        TaskFactory(queue="mail")
+
+        assert Task.objects.claim_news(WorkerFactory(), "mail", 10) == []
+
+    def test_passes_over_what_is_on_hold(self):
+        HoldFactory(task_name="poison")
+        TaskFactory(task_name="poison", priority=9)
+        fine = TaskFactory(task_name="fine")
+
+        claimed = Task.objects.claim_news(WorkerFactory(), "default", 1)
+
+        assert ids(claimed) == [fine.pk]
+
+    def test_a_pause_or_a_hold_that_is_over_stops_nothing(self):
+        PauseFactory(name="mail", until=Clock(-1))
+        HoldFactory(task_name="poison", until=Clock(-1))
+        task = TaskFactory(queue="mail", task_name="poison")
+
+        assert ids(Task.objects.claim_news(WorkerFactory(), "mail", 10)) == [task.pk]
 
 
 class TestSuspects:

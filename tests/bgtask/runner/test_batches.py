@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
 from bgtask.models import Outcome, Task, Worker
@@ -91,6 +91,52 @@ class TestWriting:
 
         assert Task.objects.succeeded().count() == number
         assert asked.total() < number / 5, asked
+
+    @pytest.mark.vendor("postgresql")
+    def test_a_runner_that_is_told_of_a_task_claims_it_before_it_looks_around(self):
+        said: list[str] = []
+        runner = Runner(sleep=3600)
+
+        def run():
+            runner.run()
+            connections.close_all()
+
+        thread = threading.Thread(target=run, name="runner")
+        with _every_statement_in_words(said):
+            thread.start()
+            try:
+                for number in range(1, 6):  # The first may come while it still looks around.
+                    eventually(lambda: "look" in said)
+                    said.clear()
+                    noop(number)
+                    eventually(lambda n=number: Task.objects.succeeded().count() == n)
+                    if said[0] == "claim":
+                        break
+            finally:
+                runner.stop()
+                thread.join()
+
+        assert said[0] == "claim"
+
+
+@contextmanager
+def _every_statement_in_words(said):
+    """What the thread called "runner" does, one after the other."""
+    words = {"WITH RECURSIVE heads": "look", "FOR UPDATE SKIP LOCKED": "claim"}
+
+    def note(execute, sql, params, many, context):
+        if threading.current_thread().name == "runner":
+            said.extend(word for mark, word in words.items() if mark in sql)
+        return execute(sql, params, many, context)
+
+    def watch(sender, connection, **facts):
+        connection.execute_wrappers.insert(0, note)
+
+    connection_created.connect(watch)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(watch)
 
 
 @contextmanager
