@@ -131,12 +131,14 @@ class Bench:
         if workers > 1:
             args = (*args, f"--processes={workers}")
         with self.worker(*(() if stay else ("--drain",)), *args) as child:
-            started = self.until(
-                lambda: Worker.objects.order_by("started_at").values_list("started_at", flat=True)
-            )[0].timestamp()
+            firsts = Worker.objects.order_by("started_at")
+            self.until(lambda: firsts.exists() or has_ended(child.pid))
             before = cpu_of_family(child.pid)
-            self.until(lambda: counted() >= number, 0.01)
+            self.until(lambda: counted() >= number or has_ended(child.pid), 0.01)
             ended, after = time.time(), cpu_of_family(child.pid)
+            if (missing := number - counted()) > 0:
+                raise AssertionError(f"The workers have left {missing} tasks behind.")
+            started = firsts[0].started_at.timestamp()
             if stay:
                 child.send_signal(signal.SIGTERM)
             child.wait(120)
@@ -183,6 +185,11 @@ def cpu_of(pid: int) -> float:
 def cpu_of_family(pid: int) -> float:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return cpu_of(pid) + sum(cpu_of_family(int(child)) for child in children)
+
+
+def has_ended(pid: int) -> bool:
+    """Without taking note of it, so that its figures can still be read."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 def rss_of(pid: int) -> float:

@@ -53,7 +53,7 @@ class Command(BaseCommand):
         add("--processes", type=_count, default=1, metavar="N",
             help="Run so many processes, watched over by this one; default 1.")  # fmt: skip
         add("--drain", action="store_true", help="Stop when nothing is due.")
-        add("--max-tasks", type=_count, metavar="N",
+        add("--max-tasks", type=_whole, metavar="N",
             help="Stop after so many tasks; with --processes, be replaced then.")  # fmt: skip
         add("--reload", action="store_true",
             help="Begin anew when code has changed. For development.")  # fmt: skip
@@ -196,12 +196,17 @@ def _pause(text: str) -> float:
 
 
 def _count(text: str) -> int:
+    """Of what this machine has to carry."""
+    return _whole(text, 10_000)
+
+
+def _whole(text: str, most: int = 10**9) -> int:
     try:
         number = int(text)
     except ValueError:
         number = 0
-    if not 1 <= number <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 10000")
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return number
 
 
