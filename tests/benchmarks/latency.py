@@ -48,7 +48,7 @@ def due(bench: Bench) -> Figures:
             bench.await_idle(child)
             for n in range(1, number + 1):
                 noop.using(schedule=timedelta(seconds=1 + n * 0.037))(n)
-            time.sleep(2 + number * 0.05)
+            bench.until(lambda: Task.objects.succeeded().count() == number, 0.5)
         bench.witness.confirm(range(1, number + 1))
         wall = time.time() - time.monotonic()
         run_at = {int(task.params()[0][0]): task.run_at.timestamp() for task in Task.objects.all()}
