@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -72,9 +72,13 @@ def command(transactional_db: None, child_env: dict[str, str], tmp_path: Path) -
     """
     children: list[Child] = []
 
-    def start(name: str, *args: str, env: dict[str, str] | None = None) -> Child:
+    def start(
+        name: str, *args: str, env: dict[str, str] | None = None, within: Sequence[str] = ()
+    ) -> Child:
         log = tmp_path / f"{name}-{len(children)}.log"
-        children.append(Child(name, *args, env={**child_env, **(env or {})}, log=log))
+        children.append(
+            Child(name, *args, env={**child_env, **(env or {})}, log=log, within=within)
+        )
         return children[-1]
 
     yield start

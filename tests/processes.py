@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,24 @@ ROOT = Path(__file__).parent.parent
 
 
 class Child:
-    """``python -m django <command> …``, in a session of its own."""
+    """
+    ``python -m django <command> …``, in a session of its own; ``within`` is what starts it, if
+    anything does.
+    """
 
-    def __init__(self, command: str, *args: str, env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: str,
+        *args: str,
+        env: Mapping[str, str],
+        log: Path,
+        within: Sequence[str] = (),
+    ) -> None:
         self._command = " ".join((command, *args))
         self.log = log
         with log.open("wb") as output:  # A file: a full pipe would stop the child.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "django", command, *args],
+                [*within, sys.executable, "-m", "django", command, *args],
                 cwd=ROOT,
                 env=env,
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -69,6 +70,12 @@ def meet(directory, number, party):
 def kill_process():
     with _noted():
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@background
+def leave_orphan():
+    """A process that ends soon, and whose parent has ended already."""
+    subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)
 
 
 @background
