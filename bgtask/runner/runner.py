@@ -29,7 +29,8 @@ from bgtask.status import HeldFor
 logger = logging.getLogger("bgtask")
 
 PATIENCE = 1.0  # Seconds that a claimed task may wait for a thread before it is released.
-FRESH = 0.05  # Seconds that a look serves, while each claim is filled.
+FRESH, STALE = 0.05, 1.0  # Seconds that a look serves, while each claim is filled: from, to …
+LOOKING = 0.1  # … depending on what it took, for this is the share of time that may go into it.
 BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
 BACKLOG = 500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
 SILENCE = 2.0  # Seconds that a statement is given at the least; else a quarter of the lease.
@@ -93,7 +94,7 @@ class Runner:
         self._turns = 0
         self._patience = PATIENCE
         self._seen: Outlook | None = None
-        self._seen_at = 0.0
+        self._seen_until = 0.0
         self._look_again = 0.0
         self._not_before = 0.0
         self._next_due: float | None = None
@@ -266,11 +267,15 @@ class Runner:
         """Claim so many, by what was seen just now or by a new look; return how many were."""
         if claimed := self._claim_news(wanted):
             return claimed
-        just_now = wanted > 0 and time.monotonic() < self._seen_at + FRESH
+        just_now = wanted > 0 and time.monotonic() < self._seen_until
         outlook = self._seen if just_now else None
         claimed = 0 if outlook is None else self._claim_by(outlook, wanted)
         if outlook is None or claimed < wanted:
-            outlook, self._seen_at = self._look(), time.monotonic()
+            began = time.monotonic()
+            outlook = self._look()
+            now = time.monotonic()
+            # While somebody holds an old snapshot it steps over all that was claimed since.
+            self._seen_until = now + min(max((now - began) / LOOKING, FRESH), STALE)
             claimed += self._claim_by(outlook, wanted - claimed)
         self._seen = outlook if claimed == wanted and not outlook.suspects else None
         return claimed
