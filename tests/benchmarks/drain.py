@@ -33,7 +33,7 @@ def two(bench: Bench) -> Figures:
         both, _cpu = _ours(bench, number, workers=2)
         figures.note("one", one, "/s")
         figures.note("two", both, "/s")
-        figures.note("… of one", both / one, "", "≥ 1")
+        figures.note("… of one", both / one, "", "≥ 1" if bench.vendor == "postgresql" else "")
     return figures
 
 
