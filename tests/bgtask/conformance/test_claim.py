@@ -155,12 +155,12 @@ class TestNews:
 
         assert Task.objects.claim_news(WorkerFactory(), "mail", 10) == []
 
-    def test_passes_over_what_is_on_hold(self):
+    def test_leaves_what_is_on_hold(self):
         HoldFactory(task_name="poison")
         TaskFactory(task_name="poison", priority=9)
         fine = TaskFactory(task_name="fine")
 
-        claimed = Task.objects.claim_news(WorkerFactory(), "default", 1)
+        claimed = Task.objects.claim_news(WorkerFactory(), "default", 10)
 
         assert ids(claimed) == [fine.pk]
 

@@ -108,8 +108,17 @@ def shown(plan):
 
 
 class TestClaim:
-    @pytest.fixture(params=["plain", "with a floor", "with a hint"])
+    @pytest.fixture(
+        params=[
+            "plain",
+            "with a floor",
+            "with a hint",
+            pytest.param("of news", marks=pytest.mark.vendor("postgresql")),
+        ]
+    )
     def plan(self, request, worker):
+        if request.param == "of news":
+            return plan_of(lambda: Task.objects.claim_news(worker, "default", BATCH))
         options = {"plain": {}, "with a floor": {"floor": 1}}.get(request.param)
         if options is None:
             last = Task.objects.claim(worker, "default", BATCH)[-1]
