@@ -55,7 +55,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Breakdown:
-    groups: tuple[Group, ...]  # The most frequent first.
+    groups: tuple[Group, ...]  # The most frequent ones.
+    others: int  # How many more there are.
     samples: tuple[int, ...]
     looked_at: int
 
@@ -121,7 +122,12 @@ class Preview:
             group.oldest = min(group.oldest, enqueued)
             group.newest = max(group.newest, enqueued)
         most_frequent = sorted(groups.values(), key=lambda g: (-g.count, g.task_name, g.queue))
-        return Breakdown(tuple(most_frequent[:GROUPS]), tuple(samples), number)
+        return Breakdown(
+            groups=tuple(most_frequent[:GROUPS]),
+            others=len(most_frequent[GROUPS:]),
+            samples=tuple(samples),
+            looked_at=number,
+        )
 
     def signed(self, user: Any) -> str:
         """What the confirmation carries: the filter and the mark, never ids by the thousand."""

@@ -119,6 +119,15 @@ def test_breaks_down_the_newest_where_there_are_too_many():
     assert seen.looked_at == 2
 
 
+def test_tells_how_many_more_kinds_there_are_than_it_shows():
+    for number in range(operations.GROUPS + 3):
+        TaskFactory(status=Status.FAILED, task_name=f"kind {number}")
+
+    seen = preview(status="FAILED").breakdown()
+
+    assert (len(seen.groups), seen.others) == (operations.GROUPS, 3)
+
+
 def test_goes_on_after_a_crash_where_it_was(admin_user, monkeypatch):
     monkeypatch.setattr(operations, "CHUNK", 2)
     TaskFactory.create_batch(5, status=Status.FAILED)
