@@ -10,27 +10,22 @@ from django.db import Error
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.dialects import Outlook
 from bgtask.models import Outcome, Task, Worker
 from bgtask.runner.alarm import Alarm, wakeup_for
 from bgtask.runner.announcer import Announcer
 from bgtask.runner.care import mend
+from bgtask.runner.claimer import Claimer
 from bgtask.runner.completer import Completer
 from bgtask.runner.hand import Hand
 from bgtask.runner.heartbeat import Heartbeat
-from bgtask.runner.hints import Hints
 from bgtask.runner.maintenance import Maintenance
 from bgtask.runner.pool import Pool
 from bgtask.runner.statistics import Statistics
 from bgtask.runner.suspects import Suspects
 from bgtask.runner.watchdog import Watchdog, limit_waiting, watched
-from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
 
-PATIENCE = 1.0  # Seconds that a claimed task may wait for a thread before it is released.
-FRESH, STALE = 0.05, 1.0  # Seconds that a look serves, while each claim is filled: from, to …
-LOOKING = 0.1  # … depending on what it took, for this is the share of time that may go into it.
 BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
 BACKLOG = 500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
 SILENCE = 2.0  # Seconds that a statement is given at the least; else a quarter of the lease.
@@ -89,12 +84,14 @@ class Runner:
         )
         self._hand = Hand()
         self._suspects = Suspects()
-        self._hints = Hints()
-        self._served: dict[str, int] = {}
-        self._turns = 0
-        self._patience = PATIENCE
-        self._seen: Outlook | None = None
-        self._seen_until = 0.0
+        self._claimer = Claimer(
+            self.queues,
+            self._hand,
+            self._pool,
+            self._suspects,
+            news=lambda: self._wakeup.news(),
+            on_look=self._looked,
+        )
         self._look_again = 0.0
         self._not_before = 0.0
         self._next_due: float | None = None
@@ -219,7 +216,7 @@ class Runner:
         try:
             if self._heartbeat.declared_dead:
                 self._begin_anew()
-            self._give_back_stale()
+            self._claimer.give_back_stale()
             if self._hand.doubtful:
                 self._hand.reconcile(self.worker, self._pool.running())
             if not self._heartbeat.trusted():
@@ -229,7 +226,7 @@ class Runner:
                 self._look_again = self._not_before
             if time.monotonic() < (self._not_before if wanted else self._look_again):
                 return False
-            claimed = self._claim(wanted)
+            claimed = self._claimer.claim(self.worker, wanted)
         except Error as error:
             # The reply of a claim may be lost: what the database holds for us is to be compared.
             self._hand.doubtful = True
@@ -237,11 +234,8 @@ class Runner:
             mend(self._alias)
             return False
         self._failures = 0
-        self._turns += 1
         if not claimed:
             self._not_before = time.monotonic() + BREATH
-            if not self._hand:
-                self._hints.clear()
         return claimed > 0
 
     def _wanted(self) -> int:
@@ -252,136 +246,10 @@ class Runner:
             wanted = min(wanted, self._max_tasks - self._hand.taken)
         return wanted
 
-    def _look(self) -> Outlook:
-        outlook = Task.objects.outlook(self.queues)
-        if outlook.next_due is not None and outlook.next_due <= 0:
-            Task.objects.promote()
-            outlook = Task.objects.outlook(self.queues)
+    def _looked(self, next_due: float | None) -> None:
         now = time.monotonic()
         self._look_again = now + self._sleep
-        self._next_due = None if outlook.next_due is None else now + outlook.next_due
-        self._withdraw_stopped(outlook)
-        return outlook
-
-    def _claim(self, wanted: int) -> int:
-        """Claim so many, by what was seen just now or by a new look; return how many were."""
-        if claimed := self._claim_news(wanted):
-            return claimed
-        just_now = wanted > 0 and time.monotonic() < self._seen_until
-        outlook = self._seen if just_now else None
-        claimed = 0 if outlook is None else self._claim_by(outlook, wanted)
-        if outlook is None or claimed < wanted:
-            began = time.monotonic()
-            outlook = self._look()
-            now = time.monotonic()
-            # While somebody holds an old snapshot it steps over all that was claimed since.
-            self._seen_until = now + min(max((now - began) / LOOKING, FRESH), STALE)
-            claimed += self._claim_by(outlook, wanted - claimed)
-        self._seen = outlook if claimed == wanted and not outlook.suspects else None
-        return claimed
-
-    def _claim_news(self, wanted: int) -> int:
-        """With nothing at all to do, and told of one queue: there, before looking anywhere."""
-        news = self._wakeup.news()
-        if not wanted or self._hand or self._seen is not None or len(news) != 1 or "" in news:
-            return 0
-        tasks = Task.objects.claim_news(self.worker, news.pop(), wanted)
-        self._accept(tasks, Outlook())
-        time.sleep(0)  # The threads first, and then the look for more.
-        return len(tasks)
-
-    def _claim_by(self, outlook: Outlook, wanted: int) -> int:
-        """Queue by queue, the most pressing first."""
-        heads = [head for head in outlook.heads if head.queue not in outlook.paused]
-        if self._suspects.want_room(
-            waiting=bool(self._served_here(outlook.suspects - outlook.paused)),
-            idle=not heads and not self._hand,
-        ):
-            return self._claim_suspect(outlook) if not self._hand else 0
-        heads.sort(key=lambda head: (-head.priority, self._served.get(head.queue, 0)))
-        # What a queue has left comes before the heads below, but how much nobody knows yet.
-        floor = heads[1].priority if len(heads) > 1 else None
-        claimed = 0
-        for head in heads:
-            if not wanted or (claimed and floor is not None and head.priority < floor):
-                break
-            floor = None if floor is None else min(floor, head.priority)
-            tasks = self._claim_from(head.queue, wanted, floor, outlook)
-            claimed += len(tasks)
-            wanted -= len(tasks)
-        return claimed
-
-    def _claim_from(
-        self, queue: str, wanted: int, floor: int | None, outlook: Outlook
-    ) -> list[Task]:
-        self._served[queue] = self._turns + 1
-        hint = self._hints.get(queue)
-        tasks = Task.objects.claim(self.worker, queue, wanted, hint, floor)
-        self._accept(tasks, outlook)
-        if hint is not None and len(tasks) < wanted:
-            self._hints.drop(queue)
-            more = Task.objects.claim(self.worker, queue, wanted - len(tasks), None, floor)
-            self._accept(more, outlook)
-            tasks += more
-        if len(tasks) == wanted:
-            self._hints.note(queue, tasks[-1].claim_key)
-        else:
-            self._hints.drop(queue)
-        return tasks
-
-    def _claim_suspect(self, outlook: Outlook) -> int:
-        tasks = Task.objects.claim_suspect(self.worker, self.queues, outlook.paused)
-        self._suspects.claimed(bool(tasks))
-        self._accept(tasks, outlook)
-        return len(tasks)
-
-    def _served_here(self, queues: frozenset[str]) -> frozenset[str]:
-        return queues if self.queues is None else queues & frozenset(self.queues)
-
-    def _accept(self, tasks: list[Task], outlook: Outlook) -> None:
-        """Hand out what may be started, and put aside what may not."""
-        if not tasks:
-            return
-        self._hand.take(tasks)
-        startable, on_hold, unknown = [], [], []
-        for task in tasks:
-            if task.task_name in outlook.on_hold:
-                on_hold.append(task)
-            elif registry.knows(task.task_name):
-                startable.append(task)
-            else:
-                unknown.append(task)
-        self._hand.park(on_hold, HeldFor.TYPE)
-        self._hand.park(unknown, HeldFor.UNKNOWN)
-        if startable:
-            limits = (task.max_run_time for task in startable if task.max_run_time)
-            shortest = min(limits, default=get_settings().max_run_time)
-            self._patience = min(PATIENCE, shortest / 4)
-            self._pool.submit(startable)
-        elif not self._hand:
-            self._suspects.alone = False
-
-    # What was claimed, and is not to be started here or now
-
-    def _give_back_stale(self) -> None:
-        since = self._pool.waiting_since()
-        if since is not None and time.monotonic() > since + self._patience:
-            # Or the same would be claimed again, and kept from others as long as these run.
-            self._pool.learn(self._patience)
-            self._hand.release(self._pool.withdraw())
-
-    def _withdraw_stopped(self, outlook: Outlook) -> None:
-        """Pauses and holds bind the unstarted too."""
-        if not outlook.paused and not outlook.on_hold:
-            return
-        stopped = self._pool.withdraw(
-            keep=lambda task: (
-                task.queue not in outlook.paused and task.task_name not in outlook.on_hold
-            )
-        )
-        on_hold = [task for task in stopped if task.task_name in outlook.on_hold]
-        self._hand.park(on_hold, HeldFor.TYPE)
-        self._hand.release([task for task in stopped if task.task_name not in outlook.on_hold])
+        self._next_due = None if next_due is None else now + next_due
 
     def _begin_anew(self) -> None:
         """Declared dead: others have what was not started; what runs will be fenced off."""
@@ -457,7 +325,7 @@ class Runner:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""
         try:
             with watched(self._alias):
-                outlook = self._look()
+                outlook = self._claimer.look()
                 abandoned = Task.objects.abandoned().exists()
             if outlook.suspects - outlook.paused or any(
                 head.queue not in outlook.paused for head in outlook.heads
@@ -480,8 +348,8 @@ class Runner:
             until.append(end)
         if self._next_due is not None:
             until.append(self._next_due + 0.001)
-        if (since := self._pool.waiting_since()) is not None:
-            until.append(since + self._patience)
+        if (stale_at := self._claimer.stale_at()) is not None:
+            until.append(stale_at)
         return max(min(until) - now, 0.001)
 
     def _failed(self, what: str, error: Error) -> None:
