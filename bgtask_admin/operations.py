@@ -10,172 +10,29 @@ nothing, and of two operators who press at once only one changes each task.
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.core import signing
 from django.db import connections, transaction
-from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from bgtask.models import Task, TaskQuerySet
-from bgtask.models.manager import database_time
 from bgtask.status import Status
 from bgtask_admin.models import Operation, OperationState
-from bgtask_admin.selection import InvalidSelection, Selection
-from bgtask_admin.verbs import ACTIONS, Action, Verb
+from bgtask_admin.preview import Preview, scope_of
+from bgtask_admin.selection import Selection
+from bgtask_admin.verbs import ACTIONS, Verb
 
 CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
 LOOK_AHEAD = 10_000  # Ids that are read at once.
 STEP = 1.0  # Seconds.
-SAMPLES, GROUPS = 3, 10
 GONE = "gone"  # Skipped, for it no longer matches.
-_SALT = "bgtask_admin.preview"
-_VALID = 24 * 3_600  # Seconds for which a preview may be confirmed.
-
-
-@dataclass
-class Group:
-    task_name: str
-    queue: str
-    status: str
-    oldest: datetime
-    newest: datetime
-    count: int = 0
-
-
-@dataclass(frozen=True)
-class Breakdown:
-    groups: tuple[Group, ...]  # The most frequent ones.
-    others: int  # How many more there are.
-    samples: tuple[int, ...]
-    looked_at: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preview:
-    """What an action would be done to, as the operator saw it."""
-
-    action: Action
-    selection: Selection
-    previewed_at: datetime
-    high_water: int
-    matched: int
-    key: str = field(default_factory=lambda: secrets.token_hex(16))
-
-    @classmethod
-    def take(cls, action: Action, selection: Selection) -> Preview:
-        """Raises InvalidSelection for a filter that would mean everything."""
-        if not selection.data:
-            raise InvalidSelection(_("Without any filter this would mean every task."))
-        tasks = Task.objects.all()
-        now = database_time(tasks.db)
-        scope = scope_of(action, selection, now)
-        return cls(
-            action=action,
-            selection=selection,
-            previewed_at=now,
-            high_water=tasks.aggregate(highest=Max("pk"))["highest"] or 0,
-            matched=scope.count(),
-        )
-
-    @property
-    def scope(self) -> TaskQuerySet:
-        scope = scope_of(self.action, self.selection, self.previewed_at)
-        return scope.filter(pk__lte=self.high_water)
-
-    def in_words(self) -> str:
-        words = self.selection.in_words()
-        if self.selection.status is None and not self.selection.is_chosen_one_by_one:
-            meant = ", ".join(str(s.label).lower() for s in Status if s in self.action.meant)
-            words = _("%(words)s (only those that are: %(statuses)s)") % {
-                "words": words,
-                "statuses": meant,
-            }
-        return words
-
-    def breakdown(self, most: int | None = None) -> Breakdown:
-        """By task, queue and status; of so many only, the newest, where there are more."""
-        column = self.selection.time_column
-        rows = self.scope.order_by(*([f"-{column}"] if column else []), "-pk")
-        columns = ("pk", "task_name", "queue", "status", "enqueued_at")
-        groups: dict[tuple[str, ...], Group] = {}
-        samples: list[int] = []
-        number = 0
-        for pk, name, queue, status, enqueued in rows.values_list(*columns)[:most].iterator():
-            number += 1
-            if number <= SAMPLES:
-                samples.append(pk)
-            group = groups.setdefault(
-                (name, queue, status), Group(name, queue, status, enqueued, enqueued)
-            )
-            group.count += 1
-            group.oldest = min(group.oldest, enqueued)
-            group.newest = max(group.newest, enqueued)
-        most_frequent = sorted(groups.values(), key=lambda g: (-g.count, g.task_name, g.queue))
-        return Breakdown(
-            groups=tuple(most_frequent[:GROUPS]),
-            others=len(most_frequent[GROUPS:]),
-            samples=tuple(samples),
-            looked_at=number,
-        )
-
-    def signed(self, user: Any) -> str:
-        """What the confirmation carries: the filter and the mark, never ids by the thousand."""
-        return signing.dumps(
-            {
-                "verb": self.action.verb.value,
-                "filter": dict(self.selection.data),
-                "at": self.previewed_at.isoformat(),
-                "high_water": self.high_water,
-                "matched": self.matched,
-                "key": self.key,
-                "user": str(user.pk),
-            },
-            salt=_SALT,
-            compress=True,
-        )
-
-    @classmethod
-    def load(cls, text: str, user: Any) -> Preview:
-        """Raises InvalidSelection for what this user was not shown, or too long ago."""
-        try:
-            data = signing.loads(text, salt=_SALT, max_age=_VALID)
-        except signing.SignatureExpired:
-            raise InvalidSelection(_("This page is too old. Please look again.")) from None
-        except signing.BadSignature:
-            raise InvalidSelection(_("This confirmation is not valid.")) from None
-        if data["user"] != str(user.pk):
-            raise InvalidSelection(_("This confirmation belongs to somebody else."))
-        return cls(
-            action=ACTIONS[data["verb"]],
-            selection=Selection.parse_narrow(data["filter"]),
-            previewed_at=datetime.fromisoformat(data["at"]),
-            high_water=data["high_water"],
-            matched=data["matched"],
-            key=data["key"],
-        )
-
-
-def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> TaskQuerySet:
-    """The tasks that are meant; of chosen ones also those that will have to be skipped."""
-    tasks = selection.tasks()
-    if selection.is_chosen_one_by_one:
-        return tasks
-    if selection.status is None:
-        tasks = tasks.filter(status__in=sorted(action.meant))
-    elif selection.status not in action.statuses:
-        return tasks.none()
-    return tasks.filter(action.narrow(previewed_at))
 
 
 def start(

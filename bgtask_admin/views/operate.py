@@ -15,8 +15,8 @@ from bgtask_admin import operations
 from bgtask_admin.counting import CAP
 from bgtask_admin.keyset import page_of
 from bgtask_admin.models import Operation
-from bgtask_admin.operations import Preview
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
+from bgtask_admin.preview import Preview
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.tables import OperationTable
 from bgtask_admin.verbs import ACTIONS, Action, Verb

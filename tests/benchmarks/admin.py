@@ -240,7 +240,7 @@ def _requeue() -> str:
     """50,000 tasks, by the steps a page takes, beside a process that claims and finishes."""
     from bgtask.models import Task
     from bgtask_admin import operations
-    from bgtask_admin.operations import Preview
+    from bgtask_admin.preview import Preview
     from bgtask_admin.selection import Selection
     from bgtask_admin.verbs import ACTIONS
 

@@ -13,7 +13,8 @@ from bgtask.models import Task, Worker
 from bgtask.status import HeldFor, Status
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
-from bgtask_admin.operations import Preview, result_in_words
+from bgtask_admin.operations import result_in_words
+from bgtask_admin.preview import GROUPS, Preview
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, OFFERED, Verb
 from tests.factories import TaskFactory, WorkerFactory
@@ -120,12 +121,12 @@ def test_breaks_down_the_newest_where_there_are_too_many():
 
 
 def test_tells_how_many_more_kinds_there_are_than_it_shows():
-    for number in range(operations.GROUPS + 3):
+    for number in range(GROUPS + 3):
         TaskFactory(status=Status.FAILED, task_name=f"kind {number}")
 
     seen = preview(status="FAILED").breakdown()
 
-    assert (len(seen.groups), seen.others) == (operations.GROUPS, 3)
+    assert (len(seen.groups), seen.others) == (GROUPS, 3)
 
 
 def test_goes_on_after_a_crash_where_it_was(admin_user, monkeypatch):

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from bgtask.status import FINISHED
 from bgtask_admin import operations
+from bgtask_admin.preview import Preview
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, Verb
 
@@ -46,7 +47,7 @@ class Command(BaseCommand):
             raise CommandError(f"--spread: {options.errors['spread'].as_text()}")
         try:
             selection = Selection.parse_narrow(_filter(given))
-            preview = operations.Preview.take(action, selection)
+            preview = Preview.take(action, selection)
         except InvalidSelection as error:
             raise CommandError(" ".join(error.messages)) from None
         self.stdout.write(f"{preview.matched:,} tasks: {preview.in_words()}")
