@@ -7,11 +7,13 @@ Is everything accounted for? What was enqueued against what the database and the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from bgtask.conf import get_settings
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, AttemptOutcome, Status
 from tests.ledger import Execution, Ledger
@@ -35,9 +37,19 @@ class Audit:
     unexplained: list[int] = field(default_factory=list)  # FAILED without a row of history.
     doubled: list[int] = field(default_factory=list)  # An overlap that nothing explains.
     twice: list[int] = field(default_factory=list)  # One (task, token) executed twice.
+    convicted: list[int] = field(default_factory=list)  # As poison, though not alone.
 
     def faults(self) -> dict[str, list[int]]:
-        names = ("lost", "pending", "unknown", "unproved", "unexplained", "doubled", "twice")
+        names = (
+            "lost",
+            "pending",
+            "unknown",
+            "unproved",
+            "unexplained",
+            "doubled",
+            "twice",
+            "convicted",
+        )
         return {name: found for name in names if (found := getattr(self, name))}
 
     def check(self) -> Audit:
@@ -53,9 +65,12 @@ class Audit:
 
 
 def audit(
-    ledger: Ledger, committed: Iterable[int], deaths: Mapping[int, float] | None = None
+    ledger: Ledger, committed: Iterable[int], deaths: Mapping[int, Sequence[float]] | None = None
 ) -> Audit:
-    """``deaths``: when each process was killed, by its id, on the monotonic clock."""
+    """
+    ``deaths``: when processes were killed, by their id, on the monotonic clock. More than one may
+    have had the same.
+    """
     committed = set(committed)
     rows = {row[0]: row[1:] for row in Task.objects.values_list("pk", "status", "token")}
     attempts: dict[int, dict[int, str]] = defaultdict(dict)
@@ -86,7 +101,33 @@ def audit(
                 found.overlaps += 1
                 if attempts[id_].get(one.start.token) not in TAKEN_AWAY:
                     found.doubled.append(id_)
-            death = (deaths or {}).get(one.start.pid)
-            if one.end is None and death is not None and death < other.start.monotonic:
-                found.recovery.append(other.start.monotonic - death)
+            if one.end is None:
+                begin, end = one.start.monotonic, other.start.monotonic
+                killed = [t for t in (deaths or {}).get(one.start.pid, ()) if begin < t < end]
+                found.recovery += [end - t for t in killed[:1]]
+    found.convicted = sorted(_convicted_in_company())
     return found
+
+
+def _convicted_in_company() -> Iterator[int]:
+    """
+    Tasks that were FAILED for their crashes, though at one of the last two there were others in
+    the same hands. The first may hit neighbours, and makes them suspects; those run alone.
+    """
+    crashes: dict[int, list[tuple[str, datetime]]] = defaultdict(list)
+    in_hand: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    lost = Attempt.objects.filter(outcome=AttemptOutcome.LOST).order_by("token")
+    for task, worker, at in lost.values_list("task", "worker", "finished_at"):
+        crashes[task].append((worker, at))
+        in_hand[worker].append((at, task))
+    moment = timedelta(seconds=1)
+    convicted = Task.objects.failed().filter(crashes__gte=get_settings().max_crashes)
+    for task in convicted.values_list("pk", flat=True):
+        hands = {
+            other
+            for worker, at in crashes[task][-2:]
+            for when, other in in_hand[worker]
+            if abs(when - at) < moment
+        }
+        if hands != {task}:
+            yield task

@@ -354,7 +354,7 @@ class Monkey:
             "minutes": round(seconds / 60, 1),
             "faults": dict(self.faults.most_common()),
             "faults_total": sum(self.faults.values()),
-            "processes_killed": len(self.stage.deaths),
+            "processes_killed": sum(map(len, self.stage.deaths.values())),
             "processes_started": Worker.objects.count(),
             "enqueued": found.committed + bulk,
             "statuses": found.statuses,

@@ -34,7 +34,7 @@ class Stage:
         self.directory = directory
         self.ledger = Ledger(directory / "ledger")
         self.children: list[Child] = []
-        self.deaths: dict[int, float] = {}
+        self.deaths: dict[int, list[float]] = {}
         # For what is called in this very process, as the operator is.
         os.environ[ledger_module.PATH] = str(self.ledger.path)
 
@@ -66,7 +66,7 @@ class Stage:
     def kill(self, pid: int) -> None:
         """SIGKILL, and note when."""
         if self.is_ours(pid):
-            self.deaths[pid] = time.monotonic()
+            self.deaths.setdefault(pid, []).append(time.monotonic())
             os.kill(pid, signal.SIGKILL)
 
     def send(self, pids: Iterable[int], signum: signal.Signals) -> None:
