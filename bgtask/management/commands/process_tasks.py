@@ -21,6 +21,7 @@ from bgtask.conf import get_settings
 from bgtask.exceptions import InvalidOption
 from bgtask.options import check_queue
 from bgtask.runner import Runner, output
+from bgtask.runner.alarm import Alarm
 from bgtask.runner.supervisor import Supervisor, leave_with_parent, pulse_on
 
 SLACK = 5.0  # Seconds beyond all patience, after which a process that is to stop is ended.
@@ -125,19 +126,33 @@ class Command(BaseCommand):
 
 @contextlib.contextmanager
 def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """GRACE for what runs, as much again to write it down; no database keeps us beyond that."""
-    end = threading.Timer(2 * get_settings().grace + SLACK, os._exit, (1,))
-    end.daemon = True
+    """
+    GRACE for what runs, as much again to write it down; no database keeps us beyond that.
+
+    The thread that sees to it is there from the beginning: a handler that started it could find
+    the main thread starting one, and wait for a lock that is its own.
+    """
+    alarm, left = Alarm(), threading.Event()
+
+    def end() -> None:
+        while not alarm.sleep(3600.0):
+            pass
+        if not left.wait(2 * get_settings().grace + SLACK):
+            os._exit(1)
 
     def stop_in_time() -> None:
         stop()
-        with contextlib.suppress(RuntimeError):  # Told before.
-            end.start()
+        alarm.ring()
 
+    thread = threading.Thread(target=end, name="bgtask-end", daemon=True)
+    thread.start()
     try:
         yield stop_in_time
     finally:
-        end.cancel()
+        left.set()
+        alarm.ring()
+        thread.join()
+        alarm.close()
 
 
 @contextlib.contextmanager
