@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -90,18 +91,17 @@ class QueueHistoryQuerySet(StatsQuerySet):
         return None if first is None else start_of_quarter(first)
 
     def _add_up(self, begin: datetime, end: datetime) -> int:
-        rows: dict[tuple[datetime, str], dict[str, Any]] = defaultdict(dict)
-        for model, columns in (
-            (TaskStats, {name: Sum(name) for name in RESULTS}),
-            (QueueStats, {f"{name}_max": Max(name) for name in BACKLOG}),
+        rows: dict[tuple[datetime, str], dict[str, int]] = defaultdict(dict)
+        for model, names, measure, together in (
+            (TaskStats, RESULTS, Sum, operator.add),
+            (QueueStats, BACKLOG, Max, max),
         ):
             minutes = model.objects.using(self.db).filter(minute__gte=begin, minute__lt=end)
-            for found in minutes.values("minute", "queue").annotate(**columns):
-                row = rows[start_of_quarter(found["minute"]), found["queue"]]
-                for name in RESULTS if model is TaskStats else ():
-                    row[name] = row.get(name, 0) + int(found[name])
-                for name in BACKLOG if model is QueueStats else ():
-                    row[name] = max(row.get(name, 0), found[f"{name}_max"])
+            figures = minutes.values_list("minute", "queue").annotate(*map(measure, names))
+            for minute, queue, *numbers in figures:
+                row = rows[start_of_quarter(minute), queue]
+                for name, number in zip(names, numbers, strict=True):
+                    row[name] = together(row.get(name, 0), int(number))
         with transaction.atomic(using=self.db):  # All of a quarter's queues, or none.
             self.bulk_create(
                 [self.model(minute=minute, queue=queue, **row)
