@@ -44,13 +44,13 @@ class Clock(Expression):
 
 
 class Since(Expression):
-    """Seconds since the time in a column, by the clock of the database."""
+    """Seconds since the time in a column, or another expression, by the clock of the database."""
 
     output_field = FloatField()
 
-    def __init__(self, column: str) -> None:
+    def __init__(self, column: Any) -> None:
         super().__init__()
-        self.column: Any = F(column)
+        self.column: Any = F(column) if isinstance(column, str) else column
 
     def get_source_expressions(self) -> list[Any]:
         return [self.column]

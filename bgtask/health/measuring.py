@@ -111,6 +111,8 @@ def _add_tasks(
         _part(
             tasks,
             Status.READY,
+            # By crashes as well, in front of the queue in the index of claims: nothing is sorted.
+            by=("crashes", "queue"),
             since=Min("run_at", filter=~Q(task_name__in=on_hold)) if on_hold else Min("run_at"),
         ),
         _part(tasks, Status.SCHEDULED, first=Count("pk", filter=Q(attempts__gt=0))),
@@ -130,8 +132,9 @@ def _add_tasks(
         figure = figures[queue]
         match kind:
             case Status.READY:
-                figure["ready"] = number
+                figure["ready"] = figure.get("ready", 0) + number
                 if since is not None and queue not in paused:
+                    since = min(since, figure.get("oldest_ready_since", since))
                     figure["oldest_ready_since"] = since
                     figure["oldest_ready_age"] = max((now - since).total_seconds(), 0.0)
             case Status.SCHEDULED:
@@ -144,7 +147,7 @@ def _add_tasks(
     return now
 
 
-def _part(tasks: Any, status: Status, **columns: Any) -> Any:
+def _part(tasks: Any, status: Status, by: Sequence[str] = ("queue",), **columns: Any) -> Any:
     row = {
         "kind": Value(status.value, output_field=TextField()),
         "now": Max(Clock()),
@@ -156,9 +159,7 @@ def _part(tasks: Any, status: Status, **columns: Any) -> Any:
         "third": _NONE,
         **columns,
     }
-    return (
-        tasks.filter(status=Literal(status)).values("queue").annotate(**row).values_list(*_COLUMNS)
-    )
+    return tasks.filter(status=Literal(status)).values(*by).annotate(**row).values_list(*_COLUMNS)
 
 
 def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:

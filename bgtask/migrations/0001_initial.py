@@ -490,6 +490,7 @@ class Migration(migrations.Migration):
             model_name="task",
             index=bgtask.models.fields.PartialIndex(
                 fields=["deadline_at", "id"],
+                front=[],
                 name="bgtask_task_deadline",
                 where={"status": "RUNNING"},
             ),
@@ -497,7 +498,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="task",
             index=bgtask.models.fields.PartialIndex(
-                fields=["task_name", "id"], name="bgtask_task_held", where={"status": "HELD"}
+                fields=["task_name", "id"],
+                front=["held_for"],
+                name="bgtask_task_held",
+                where={"status": "HELD"},
             ),
         ),
         migrations.AddIndex(

@@ -29,8 +29,9 @@ class PartialIndex(models.Index):
     """
     An index of the rows that match ``where``, on databases that have such indexes.
 
-    On the others an index of all rows, with the fields that ``where`` compares for equality in
-    front of the same fields: one migration and one ORDER BY serve all.
+    On the others an index of all rows, with other fields in front of the same: one migration and
+    one ORDER BY serve all. In front are those that ``where`` compares for equality, unless
+    ``front`` names some by which the rows can be told as well, and which change less often.
     """
 
     def __init__(
@@ -40,17 +41,26 @@ class PartialIndex(models.Index):
         name: str,
         where: Mapping[str, Any],
         unique: bool = False,
+        front: Sequence[str] | None = None,
     ) -> None:
         super().__init__(fields=fields, name=name)
         self.where = dict(where)
         self.unique = unique
+        self.front = front
 
     def deconstruct(self) -> Any:
         path, expressions, kwargs = super().deconstruct()
         kwargs |= {"where": self.where}
         if self.unique:
             kwargs["unique"] = True
+        if self.front is not None:
+            kwargs["front"] = self.front
         return path, expressions, kwargs
+
+    def columns_in_front(self) -> Sequence[str]:
+        if self.front is not None:
+            return self.front
+        return [name for name in self.where if "__" not in name]
 
     def create_sql(
         self,
@@ -62,8 +72,7 @@ class PartialIndex(models.Index):
         if schema_editor.connection.features.supports_partial_indexes:
             fields, condition = self.fields, models.Q(**self.where)
         else:
-            front = [name for name in self.where if "__" not in name]
-            fields, condition = [*front, *self.fields], None
+            fields, condition = [*self.columns_in_front(), *self.fields], None
         if self.unique:
             constraint = models.UniqueConstraint(fields=fields, name=self.name, condition=condition)
             return constraint.create_sql(model, schema_editor)  # type: ignore[return-value]

@@ -124,13 +124,19 @@ class Task(models.Model):
                 where={"locked_by__isnull": False},
                 name="bgtask_task_locked",
             ),
+            # These two leave the status out where they hold all rows: what else they hold is null
+            # by the constraints below, so that a claim and its finish need not move their entries.
             PartialIndex(
                 fields=["deadline_at", "id"],
                 where={"status": "RUNNING"},
+                front=[],
                 name="bgtask_task_deadline",
             ),
             PartialIndex(
-                fields=["task_name", "id"], where={"status": "HELD"}, name="bgtask_task_held"
+                fields=["task_name", "id"],
+                where={"status": "HELD"},
+                front=["held_for"],
+                name="bgtask_task_held",
             ),
             # Pruning, and what finished in a window of time.
             PartialIndex(

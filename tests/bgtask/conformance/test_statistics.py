@@ -96,6 +96,17 @@ class TestQueues:
         assert 100_000 <= row.oldest_ready_age < 400_000
         assert (row.minute.second, row.minute.microsecond) == (0, 0)
 
+    @pytest.mark.parametrize("crashes_of_the_oldest", [0, 1])
+    def test_what_was_lost_before_is_ready_as_well(self, crashes_of_the_oldest):
+        TaskFactory(queue="mail", run_at=Clock(-100), crashes=crashes_of_the_oldest)
+        TaskFactory(queue="mail", run_at=Clock(-10), crashes=1 - crashes_of_the_oldest)
+
+        QueueStats.objects.sample()
+
+        row = QueueStats.objects.get()
+        assert (row.queue, row.ready) == ("mail", 2)
+        assert 100_000 <= row.oldest_ready_age < 400_000
+
     def test_it_is_taken_once_a_minute_whoever_asks(self):
         TaskFactory()
         QueueStats.objects.sample()

@@ -80,6 +80,16 @@ class TestOldestReady:
         assert 400 <= queue.oldest_ready_age < 460
         assert queue.oldest_ready_since == oldest.run_at
 
+    @pytest.mark.parametrize("crashes_of_the_oldest", [0, 1])
+    def test_may_have_been_lost_before(self, crashes_of_the_oldest: int) -> None:
+        TaskFactory(run_at=Clock(-5), crashes=1 - crashes_of_the_oldest)
+        oldest = TaskFactory(run_at=Clock(-400), crashes=crashes_of_the_oldest)
+
+        queue = only_queue()
+
+        assert queue.ready == 2
+        assert queue.oldest_ready_since == oldest.run_at
+
     def test_is_zero_where_nothing_is_ready(self) -> None:
         TaskFactory(status=Status.SCHEDULED, run_at=Clock(-400))  # Not promoted yet.
         TaskFactory(status=Status.HELD, run_at=Clock(-400))
