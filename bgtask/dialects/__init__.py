@@ -6,14 +6,15 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import Dialect, Head, Outlook
 from bgtask.dialects.clock import Clock, KeyFrom, Since
+from bgtask.dialects.mariadb import MariaDB
 from bgtask.dialects.postgresql import PostgreSQL
 from bgtask.dialects.sqlite import SQLite
 
 __all__ = ["Clock", "Dialect", "Head", "KeyFrom", "Outlook", "Since", "dialect_of"]
 
+_mariadb = MariaDB()  # And MySQL.
 _dialects: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
-_portable = Dialect()  # What MariaDB and MySQL speak.
 
 
 def dialect_of(connection: BaseDatabaseWrapper) -> Dialect:
-    return _dialects.get(connection.vendor, _portable)
+    return _dialects.get(connection.vendor, _mariadb)

@@ -1,5 +1,5 @@
 """
-What bgtask needs from a database; as it stands here, in the words of MariaDB and MySQL.
+What bgtask needs from a database, and what it can say to all of them in the same words.
 
 A queryset says which tasks; a dialect only says how to take, write and read them. Statuses are
 spelled out in the SQL, not passed as parameters, so that partial indexes fit whatever plan is
@@ -8,20 +8,18 @@ kept. A per cent sign is doubled: each statement is executed with parameters.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.base import ModelState
 from django.utils.timezone import get_default_timezone
-
-from bgtask.dialects.clock import Since
 
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker
@@ -82,21 +80,16 @@ class Outlook:
     next_due: float | None = None  # Seconds until the next SCHEDULED task is due; ≤ 0: overdue.
 
 
-class Dialect:
+class Dialect(ABC):
     # Time
 
+    @abstractmethod
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         """The time of the statement as Django stores it, plus so many seconds (SQL)."""
-        offset = self.offset(connection)
-        now = "UTC_TIMESTAMP(6)"
-        if offset:
-            now = f"({now} + INTERVAL {offset} SECOND)"
-        if seconds is not None:
-            now = f"({now} + INTERVAL ROUND(({seconds}) * 1000000) MICROSECOND)"
-        return now
 
+    @abstractmethod
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
-        return f"(TIMESTAMPDIFF(MICROSECOND, {column}, {self.clock(connection)}) / 1000000)"
+        """Seconds from the time in a column to that of the statement, as a float (SQL)."""
 
     def offset(self, connection: BaseDatabaseWrapper) -> int:
         """Seconds from UTC to the zone in which Django stores datetimes here."""
@@ -151,41 +144,16 @@ class Dialect:
                 [param for text in texts for param in (text, *params)],
             )
 
-    def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:
+    def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:  # noqa: B027
         """Tell sleeping runners, where the database can, that there is something in the queue."""
 
     # Which queue next
 
+    @abstractmethod
     def outlook(
         self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
     ) -> Outlook:
-        """
-        What there is to do, in these queues or in all.
-
-        The heads are found by steps along the claim index, one probe a queue; a recursive
-        statement, as elsewhere, would take MariaDB the better part of a second.
-        """
-        outlook = Outlook()
-        head = "SELECT queue, priority FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
-        order = "priority DESC, run_at, id LIMIT 1"
-        with connection.cursor() as cursor:
-            if queues is None:
-                last = ""
-                while True:
-                    cursor.execute(f"{head} AND queue > %s ORDER BY queue, {order}", [last])
-                    row = cursor.fetchone()
-                    if row is None:
-                        break
-                    outlook.heads.append(Head(*row))
-                    last = row[0]
-            else:
-                for queue in queues:
-                    # Not by the queue as well: MariaDB would read all of it, and sort.
-                    cursor.execute(f"{head} AND queue = %s ORDER BY {order}", [queue])
-                    outlook.heads.extend(Head(*row) for row in cursor.fetchall())
-            cursor.execute(self.rest(connection), [])
-            self.note(outlook, cursor.fetchall())
-        return outlook
+        """What there is to do, in these queues or in all; one probe of the claim index a queue."""
 
     def rest(self, connection: BaseDatabaseWrapper) -> str:
         """All that an outlook knows beside the heads, as rows of (kind, name, number)."""
@@ -226,24 +194,9 @@ class Dialect:
 
     # Take
 
+    @abstractmethod
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
         """Give the worker these tasks, but for those that others are taking right now."""
-        connection = connections[candidates.db]
-        select, params = compiled(candidates.annotate(due_for=Since("run_at")), *CLAIMED, *ORDER)
-        with self.transaction(connection), connection.cursor() as cursor:
-            cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
-            rows = cursor.fetchall()
-            if rows:
-                cursor.execute(
-                    f"UPDATE bgtask_task SET {self.claiming(connection)} "
-                    f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
-                    [worker.pk, worker.label, max_run_time, *sorted(row[0] for row in rows)],
-                )
-        tasks = instances(candidates, rows, worker)
-        for task in tasks:  # There is no UPDATE … RETURNING here.
-            task.token += 1
-            task.attempts += 1
-        return tasks
 
     def claiming(self, connection: BaseDatabaseWrapper) -> str:
         """What a claim sets; its parameters: worker, label, seconds of MAX_RUN_TIME."""
@@ -268,55 +221,17 @@ class Dialect:
         """Up to so many of a queue that a notification named; here there are none."""
         return []
 
+    @abstractmethod
     def promote(self, candidates: TaskQuerySet) -> int:
         """Make these SCHEDULED tasks READY, but for those that others are at right now."""
-        connection = connections[candidates.db]
-        select, params = compiled(candidates, "id")
-        with self.transaction(connection), connection.cursor() as cursor:
-            cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
-            rows = cursor.fetchall()
-            if rows:
-                cursor.execute(
-                    "UPDATE bgtask_task SET status = 'READY' "
-                    f"WHERE id IN ({marks(rows)}) AND status = 'SCHEDULED'",
-                    sorted(row[0] for row in rows),
-                )
-        return len(rows)
 
     # Finish
 
+    @abstractmethod
     def finish(
         self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
     ) -> dict[int, str]:
         """Write the outcomes; return the new status of each task that was still its attempt's."""
-        rows = [self.outcome_row(connection, outcome) for outcome in outcomes]
-        with self.transaction(connection), connection.cursor() as cursor:
-            # Locked first, in order of their ids, so that two flushes never wait for each other.
-            cursor.execute(
-                "SELECT id, token, cancel_requested FROM bgtask_task "
-                f"WHERE id IN ({marks(rows)}) AND status = 'RUNNING' ORDER BY id FOR UPDATE",
-                sorted(row[0] for row in rows),
-            )
-            held = {(id_, token): cancelled for id_, token, cancelled in cursor.fetchall()}
-            ours = [row for row in rows if (row[0], row[1]) in held]
-            if ours:
-                same, different = sorted_out(ours)
-                first = ", ".join(f"%s AS {name}" for name in different)
-                other = f" UNION ALL SELECT {marks(different)}"
-                cursor.execute(
-                    f"""
-                    UPDATE bgtask_task AS t JOIN (
-                        SELECT v.*{constants(same)}
-                        FROM (SELECT {first}{other * (len(ours) - 1)}) AS v
-                    ) AS o ON t.id = o.id SET {self.finishing(connection, "t.")}
-                    WHERE t.token = o.token AND t.status = 'RUNNING'
-                    """,
-                    [*same.values(), *chain.from_iterable(zip(*different.values(), strict=True))],
-                )
-        return {
-            row[0]: "CANCELLED" if row[2] == "SCHEDULED" and held[row[0], row[1]] else row[2]
-            for row in ours
-        }
 
     def finishing(self, connection: BaseDatabaseWrapper, column: str = "") -> str:
         return FINISH.format(
@@ -347,11 +262,9 @@ class Dialect:
 
     # Statistics
 
+    @abstractmethod
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         """Add these rows of STATS_COLUMNS to what is there."""
-        sums = [f"{name} = {name} + VALUES({name})" for name in STATS_SUMS]
-        peaks = [f"{name} = GREATEST({name}, VALUES({name}))" for name in STATS_PEAKS]
-        self._upsert(connection, rows, f"ON DUPLICATE KEY UPDATE {', '.join([*sums, *peaks])}")
 
     def _upsert(
         self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], on_conflict: str
