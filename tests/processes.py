@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -69,10 +70,39 @@ class Child:
             pytest.fail(f"{self._command} did not end within {timeout:g} s:\n{self.output()}")
 
     def kill(self) -> None:
-        """End it and all it started, now."""
+        """End it and all it started, now: also what has a session of its own, as workers have."""
+        family = descendants(self.pid) if self.is_running() else []
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        # Until then they may hold locks.
+        while any(map(is_running, family)):
+            time.sleep(0.01)
 
     def __str__(self) -> str:
         return f"$ {self._command}  # pid {self.pid}, returned {self.returncode}"
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that this one started, and those that they did."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(stat.parent.name))
+    found = list(children.get(pid, ()))
+    for child in found:
+        found.extend(children.get(child, ()))
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")

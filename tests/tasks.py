@@ -57,6 +57,15 @@ def wait_for(path):
 
 
 @background
+def heed():
+    """Run until an operator or the worker asks it to stop."""
+    with _noted():
+        while not current_task().stop_requested:
+            current_task().raise_if_cancelled()
+            time.sleep(0.01)
+
+
+@background
 def meet(directory, number, party):
     """Run until so many of a party run at the same time."""
     with _noted():

@@ -86,6 +86,8 @@ class Announcer:
 
     def __init__(self) -> None:
         self._batches: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
+        self._put = self._said = 0
+        self._lock = threading.Lock()  # Two threads put: who completes, and who rescues.
         self._thread = threading.Thread(target=self._run, name="bgtask-announcer", daemon=True)
 
     def start(self) -> None:
@@ -96,12 +98,22 @@ class Announcer:
 
     def put(self, accepted: Accepted) -> None:
         if worth_it := [pair for pair in accepted if has_anything_to_say(pair[0])]:
+            with self._lock:
+                self._put += len(worth_it)
             self._batches.put(worth_it)
 
-    def stop(self, timeout: float) -> None:
-        """Say what there is to say, but not for ever."""
+    @property
+    def backlog(self) -> int:
+        """Outcomes that are still to be told of."""
+        return self._put - self._said
+
+    def stop(self, timeout: float) -> bool:
+        """Say what there is to say, but not for ever; False if some was left unsaid."""
         self._batches.put(None)
         self._thread.join(max(timeout, 0.0))
+        if self.backlog:
+            logger.error("%d outcomes are written, and were not announced.", self.backlog)
+        return not self.backlog
 
     def _run(self) -> None:
         care = Care()
@@ -112,4 +124,5 @@ class Announcer:
             except Exception:  # A logging handler of the project's, for instance.
                 logger.exception("Outcomes could not be announced.")
             care.after("A signal receiver")
+            self._said += len(batch)
         connections.close_all()

@@ -16,6 +16,17 @@ logger = logging.getLogger("bgtask")
 IDLE = 5.0  # Seconds of disuse after which a connection is tried before it is trusted.
 
 
+def without_pools() -> None:
+    """
+    In this process, connect to each database without a pool of the driver's.
+
+    Each thread keeps its connection. A pool would run out of them, and the last to come, perhaps
+    the one that writes outcomes, would wait for ever.
+    """
+    for connection in connections.all():
+        connection.settings_dict["OPTIONS"].pop("pool", None)  # One for all threads.
+
+
 class Care:
     """
     Of one thread. Healthy connections are kept, whatever CONN_MAX_AGE says: to reconnect for each

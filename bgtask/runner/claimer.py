@@ -61,6 +61,12 @@ class Claimer:
         self._withdraw_stopped(outlook)
         return outlook
 
+    def sees_anything(self) -> bool:
+        """Is there anything to claim, now, in the queues that are served?"""
+        outlook = self.look()
+        queues = {head.queue for head in outlook.heads} | self._served_here(outlook.suspects)
+        return bool(queues - outlook.paused)
+
     def claim(self, worker: Worker, wanted: int) -> int:
         """Claim so many, hand them to the pool or put them aside; return how many there were."""
         self._worker = worker
@@ -156,8 +162,9 @@ class Claimer:
                 startable.append(task)
             else:
                 unknown.append(task)
-        self._hand.park(on_hold, HeldFor.TYPE)
-        self._hand.park(unknown, HeldFor.UNKNOWN)
+        # All of them first: where the database fails, what is neither in hand nor handed out is
+        # found by reconciling, and what is startable must not wait for the rest.
+        self._hand.forget([*on_hold, *unknown])
         if startable:
             limits = (task.max_run_time for task in startable if task.max_run_time)
             shortest = min(limits, default=get_settings().max_run_time)
@@ -165,6 +172,8 @@ class Claimer:
             self._pool.submit(startable)
         elif not self._hand:
             self._suspects.alone = False
+        self._hand.park(on_hold, HeldFor.TYPE)
+        self._hand.park(unknown, HeldFor.UNKNOWN)
 
     # What was claimed, and is not to be started here or now
 
@@ -189,6 +198,7 @@ class Claimer:
                 task.queue not in outlook.paused and task.task_name not in outlook.on_hold
             )
         )
+        self._hand.forget(stopped)
         on_hold = [task for task in stopped if task.task_name in outlook.on_hold]
         self._hand.park(on_hold, HeldFor.TYPE)
         self._hand.release([task for task in stopped if task.task_name not in outlook.on_hold])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -54,7 +55,9 @@ class Completer:
         self._is_idle = is_idle
         self._pending: deque[Outcome] = deque()
         self._news = threading.Event()
+        self._asleep = False  # Until there is something to write.
         self._closing = False
+        self._unwritten: set[int] = set()  # The tasks whose outcomes were given up at the stop.
         self._give_up_at: float | None = None
         self._in_flight = 0
         self._thread = threading.Thread(target=self._run, name="bgtask-completer", daemon=True)
@@ -71,8 +74,9 @@ class Completer:
 
     def put(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
-        waiting = len(self._pending)
-        if (waiting == 1 or waiting >= BATCH or self._is_idle()) and not self._news.is_set():
+        if (
+            self._asleep or len(self._pending) >= BATCH or self._is_idle()
+        ) and not self._news.is_set():
             self._news.set()
 
     def stop(self, timeout: float) -> bool:
@@ -81,7 +85,7 @@ class Completer:
         self._closing = True
         self._news.set()
         self._thread.join(max(timeout, 0.0) + 1.0)
-        return not self.backlog
+        return not self.backlog and not self._unwritten
 
     def _run(self) -> None:
         while True:
@@ -97,9 +101,11 @@ class Completer:
 
     def _wait(self) -> None:
         """Until there is a batch worth writing."""
+        self._asleep = True  # Before the look: who appends after it will see that they must wake.
         while not self._pending and not self._closing:
             self._news.wait()
             self._news.clear()
+        self._asleep = False
         until = time.monotonic() + LINGER
         while len(self._pending) < BATCH and not self._closing and not self._is_idle():
             left = until - time.monotonic()
@@ -113,11 +119,17 @@ class Completer:
         accepted = [
             (outcome, statuses[outcome.task.pk]) for outcome in batch if outcome.task.pk in statuses
         ]
-        fenced = [outcome for outcome in batch if outcome.task.pk not in statuses]
+        settled = statuses.keys() | self._unwritten
+        fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
         try:
             self._on_done(accepted, fenced)
         except Exception:  # The next batch must be written, whatever became of the talk of this.
-            logger.exception("%d outcomes are written, and could not be told of.", len(batch))
+            _say(
+                logging.ERROR,
+                "%d outcomes are written, and could not be told of.",
+                len(batch),
+                exc_info=True,
+            )
 
     def _persistently(self, batch: list[Outcome]) -> dict[int, str]:
         """Wait out an outage; go one by one where the records themselves are refused."""
@@ -135,10 +147,14 @@ class Completer:
                 if tries >= TRIES and not plain and self._blames_the_records(error):
                     return self._one_by_one(batch, error)
                 if tries == 1 or tries % 10 == 0:
-                    logger.warning(
-                        "%d outcomes could not be written, and are kept: %s", len(batch), error
+                    _say(
+                        logging.WARNING,
+                        "%d outcomes could not be written, and are kept: %s",
+                        len(batch),
+                        error,
                     )
                 if not self._pause(tries):
+                    self._unwritten.update(outcome.task.pk for outcome in batch)
                     return {}
             except Exception as error:  # The driver's own, of text that it cannot encode.
                 mend(self._alias)
@@ -153,12 +169,18 @@ class Completer:
             return statuses
         (outcome,) = batch
         if _is_plain(outcome):
-            logger.error(
-                "The outcome of %s is refused by the database, and dropped: %s", outcome.task, error
+            _say(
+                logging.ERROR,
+                "The outcome of %s is refused by the database, and dropped: %s",
+                outcome.task,
+                error,
             )
             return {}
-        logger.error(
-            "The database refuses what %s left behind; storing plain words: %s", outcome.task, error
+        _say(
+            logging.ERROR,
+            "The database refuses what %s left behind; storing plain words: %s",
+            outcome.task,
+            error,
         )
         _make_plain(outcome)
         return self._persistently(batch)
@@ -186,6 +208,12 @@ class Completer:
             return False
         time.sleep(min(wait, left))
         return True
+
+
+def _say(level: int, message: str, *args: object, exc_info: bool = False) -> None:
+    """A handler of the log is the project's; what it raises must not keep outcomes from writing."""
+    with contextlib.suppress(Exception):
+        logger.log(level, message, *args, exc_info=exc_info)
 
 
 def _is_plain(outcome: Outcome) -> bool:

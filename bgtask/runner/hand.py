@@ -37,11 +37,11 @@ class Hand:
         for outcome in outcomes:
             task = self._tasks.get(outcome.task.pk)
             if task is not None and task.token == outcome.task.token:
-                del self._tasks[task.pk]
+                self._tasks.pop(task.pk, None)  # Another thread may have been quicker.
 
     def release(self, tasks: Sequence[Task]) -> None:
         if tasks:
-            self.forget(tasks)  # First: a release whose reply is lost is found by reconciling.
+            self.forget(tasks)  # First: a release that fails is made good by reconciling.
             Task.objects.release(tasks)
 
     def park(self, tasks: Sequence[Task], held_for: HeldFor) -> None:
@@ -59,8 +59,8 @@ class Hand:
     def forget(self, tasks: Iterable[Task]) -> None:
         """They were not started, and are no longer ours."""
         for task in tasks:
-            self._tasks.pop(task.pk, None)
-            self.taken -= 1
+            if self._tasks.pop(task.pk, None) is not None:
+                self.taken -= 1
 
     def reconcile(self, worker: Worker, running: Iterable[CurrentTask]) -> None:
         """
@@ -88,4 +88,4 @@ class Hand:
         current.taken_back_at = time.monotonic()
         current.cancel_requested = True
         if self._tasks.get(current.id) is current.task:
-            del self._tasks[current.id]
+            self._tasks.pop(current.id, None)

@@ -14,6 +14,7 @@ from bgtask.models import Outcome, Task, Worker
 from bgtask.runner.alarm import Alarm, wakeup_for
 from bgtask.runner.announcer import Announcer
 from bgtask.runner.care import mend
+from bgtask.runner.child import LEFT, NO_WORKER, OVER
 from bgtask.runner.claimer import Claimer
 from bgtask.runner.completer import Completer
 from bgtask.runner.hand import Hand
@@ -28,6 +29,7 @@ logger = logging.getLogger("bgtask")
 
 BREATH = 0.003  # Seconds after a look in vain in which nothing wakes it to look again.
 BACKLOG = 500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
+UNSAID = 10_000  # Outcomes to be announced at which nothing more is started: receivers are slow.
 SILENCE = 2.0  # Seconds that a statement is given at the least; else a quarter of the lease.
 
 
@@ -37,8 +39,8 @@ class Runner:
 
     ``queues`` None serves all. ``sleep`` is the longest pause, in seconds, when nothing was found;
     ``duration``, if not 0, the seconds after which it stops; ``drain`` stops it when nothing is
-    due, ``max_tasks`` after so many. ``pulse`` is how a supervisor is told that this process
-    lives; under one, a process with a stuck thread ends to be replaced.
+    due, ``max_tasks`` after so many. ``tell`` is how a supervisor is told that this process lives,
+    and why it leaves; under one, a process with a stuck thread ends to be replaced.
     """
 
     worker: Worker
@@ -52,20 +54,22 @@ class Runner:
         duration: float = 0.0,
         drain: bool = False,
         max_tasks: int | None = None,
-        pulse: Callable[[int], None] | None = None,
+        tell: Callable[[object], None] | None = None,
     ) -> None:
         self.queues = tuple(queues) if queues else None
         self._sleep = sleep
         self._duration = duration
         self._drain = drain
         self._max_tasks = max_tasks
-        self._pulse = pulse
+        self._is_supervised = tell is not None
+        self._tell = tell or (lambda word: None)
         self._alias = Task.objects.all().db
         self._alarm = Alarm()
         self._stopping = False
         self._stop_by: float | None = None  # When patience with running tasks ends.
         self._forced = False
         self._to_be_replaced = False
+        self._all_done = False
         limit_waiting(self._alias)
         self._watchdog = Watchdog(max(get_settings().lease / 4, SILENCE))
         self._statistics = Statistics()
@@ -106,6 +110,7 @@ class Runner:
         self._watchdog.start()
         if not self._report_for_duty():
             self._watchdog.stop()
+            self._tell(LEFT)
             return True
         for part in (self._pool, self._completer, self._announcer, self._maintenance):
             part.start()
@@ -129,7 +134,10 @@ class Runner:
             self._wakeup.close()
             self._alarm.close()
         logger.info("Worker %s has left.", self.worker)
-        return clean and not self._to_be_replaced
+        clean &= not self._to_be_replaced
+        if clean:
+            self._tell(OVER if self._all_done else LEFT)
+        return clean
 
     def stop(self) -> None:
         """
@@ -154,6 +162,7 @@ class Runner:
                     Task.objects.unhold_known(registry.names())
             except Error as error:
                 self._failed("The database does not answer", error)
+                self._tell(NO_WORKER)
                 mend(self._alias)
                 self._alarm.sleep(self._outage_pause())
                 continue
@@ -164,7 +173,7 @@ class Runner:
                 started,
                 holds=lambda: bool(self._hand),
                 stuck=lambda: self._pool.stuck,
-                pulse=self._pulse or (lambda worker_id: None),
+                pulse=self._tell,
                 on_beat=self._beaten,
             )
             self._heartbeat.start()
@@ -175,16 +184,18 @@ class Runner:
     def _leave(self) -> bool:
         """Give back what was not started, wait for the rest; the heartbeat stops last."""
         clean = True
+        unstarted = self._pool.withdraw()
         self._pool.ask_to_stop()
         try:
             with watched(self._alias):
                 self.worker.retire()
-                self._hand.release(self._pool.withdraw())
+                self._hand.release(unstarted)
         except Error as error:
             mend(self._alias)
             self._failed("Unstarted tasks could not be released", error)
             clean = False
         while not self._pool.close(time.monotonic() + 0.2):
+            self._pool.ask_to_stop()  # Also what a thread had taken just before, and starts now.
             if self._forced or (self._stop_by is not None and time.monotonic() > self._stop_by):
                 logger.error(
                     "Leaving %d tasks that are still running; they will be rescued: %s",
@@ -194,8 +205,8 @@ class Runner:
                 clean = False
                 break
         clean &= self._completer.stop(1.0 if self._forced else get_settings().grace)
-        self._announcer.stop(1.0 if self._forced else 5.0)
         self._maintenance.stop()
+        announced = self._announcer.stop(1.0 if self._forced else get_settings().grace)
         self._heartbeat.stop()
         try:
             with watched(self._alias):
@@ -207,7 +218,7 @@ class Runner:
             mend(self._alias)
             self._failed("The worker could not sign off", error)
             clean = False
-        return clean
+        return clean and announced
 
     # One turn
 
@@ -219,6 +230,8 @@ class Runner:
             self._claimer.give_back_stale()
             if self._hand.doubtful:
                 self._hand.reconcile(self.worker, self._pool.running())
+                if not self._hand:  # A suspect that was taken back is not waited for.
+                    self._suspects.alone = False
             if not self._heartbeat.trusted():
                 return False
             wanted = self._wanted()
@@ -262,7 +275,11 @@ class Runner:
 
     def _may_start(self) -> bool:
         """Not what others may have by now, nor more than a crash should repeat."""
-        return self._heartbeat.trusted() and self._completer.backlog < BACKLOG
+        return (
+            self._heartbeat.trusted()
+            and self._completer.backlog < BACKLOG
+            and self._announcer.backlog < UNSAID
+        )
 
     def _done(self, accepted: list[tuple[Outcome, str]], fenced: list[Outcome]) -> None:
         self._statistics.add(accepted)
@@ -289,12 +306,14 @@ class Runner:
                 current.cancel_requested = True
         if self._hand:
             self._hand.doubtful = True
+        if self._hand or self._heartbeat.declared_dead:
             self._alarm.ring()
 
     # Pauses
 
     def _is_over(self, end: float | None, found: bool) -> bool:
         if end is not None and time.monotonic() >= end:
+            self._all_done = True
             return True
         if self._has_to_be_replaced():
             return True
@@ -302,7 +321,8 @@ class Runner:
             return False
         if self._max_tasks is not None and self._hand.taken >= self._max_tasks:
             return True
-        return self._drain and self._failures == 0 and self._is_drained()
+        self._all_done = self._drain and self._failures == 0 and self._is_drained()
+        return self._all_done
 
     def _has_to_be_replaced(self) -> bool:
         """
@@ -312,7 +332,7 @@ class Runner:
         parts = (self._pool, self._completer, self._announcer, self._maintenance, self._heartbeat)
         lost = [type(part).__name__ for part in parts if not part.is_alive()]
         stuck = self._pool.stuck
-        enough = 1 if self._pulse is not None else self._pool.threads
+        enough = 1 if self._is_supervised else self._pool.threads
         if stuck < enough and not lost:
             return False
         what = f"its {' and '.join(lost)} has ended" if lost else f"{stuck} threads are stuck"
@@ -325,14 +345,13 @@ class Runner:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""
         try:
             with watched(self._alias):
-                outlook = self._claimer.look()
-                abandoned = Task.objects.abandoned().exists()
-            if outlook.suspects - outlook.paused or any(
-                head.queue not in outlook.paused for head in outlook.heads
-            ):
-                return False
-            return not abandoned
+                anything = self._claimer.sees_anything()
+                abandoned = Task.objects.abandoned()
+                if self.queues is not None:
+                    abandoned = abandoned.filter(queue__in=self.queues)
+                return not anything and not abandoned.exists()
         except Error as error:
+            self._hand.doubtful = True
             self._failed("The database does not answer", error)
             mend(self._alias)
             return False

@@ -17,28 +17,32 @@ from bgtask.status import Status
 # In the order of STATS_COLUMNS behind the key.
 _SUCCEEDED, _FAILED, _RETRIED, _LATENCY, _DURATION, _LATENCY_MAX, _DURATION_MAX = range(7)
 
+_MINUTE = timedelta(minutes=1)
+
+Figures = dict[tuple[datetime, str, str], list[int]]
+
 
 class Statistics:
-    """Figures in memory. Minutes are the database's, told by the clock of this host."""
+    """Figures in memory. Minutes are the database's, told by the monotonic clock of this host."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._figures: dict[tuple[int, str, str], list[int]] = {}
+        self._figures: Figures = {}
         self._origin: datetime
         self._origin_at: float
 
     def set_clock(self, now: datetime) -> None:
         """What the database's clock shows at this moment."""
-        self._origin, self._origin_at = (
-            now.replace(second=0, microsecond=0),
-            (time.monotonic() - now.second - now.microsecond / 1e6),
-        )
+        with self._lock:
+            self._origin = now.replace(second=0, microsecond=0)
+            self._origin_at = time.monotonic() - now.second - now.microsecond / 1e6
 
     def add(self, outcomes: Iterable[tuple[Outcome, str]]) -> None:
         with self._lock:
             for outcome, status in outcomes:
                 task = outcome.task
-                minute = int((outcome.ended - self._origin_at) // 60)
+                # As a time, not as a distance: the clock may be set anew before it is written.
+                minute = self._origin + _MINUTE * ((outcome.ended - self._origin_at) // 60)
                 figures = self._figures.setdefault(
                     (minute, task.queue, task.task_name), [0, 0, 0, 0, 0, 0, 0]
                 )
@@ -54,12 +58,12 @@ class Statistics:
                 figures[_LATENCY_MAX] = max(figures[_LATENCY_MAX], latency)
                 figures[_DURATION_MAX] = max(figures[_DURATION_MAX], duration)
 
-    def take(self) -> dict[tuple[int, str, str], list[int]]:
+    def take(self) -> Figures:
         with self._lock:
             figures, self._figures = self._figures, {}
         return figures
 
-    def give_back(self, figures: dict[tuple[int, str, str], list[int]]) -> None:
+    def give_back(self, figures: Figures) -> None:
         """They could not be written: add them to what came in meanwhile."""
         with self._lock:
             for key, values in figures.items():
@@ -69,12 +73,11 @@ class Statistics:
                 for index in (_LATENCY_MAX, _DURATION_MAX):
                     mine[index] = max(mine[index], values[index])
 
-    def write(self, alias: str, figures: dict[tuple[int, str, str], list[int]]) -> None:
+    def write(self, alias: str, figures: Figures) -> None:
         """In key order, so that two workers never wait for each other."""
         connection = connections[alias]
         rows: list[list[Any]] = []
         for (minute, queue, name), values in sorted(figures.items()):
-            when = self._origin + timedelta(minutes=minute)
-            rows.append([connection.ops.adapt_datetimefield_value(when), queue, name, *values])
+            rows.append([connection.ops.adapt_datetimefield_value(minute), queue, name, *values])
         if rows:
             dialect_of(connection).add_stats(connection, rows)

@@ -10,15 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.models import Outcome, Task, Worker
+from bgtask.models.manager import database_time
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import announce
+from bgtask.runner.child import OVER, Child
+from bgtask.runner.statistics import Statistics
 
 logger = logging.getLogger("bgtask")
 
@@ -29,31 +32,8 @@ SLACK = 2.0  # Seconds beyond GRACE before children are killed.
 
 
 @dataclass(slots=True)
-class _Child:
-    process: subprocess.Popen[bytes]
-    pulse: int  # The reading end of a pipe on which it says, at each beat, which worker it is.
-    started: float
-    heard: float
-    workers: set[int] = field(default_factory=set)
-
-    def listen(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while said := os.read(self.pulse, 4096):
-                self.heard = time.monotonic()
-                self.workers.update(int(word) for word in said.split() if word.isdigit())
-
-    def silence(self) -> float:
-        return time.monotonic() - self.heard
-
-    def close(self) -> None:
-        os.close(self.pulse)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
-
-@dataclass(slots=True)
 class _Slot:
-    child: _Child | None = None
+    child: Child | None = None
     failures: int = 0
     not_before: float = 0.0
     done: bool = False
@@ -64,12 +44,14 @@ class Supervisor:
     Spawns processes (never forks one that has connections), replaces those that end or hang, and
     takes back at once what a dead one held. It has no connection while it waits.
 
-    ``argv`` is the command line of this process; a child's is the same, for one process.
+    ``argv`` is the command line of this process; a child's is the same, for one process, and for
+    what is left of ``duration``, if that is not 0.
     """
 
-    def __init__(self, argv: Sequence[str], processes: int) -> None:
+    def __init__(self, argv: Sequence[str], processes: int, duration: float = 0.0) -> None:
         self._command = [*_interpreter(argv), *_without_processes(argv[1:])]
-        self._ends_by_itself = _has(argv, "--drain") or _has(argv, "--duration")
+        self._end = time.monotonic() + duration if duration > 0 else None
+        self._undertakers: list[threading.Thread] = []
         self._slots = [_Slot() for _ in range(processes)]
         self._alarm = Alarm()
         self._stopping = False
@@ -92,6 +74,10 @@ class Supervisor:
                     slot.child.process.kill()
                     slot.child.process.wait()
                     slot.child.close()
+            end = time.monotonic() + get_settings().grace
+            for thread in self._undertakers:
+                thread.join(max(end - time.monotonic(), 0.0))
+            self._alarm.close()
         return self._clean
 
     def stop(self) -> None:
@@ -106,10 +92,14 @@ class Supervisor:
     def _look_after(self, slot: _Slot) -> None:
         child = slot.child
         if child is None:
-            if self._stopping:
+            if self._stopping or (self._end is not None and time.monotonic() >= self._end):
                 slot.done = True
             elif not slot.done and time.monotonic() >= slot.not_before:
-                slot.child = self._spawn()
+                try:
+                    slot.child = self._spawn()
+                except OSError as error:
+                    logger.error("A process could not be started: %s.", error)
+                    _put_off(slot)
             return
         child.listen()
         if child.process.poll() is not None:
@@ -124,38 +114,56 @@ class Supervisor:
                 child.process.stdin.close()
                 child.process.stdin = None
         elif child.silence() > max(get_settings().lease, STARTING if not child.workers else 0.0):
-            logger.error("Process %d hangs: it has not beaten for its lease.", child.process.pid)
+            child.killed_for = "it gave no sign of life for its lease, and was killed"
             child.process.kill()
 
-    def _spawn(self) -> _Child:
+    def _spawn(self) -> Child:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        process = subprocess.Popen(  # noqa: S603
-            [*self._command, f"--supervised={writer}"],
-            stdin=subprocess.PIPE,
-            pass_fds=[writer],
-            start_new_session=True,  # Ctrl-C is for us; we tell them.
-        )
-        os.close(writer)
         now = time.monotonic()
-        return _Child(process, reader, now, now)
+        command = [*self._command, f"--supervised={writer}"]
+        if self._end is not None:
+            command.append(f"--duration={max(self._end - now, 0.001):.3f}")
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.PIPE,
+                pass_fds=[writer],
+                start_new_session=True,  # Ctrl-C is for us; we tell them.
+            )
+        except OSError:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return Child(process, reader, now, now)
 
-    def _bury(self, slot: _Slot, child: _Child) -> None:
+    def _bury(self, slot: _Slot, child: Child) -> None:
         status = child.process.returncode
         child.close()
-        if status == 0:
-            # It has done what it was to do: all of it, or its --max-tasks.
+        if status == 0 and child.last_words:
             slot.failures = 0
-            slot.done = self._stopping or self._ends_by_itself
+            slot.done = self._stopping or child.last_words == OVER
             return
-        reason = _reason(status)
+        # Whatever its status: a task may have ended its process by _exit(0).
+        reason = child.killed_for or _reason(status)
         logger.error("Process %d ended: %s.", child.process.pid, reason)
         self._clean = self._clean and not self._stopping
-        _take_back(child.workers, reason)
-        short = time.monotonic() - child.started < SHORT_LIFE
-        slot.failures = slot.failures + 1 if short else 0
-        if slot.failures:
-            slot.not_before = time.monotonic() + min(2.0 ** (slot.failures - 1), LONGEST_WAIT)
+        self._take_back(child.workers, reason)
+        if time.monotonic() - child.started < SHORT_LIFE:
+            _put_off(slot)
+        else:
+            slot.failures = 0
+
+    def _take_back(self, workers: set[int], reason: str) -> None:
+        # In a thread: neither a database that is away nor somebody's receiver of a signal must
+        # keep us from watching over the others.
+        self._undertakers = [thread for thread in self._undertakers if thread.is_alive()]
+        thread = threading.Thread(
+            target=_take_back, args=(workers, reason), name="bgtask-undertaker", daemon=True
+        )
+        thread.start()
+        self._undertakers.append(thread)
 
     def _pause(self) -> float:
         if os.getpid() == 1:
@@ -167,19 +175,35 @@ class Supervisor:
         return min([1.0, *(max(wait, 0.05) for wait in waits)])
 
 
-def _take_back(workers: Iterable[int], reason: str) -> None:
-    """Nobody knows sooner than its parent that a process is dead."""
+def _put_off(slot: _Slot) -> None:
+    slot.failures += 1
+    slot.not_before = time.monotonic() + min(2.0 ** (slot.failures - 1), LONGEST_WAIT)
+
+
+def _take_back(workers: set[int], reason: str) -> None:
+    """Nobody knows sooner than its parent that a process is dead, nor why."""
     try:
-        if Worker.objects.filter(pk__in=set(workers)).declare_dead():
-            Task.objects.rescue(reason, _tell)
+        if Worker.objects.filter(pk__in=workers).declare_dead():
+            Task.objects.filter(locked_by__in=workers).rescue(reason, _tell)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
+    except Exception:  # Receivers and handlers of the log are the project's.
+        logger.exception("What became of its tasks could not be announced.")
     finally:
         connections.close_all()
 
 
 def _tell(outcomes: list[Outcome]) -> None:
-    announce([(outcome, str(outcome.status)) for outcome in outcomes])
+    """As the worker would have, which is no more."""
+    ended = [(outcome, str(outcome.status)) for outcome in outcomes]
+    try:
+        announce(ended)
+    finally:
+        alias = Task.objects.all().db
+        statistics = Statistics()
+        statistics.set_clock(database_time(alias))
+        statistics.add(ended)
+        statistics.write(alias, statistics.take())
 
 
 def _reap(slots: Sequence[_Slot]) -> None:
@@ -220,28 +244,3 @@ def _without_processes(arguments: Sequence[str]) -> list[str]:
         elif not argument.startswith("--processes="):
             kept.append(argument)
     return kept
-
-
-def _has(arguments: Sequence[str], option: str) -> bool:
-    return any(word == option or word.startswith(f"{option}=") for word in arguments)
-
-
-def pulse_on(writer: int) -> Callable[[int], None]:
-    """In a child: how it tells its parent that it lives, and as which worker."""
-
-    def pulse(worker_id: int) -> None:
-        with contextlib.suppress(OSError):  # The parent is gone; leave_with_parent sees to it.
-            os.write(writer, b"%d\n" % worker_id)
-
-    return pulse
-
-
-def leave_with_parent(stop: Callable[[], None]) -> None:
-    """In a child: stop when the parent closes our standard input, or is gone."""
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        stop()
-
-    threading.Thread(target=wait, name="bgtask-parent", daemon=True).start()

@@ -112,6 +112,17 @@ def test_drain_stops_when_nothing_is_due(worker):
     assert Task.objects.scheduled().get() == later
 
 
+def test_drain_of_some_queues_does_not_wait_for_the_suspects_of_others(worker):
+    tasks.note.using(queue="mail")()
+    other = tasks.note.using(queue="reports")()
+    Task.objects.filter(pk=other.pk).update(crashes=1)
+
+    child = worker("--drain", "--queue=mail")
+
+    assert child.wait() == 0
+    assert statuses() == {"SUCCESSFUL": 1, "READY": 1}
+
+
 def test_max_tasks_stops_after_so_many_and_takes_no_more(worker):
     tasks.note.enqueue_many([(number,) for number in range(50)])
 

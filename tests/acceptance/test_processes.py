@@ -7,11 +7,12 @@ import signal
 
 import pytest
 
-from bgtask.models import Attempt, Task, Worker
+from bgtask.models import Attempt, Task, TaskStats, Worker
 from bgtask.status import AttemptOutcome, Status, WorkerState
 from tests import tasks
 from tests.acceptance.conftest import statuses
 from tests.helpers import eventually
+from tests.processes import is_running
 
 pytestmark = pytest.mark.acceptance
 
@@ -19,14 +20,6 @@ pytestmark = pytest.mark.acceptance
 def running_pid(ledger, task):
     """The process in which this task was started last."""
     return ledger.executions(task.pk)[-1].start.pid
-
-
-def is_gone(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
-        return True
 
 
 def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
@@ -45,6 +38,7 @@ def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
     lost = Attempt.objects.get()
     assert lost.outcome == AttemptOutcome.LOST
     assert "killed by signal 9 SIGKILL" in lost.message
+    eventually(lambda: TaskStats.objects.filter(retried=1).exists(), timeout=30)
     living = Worker.objects.alive().exclude(pid=killed)
     eventually(lambda: living.count() == 2, timeout=30, explain=supervisor.output)
 
@@ -67,7 +61,7 @@ def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
     )
     gate.open()
 
-    eventually(lambda: all(map(is_gone, pids)), timeout=30)
+    eventually(lambda: not any(map(is_running, pids)), timeout=30)
     assert statuses() == {"SUCCESSFUL": 1}
     assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
     assert not Attempt.objects.exists()
@@ -88,7 +82,7 @@ def test_all_finish_their_task_and_stop_when_told_to(worker, gate, until_running
 
     assert supervisor.wait() == 0
     assert len(pids) == 2
-    assert all(map(is_gone, pids))
+    assert not any(map(is_running, pids))
     assert statuses() == {"SUCCESSFUL": 2}
     assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
 
@@ -110,7 +104,7 @@ def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
     supervisor.send_signal(signal.SIGTERM)
 
     assert supervisor.wait() not in (0, None)
-    assert is_gone(pid)
+    assert not is_running(pid)
     task.refresh_from_db()
     assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 1)
 
@@ -122,7 +116,7 @@ def test_process_that_hangs_is_replaced(worker, gate, until_running, until_ended
     hanging = running_pid(ledger, task)
 
     os.kill(hanging, signal.SIGSTOP)
-    eventually(lambda: is_gone(hanging), timeout=60, explain=supervisor.output)
+    eventually(lambda: not is_running(hanging), timeout=60, explain=supervisor.output)
     gate.open()
     until_ended(supervisor)
 
@@ -142,6 +136,40 @@ def test_process_that_has_done_its_max_tasks_is_replaced(worker, until_ended, le
     assert max(by_pid.count(pid) for pid in by_pid) == 3
 
 
+def test_replaced_processes_drain_the_queue_to_its_end(worker):
+    tasks.note.enqueue_many([(number,) for number in range(20)])
+
+    supervisor = worker("--processes=2", "--max-tasks=3", "--drain")
+
+    assert supervisor.wait(90) == 0
+    assert statuses() == {"SUCCESSFUL": 20}
+
+
+def test_process_that_a_task_ends_as_if_all_was_well_is_replaced_and_the_task_taken_back(
+    worker, ledger
+):
+    task = tasks.exit_process(0)
+
+    supervisor = worker("--processes=2", "--drain", LEASE=3600, HEARTBEAT=1)
+
+    assert supervisor.wait(90) == 0
+    task.refresh_from_db()
+    assert (task.status, task.crashes) == (Status.FAILED, 3)
+    assert {attempt.message for attempt in Attempt.objects.all()} == {
+        f"The task was lost with its worker {attempt.worker}: exit status 0."
+        for attempt in Attempt.objects.all()
+    }
+    assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
+
+
+@pytest.mark.parametrize("option", ["--process=2", "--proc=2", "--dur=1", "--dra"])
+def test_options_are_taken_in_full_only_for_children_are_started_by_them(worker, option):
+    child = worker(option)
+
+    assert child.wait() != 0
+    assert option in child.output()
+
+
 def test_all_stop_by_themselves_when_the_duration_is_over(worker):
     supervisor = worker("--processes=2", "--duration=1")
 
@@ -157,7 +185,7 @@ def test_process_with_a_stuck_thread_is_replaced_and_the_task_tried_again(
     until_running(task, supervisor)
     stuck = running_pid(ledger, task)
 
-    eventually(lambda: is_gone(stuck), timeout=60, explain=supervisor.output)
+    eventually(lambda: not is_running(stuck), timeout=60, explain=supervisor.output)
     gate.open()
     eventually(Task.objects.retrying().run_now, timeout=30, explain=supervisor.output)
     until_ended(supervisor)

@@ -36,6 +36,7 @@ def _places() -> dict[str, tuple[Any, str]]:
         "put": (Completer, "put"),
         "finish": (tasks, "finish"),
         "release": (tasks, "release"),
+        "park": (tasks, "park"),
         "rescue": (tasks, "rescue"),
         "declare_dead": (workers, "declare_dead"),
         "beat": (heartbeat.Heartbeat, "beat"),

@@ -204,7 +204,7 @@ class Monkey:
         self.stage.kill(self.random.choice(self.crew[1:]).pid)
 
     def kill_child(self) -> None:
-        from tests.faults.stage import descendants
+        from tests.processes import descendants
 
         if children := descendants(self.crew[0].pid):
             self.stage.kill(self.random.choice(children))
@@ -213,14 +213,14 @@ class Monkey:
         self.stage.kill(self.crew[0].pid)
 
     def kill_all(self) -> None:
-        from tests.faults.stage import descendants
+        from tests.processes import descendants
 
         for child in list(self.crew):
             for pid in [child.pid, *descendants(child.pid)]:
                 self.stage.kill(pid)
 
     def freeze_worker(self) -> None:
-        from tests.faults.stage import descendants
+        from tests.processes import descendants
 
         child = self.random.choice(self.crew)
         pids = [child.pid, *descendants(child.pid)]
@@ -319,7 +319,8 @@ class Monkey:
         return time.monotonic() - started
 
     def crew_figures(self) -> list[dict[str, int]]:
-        from tests.faults.stage import descendants, figures
+        from tests.faults.stage import figures
+        from tests.processes import descendants
 
         pids = [pid for child in self.crew for pid in [*descendants(child.pid), child.pid]]
         return [figures(pid) for pid in pids]

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests import databases
 from tests.databases import Settings
+from tests.processes import is_running
 
 
 class Server:
@@ -118,7 +119,7 @@ class _Daemon(Server):
         elif (pid := self._first) is not None:
             self._first = None
             os.kill(pid, signum or self.fast)
-            while _is_running(pid):
+            while is_running(pid):
                 time.sleep(0.02)
         # Killed, it leaves its number behind, which may be another's by now.
         self.pid_file.unlink(missing_ok=True)
@@ -364,11 +365,3 @@ def django_settings(server: Server, **changes: Any) -> str:
     """
     user = {"USER": "worker"} if server.has_server else {}
     return json.dumps({**server.settings, **user, **changes})
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        state = Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")

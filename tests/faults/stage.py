@@ -95,20 +95,6 @@ class Stage:
             child.wait()
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that this one started, and those that they did."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(stat.parent.name))
-    found = list(children.get(pid, ()))
-    for child in found:
-        found.extend(children.get(child, ()))
-    return found
-
-
 def figures(pid: int) -> dict[str, int]:
     """What a process holds by now: threads, open files, kilobytes."""
     status = dict(

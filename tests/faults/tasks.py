@@ -34,6 +34,13 @@ def quick(number=0):
 
 
 @background
+def hold_interpreter(seconds):
+    """A call of C that lets no other thread of its process run."""
+    with _noted():
+        ctypes.PyDLL(None).sleep(seconds)
+
+
+@background
 def nap(seconds):
     with _noted():
         time.sleep(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from pathlib import Path
@@ -13,8 +14,8 @@ from bgtask.models import Attempt, Task, Worker
 from tests.faults import tasks
 from tests.faults.failpoints import VARIABLE
 from tests.faults.servers import django_settings
-from tests.faults.stage import descendants
 from tests.helpers import eventually
+from tests.processes import descendants
 
 LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
 
@@ -89,6 +90,48 @@ def test_server_is_down_for_longer_than_the_lease(served, settled):
     assert max(audit.executions) <= 2
     assert audit.overlaps == 0
     assert all(worker.is_running() for worker in workers)
+
+
+def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(stage, settled):
+    tasks.quick.enqueue_many((number,) for number in range(10))
+    Task.objects.enqueue("nobody.knows_it")
+    tasks.quick.enqueue_many((number,) for number in range(10))
+    worker = stage.worker(
+        "--threads=16", env={VARIABLE: "before:park=disk_full@1-2"}, LEASE=600, HEARTBEAT=1
+    )
+
+    eventually(Task.objects.held().exists, timeout=60, explain=worker.output)
+    assert "No space left" in worker.output()
+    Task.objects.held().cancel()
+    audit = settled()
+
+    assert audit.executions == {0: 1, 1: 20}
+
+
+def test_outcomes_that_could_not_be_written_make_no_clean_end(stage, settled):
+    committed = {tasks.quick().pk}
+    worker = stage.worker(env={VARIABLE: "before:finish=disk_full@1-100000"}, GRACE=1)
+    eventually(stage.ledger.executions, timeout=30, explain=worker.output)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait() == 1
+    assert "rescued or cancelled while it ran" not in worker.output()
+    stage.worker()
+    assert settled(committed).executions == {2: 1}
+
+
+@pytest.mark.vendor("postgresql")
+def test_a_pool_of_the_drivers_does_not_run_out_of_connections(stage, settled):
+    options = {**stage.server.settings.get("OPTIONS", {}), "pool": True}
+    env = {"BGTASK_TEST_DATABASE": django_settings(stage.server, OPTIONS=options)}
+    committed = {tasks.query().pk for _ in range(40)}
+
+    for arguments in (["--threads=6"], ["--processes=2", "--threads=6"]):
+        stage.worker(*arguments, env=env, **LONG_LEASE)
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": 40}
 
 
 def test_connections_are_cut_all_the_time(served, settled):

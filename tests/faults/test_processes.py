@@ -9,8 +9,8 @@ import pytest
 from bgtask.models import Task, Worker
 from tests.faults import tasks
 from tests.faults.failpoints import VARIABLE
-from tests.faults.stage import descendants
 from tests.helpers import eventually
+from tests.processes import descendants
 
 
 def test_supervisor_and_all_its_children_killed_at_once(stage, settled):
@@ -81,6 +81,32 @@ def test_worker_whose_heart_has_stopped_starts_nothing_any_more(stage, settled):
 
     assert audit.overlaps == 0
     assert audit.executions == {1: 100}
+
+
+def test_suspect_that_hangs_does_not_keep_its_worker_from_the_others(stage, settled):
+    hanging = tasks.nap(600)
+    Task.objects.filter(pk=hanging.pk).update(crashes=1, max_run_time=1, max_attempts=1)
+    worker = stage.worker("--threads=4")
+    eventually(Task.objects.failed().exists, timeout=30, explain=worker.output)
+
+    committed = {tasks.quick(number).pk for number in range(20)}
+    audit = settled(committed | {hanging.pk})
+
+    assert audit.statuses == {"SUCCESSFUL": 20, "FAILED": 1}
+
+
+def test_process_in_which_nothing_can_run_is_replaced(stage, settled):
+    task = tasks.hold_interpreter(600)
+    supervisor = stage.worker("--processes=2")
+    eventually(lambda: stage.ledger.executions(task.pk), timeout=30, explain=supervisor.output)
+    eventually(
+        lambda: "no sign of life" in supervisor.output(), timeout=60, explain=supervisor.output
+    )
+    Task.objects.filter(pk=task.pk).cancel(force=True)
+
+    audit = settled({tasks.quick(number).pk for number in range(20)} | {task.pk})
+
+    assert audit.statuses == {"SUCCESSFUL": 20, "CANCELLED": 1}
 
 
 def test_process_whose_heartbeat_thread_has_died_is_replaced(stage, settled):

@@ -22,7 +22,10 @@ from bgtask.exceptions import InvalidOption
 from bgtask.options import check_queue
 from bgtask.runner import Runner, output
 from bgtask.runner.alarm import Alarm
-from bgtask.runner.supervisor import Supervisor, leave_with_parent, pulse_on
+from bgtask.runner.care import without_pools
+from bgtask.runner.child import leave_with_parent, tell_on
+from bgtask.runner.supervisor import Supervisor
+from bgtask.runner.watchdog import limit_waiting
 
 SLACK = 5.0  # Seconds beyond all patience, after which a process that is to stop is ended.
 
@@ -31,7 +34,8 @@ class Command(BaseCommand):
     help = "Run background tasks that are due, and go on as they become so."
 
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(*args, **kwargs)
+        # In full only: a supervisor starts its children by this command line, without some of it.
+        parser = super().create_parser(*args, allow_abbrev=False, **kwargs)
         parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
         return parser  # What is wrong is said in one line; --help says the rest.
 
@@ -69,6 +73,8 @@ class Command(BaseCommand):
             raise CommandError("--reload goes with one process.")
         if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
             raise CommandError("--processes starts this command line anew, and here is none.")
+        if self._called_from_command_line:  # type: ignore[attr-defined]
+            without_pools()  # In a process of our own, that is.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
             try:
@@ -83,7 +89,7 @@ class Command(BaseCommand):
         self._leave(clean, threads)
 
     def _process(self, options: dict[str, Any]) -> bool:
-        if options["processes"] > 1:
+        if options["processes"] > 1 and not options["supervised"]:
             return self._supervise(options)
         if options["reload"]:
             autoreload.run_with_reloader(self._run, **options)
@@ -99,7 +105,7 @@ class Command(BaseCommand):
             duration=options["duration"],
             drain=options["drain"],
             max_tasks=options["max_tasks"],
-            pulse=options["supervised"] and pulse_on(options["supervised"]),
+            tell=options["supervised"] and tell_on(options["supervised"]),
         )
         with _ended_in_time(runner.stop) as stop, _stopped_by_signals(stop):
             if options["supervised"]:
@@ -109,7 +115,7 @@ class Command(BaseCommand):
     def _supervise(self, options: dict[str, Any]) -> bool:
         _check_tables()
         connections.close_all()
-        supervisor = Supervisor(sys.argv, options["processes"])
+        supervisor = Supervisor(sys.argv, options["processes"], options["duration"])
         with _stopped_by_signals(supervisor.stop):
             return supervisor.run()
 
@@ -175,6 +181,7 @@ def _check_tables() -> None:
     """A table that is missing will not come by waiting."""
     from bgtask.models import Worker
 
+    limit_waiting(Worker.objects.all().db)  # Before the first connection is made.
     try:
         list(Worker.objects.filter(pk=0))
     except Error as error:
