@@ -59,6 +59,7 @@ STATS_KEY = ("minute", "queue", "task_name")
 STATS_SUMS = ("succeeded", "failed", "retried", "latency_sum", "duration_sum")
 STATS_PEAKS = ("latency_max", "duration_max")
 STATS_COLUMNS = (*STATS_KEY, *STATS_SUMS, *STATS_PEAKS)
+STATS_BATCH = 100  # Rows: a thousand parameters are within the limits of every database.
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,18 +265,20 @@ class Dialect(ABC):
 
     @abstractmethod
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
-        """Add these rows of STATS_COLUMNS to what is there."""
+        """Add these rows of STATS_COLUMNS to what is there, in the caller's transaction."""
 
     def _upsert(
         self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], on_conflict: str
     ) -> None:
         row = f"({marks(STATS_COLUMNS)})"
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO bgtask_taskstats ({', '.join(STATS_COLUMNS)}) "
-                f"VALUES {', '.join([row] * len(rows))} {on_conflict}",
-                [value for values in rows for value in values],
-            )
+            for start in range(0, len(rows), STATS_BATCH):
+                batch = rows[start : start + STATS_BATCH]
+                cursor.execute(
+                    f"INSERT INTO bgtask_taskstats ({', '.join(STATS_COLUMNS)}) "
+                    f"VALUES {', '.join([row] * len(batch))} {on_conflict}",
+                    [value for values in batch for value in values],
+                )
 
 
 def sorted_out(

@@ -9,6 +9,7 @@ from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, KeyFrom, dialect_of
+from bgtask.models.bulk import delete, let_go
 from bgtask.models.enqueue import enqueue, enqueue_many
 from bgtask.models.finish import finish, finished_before, put_back
 from bgtask.models.rescue import rescue
@@ -279,33 +280,22 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def discard(self) -> int:
         """Delete tasks, with their history, unless they are running; return how many."""
-        return self._delete(self.exclude(status=Status.RUNNING))
+        return delete(self.exclude(status=Status.RUNNING), self._connection())
 
     def prune(self, status: Status, age: float, batch_size: int = 1_000) -> Iterator[int]:
         """Delete those that finished so many seconds ago, batch by batch; yield how many."""
         old = self.filter(status=status, finished_at__lt=Clock(-age)).order_by("finished_at", "id")
         # In batches, for one big DELETE would keep the workers waiting for its locks.
         while ids := list(old.values_list("pk", flat=True)[:batch_size]):
-            yield self._delete(self.filter(pk__in=ids, status=status))
+            yield delete(self.filter(pk__in=ids, status=status), self._connection())
             if len(ids) < batch_size:
                 return
-
-    def _delete(self, tasks: TaskQuerySet) -> int:
-        from bgtask.models.attempt import Attempt
-
-        connection = self._connection()
-        with dialect_of(connection).transaction(connection):
-            # By hand: Django's own collector would load every row with its traceback.
-            ids = list(tasks.order_by("pk").select_for_update().values_list("pk", flat=True))
-            history = Attempt.objects.using(self.db).filter(task__in=ids)
-            history._raw_delete(history.db)
-            return int(self.filter(pk__in=ids)._raw_delete(self.db))
 
     def unhold_known(self, names: Iterable[str]) -> int:
         """Let tasks run that were parked as unknown, and are known here; return how many."""
         waiting = self.held().filter(held_for=HeldFor.UNKNOWN).order_by()
         known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
-        return waiting.filter(task_name__in=known).unhold() if known else 0
+        return let_go(waiting, known, self._connection())
 
     def unhold_over(self) -> int:
         """Let tasks run again whose hold is over; return how many."""
@@ -315,7 +305,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         waiting = self.held().filter(held_for=HeldFor.TYPE).order_by()
         names = set(waiting.values_list("task_name", flat=True).distinct())
         over = names - set(on_hold) if names else set()
-        return waiting.filter(task_name__in=over).unhold() if over else 0
+        return let_go(waiting, over, self._connection())
 
     def _wake(self, changed: int) -> int:
         if changed:
