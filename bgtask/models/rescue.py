@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -26,21 +27,23 @@ def rescue(
     tasks: TaskQuerySet,
     connection: BaseDatabaseWrapper,
     reason: str = "",
+    tell: Callable[[list[Outcome]], object] | None = None,
     *,
     by_force: bool = False,
-) -> list[Outcome]:
+) -> int:
     """
-    Rescue those of these tasks that need it; return what became of each.
+    Rescue those of these tasks that need it; return how many.
 
     By force, cancel all of them that run. Found without a lock first, for there is nothing to do
     nearly always; then each page is locked, judged anew and changed in one transaction with the
-    rows of history that say why.
+    rows of history that say why. What became of them is told at once: a page that fails must not
+    silence those that are committed.
     """
-    rescued: list[Outcome] = []
-    last = 0
+    total = last = 0
     while page := _find(tasks, after=last, all_running=by_force):
         # Dead is final: who was so when the page was read still is.
         dead = set(page.values()) - {0}
+        rescued: list[Outcome] = []
         with dialect_of(connection).transaction(connection):
             # A task that another rescuer or an operator is at right now is left to them.
             locked = (
@@ -55,10 +58,13 @@ def rescue(
                 lost = task.locked_by_id in dead
                 if by_force or lost or task.overdue:
                     rescued += _take_back(tasks, task, reason, by_force=by_force, lost=lost)
+        if tell is not None and rescued:
+            tell(rescued)
+        total += len(rescued)
         last = max(page)
         if len(page) < PAGE:
             break
-    return rescued
+    return total
 
 
 def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> dict[int, int]:

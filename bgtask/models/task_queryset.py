@@ -194,12 +194,10 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """
         Take back what dead workers hold and what is past its deadline; return how many.
 
-        ``reason`` is why the dead ones died; ``tell`` is called with what became of the tasks.
+        ``reason`` is why the dead ones died; ``tell`` is called with what became of the tasks,
+        page by page, as it is committed.
         """
-        rescued = rescue(self, self._connection(), reason)
-        if tell is not None and rescued:
-            tell(rescued)
-        return len(rescued)
+        return rescue(self, self._connection(), reason, tell)
 
     # What time, operators and chores do
 
@@ -236,12 +234,20 @@ class TaskQuerySet(models.QuerySet["Task"]):
         By force what runs is no longer waited for: it becomes CANCELLED at once, and whatever
         its worker says of it is dropped.
         """
-        cancelled = self.waiting().update(
-            status=Status.CANCELLED, held_for=None, finished_at=Clock()
+        forced = rescue(self, self._connection(), by_force=True) if force else 0
+        # One statement, that says row by row what becomes of it: between two, a task could be
+        # claimed, released or retried, and be neither cancelled nor asked. Asked, it becomes
+        # CANCELLED whenever it would wait again. The status comes last, since MariaDB evaluates
+        # SET from left to right.
+        waits = Q(status__in=WAITING)
+        return forced + self.live().update(
+            cancel_requested=Case(
+                When(status=Status.RUNNING, then=Value(True)), default=F("cancel_requested")
+            ),
+            held_for=None,
+            finished_at=Case(When(waits, then=Clock()), default=F("finished_at")),
+            status=Case(When(waits, then=Value(Status.CANCELLED.value)), default=F("status")),
         )
-        if force:
-            return cancelled + len(rescue(self, self._connection(), by_force=True))
-        return cancelled + self.running().update(cancel_requested=True)
 
     def requeue(self, *, reset_attempts: bool = False, spread: float = 0.0) -> int:
         """

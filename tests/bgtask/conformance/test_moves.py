@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Task
@@ -199,6 +200,60 @@ class TestCancel:
 
         task.refresh_from_db()
         assert (task.status, task.cancel_requested, task.token) == (Status.RUNNING, True, 1)
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            lambda task: Task.objects.release([task]),
+            lambda task: Task.objects.finish([retry(task)]),
+            lambda task: Task.objects.park([task], HeldFor.TYPE),
+        ],
+        ids=["released", "retried", "parked"],
+    )
+    def test_what_leaves_running_meanwhile_does_not_get_away(self, leave):
+        task = TaskFactory(status=Status.RUNNING)
+
+        with connection.execute_wrapper(after_the_first_statement(lambda: leave(task))):
+            Task.objects.cancel()
+
+        assert Task.objects.get().status == Status.CANCELLED
+
+    def test_what_is_claimed_meanwhile_does_not_get_away(self):
+        TaskFactory()
+
+        with connection.execute_wrapper(
+            after_the_first_statement(lambda: Task.objects.claim(a_worker(), "default", 1))
+        ):
+            Task.objects.cancel()
+
+        task = Task.objects.get()
+        assert task.status == Status.CANCELLED or task.cancel_requested
+
+    def test_what_has_finished_meanwhile_is_left_as_it_is(self):
+        """Chosen by way of another table, as MariaDB does before it updates."""
+        task = TaskFactory(status=Status.RUNNING)
+
+        with connection.execute_wrapper(
+            after_the_first_statement(lambda: Task.objects.finish([success(task)]))
+        ):
+            Task.objects.filter(locked_by__pid=task.locked_by.pid).cancel()
+
+        finished = Task.objects.get()
+        assert finished.status == Status.SUCCESSFUL
+        assert finished.finished_at is not None
+
+
+def after_the_first_statement(do):
+    done = []
+
+    def execute(run, *args):
+        result = run(*args)
+        if not done:
+            done.append(True)
+            do()
+        return result
+
+    return execute
 
 
 class TestHold:

@@ -6,10 +6,10 @@ from itertools import product
 from typing import NamedTuple
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from bgtask.dialects import Clock, Since
-from bgtask.models import Attempt, Task, Worker
+from bgtask.models import Attempt, Task, Worker, rescue
 from bgtask.status import AttemptOutcome, Status, WorkerState
 from tests.bgtask.conformance.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
@@ -230,6 +230,32 @@ class TestBystanders:
         assert set(Task.objects.running()) == {other}
 
 
+class TestTold:
+    def test_what_was_committed_before_an_error_has_been_told(self, monkeypatch):
+        monkeypatch.setattr(rescue, "PAGE", 2)
+        dead = WorkerFactory(dead=True)
+        first = [running(dead).pk for _ in range(2)]
+        running(dead)
+        told = []
+
+        def break_down_on_the_second_page(execute, sql, params, many, context):
+            if told and sql.startswith("INSERT"):
+                raise OperationalError("the server closed the connection")
+            return execute(sql, params, many, context)
+
+        def tell(outcomes):
+            assert Task.objects.running().count() == 1
+            told.extend(outcome.task.pk for outcome in outcomes)
+
+        with (
+            connection.execute_wrapper(break_down_on_the_second_page),
+            pytest.raises(OperationalError),
+        ):
+            Task.objects.rescue(tell=tell)
+
+        assert told == first
+
+
 class TestForce:
     def test_a_running_task_is_cancelled_at_once_and_has_a_history(self):
         task = running(token=3, attempts=2)
@@ -242,6 +268,18 @@ class TestForce:
         assert (task.status, task.token, task.attempts) == (Status.CANCELLED, 4, 2)
         assert task.finished_at is not None
         assert (attempt.outcome, attempt.token) == (AttemptOutcome.CANCELLED, 3)
+
+    def test_what_was_asked_before_is_no_longer_waited_for(self):
+        running(cancel_requested=True)
+
+        assert Task.objects.filter(cancel_requested=True).cancel(force=True) == 1
+        assert Task.objects.get().status == Status.CANCELLED
+
+    def test_what_was_not_asked_before_need_not_be_first(self):
+        running()
+
+        assert Task.objects.filter(cancel_requested=False).cancel(force=True) == 1
+        assert Task.objects.get().status == Status.CANCELLED
 
     def test_what_its_worker_says_of_it_later_is_dropped(self):
         task = running()
