@@ -131,6 +131,12 @@ def _share(name: str, value: Any) -> float:
     return float(value)
 
 
+def _ratio(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise _wrong(name, "a part of what finished, above 0 and up to 1", value)
+    return float(value)
+
+
 def _keep(name: str, value: Any) -> Mapping[str, float | None]:
     if not isinstance(value, Mapping) or not value.keys() <= KEEP.keys():
         raise _wrong(name, f"a dictionary with any of the keys {', '.join(KEEP)}", value)
@@ -153,13 +159,13 @@ def _thresholds(name: str, value: Any, known: Mapping[str, Any] = THRESHOLDS) ->
     if not isinstance(value, Mapping) or not value.keys() <= known.keys():
         raise _wrong(name, f"a dictionary with any of the keys {', '.join(known)}", value)
     parsed = dict(value)
-    for limit in {"oldest_ready", "failure_ratio"} & value.keys():
-        pair = value[limit]
+    for limit, parse in (("oldest_ready", _seconds), ("failure_ratio", _ratio)):
+        pair = value.get(limit)
         if pair is None:
             continue
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise _wrong(f"{name}.{limit}", "a pair (warn, fail), or None", pair)
-        parsed[limit] = tuple(_seconds(f"{name}.{limit}", number) for number in pair)
+        parsed[limit] = tuple(parse(f"{name}.{limit}", number) for number in pair)
         if parsed[limit][0] > parsed[limit][1]:
             raise _wrong(f"{name}.{limit}", "a pair with warn before fail", pair)
     if "failure_window" in value:

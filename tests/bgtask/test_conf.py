@@ -63,6 +63,15 @@ def test_what_is_not_said_of_thresholds_is_as_by_default(settings):
     assert thresholds["queues"]["batch"]["oldest_ready"] is None
 
 
+def test_a_ratio_is_a_part_of_the_whole(settings):
+    settings.BGTASK = {"THRESHOLDS": {"failure_ratio": (0.5, 1)}}
+    assert get_settings().thresholds["failure_ratio"] == (0.5, 1.0)
+
+    settings.BGTASK = {"THRESHOLDS": {"failure_ratio": (0.5, 5)}}
+    with pytest.raises(ImproperlyConfigured, match="above 0 and up to 1, not 5"):
+        get_settings()
+
+
 # Changes
 
 
@@ -125,6 +134,8 @@ DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, tim
         ("THRESHOLDS", {"oldest_ready": 60}),
         ("THRESHOLDS", {"oldest_ready": (300, 60)}),
         ("THRESHOLDS", {"oldest_ready": (60, "300")}),
+        *[("THRESHOLDS", {"failure_ratio": pair}) for pair in ((0, 0.5), (5, 20), (0.1, "0.5"))],
+        *[("THRESHOLDS", {"failure_ratio": pair}) for pair in ((0.5, 0.1), 0.1, (True, True))],
         ("THRESHOLDS", {"failure_sample": 0}),
         ("THRESHOLDS", {"failure_window": 0}),
         ("THRESHOLDS", {"queues": {"batch": {"queues": {}}}}),
