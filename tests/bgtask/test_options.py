@@ -11,6 +11,7 @@ import pytest
 from django.utils.translation import gettext_lazy
 
 from bgtask import InvalidOption, background
+from bgtask.models import Task
 
 
 class Queues(StrEnum):
@@ -73,6 +74,15 @@ def test_refuses_what_is_no_run_time(time):
 def test_refuses_what_is_no_back_off(wait):
     with pytest.raises(InvalidOption, match="backoff"):
         background(backoff=wait)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("option", ["priorty", "backoff"])
+def test_refuses_an_option_there_is_not_for_a_task_by_its_name_too(option):
+    with pytest.raises(InvalidOption, match=rf"Unknown option '{option}'. There are: max_attempts"):
+        Task.objects.enqueue("tests.tasks.noop", **{option: 9})
+    with pytest.raises(InvalidOption, match=option):
+        Task.objects.enqueue_many("tests.tasks.noop", [], **{option: 9})
 
 
 def test_refuses_an_option_there_is_not():
