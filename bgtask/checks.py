@@ -129,10 +129,8 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
             id="bgtask.W005",
         )
-    if connection.settings_dict["OPTIONS"].get("transaction_mode") not in (
-        "IMMEDIATE",
-        "EXCLUSIVE",
-    ):
+    mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or ""
+    if mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
         yield Warning(
             f"Transactions on the SQLite database {connection.alias!r} do not begin as IMMEDIATE.",
             hint="bgtask begins its own so, but yours will meet “database is locked”, at once "

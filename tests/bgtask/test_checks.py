@@ -108,6 +108,18 @@ def test_a_sqlite_that_makes_people_wait(app: App, tmp_path, options, id_, hint)
     assert hint in check.stderr.split("HINT:")[1]
 
 
+@pytest.mark.vendor("sqlite")
+@pytest.mark.parametrize("mode", ["immediate", "Exclusive"])
+def test_a_sqlite_may_say_its_mode_in_small_letters_as_to_django(app: App, tmp_path, mode):
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "new.sqlite3")}
+    options = WAL | {"transaction_mode": mode}
+
+    check = app.run("check", "--database=default", database=database | {"OPTIONS": options})
+
+    assert check.returncode == 0
+    assert "bgtask." not in check.stderr
+
+
 @pytest.mark.vendor("mysql")
 @pytest.mark.django_db
 def test_another_isolation_level(app: App):
