@@ -198,6 +198,7 @@ def background(name: Any = None, **options: Any) -> Any:
     def decorate(function: Callable[P, R]) -> BackgroundFunction[P, R]:
         _check_function(function, name)
         own_name = name or f"{function.__module__}.{function.__qualname__}"
+        _check_name(own_name)
         decorated = BackgroundFunction(function, own_name, checked)
         registry.register(decorated)
         return decorated

@@ -195,6 +195,16 @@ def test_refuses_a_name_that_cannot_be_a_key(name):
         background(name=name)
 
 
+def test_refuses_a_name_that_is_too_long_where_it_is_derived_too():
+    def function():
+        pass
+
+    function.__qualname__ = "x" * 300
+
+    with pytest.raises(InvalidOption, match="1 to 255 characters"):
+        background(function)
+
+
 @pytest.mark.parametrize("option", ["creator", "repeat", "repeat_until", "remove_existing_tasks"])
 def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(option):
     with pytest.raises(InvalidOption, match=f"{option}= is not supported: "):
