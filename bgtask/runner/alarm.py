@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
+import selectors
 import socket
 import time
 from collections.abc import Sequence
@@ -19,6 +19,10 @@ logger = logging.getLogger("bgtask")
 
 SQLITE_GLANCE = 0.05  # Seconds between two looks at whether somebody has written.
 RECONNECT = 30.0
+LONGEST = 86_400.0  # Seconds at a stretch; poll() counts milliseconds, and not far.
+
+# select() takes no descriptor above 1023, and epoll would take one more for each sleep.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Alarm:
@@ -40,8 +44,11 @@ class Alarm:
             self._writer.send(b"\0")
 
     def sleep(self, seconds: float, *others: Any) -> bool:
-        """Sleep so long, or until it rings or one of these can be read; tell which."""
-        ringing, _, _ = select.select([self._reader, *others], [], [], max(seconds, 0.0))
+        """Sleep so long, or until it rings or one of these can be read; tell if it was so."""
+        with _Selector() as selector:
+            for one in (self._reader, *others):
+                selector.register(one, selectors.EVENT_READ)
+            ringing = [key.fileobj for key, _ in selector.select(min(seconds, LONGEST))]
         self.rang = self._reader in ringing
         if self.rang:
             self._reader.recv(4096)
