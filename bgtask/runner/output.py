@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ def directed(log_file: str | None, log_level: str | None, log_std: bool) -> Iter
         handlers.append(logging.StreamHandler(sys.stderr))
     if log_file:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace"))
+    streams: tuple[LogStream, ...] = ()
     before = logger.level, logging.raiseExceptions, sys.stdout, sys.stderr
     for handler in handlers:
         handler.setFormatter(OneLineFormatter(FORMAT))
@@ -36,14 +38,13 @@ def directed(log_file: str | None, log_level: str | None, log_std: bool) -> Iter
         logger.setLevel(log_level or logging.INFO)
     logging.raiseExceptions = False  # A full disk must not fill standard error as well.
     if log_std:
-        sys.stdout = LogStream(logging.INFO, sys.stdout)
-        sys.stderr = LogStream(logging.WARNING, sys.stderr)
+        streams = LogStream(logging.INFO, sys.stdout), LogStream(logging.WARNING, sys.stderr)
+        sys.stdout, sys.stderr = streams
     try:
         yield
     finally:
-        if log_std:
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in streams:
+            stream.flush_all()
         flush()
         level, logging.raiseExceptions, sys.stdout, sys.stderr = before
         logger.setLevel(level)
@@ -69,12 +70,12 @@ class OneLineFormatter(logging.Formatter):
 
 
 class LogStream(io.TextIOBase):
-    """A text stream, each line of which becomes a line of the log."""
+    """A text stream, each line of which, by whichever thread, becomes a line of the log."""
 
     def __init__(self, level: int, original: Any) -> None:
         self._level = level
         self._original = original
-        self._rest = ""
+        self._rests: dict[int, str] = {}  # By thread, what has no end of line yet.
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -94,15 +95,19 @@ class LogStream(io.TextIOBase):
         return int(self._original.fileno())
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        me = threading.get_ident()
+        *lines, self._rests[me] = (self._rests.get(me, "") + text).split("\n")
         for line in lines:
             self._log(line)
         return len(text)
 
     def flush(self) -> None:
-        if self._rest:
-            line, self._rest = self._rest, ""
-            self._log(line)
+        """What this thread has said so far; the others may be in the middle of a line."""
+        self._log(self._rests.pop(threading.get_ident(), ""))
+
+    def flush_all(self) -> None:
+        for thread in list(self._rests):
+            self._log(self._rests.pop(thread, ""))
 
     def _log(self, line: str) -> None:
         if line.strip():
