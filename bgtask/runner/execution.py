@@ -39,6 +39,7 @@ class _End:
 
     value: str | None = None
     error: BaseException | None = None
+    started: bool = True  # Or could the function not even be called?
 
 
 def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
@@ -63,6 +64,9 @@ def _run(task: Task, current: CurrentTask) -> _End:
     try:
         function = registry.find(task.task_name).function
         args, kwargs = load_params(task.task_params)
+    except BaseException as error:
+        return _End(error=error, started=False)
+    try:
         if signals.task_started.receivers:
             signals.announce(signals.task_started, task=task)
         value = function(*args, **kwargs)
@@ -92,11 +96,12 @@ def _outcome(task: Task, end: _End) -> Outcome:
     if error is None:
         return Outcome(task, Status.SUCCESSFUL, return_value=end.value)
     outcome = Outcome(task, Status.FAILED, kind=AttemptOutcome.FAILED, exception=error)
-    outcome.failure = _describe(error)
+    outcome.failure = _describe(error, end.started)
     if isinstance(error, Cancelled):
         outcome.status, outcome.kind = Status.CANCELLED, AttemptOutcome.CANCELLED
         return outcome
-    if isinstance(error, GiveUp | MalformedTask) or not task.has_attempts_left:
+    malformed = not end.started and isinstance(error, MalformedTask)
+    if malformed or isinstance(error, GiveUp) or not task.has_attempts_left:
         return outcome
     outcome.status = Status.SCHEDULED
     if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):
@@ -106,9 +111,10 @@ def _outcome(task: Task, end: _End) -> Outcome:
     return outcome
 
 
-def _describe(error: BaseException) -> Failure:
+def _describe(error: BaseException, started: bool) -> Failure:
     """The traceback without the frames of this module, which say nothing to anybody."""
-    if isinstance(error, MalformedTask | UnknownTask):
+    # What a task raises that itself asks for others is an error like any other.
+    if not started and isinstance(error, MalformedTask | UnknownTask):
         kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
         return plain_failure(kind, str(error))
     if error.__traceback__ is not None and error.__traceback__.tb_next is not None:

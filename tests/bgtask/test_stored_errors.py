@@ -7,7 +7,7 @@ import sys
 import pytest
 from django.db import connection
 
-from bgtask import background
+from bgtask import background, registry
 from bgtask.errors import MAX_MESSAGE, MAX_TEXT
 from bgtask.models import Task
 from bgtask.testing import run_due
@@ -141,6 +141,30 @@ def test_a_row_broken_by_hand_fails_alone_as_malformed(params):
     assert broken.last_error.startswith("task_params")
     assert broken.history.get().outcome == "failed"
     assert {Task.objects.get(pk=task.pk).status for task in neighbours} == {"SUCCESSFUL"}
+
+
+@background
+def read_another(pk):
+    return Task.objects.get(pk=pk).params()
+
+
+@background
+def find_another(name):
+    return registry.find(name)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("kind", ["MalformedTask", "UnknownTask"])
+def test_what_the_queue_raises_within_a_task_is_an_error_like_any_other(kind):
+    broken = TaskFactory(task_params="nonsense", status="FAILED")
+    task = read_another(broken.pk) if kind == "MalformedTask" else find_another("nobody")
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    assert (task.status, task.error_class) == ("SCHEDULED", f"bgtask.exceptions.{kind}")
+    assert task.last_error.startswith("Traceback")
+    assert __file__ in task.last_error
 
 
 # What the database refuses after all
