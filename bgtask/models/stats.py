@@ -23,9 +23,15 @@ BACKLOG = ("ready", "oldest_ready_age")
 
 
 class StatsQuerySet(models.QuerySet[Any]):
-    def prune(self, age: float) -> int:
-        """Delete what is older than so many seconds; return how many."""
-        return int(self.filter(minute__lt=Clock(-age))._raw_delete(self.db))
+    def prune(self, age: float, batch_size: int = 1_000) -> int:
+        """Delete what is older than so many seconds, the oldest first; return how many."""
+        total = 0
+        old = self.filter(minute__lt=Clock(-age))
+        minutes = old.order_by("minute").values_list("minute", flat=True)
+        # In batches, for one DELETE of months would be cut short by the watchdog.
+        while last := list(minutes[:batch_size])[-1:]:
+            total += int(old.filter(minute__lte=last[0])._raw_delete(self.db))
+        return total
 
 
 class QueueStatsQuerySet(StatsQuerySet):

@@ -50,20 +50,22 @@ def unhold() -> int:
 
 
 def prune(may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
-    """Delete what is older than BGTASK['KEEP'], batch by batch while there is time for it."""
+    """
+    Delete what is older than BGTASK['KEEP'], batch by batch while there is time for it.
+
+    First what is little, and goes whether there is time or not: workers and statistics.
+    """
     pruned = dict.fromkeys(("successful", "cancelled", "failed", "workers", "statistics"), 0)
-    keep = get_settings().keep
-    for outcome, age in keep.items():
-        if age is None:
-            continue
-        for number in Task.objects.prune(Status[outcome.upper()], age):
-            pruned[outcome] += number
-            if not may_go_on():
-                return pruned
     pruned["workers"] = Worker.objects.prune(KEEP_WORKERS)
     pruned["statistics"] = sum(
         model.objects.prune(KEEP_STATS) for model in (TaskStats, QueueStats, QueueHistory)
     )
+    for outcome, age in get_settings().keep.items():
+        if age is None:
+            continue
+        batches = Task.objects.prune(Status[outcome.upper()], age)
+        while may_go_on() and (number := next(batches, 0)):
+            pruned[outcome] += number
     return pruned
 
 
@@ -92,7 +94,7 @@ class Maintenance:
             _Chore(unhold, 60.0),
             _Chore(QueueStats.objects.sample, 60.0),
             _Chore(QueueHistory.objects.roll_up, 300.0),
-            _Chore(self._prune_when_idle, 300.0, time.monotonic() + 30.0),
+            _Chore(self._prune, 300.0, time.monotonic() + 30.0),
         ]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bgtask-maintenance", daemon=True)
@@ -128,11 +130,10 @@ class Maintenance:
         except Exception:
             logger.exception("A chore failed.")
 
-    def _prune_when_idle(self) -> None:
+    def _prune(self) -> None:
         end = time.monotonic() + PRUNE_TIME
 
         def may_go_on() -> bool:
             return self._is_idle() and time.monotonic() < end and not self._stopping.is_set()
 
-        if may_go_on():
-            prune(may_go_on)
+        prune(may_go_on)

@@ -7,6 +7,8 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, QueueStats, Task, TaskStats, Worker
@@ -100,9 +102,37 @@ def test_stops_between_batches_when_there_is_something_else_to_do():
     finished("SUCCESSFUL", days=8)
     finished("CANCELLED", days=31)
 
-    maintenance.prune(may_go_on=lambda: False)
+    answers = iter([True])
+
+    maintenance.prune(may_go_on=lambda: next(answers, False))
 
     assert statuses() == ["CANCELLED"]
+
+
+def test_workers_and_statistics_go_even_if_there_is_always_something_else_to_do():
+    finished("SUCCESSFUL", days=8)
+    WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY))
+    TaskStats.objects.create(minute=Clock(-31 * DAY), queue="a", task_name="b")
+
+    maintenance.prune(may_go_on=lambda: False)
+
+    assert statuses() == ["SUCCESSFUL"]
+    assert not Worker.objects.exists()
+    assert not TaskStats.objects.exists()
+
+
+@pytest.mark.parametrize("number", [3, 4, 5])
+def test_statistics_go_in_batches_the_oldest_first(number):
+    for days in range(29, 29 + number):
+        for name in ("one", "another"):
+            TaskStats.objects.create(minute=Clock(-days * DAY), queue="a", task_name=name)
+
+    with CaptureQueriesContext(connection) as asked:
+        assert TaskStats.objects.prune(30.5 * DAY, batch_size=2) == 2 * (number - 2)
+
+    deletes = [query for query in asked if query["sql"].startswith("DELETE")]
+    assert len(deletes) == number - 2
+    assert TaskStats.objects.count() == 4
 
 
 def test_a_task_that_was_requeued_meanwhile_is_kept():
