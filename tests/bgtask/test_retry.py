@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bgtask import GiveUp, Retry, background, current_task
+from bgtask.context import CurrentTask
 from bgtask.models import Attempt, Task, Worker
 from bgtask.runner.execution import execute
 from bgtask.testing import run_due
@@ -387,6 +388,37 @@ def test_max_run_time_is_the_functions_or_else_the_setting(settings):
 def _seconds_allowed():
     task = Task.objects.get(pk=current_task().id)
     return seconds_until(task.deadline_at, task.locked_at)
+
+
+# A task that was asked to stop
+
+
+@background
+def stops_when_asked():
+    current_task().raise_if_cancelled()
+    return (current_task().cancel_requested, current_task().stop_requested)
+
+
+def test_a_task_that_was_asked_to_stop_can_end_as_cancelled():
+    stops_when_asked()
+    (task,) = Task.objects.claim(Worker.register(), "default", limit=1)
+
+    outcome = execute(task, CurrentTask(task, cancel_requested=True))
+    Task.objects.finish([outcome])
+
+    task.refresh_from_db()
+    assert (task.status, task.has_attempts_left) == ("CANCELLED", True)
+    assert task.history.get().outcome == "cancelled"
+    assert f"{task} was asked to stop." in task.last_error
+
+
+def test_a_task_that_was_not_asked_goes_on_though_its_worker_is_about_to_stop():
+    stops_when_asked()
+    (task,) = Task.objects.claim(Worker.register(), "default", limit=1)
+
+    outcome = execute(task, CurrentTask(task, stop_requested=True))
+
+    assert json.loads(outcome.return_value) == [False, True]
 
 
 @background
