@@ -16,7 +16,7 @@ MAX_MESSAGE = 1_000
 MAX_CLASS = 255
 MAX_CHAIN = 20  # Causes behind causes that are formatted.
 
-_BGTASK = str(Path(__file__).parent)
+_BGTASK = str(Path(__file__).parent) + os.sep  # Not what only begins alike, as bgtask_jobs.
 _LIBRARIES = tuple(
     {*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
 )
@@ -52,7 +52,13 @@ def describe(error: BaseException) -> Failure:
 
 def plain_failure(error_class: str, message: str) -> Failure:
     """A failure that is no exception: lost, timed out, malformed …"""
-    return Failure(error_class, message, message, fingerprint(error_class, "", message))
+    short = storable(message, MAX_MESSAGE)
+    return Failure(
+        error_class=storable(error_class, MAX_CLASS),
+        message=short,
+        traceback=storable(message),
+        fingerprint=fingerprint(error_class, "", short),
+    )
 
 
 def class_of(error: BaseException) -> str:

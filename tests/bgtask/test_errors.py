@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgtask.errors import MAX_CLASS, MAX_MESSAGE, MAX_TEXT, describe, redact, storable
+from bgtask import errors
+from bgtask.errors import (
+    MAX_CLASS,
+    MAX_MESSAGE,
+    MAX_TEXT,
+    describe,
+    is_project_code,
+    redact,
+    storable,
+)
 
 text = st.text(st.characters(categories=None) | st.sampled_from("\x00\ud83d\udc80='\":/@\n"))
 
@@ -260,6 +270,13 @@ def missing(what):
 )
 def test_errors_of_one_kind_have_one_fingerprint(one, other):
     assert fingerprint_of(missing, one) == fingerprint_of(missing, other)
+
+
+def test_only_what_is_within_bgtask_is_not_of_the_project():
+    package = Path(errors.__file__).parent
+
+    assert not is_project_code(str(package / "runner" / "pool.py"))
+    assert is_project_code(str(package) + "_jobs/tasks.py")
 
 
 def test_errors_of_different_kinds_have_different_fingerprints():

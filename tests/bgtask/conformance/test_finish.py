@@ -11,6 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from bgtask.dialects import Clock, Since
+from bgtask.errors import MAX_MESSAGE, MAX_TEXT
 from bgtask.exceptions import ClaimLost
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status
@@ -306,6 +307,25 @@ class TestLostReply:
         getattr(Task.objects.all(), next_move)()
 
         assert Task.objects.finished_before([outcome]) == {outcome.task.pk: Status.SCHEDULED}
+
+
+class TestText:
+    """Said by a caller, not taken from an exception."""
+
+    def test_is_made_storable(self):
+        task = claimed()
+
+        task.fail("a\x00b\udc80")
+
+        stored = Task.objects.get()
+        assert stored.last_error == Attempt.objects.get().message == "a\ufffdb\\udc80"
+
+    def test_is_cut_where_it_is_too_long(self):
+        claimed().fail("x" * 300_000)
+
+        attempt = Attempt.objects.get()
+        assert len(attempt.message) == MAX_MESSAGE
+        assert len(attempt.traceback) == len(Task.objects.get().last_error) == MAX_TEXT
 
 
 class TestHistory:
