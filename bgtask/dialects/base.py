@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +94,7 @@ class Dialect(ABC):
 
     def offset(self, connection: BaseDatabaseWrapper) -> int:
         """Seconds from UTC to the zone in which Django stores datetimes here."""
-        zone = connection.timezone or get_default_timezone()
-        offset = zone.utcoffset(datetime.now(UTC).replace(tzinfo=None))
-        return round(offset.total_seconds()) if offset else 0
+        return offset_at(datetime.now(UTC), connection.timezone or get_default_timezone())
 
     # Transactions
 
@@ -279,6 +277,12 @@ class Dialect(ABC):
                     f"VALUES {', '.join([row] * len(batch))} {on_conflict}",
                     [value for values in batch for value in values],
                 )
+
+
+def offset_at(instant: datetime, zone: tzinfo) -> int:
+    """Seconds from UTC to this zone; asked by the instant, for its wall clock shows hours twice."""
+    offset = instant.astimezone(zone).utcoffset()
+    return round(offset.total_seconds()) if offset else 0
 
 
 def sorted_out(

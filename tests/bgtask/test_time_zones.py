@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
 
+from bgtask.dialects.base import offset_at
 from tests.processes import ROOT
 
 STORED = ROOT / "tests/bgtask/test_times_stored.py"
@@ -51,3 +54,18 @@ def in_a_database_of_its_own(directory: Path) -> dict[str, object]:
     if connection.vendor == "sqlite":
         name = str(directory / "zones.sqlite3")
     return settings | {"TEST": settings["TEST"] | {"NAME": name}}
+
+
+@pytest.mark.parametrize(
+    ("instant", "hours"),
+    [
+        (datetime(2026, 11, 1, 4, 0, tzinfo=UTC), -4),
+        (datetime(2026, 11, 1, 5, 59, tzinfo=UTC), -4),
+        (datetime(2026, 11, 1, 6, 0, tzinfo=UTC), -5),
+        (datetime(2026, 3, 8, 6, 59, tzinfo=UTC), -5),
+        (datetime(2026, 3, 8, 7, 0, tzinfo=UTC), -4),
+    ],
+    ids=str,
+)
+def test_the_clock_is_right_in_the_hours_around_its_change(instant, hours):
+    assert offset_at(instant, ZoneInfo("America/New_York")) == hours * 3600
