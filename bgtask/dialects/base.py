@@ -315,7 +315,8 @@ def marks(items: Sized) -> str:
 def compiled(queryset: TaskQuerySet, *names: str) -> tuple[str, tuple[Any, ...]]:
     """The SELECT of these columns, as a part of a statement of our own."""
     query = queryset.values_list(*names).query
-    sql, params = query.get_compiler(queryset.db).as_sql()
+    # Of what can have no rows too, a SELECT: it finds none.
+    sql, params = query.get_compiler(queryset.db, elide_empty=False).as_sql()
     return sql, tuple(params)
 
 

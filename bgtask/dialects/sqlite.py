@@ -56,7 +56,7 @@ class SQLite(Dialect):
                 )
             """
         else:
-            wanted = ", ".join(["(%s)"] * len(queues))
+            wanted = ", ".join(["(%s)"] * len(queues)) or "(NULL)"  # Which is no queue.
             source = f"WITH names (queue) AS (VALUES {wanted})"
         outlook = Outlook()
         with connection.cursor() as cursor:

@@ -129,6 +129,14 @@ def test_runs_only_the_queues_it_is_told():
     assert run_due(queues=["mail"]) == [mailed]
 
 
+def test_runs_nothing_of_no_queues():
+    noop()
+    TaskFactory(crashes=1)
+
+    assert run_due(queues=[]) == []
+    assert Task.objects.ready().count() == 2
+
+
 def test_leaves_alone_what_is_paused_or_on_hold():
     now = database_time("default")
     Queue.objects.create(name="mail", since=now)

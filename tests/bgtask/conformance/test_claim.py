@@ -63,6 +63,18 @@ class TestChoice:
         assert len(claimed) == limit
         assert Task.objects.running().count() == limit
 
+    @pytest.mark.parametrize("nothing", [Task.objects.none, lambda: Task.objects.filter(pk__in=[])])
+    def test_of_nothing_is_nothing(self, nothing):
+        TaskFactory()
+        TaskFactory(status=Status.SCHEDULED, run_at=Clock(-1))
+
+        assert nothing().ready().take(WorkerFactory()) == []
+        assert nothing().promote() == 0
+        assert Task.objects.claim(WorkerFactory(), "default", 0) == []
+        assert Task.objects.claim_suspect(WorkerFactory(), queues=[]) == []
+        assert Task.objects.outlook([]).heads == []
+        assert set(Task.objects.values_list("status", flat=True)) == {"READY", "SCHEDULED"}
+
     def test_takes_from_its_queue_only_and_compares_it_to_the_letter(self):
         mine = TaskFactory(queue="mail")
         for other in ("Mail", "mail2", "mai", "default"):
