@@ -312,6 +312,14 @@ def marks(items: Sized) -> str:
     return ", ".join(["%s"] * len(items))
 
 
+def on_conflict(greatest: str) -> str:
+    """Add to the row that is there; PostgreSQL and SQLite have one word that differs."""
+    table = "bgtask_taskstats"
+    sums = [f"{name} = {table}.{name} + excluded.{name}" for name in STATS_SUMS]
+    peaks = [f"{name} = {greatest}({table}.{name}, excluded.{name})" for name in STATS_PEAKS]
+    return f"ON CONFLICT ({', '.join(STATS_KEY)}) DO UPDATE SET {', '.join([*sums, *peaks])}"
+
+
 def compiled(queryset: TaskQuerySet, *names: str) -> tuple[str, tuple[Any, ...]]:
     """The SELECT of these columns, as a part of a statement of our own."""
     query = queryset.values_list(*names).query

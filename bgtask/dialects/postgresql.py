@@ -10,13 +10,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import (
     CLAIMED,
-    STATS_KEY,
-    STATS_PEAKS,
-    STATS_SUMS,
     Dialect,
     Outlook,
     compiled,
     instances,
+    on_conflict,
     sorted_out,
 )
 
@@ -233,11 +231,3 @@ def _relation(rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
 
 def _array(numbers: Sequence[float | None]) -> str:
     return "{" + ",".join("NULL" if n is None else str(n) for n in numbers) + "}"
-
-
-def on_conflict(greatest: str) -> str:
-    """Add to the row that is there; SQLite says it in the same words, but for one."""
-    table = "bgtask_taskstats"
-    sums = [f"{name} = {table}.{name} + excluded.{name}" for name in STATS_SUMS]
-    peaks = [f"{name} = {greatest}({table}.{name}, excluded.{name})" for name in STATS_PEAKS]
-    return f"ON CONFLICT ({', '.join(STATS_KEY)}) DO UPDATE SET {', '.join([*sums, *peaks])}"

@@ -18,9 +18,9 @@ from bgtask.dialects.base import (
     constants,
     instances,
     marks,
+    on_conflict,
     sorted_out,
 )
-from bgtask.dialects.postgresql import on_conflict
 
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker
