@@ -202,10 +202,11 @@ def _finish(operation: Operation) -> None:
 
 def _taken_meanwhile(operation: Operation) -> int:
     """How many of the same tasks a worker has in hand that took them since the preview."""
-    selection = Selection.parse_narrow(operation.filter_data)
-    same = selection.without("status", "since", "until")
-    if not same.data:
-        return Task.objects.running().filter(locked_at__gte=operation.previewed_at).count()
+    # Their status and their times are others now, and the text of an error is not searched for
+    # without these.
+    same = Selection.parse_narrow(operation.filter_data).without(
+        "status", "since", "until", "error"
+    )
     return (
         same.tasks()
         .running()

@@ -59,6 +59,22 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
     assert Task.objects.running().count() == 1
 
 
+def test_accounts_for_what_was_taken_or_deleted_meanwhile_by_the_text_of_the_error(admin_user):
+    tasks = TaskFactory.create_batch(
+        4, status=Status.FAILED, queue="mail", last_error="connection refused"
+    )
+    seen = preview(status="FAILED", error="refused", since="1h")
+    tasks[0].requeue()
+    tasks[1].delete()
+    Task.objects.claim(WorkerFactory(), "mail", 1)
+    TaskFactory(status=Status.RUNNING, queue="mail")  # Enqueued since: none of those.
+
+    operation = run(seen, admin_user)
+
+    assert operation.state == OperationState.DONE
+    assert (operation.changed, operation.skipped_data) == (2, {"RUNNING": 1, "gone": 1})
+
+
 def test_tells_why_a_chosen_task_was_skipped(admin_user):
     failed = TaskFactory(status=Status.FAILED)
     running = TaskFactory(status=Status.RUNNING)
