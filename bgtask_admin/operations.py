@@ -145,20 +145,15 @@ def _advance(operation: Operation, ids: list[int]) -> bool:
             .values_list("pk", "status")
         )
         able = [pk for pk, status in found if status in action.statuses]
-        named = _entries(operation, able)
-        changed = (
-            action.apply(
-                tasks.filter(action.narrow(operation.previewed_at), pk__in=able),
-                operation.option_data,
-            )
-            if able
-            else 0
-        )
+        meant = tasks.filter(action.narrow(operation.previewed_at), pk__in=able)
+        # Before they change, for of what is deleted nothing could be said; they are locked.
+        entries = [] if operation.is_big else _entries(operation, meant)
+        changed = action.apply(meant, operation.option_data) if able else 0
         skipped = Counter(operation.skipped_data)
         skipped.update(status for pk, status in found if status not in action.statuses)
         if len(able) > changed:
             skipped[GONE] += len(able) - changed
-        _log(named if changed == len(able) else [])
+        _log(entries)
         now = {
             "changed": operation.changed + changed,
             "skipped": sum(skipped.values()),
@@ -218,32 +213,29 @@ def _taken_meanwhile(operation: Operation) -> int:
 # In Django's own history
 
 
-def _entries(operation: Operation, ids: list[int] | None) -> list[LogEntry]:
-    """An entry for each task, or for the operation where they are many (``ids`` is None)."""
-    if operation.user_id is None or (ids is not None and operation.is_big):
+def _entries(operation: Operation, tasks: TaskQuerySet) -> list[LogEntry]:
+    """An entry for each task."""
+    if operation.user_id is None:
         return []
-    message = f"{operation.get_verb_display()}. {operation.reason}".strip()
-    if ids is None:
-        return [_entry(operation, operation, CHANGE, message)]
     flag = DELETION if operation.verb == Verb.DELETE else CHANGE
-    tasks = Task.objects.filter(pk__in=ids).only("task_name", "verbose_name")
-    return [_entry(operation, task, flag, message) for task in tasks]
+    return [_entry(operation, task, flag) for task in tasks.only("task_name", "verbose_name")]
 
 
-def _entry(operation: Operation, thing: Any, flag: int, message: str) -> LogEntry:
+def _entry(operation: Operation, thing: Any, flag: int) -> LogEntry:
     return LogEntry(
         user=operation.user,
         content_type=ContentType.objects.get_for_model(thing),
         object_id=str(thing.pk),
         object_repr=str(thing)[:200],
         action_flag=flag,
-        change_message=message,
+        change_message=f"{operation.get_verb_display()}. {operation.reason}".strip(),
     )
 
 
 def log_one(operation: Operation) -> None:
     """One entry for the whole operation."""
-    _log(_entries(operation, None))
+    if operation.user_id is not None:
+        _log([_entry(operation, operation, CHANGE)])
 
 
 def _log(entries: Sequence[LogEntry]) -> None:

@@ -4,7 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.contrib.admin.models import LogEntry
+from django.contrib.admin.models import DELETION, LogEntry
 from django.db import connection
 from django.utils import timezone
 
@@ -295,6 +295,28 @@ def test_a_few_tasks_have_an_entry_each_in_the_history(admin_user):
     assert set(LogEntry.objects.values_list("object_id", flat=True)) == {
         str(task.pk) for task in tasks
     }
+
+
+def test_only_those_that_were_changed_have_an_entry_in_the_history(admin_user):
+    again, *others = TaskFactory.create_batch(3, status=Status.FAILED)
+    seen = preview(ids=",".join(str(task.pk) for task in (again, *others)))
+    Task.objects.filter(pk=again.pk).update(finished_at=timezone.now() + timedelta(minutes=1))
+
+    operation = run(seen, admin_user)
+
+    assert (operation.changed, operation.skipped) == (2, 1)
+    assert set(LogEntry.objects.values_list("object_id", flat=True)) == {
+        str(task.pk) for task in others
+    }
+
+
+def test_of_a_deleted_task_the_history_keeps_the_name(admin_user):
+    task = TaskFactory(status=Status.FAILED, task_name="shop.send")
+
+    run(preview(Verb.DELETE, id=str(task.pk)), admin_user)
+
+    entry = LogEntry.objects.get()
+    assert (entry.action_flag, entry.object_repr) == (DELETION, str(task))
 
 
 def test_many_tasks_have_one_entry_in_the_history(admin_user):
