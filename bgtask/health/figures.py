@@ -132,7 +132,7 @@ class Health:
 
     def total(self, count: str) -> int:
         """The sum over the queues: ``health.total("ready")``."""
-        return sum(int(getattr(queue, count)) for queue in self.queues)
+        return sum(getattr(queue, count) for queue in self.queues)
 
     @property
     def throughput_per_minute(self) -> float:

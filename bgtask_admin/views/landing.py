@@ -147,7 +147,7 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
         },
         {
             "label": _("done per minute"),
-            "value": per_minute(now.total("throughput_per_minute")),
+            "value": per_minute(now.throughput_per_minute),
             "query": "",
             "note": "",
         },

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Hold, Queue
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, text
-from tests.factories import TaskFactory, WorkerFactory
+from tests.factories import TaskFactory, TaskStatsFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -59,6 +61,19 @@ def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
     assert page.index("silent:2") < page.index("well:1")
     assert "shop.<wbr>slow" in page
     assert "Release its tasks" in page
+
+
+def test_of_many_slow_queues_the_rates_are_added_up(admin_client):
+    for number in range(5):
+        for minute in (2, 3):
+            TaskStatsFactory(minute=minute, queue=f"queue-{number}", succeeded=2)
+
+    page = text(admin_client.get(LANDING))
+
+    rate = re.search(r"<strong>([\d.]+)</strong><span>done per minute", page)
+    # Five whole minutes, and what has gone of this one.
+    assert rate is not None
+    assert 3.3 <= float(rate[1]) <= 4
 
 
 def test_shows_what_is_stopped_by_whom_and_why(admin_client):
