@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.db.models import Q
+from django.db.models import Case, Count, Q, When, Window
+from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -25,6 +26,7 @@ from bgtask_admin.views.base import needs, page, url_of
 
 SPANS = {"1h": 1, "24h": 24, "7d": 168}
 MOST_WORKERS = 200
+MOST_RUNNING = 5  # Tasks that are shown of each.
 
 
 @needs(any_of=(VIEW, MONITOR))
@@ -69,7 +71,8 @@ class WorkerLine:
     started_at: datetime
     heartbeat_at: datetime
     is_silent: bool
-    running: list[tuple[int, str, datetime, bool]] = field(default_factory=list)
+    holds: int
+    running: list[tuple[int, str, datetime, bool]] = field(default_factory=list)  # The longest.
 
     @property
     def is_lost(self) -> bool:
@@ -79,16 +82,28 @@ class WorkerLine:
 
 def workers(now: Health) -> list[WorkerLine]:
     """The living, and the dead that still hold something; what each runs, the longest first."""
-    rows = Worker.objects.filter(~Q(state=WorkerState.DEAD) | Q(tasks__isnull=False))
-    lines: dict[int, WorkerLine] = {}
+    rows = Worker.objects.filter(~Q(state=WorkerState.DEAD) | Q(tasks__isnull=False)).annotate(
+        # Of each a few tasks and how many there are, for one may hold hundreds.
+        holds=Window(Count("tasks"), partition_by="pk"),
+        place=Window(RowNumber(), partition_by="pk", order_by=("tasks__locked_at", "tasks__pk")),
+        is_lost=Case(
+            When(Q(state=WorkerState.DEAD) | Q(lease_expires_at__lte=now.generated_at), then=1),
+            default=0,
+        ),
+        is_idle=Case(When(tasks__isnull=True, then=1), default=0),
+    )
     columns = (
         "pk", "label", "state", "queues", "threads", "started_at", "heartbeat_at",
-        "lease_expires_at", "tasks__pk", "tasks__task_name", "tasks__locked_at",
+        "lease_expires_at", "holds", "tasks__pk", "tasks__task_name", "tasks__locked_at",
         "tasks__deadline_at",
     )  # fmt: skip
-    for row in rows.order_by("label", "pk", "tasks__locked_at").values_list(*columns)[:2_000]:
-        (pk, label, state, queues, threads, started_at, heartbeat_at, lease, task, name, since,
-         deadline) = row  # fmt: skip
+    found = rows.filter(place__lte=MOST_RUNNING).values_list(*columns)
+    # The lost that hold something come first: they are not to be cut off.
+    found = found.order_by("-is_lost", "is_idle", "label", "pk", "place")
+    lines: dict[int, WorkerLine] = {}
+    for row in found[: MOST_WORKERS * MOST_RUNNING]:
+        (pk, label, state, queues, threads, started_at, heartbeat_at, lease, holds, task, name,
+         since, deadline) = row  # fmt: skip
         line = lines.setdefault(
             pk,
             WorkerLine(
@@ -100,6 +115,7 @@ def workers(now: Health) -> list[WorkerLine]:
                 started_at=started_at,
                 heartbeat_at=heartbeat_at,
                 is_silent=lease <= now.generated_at,
+                holds=holds,
             ),
         )
         if task is not None:

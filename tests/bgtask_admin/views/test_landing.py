@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 
 import pytest
 
 from bgtask.dialects import Clock
-from bgtask.models import Attempt, Hold, Queue
+from bgtask.models import Attempt, Hold, Queue, Task
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, text
 from tests.factories import TaskFactory, TaskStatsFactory, WorkerFactory
@@ -61,6 +62,42 @@ def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
     assert page.index("silent:2") < page.index("well:1")
     assert "shop.<wbr>slow" in page
     assert "Release its tasks" in page
+
+
+def test_one_who_holds_hundreds_hides_no_other(admin_client):
+    held = [WorkerFactory(label=f"busy:{number}") for number in range(4)]
+    silent = WorkerFactory(label="silent:9", silent=True)
+    for worker in (*held, silent):
+        task = TaskFactory(status=Status.RUNNING, locked_by=worker)
+        copies = [copy(task) for _ in range(700)]
+        for one in copies:
+            one.pk = None
+        Task.objects.bulk_create(copies)
+    longest = TaskFactory(status=Status.RUNNING, locked_by=held[3], locked_at=Clock(-900))
+
+    page = text(admin_client.get(LANDING))
+
+    for worker in (*held, silent):
+        assert worker.label in page
+    assert page.count("all 701") == 4
+    assert "all 702" in page
+    assert f"#{longest.pk}</a>" in page
+    assert "Release its tasks" in page
+
+
+def test_the_lost_that_hold_something_are_shown_however_many_there_are(admin_client, monkeypatch):
+    monkeypatch.setattr("bgtask_admin.views.landing.MOST_WORKERS", 2)
+    WorkerFactory(label="a-idle:1")
+    WorkerFactory(label="b-silent:2", silent=True)
+    WorkerFactory(label="c-dead:3", dead=True)
+    for label, state in (("y-silent:4", {"silent": True}), ("z-dead:5", {"dead": True})):
+        TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(label=label, **state))
+
+    page = text(admin_client.get(LANDING))
+
+    assert "y-silent:4" in page
+    assert "z-dead:5" in page
+    assert page.count("Release its tasks") == 2
 
 
 def test_of_many_slow_queues_the_rates_are_added_up(admin_client):
