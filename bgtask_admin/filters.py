@@ -9,16 +9,15 @@ from typing import Any
 
 import django_filters
 from django import forms
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.health.literal import Literal
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
+from bgtask_admin.reading import FIRST, LAST, YEARS, id_of, in_zone, moment_of
 
 MAX_IDS = 1_000
 
@@ -41,28 +40,24 @@ class MomentField(forms.Field):
     def to_python(self, value: Any) -> datetime | None:
         if not (text := str(value or "").strip()):
             return None
-        if match := _RELATIVE.match(text):
-            try:
-                return timezone.now() - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-            except OverflowError:
-                pass
-        try:
-            moment = parse_datetime(text)
-            if moment is None and (day := parse_date(text)):
-                moment = datetime(day.year, day.month, day.day)
-            if moment is not None:
-                return _in_zone(moment)
-        except (ValueError, OverflowError):
-            pass
-        raise ValidationError(
-            _("“%(value)s” is neither like 24h nor a date and time."), params={"value": text[:50]}
-        )
+        moment = _ago(text) or moment_of(text)
+        if moment is None:
+            raise ValidationError(
+                _("“%(value)s” is neither like 24h nor a date and time of the years %(years)s."),
+                params={"value": text[:50], "years": f"{YEARS[0]}–{YEARS[-1]}"},
+            )
+        return moment
 
 
-def _in_zone(moment: datetime) -> datetime:
-    if settings.USE_TZ:
-        return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
-    return moment if timezone.is_naive(moment) else timezone.make_naive(moment)
+def _ago(text: str) -> datetime | None:
+    match = _RELATIVE.match(text)
+    if match is None:
+        return None
+    try:
+        moment = timezone.now() - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        return None
+    return moment if moment.year in YEARS else None
 
 
 class IdsField(forms.Field):
@@ -71,23 +66,14 @@ class IdsField(forms.Field):
     def to_python(self, value: Any) -> list[int] | None:
         if not (text := str(value or "").strip()):
             return None
-        try:
-            ids = sorted({_id(part) for part in text.split(",")})
-        except ValueError:
-            raise ValidationError(
-                _("“%(value)s” is no list of ids."), params={"value": text[:50]}
-            ) from None
-        if len(ids) > MAX_IDS:
+        ids = [id_of(part.strip()) for part in text.split(",")]
+        if None in ids:
+            raise ValidationError(_("“%(value)s” is no list of ids."), params={"value": text[:50]})
+        if len(set(ids)) > MAX_IDS:
             raise ValidationError(
                 _("At most %(count)d tasks can be chosen one by one."), params={"count": MAX_IDS}
             )
-        return ids
-
-
-def _id(text: str) -> int:
-    if not (text.isascii() and text.strip().isdigit() and len(text) < 19):
-        raise ValueError(text)
-    return int(text)
+        return sorted({one for one in ids if one is not None})
 
 
 class ArgumentField(forms.Field):
@@ -203,8 +189,8 @@ class TaskFilter(django_filters.FilterSet):
             # Both ends always: with one, MariaDB does not see a range.
             queryset = queryset.filter(
                 **{
-                    f"{column}__gte": data.get("since") or _in_zone(datetime(1970, 1, 2)),
-                    f"{column}__lte": data.get("until") or _in_zone(datetime(9999, 1, 1)),
+                    f"{column}__gte": data.get("since") or in_zone(FIRST),
+                    f"{column}__lte": data.get("until") or in_zone(LAST),
                 }
             )
         return queryset

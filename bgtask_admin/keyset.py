@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
-from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-# No column is compared with one end of a range alone: MariaDB would not see the range.
-_FIRST, _LAST = datetime(1970, 1, 2), datetime(9999, 1, 1)
+from bgtask_admin.reading import FIRST, LAST, id_of, in_zone, moment_of
 
 Key = tuple[datetime | None, int]
 
@@ -43,7 +39,7 @@ class Order:
             return rows.order_by(f"{sign}id")
         low, high = (start, end) if self.ascending else (end, start)
         # Each end once: of two SQLite takes either, and would read from the far one on.
-        ends = (low[0] if low else _aware(_FIRST), high[0] if high else _aware(_LAST))
+        ends = (low[0] if low else in_zone(FIRST), high[0] if high else in_zone(LAST))
         rows = rows.filter(**{f"{self.column}__range": ends})
         return rows.order_by(f"{sign}{self.column}", f"{sign}id")
 
@@ -58,14 +54,10 @@ class Order:
     def parse(self, text: str) -> Key:
         """Raises ValidationError for a key that is none."""
         when, separator, number = text.rpartition("~")
-        try:
-            moment = parse_datetime(when) if separator else None
-        except ValueError:
-            moment = None
-        digits = number.isascii() and number.isdigit() and len(number) < 19
-        if not digits or bool(self.column) != (moment is not None):
+        moment, id_ = moment_of(when) if separator else None, id_of(number)
+        if id_ is None or bool(self.column) != (moment is not None):
             raise ValidationError(_("There is no such page."))
-        return moment, int(number)
+        return moment, id_
 
     def text(self, key: Key) -> str:
         when, id_ = key
@@ -151,7 +143,3 @@ def page_in(
     if stretch.is_forward:
         return KeysetPage(shown, newer=first if stretch.start else "", older=end)
     return KeysetPage(shown, newer=end, older=last)
-
-
-def _aware(when: datetime) -> datetime:
-    return timezone.make_aware(when) if settings.USE_TZ else when

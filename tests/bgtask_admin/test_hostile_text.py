@@ -99,3 +99,16 @@ def test_nor_does_what_is_asked_for(admin_client, hostile, where):
     assert response.status_code in (200, 400)
     assert "<script>alert" not in text(response)
     assert "<svg onload" not in text(response)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("since", "0001-01-01T00:00:00+23:00"),
+        ("until", "9999-12-31T23:59:59-10:00"),
+        ("after", "0001-01-01T00:00:00+23:00~1"),
+        ("before", "9999-12-31T23:59:59-10:00~1"),
+    ],
+)
+def test_a_time_beyond_all_times_is_refused_in_words(admin_client, key, value):
+    assert admin_client.get(TASKS, {key: value, "status": "FAILED"}).status_code == 400

@@ -35,7 +35,29 @@ def test_goes_through_all_once_and_back_again(column, ascending):
     assert [one.rows for one in back[1:]] == [one.rows for one in pages[-2::-1]]
 
 
-@pytest.mark.parametrize("key", ["x", "1~", "~1", "2026-99-99~1", "9" * 30])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "x",
+        "1~",
+        "~1",
+        "2026-99-99~1",
+        "9" * 30,
+        "0001-01-01T00:00:00+23:00~1",
+        "9999-12-31T23:59:59-10:00~1",
+    ],
+)
 def test_refuses_a_key_that_is_none(key):
     with pytest.raises(ValidationError):
         page_of(Task.objects.all(), "finished_at", after=key)
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("moment", ["2026-01-01T00:00:00+05:00", "2026-01-01T00:00:00"])
+def test_a_key_of_a_link_from_before_the_zones_were_set_otherwise_is_understood(
+    settings, use_tz, moment
+):
+    settings.USE_TZ = use_tz
+    TaskFactory(status=Status.FAILED)
+
+    assert page_of(Task.objects.all(), "finished_at", after=f"{moment}~1", ascending=True).rows
