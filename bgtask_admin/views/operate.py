@@ -17,11 +17,12 @@ from bgtask_admin.keyset import page_of
 from bgtask_admin.models import Operation
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
 from bgtask_admin.preview import Preview
+from bgtask_admin.reading import id_of
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.tables import OperationTable
-from bgtask_admin.verbs import ACTIONS, Action, Verb
+from bgtask_admin.verbs import ACTIONS
 from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
-from bgtask_admin.views.task import tell
+from bgtask_admin.views.task import action_of, tell
 from bgtask_admin.views.tasks import NOT_FILTERS
 
 SIZE = 50
@@ -32,7 +33,7 @@ def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
     """GET: what would be done. POST: note it down, and begin."""
     if request.method == "POST":
         return _confirmed(request, site)
-    action = _action(request.GET.get("verb", ""))
+    action = action_of(request.GET.get("verb", ""))
     demand(request.user, action.permission)
     try:
         preview = Preview.take(action, _selection(request))
@@ -185,16 +186,8 @@ def _may(request: HttpRequest, operation: Operation) -> None:
     demand(request.user, action.permission)
 
 
-def _action(verb: str) -> Action:
-    if verb not in ACTIONS or verb in (Verb.HOLD_TYPE, Verb.RELEASE_TYPE):
-        raise Http404(_("There is no such action."))
-    return ACTIONS[verb]
-
-
 def _find(operation_id: str) -> Operation:
-    if not (operation_id.isascii() and operation_id.isdigit() and len(operation_id) < 19):
-        raise Http404
-    operation: Operation | None = Operation.objects.filter(pk=int(operation_id)).first()
+    operation: Operation | None = Operation.objects.filter(pk=id_of(operation_id)).first()
     if operation is None:
         raise Http404
     return operation

@@ -18,6 +18,7 @@ from bgtask.status import AttemptOutcome, Status
 from bgtask_admin import masking, operations
 from bgtask_admin.models import Operation
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
+from bgtask_admin.reading import id_of
 from bgtask_admin.selection import Selection
 from bgtask_admin.text import between, visible
 from bgtask_admin.tracebacks import sections
@@ -60,7 +61,7 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
 @post_only
 @needs(VIEW)
 def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) -> HttpResponse:
-    action = _action(verb)
+    action = action_of(verb)
     demand(request.user, action.permission)
     task = _find(task_id)
     form = action.form(request.POST)
@@ -191,15 +192,14 @@ def _may_have_met(operation: Operation, task: Task) -> bool:
 
 
 def _find(task_id: str) -> Task:
-    if not (task_id.isascii() and task_id.isdigit() and len(task_id) < 19):
-        raise Http404
-    task: Task | None = Task.objects.select_related("locked_by").filter(pk=int(task_id)).first()
+    task: Task | None = Task.objects.select_related("locked_by").filter(pk=id_of(task_id)).first()
     if task is None:
         raise Http404(_("There is no task %s: it may have been deleted since.") % task_id)
     return task
 
 
-def _action(verb: str) -> Action:
+def action_of(verb: str) -> Action:
+    """Those about a name have pages of their own."""
     if verb not in ACTIONS or verb in (Verb.HOLD_TYPE, Verb.RELEASE_TYPE):
-        raise Http404
+        raise Http404(_("There is no such action."))
     return ACTIONS[verb]
