@@ -7,18 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.http import HttpRequest, HttpResponse
+from django.db import connections
+from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
 from bgtask.models import Attempt, Hold, Task
 from bgtask.models.manager import database_time
 from bgtask_admin import text
 from bgtask_admin.charts import Band, Chart
+from bgtask_admin.counting import CAP, capped
 from bgtask_admin.permissions import VIEW
 from bgtask_admin.tracebacks import sections
 from bgtask_admin.views.base import needs, page
 
-CAP = 10_000
 NEWEST = 2_000  # Tasks by which it is told who is affected.
 HOURS = 24
 
@@ -26,6 +27,8 @@ HOURS = 24
 @needs(VIEW)
 def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> HttpResponse:
     failed = Task.objects.failed().filter(error_fingerprint=fingerprint)
+    if "\x00" in fingerprint and connections[failed.db].vendor == "postgresql":
+        raise Http404  # It keeps none such, and would not even look for it.
     attempts = Attempt.objects.filter(error_fingerprint=fingerprint)
     newest = attempts.select_related("task").order_by("-finished_at", "-id").first()
     oldest = attempts.order_by("finished_at", "id").values_list("finished_at", flat=True).first()
@@ -34,7 +37,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
             "pk", "task_name", "queue", "last_worker", "finished_at", "attempts"
         )[:NEWEST]
     )
-    number = failed.order_by()[: CAP + 1].count() if len(rows) == NEWEST else len(rows)
+    number = capped(failed) if len(rows) == NEWEST else len(rows)
     names = Counter(row[1] for row in rows)
     if newest and not names:
         names[newest.task.task_name] = 0

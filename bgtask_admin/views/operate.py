@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -28,6 +29,13 @@ from bgtask_admin.views.tasks import NOT_FILTERS
 SIZE = 50
 
 
+class ReasonForm(forms.Form):
+    reason = forms.CharField(max_length=500, required=False)
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__(data, auto_id="%s")
+
+
 @needs(VIEW)
 def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
     """GET: what would be done. POST: note it down, and begin."""
@@ -40,7 +48,7 @@ def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
     except InvalidSelection as error:
         complain(request, error)
         return back(request, url_of(request)("bgtask_task_changelist"))
-    return _page(request, site, preview, action.form())
+    return _page(request, site, preview, action.form(), ReasonForm())
 
 
 def _selection(request: HttpRequest) -> Selection:
@@ -66,10 +74,11 @@ def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
     if preview.selection.looks_into_arguments:
         demand(request.user, VIEW_ARGUMENTS)
     form = preview.action.form(request.POST)
-    if not form.is_valid():
-        return _page(request, site, preview, form, status=400)
+    reason = ReasonForm(request.POST)
+    if not (form.is_valid() and reason.is_valid()):
+        return _page(request, site, preview, form, reason, status=400)
     operation = operations.start(
-        preview, form.cleaned_data, user=request.user, reason=request.POST.get("reason", "")
+        preview, form.cleaned_data, user=request.user, **reason.cleaned_data
     )
     _step(request, operation)
     if operation.is_running:
@@ -79,7 +88,12 @@ def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 
 def _page(
-    request: HttpRequest, site: AdminSite, preview: Preview, form: Any, status: int = 200
+    request: HttpRequest,
+    site: AdminSite,
+    preview: Preview,
+    form: forms.Form,
+    reason: ReasonForm,
+    status: int = 200,
 ) -> HttpResponse:
     url = url_of(request)
     return page(
@@ -93,6 +107,7 @@ def _page(
         action=preview.action,
         signed=preview.signed(request.user),
         form=form,
+        reason=reason["reason"],
         breakdown=preview.breakdown(CAP),
         list_url=f"{url('bgtask_task_changelist')}?{preview.selection.query()}",
         next=where_from(request),

@@ -26,7 +26,8 @@ _TEXT = gettext_lazy("Who comes next will want to know.")
 
 
 class StopForm(forms.Form):
-    name = forms.CharField(max_length=255, widget=forms.HiddenInput)
+    # To the letter, blanks at its ends too: tasks are compared so.
+    name = forms.RegexField(r"\S", max_length=255, widget=forms.HiddenInput)
     reason = forms.CharField(
         label=gettext_lazy("Reason"), max_length=500, required=False, help_text=_TEXT
     )
@@ -37,6 +38,20 @@ class StopForm(forms.Form):
         max_value=525_600,
         help_text=gettext_lazy("Empty: until somebody ends it."),
     )
+
+
+class PauseForm(StopForm):
+    name = forms.RegexField(r"\S", max_length=100, widget=forms.HiddenInput)
+
+
+def _name(request: HttpRequest, form: type[StopForm] = StopForm) -> str:
+    """Raises Http404 for what no row can be named."""
+    given = request.POST if request.method == "POST" else request.GET
+    try:
+        name: str = form.base_fields["name"].clean(given.get("name"))
+    except ValidationError as error:
+        raise Http404(" ".join(error.messages)) from None
+    return name
 
 
 @needs(HOLD)
@@ -52,6 +67,7 @@ def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
         request,
         site,
         do,
+        StopForm,
         title=_("Hold task type"),
         question=_("Start no more tasks of the type"),
         waiting=lambda name: by_status(WAITING, task_name=name),
@@ -73,6 +89,7 @@ def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
         request,
         site,
         do,
+        PauseForm,
         title=_("Pause queue"),
         question=_("Start no more tasks of the queue"),
         waiting=lambda name: by_status([Status.READY], queue=name),
@@ -85,22 +102,17 @@ def _stop(
     request: HttpRequest,
     site: AdminSite,
     do: Callable[[str, str, int | None], None],
+    kind: type[StopForm],
     *,
     waiting: Callable[[str], Mapping[Status, int]],
     **context: Any,
 ) -> HttpResponse:
     landing = url_of(request)("bgtask_admin_queuehealth_changelist")
-    if request.method == "POST":
-        form = StopForm(request.POST)
-        if form.is_valid():
-            data = form.cleaned_data
-            do(data["name"], data["reason"], data["minutes"])
-            return back(request, landing)
-    else:
-        form = StopForm(initial={"name": request.GET.get("name", "")})
-    name = form["name"].value()
-    if not name or "\x00" in name:
-        raise Http404
+    name = _name(request, kind)
+    form = kind(request.POST) if request.method == "POST" else kind(initial={"name": name})
+    if form.is_valid():
+        do(name, form.cleaned_data["reason"], form.cleaned_data["minutes"])
+        return back(request, landing)
     return page(
         request,
         site,
@@ -118,9 +130,7 @@ def _stop(
 @post_only
 @needs(HOLD)
 def release_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    name = request.POST.get("name", "")
-    if not name or "\x00" in name:
-        raise Http404
+    name = _name(request)
     operation = stops.release_type(name, user=request.user)
     messages.success(request, _("Tasks named %s may run again.") % name)
     tell(request, operation)
@@ -130,9 +140,7 @@ def release_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
 @post_only
 @needs(PAUSE)
 def resume(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    name = request.POST.get("name", "")
-    if not name or "\x00" in name:
-        raise Http404
+    name = _name(request, PauseForm)
     stops.resume(name, user=request.user)
     messages.success(request, _("The queue %s goes on.") % name)
     return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))

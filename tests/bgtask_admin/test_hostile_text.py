@@ -10,7 +10,7 @@ from django.db import connection
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Hold, Queue, Task
 from bgtask.status import Status
-from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, text
+from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, preview_of, text
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +112,38 @@ def test_nor_does_what_is_asked_for(admin_client, hostile, where):
 )
 def test_a_time_beyond_all_times_is_refused_in_words(admin_client, key, value):
     assert admin_client.get(TASKS, {key: value, "status": "FAILED"}).status_code == 400
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize("page", ["hold", "release", "pause", "resume"])
+@pytest.mark.parametrize("name", ["", " ", "a\x00b", LONG], ids=["none", "blank", "nul", "long"])
+def test_what_no_row_can_be_named_is_not_found(admin_client, page, name):
+    assert admin_client.post(f"{LANDING}{page}/", {"name": name}).status_code == 404
+    assert not Hold.objects.exists()
+    assert not Queue.objects.exists()
+
+
+def test_nor_is_a_queue_with_the_name_of_a_task(admin_client):
+    name = "x" * 101
+
+    assert admin_client.get(f"{LANDING}pause/", {"name": name}).status_code == 404
+    assert admin_client.post(f"{LANDING}pause/", {"name": name}).status_code == 404
+    assert admin_client.post(f"{LANDING}hold/", {"name": name}).status_code == 302
+
+
+def test_nor_an_error_group_that_the_database_could_not_keep(admin_client):
+    assert admin_client.get(f"{LANDING}error/%00/").status_code == 404
+
+
+@pytest.mark.parametrize("reason", ["a\x00b", "x" * 501], ids=["nul", "long"])
+def test_a_reason_that_cannot_be_kept_is_asked_for_again(admin_client, reason):
+    TaskFactory(status=Status.FAILED)
+    signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
+
+    response = admin_client.post(CONFIRM, {"preview": signed, "reason": reason})
+
+    assert response.status_code == 400
+    assert "errorlist" in text(response)
+    assert Task.objects.failed().count() == 1
