@@ -24,9 +24,10 @@ from django.utils.translation import gettext as _
 
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import Status
+from bgtask_admin.masking import MASK
 from bgtask_admin.models import Operation, OperationState
-from bgtask_admin.preview import Preview, scope_of
-from bgtask_admin.selection import Selection
+from bgtask_admin.preview import Preview, scope_of, words_for
+from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, Verb
 
 CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
@@ -241,6 +242,17 @@ def log_one(operation: Operation) -> None:
 def _log(entries: Sequence[LogEntry]) -> None:
     if entries:
         LogEntry.objects.bulk_create(entries)
+
+
+def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
+    """As it was confirmed; the value of an argument is only for who may see arguments."""
+    if with_arguments or "argument" not in operation.filter_data:
+        return operation.filter_words
+    try:
+        selection = Selection.parse_narrow(operation.filter_data)
+    except InvalidSelection:
+        return MASK
+    return words_for(ACTIONS[operation.verb], selection.masked())
 
 
 def result_in_words(operation: Operation) -> str:

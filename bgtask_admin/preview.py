@@ -54,8 +54,7 @@ class Preview:
     @classmethod
     def take(cls, action: Action, selection: Selection) -> Preview:
         """Raises InvalidSelection for a filter that would mean everything."""
-        if not selection.data:
-            raise InvalidSelection(_("Without any filter this would mean every task."))
+        selection.must_be_narrow()
         tasks = Task.objects.all()
         now = database_time(tasks.db)
         scope = scope_of(action, selection, now)
@@ -73,14 +72,7 @@ class Preview:
         return scope.filter(pk__lte=self.high_water)
 
     def in_words(self) -> str:
-        words = self.selection.in_words()
-        if self.selection.status is None and not self.selection.is_chosen_one_by_one:
-            meant = ", ".join(str(s.label).lower() for s in Status if s in self.action.meant)
-            words = _("%(words)s (only those that are: %(statuses)s)") % {
-                "words": words,
-                "statuses": meant,
-            }
-        return words
+        return words_for(self.action, self.selection)
 
     def breakdown(self, most: int | None = None) -> Breakdown:
         """By task, queue and status; of so many only, the newest, where there are more."""
@@ -155,3 +147,15 @@ def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> Ta
     elif selection.status not in action.statuses:
         return tasks.none()
     return tasks.filter(action.narrow(previewed_at))
+
+
+def words_for(action: Action, selection: Selection) -> str:
+    """“tasks of any status, in queue mail (only those that are: failed, cancelled)”"""
+    words = selection.in_words()
+    if selection.status is None and not selection.is_chosen_one_by_one:
+        meant = ", ".join(str(s.label).lower() for s in Status if s in action.meant)
+        words = _("%(words)s (only those that are: %(statuses)s)") % {
+            "words": words,
+            "statuses": meant,
+        }
+    return words

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import Status
 from bgtask_admin.filters import TIMES, TaskFilter
+from bgtask_admin.masking import MASK
 from bgtask_admin.search import parse_search
 
 
@@ -86,9 +87,13 @@ class Selection:
     ) -> Selection:
         """As ``parse``, but an empty filter is refused as well: to act upon."""
         selection = cls.parse(query, ignore=ignore)
-        if not selection.data:
-            raise InvalidSelection(_("Without any filter this would mean every task."))
+        selection.must_be_narrow()
         return selection
+
+    def must_be_narrow(self) -> None:
+        """Raises InvalidSelection where it is empty."""
+        if not self.data:
+            raise InvalidSelection(_("Without any filter this would mean every task."))
 
     @property
     def status(self) -> Status | None:
@@ -122,6 +127,13 @@ class Selection:
 
     def only(self, *keys: str) -> Selection:
         return self.without(*(self.data.keys() - set(keys)))
+
+    def masked(self) -> Selection:
+        """The same for who may not see arguments, to be put into words."""
+        if not self.looks_into_arguments:
+            return self
+        name, _value = self.cleaned["argument"]
+        return Selection(self.data, {**self.cleaned, "argument": (name, MASK)})
 
     def query(self, **changes: str | None) -> str:
         data = {**self.data, **changes}

@@ -17,7 +17,7 @@ from bgtask_admin import text
 from bgtask_admin.filters import TIMES
 from bgtask_admin.masking import arguments_in_a_line
 from bgtask_admin.models import Operation
-from bgtask_admin.operations import result_in_words
+from bgtask_admin.operations import filter_in_words, result_in_words
 from bgtask_admin.templatetags.bgtask_admin import per_minute, status_badge
 from bgtask_admin.tracebacks import last_line
 
@@ -279,8 +279,8 @@ class OperationTable(RoomTable):
         empty_text = _("Nobody has done anything here yet.")
         attrs = {"class": "bg-table", "id": "result_list"}
 
-    def __init__(self, rows: Any, *, url: Any) -> None:
-        self._url = url
+    def __init__(self, rows: Any, *, url: Any, with_arguments: bool) -> None:
+        self._url, self._with_arguments = url, with_arguments
         super().__init__(rows)
 
     def render_created_at(self, value: Any) -> Any:
@@ -299,7 +299,7 @@ class OperationTable(RoomTable):
     def render_filter_words(self, record: Operation) -> SafeString:
         return format_html(
             '{}<span class="bg-arguments">{}</span>',
-            text.short(record.filter_words, 160),
+            text.short(filter_in_words(record, with_arguments=self._with_arguments), 160),
             text.short(record.reason, 120),
         )
 

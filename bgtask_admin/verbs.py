@@ -58,9 +58,6 @@ class RequeueOptions(forms.Form):
         help_text=_("Empty: all of them now."),
     )
 
-    def clean_spread(self) -> int:
-        return self.cleaned_data["spread"] or 0
-
 
 class CancelOptions(forms.Form):
     force = forms.BooleanField(

@@ -133,7 +133,11 @@ def operation_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         title=_("Operations log"),
         nav="operations",
         rows=rows,
-        table=OperationTable(rows.rows, url=url_of(request)),
+        table=OperationTable(
+            rows.rows,
+            url=url_of(request),
+            with_arguments=request.user.has_perm(VIEW_ARGUMENTS),
+        ),
     )
 
 
@@ -141,7 +145,8 @@ def operation_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
 def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> HttpResponse:
     operation = _find(operation_id)
     action = ACTIONS.get(operation.verb)
-    url = url_of(request)
+    may_see = request.user.has_perm(VIEW_ARGUMENTS)
+    query = _query(operation, may_see) if action else ""
     return page(
         request,
         site,
@@ -149,10 +154,15 @@ def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         title=str(operation.get_verb_display()),
         nav="operations",
         operation=operation,
+        words=operations.filter_in_words(operation, with_arguments=may_see),
         result=operations.result_in_words(operation),
         may_step=bool(action and request.user.has_perm(action.permission)),
-        list_url=f"{url('bgtask_task_changelist')}?{_query(operation)}" if action else "",
-        options=[(key, value) for key, value in operation.option_data.items() if value],
+        list_url=f"{url_of(request)('bgtask_task_changelist')}?{query}" if query else "",
+        options=[
+            (key, value)
+            for key, value in operation.option_data.items()
+            if value is not False and value is not None
+        ],
     )
 
 
@@ -187,11 +197,13 @@ def _step(request: HttpRequest, operation: Operation) -> None:
         messages.warning(request, _("The database was busy. Please continue."))
 
 
-def _query(operation: Operation) -> str:
+def _query(operation: Operation, with_arguments: bool) -> str:
+    """Of the list of these tasks; empty, where it would be refused."""
     try:
-        return Selection.parse_narrow(operation.filter_data).query()
+        selection = Selection.parse_narrow(operation.filter_data)
     except InvalidSelection:
         return ""
+    return "" if selection.looks_into_arguments and not with_arguments else selection.query()
 
 
 def _may(request: HttpRequest, operation: Operation) -> None:

@@ -33,9 +33,7 @@ class Command(BaseCommand):
         )
         which.add_argument("--id", metavar="ID[,ID…]")
         parser.add_argument("--reset-attempts", action="store_true", help="give all attempts again")
-        parser.add_argument(
-            "--spread", type=int, default=0, metavar="MINUTES", help="not all of them at once"
-        )
+        parser.add_argument("--spread", type=int, metavar="MINUTES", help="not all of them at once")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def handle(self, **given: Any) -> None:

@@ -160,3 +160,37 @@ def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
 
     for words in ("admin", "Requeue", "failed tasks, in queue mail", "INC-77"):
         assert words in page
+
+
+def test_by_the_value_of_which_argument_is_told_to_who_may_see_arguments(admin_client, log_in):
+    TaskFactory(status=Status.FAILED, task_params='[[], {"user_id": 4711}]')
+    confirm = f"{CONFIRM}?verb=requeue&status=FAILED&argument=user_id:4711"
+    admin_client.post(CONFIRM, {"preview": preview_of(admin_client.get(confirm))})
+    pages = (OPERATIONS, f"{OPERATIONS}{Operation.objects.get().pk}/change/")
+    staff = log_in("view_task")
+
+    for url in pages:
+        assert "with the argument user_id = 4711" in text(admin_client.get(url))
+        assert "4711" not in text(staff.get(url))
+        assert "failed tasks, with the argument user_id = ***" in text(staff.get(url))
+
+
+def test_the_page_of_an_operation_tells_its_options(admin_client):
+    TaskFactory(status=Status.READY, priority=7)
+    signed = preview_of(admin_client.get(f"{CONFIRM}?verb=priority&status=READY"))
+    admin_client.post(CONFIRM, {"preview": signed, "priority": "0"})
+
+    page = text(admin_client.get(f"{OPERATIONS}{Operation.objects.get().pk}/change/"))
+
+    assert "<dt>priority</dt><dd>0</dd>" in page
+
+
+def test_the_page_of_an_operation_tells_no_option_that_was_not_chosen(admin_client):
+    TaskFactory(status=Status.FAILED)
+    signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
+    admin_client.post(CONFIRM, {"preview": signed, "spread": ""})
+
+    page = text(admin_client.get(f"{OPERATIONS}{Operation.objects.get().pk}/change/"))
+
+    assert "<dt>spread</dt>" not in page
+    assert "<dt>reset_attempts</dt>" not in page
