@@ -1,15 +1,29 @@
 from __future__ import annotations
 
 import getpass
+import os
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from bgtask.status import FINISHED
+from bgtask.status import FINISHED, Status
 from bgtask_admin import operations
 from bgtask_admin.preview import Preview
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, Verb
+
+# What the filter calls these options.
+_FILTERS = {
+    **{
+        name: name
+        for name in (
+            "error_class", "fingerprint", "error", "queue", "task", "worker", "since", "until",
+            "status",
+        )
+    },
+    "attempts": "attempts_min",
+    "id": "ids",
+}  # fmt: skip
 
 
 class Command(BaseCommand):
@@ -55,7 +69,7 @@ class Command(BaseCommand):
                     f"{group.count:>10,}  {group.task_name} in queue {group.queue}, {group.status}"
                 )
             return
-        by = f"{getpass.getuser()} (shell)"
+        by = f"{_user()} (shell)"
         operation = operations.start(preview, options.cleaned_data, by=by)
         while operation.is_running:
             operations.step(operation)
@@ -64,18 +78,24 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS(operations.result_in_words(operation)))
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container's uid may have no name.
+        return f"uid {os.getuid()}"
+
+
 def _filter(given: dict[str, Any]) -> dict[str, str]:
-    named = {
-        "attempts_min": given["attempts"],
-        "ids": given["id"],
-        **{
-            name: given[name]
-            for name in (
-                "error_class", "fingerprint", "error", "queue", "task", "worker", "since",
-                "until", "status",
+    said = {}
+    for option, name in _FILTERS.items():
+        if given[option] is None:
+            continue
+        said[name] = str(given[option])
+        if not said[name].strip():
+            # A variable of a script that is empty: without it, more would be requeued.
+            raise CommandError(
+                f"--{option.replace('_', '-')} says nothing: give it a value, or leave it out."
             )
-        },
-    }  # fmt: skip
-    if named["error"] and not named["status"]:
-        named["status"] = "FAILED"
-    return {name: str(value) for name, value in named.items() if value is not None}
+    if "error" in said:
+        said.setdefault("status", Status.FAILED.value)
+    return said

@@ -57,6 +57,17 @@ def test_is_in_the_log():
     assert Operation.objects.get().by.endswith("(shell)")
 
 
+def test_a_user_without_a_name_is_in_the_log_by_its_number(monkeypatch):
+    TaskFactory(status=Status.FAILED)
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 987_654_321)
+
+    requeue("--status=FAILED")
+
+    assert Operation.objects.get().by == "uid 987654321 (shell)"
+
+
 def test_searches_errors_within_a_window():
     TaskFactory(status=Status.FAILED, last_error="connection refused")
 
@@ -67,7 +78,11 @@ def test_searches_errors_within_a_window():
     ("args", "why"),
     [
         ([], "every task"),
-        (["--queue="], "every task"),
+        (["--queue="], "--queue says nothing"),
+        (["--queue= ", "--status=FAILED"], "--queue says nothing"),
+        (["--id=", "--status=FAILED"], "--id says nothing"),
+        (["--error-class=", "--status=FAILED"], "--error-class says nothing"),
+        (["--attempts=", "--status=FAILED"], "--attempts says nothing"),
         (["--since=yesterday"], "yesterday"),
         (["--error=refused"], "window"),
         (["--attempts=many"], "whole number"),
