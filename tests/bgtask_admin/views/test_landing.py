@@ -8,8 +8,8 @@ import pytest
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Hold, Queue, Task
 from bgtask.status import Status
-from tests.bgtask_admin.urls import LANDING, text
-from tests.factories import TaskFactory, TaskStatsFactory, WorkerFactory
+from tests.bgtask_admin.urls import LANDING, TASKS, text
+from tests.factories import AttemptFactory, TaskFactory, TaskStatsFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -50,6 +50,15 @@ def test_groups_what_fails_and_leads_to_what_helps(admin_client):
     assert f"{LANDING}error/abc/" in page
     assert "verb=requeue&amp;status=FAILED&amp;fingerprint=abc" in page
     assert f"{LANDING}hold/?name=shop.send" in page
+
+
+def test_errors_of_no_group_lead_to_a_task_and_are_not_requeued_together(admin_client):
+    task = AttemptFactory(error_fingerprint="", error_class="Refused").task
+
+    page = text(admin_client.get(LANDING))
+
+    assert f'href="{TASKS}{task.pk}/change/">Refused' in page
+    assert "fingerprint=" not in page  # It would say nothing: every failed task.
 
 
 def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
