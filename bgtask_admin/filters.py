@@ -110,7 +110,12 @@ class ArgumentFilter(django_filters.Filter):
 
 
 def _has_argument(name: str, value: str) -> Q:
-    """In the text of the parameters, so that no database's JSON is asked."""
+    """
+    In the text of the parameters, so that no database's JSON is asked.
+
+    Only by its name: what stands at a place behind lists and objects no pattern finds, and the
+    signature says another place after the next release, perhaps in the midst of an operation.
+    """
     key = json.dumps(name)
     quoted = Q(task_params__contains=f"{key}: {json.dumps(value)}")
     try:

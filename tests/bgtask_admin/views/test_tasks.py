@@ -80,6 +80,16 @@ def test_nobody_finds_out_by_searching_what_they_may_not_see(log_in):
     assert response.status_code == 403
 
 
+def test_an_argument_is_found_where_the_call_named_it_and_the_page_says_so(admin_client):
+    named = TaskFactory(task_name="tests.tasks.add", task_params='[[], {"a": 42, "b": 1}]')
+    TaskFactory(task_name="tests.tasks.add", task_params="[[42, 1], {}]")
+    query = "status=READY&argument=a:42"
+
+    assert shown(admin_client, query) == [named.pk]
+    assert "gave the argument by its name" in text(admin_client.get(f"{TASKS}?{query}"))
+    assert "gave the argument by its name" not in text(admin_client.get(TASKS))
+
+
 def test_long_arguments_are_not_loaded(admin_client):
     TaskFactory(task_params='[["' + "x" * 5_000 + '"], {}]')
 
