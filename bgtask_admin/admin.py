@@ -37,9 +37,6 @@ class RoomAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
-        return self.change_view(request, object_id)
-
 
 class QueueHealthAdmin(RoomAdmin):
     seen_by = (VIEW, MONITOR)

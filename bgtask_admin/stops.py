@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from bgtask.models import Hold, Queue, Task, Worker
 from bgtask.models.manager import database_time
+from bgtask.status import WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.selection import Selection
@@ -61,7 +62,7 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
     with transaction.atomic(using=Worker.objects.all().db):
         Worker.objects.silent().filter(pk=worker.pk).declare_dead()
         worker.refresh_from_db()
-        if worker.state != "dead":
+        if worker.state != WorkerState.DEAD:
             raise ValidationError(_("%s is alive: its tasks are running.") % worker)
         held = Task.objects.filter(locked_by=worker.pk)
         matched = held.count()

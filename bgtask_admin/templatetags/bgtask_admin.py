@@ -24,11 +24,6 @@ register.filter("clock", text.clock)
 
 
 @register.filter
-def visible_lines(value: Any) -> str:
-    return text.visible(value, lines=True)
-
-
-@register.filter
 def grouped(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
