@@ -12,9 +12,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, InterfaceError
 
 from bgtask import health
-from bgtask.exceptions import InvalidOption
 from bgtask.health import Health, Level, Thresholds
-from bgtask.options import check_queue
+from bgtask.management.arguments import queue_name
 
 UNKNOWN = 3
 EXIT_CODES = {Level.PASS: 0, Level.WARN: 1, Level.FAIL: 2}
@@ -30,7 +29,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("--queue", action="append", dest="queues", type=_queue, metavar="NAME",
+        add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
             help="Look at this queue only; may be repeated.")  # fmt: skip
         add("--warn-age", type=_seconds, metavar="SECONDS",
             help="Warn where the oldest ready task has waited for longer, whatever the "
@@ -101,13 +100,6 @@ def _range(limits: tuple[float, float] | None) -> str:
     return "{};{}".format(
         *(f"{limit:g}" if limit < math.inf else "" for limit in limits or (math.inf, math.inf))
     )
-
-
-def _queue(text: str) -> str | None:
-    try:
-        return check_queue(text)
-    except InvalidOption as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

@@ -18,8 +18,7 @@ from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
 from bgtask.conf import get_settings
-from bgtask.exceptions import InvalidOption
-from bgtask.options import check_queue
+from bgtask.management.arguments import queue_name
 from bgtask.runner import Runner, output
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.care import without_pools
@@ -51,7 +50,7 @@ class Command(BaseCommand):
             help="What tasks print goes to the log.")  # fmt: skip
         add("--log-level", type=str.upper, choices=output.LEVELS, metavar="LEVEL",
             help=f"One of {', '.join(output.LEVELS)}.")  # fmt: skip
-        add("--queue", action="append", dest="queues", type=_queue, metavar="NAME",
+        add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
             help="Serve only this queue; may be repeated.")  # fmt: skip
         add("--threads", type=_count, default=1, metavar="N",
             help="Run so many tasks at once in each process; default 1.")  # fmt: skip
@@ -230,10 +229,3 @@ def _whole(text: str, most: int = 10**9) -> int:
     if not 1 <= number <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return number
-
-
-def _queue(text: str) -> str | None:
-    try:
-        return check_queue(text)
-    except InvalidOption as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
