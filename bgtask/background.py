@@ -27,7 +27,9 @@ LEGACY_OPTIONS = {
     "creator": "pass the primary key as a parameter, or use verbose_name=",
     "repeat": "let the task enqueue its next run, or let cron enqueue it",
     "repeat_until": "let the task enqueue its next run, or let cron enqueue it",
-    "remove_existing_tasks": "cancel them first: Task.objects.filter(task_name=…).cancel()",
+    "remove_existing_tasks": (
+        "cancel them first: Task.objects.filter(task_name=…, task_params=…).cancel()"
+    ),
 }
 
 

@@ -68,6 +68,9 @@ class Retry(BgtaskError):
     back-off. The attempt counts, as any other: past ``max_attempts`` the task fails.
     """
 
+    in_: float | None = None  # Also where a subclass does not call __init__.
+    at: datetime | None = None
+
     def __init__(
         self,
         message: str = "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
@@ -62,8 +61,8 @@ def check_schedule(value: Any) -> float | datetime | None:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(f"schedule takes seconds, a timedelta or a datetime, not {value!r}.")
-    if not math.isfinite(value) or abs(value) > LONGEST:
-        raise InvalidOption(f"schedule={value!r} is not within a hundred years.")
+    if not abs(value) <= LONGEST:
+        raise InvalidOption(f"schedule={brief(value)} is not within a hundred years.")
     return float(value)
 
 
@@ -82,8 +81,19 @@ def _priority(value: Any) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
-        raise InvalidOption(f"priority takes a whole number, higher first, not {value!r}.")
+        raise InvalidOption(
+            "priority takes a whole number of less than 2,147,483,648, higher first, not "
+            f"{brief(value)}."
+        )
     return int(value)
+
+
+def brief(value: Any) -> str:
+    """Its repr; Python refuses that of a number of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _verbose_name(value: Any) -> str:
@@ -98,7 +108,8 @@ def _max_attempts(value: Any) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
         raise InvalidOption(
-            f"max_attempts takes the number of executions, at least 1, not {value!r}."
+            "max_attempts takes the number of executions, from 1 to 2,147,483,647, not "
+            f"{brief(value)}."
         )
     return value
 
@@ -110,7 +121,7 @@ def _max_run_time(value: Any) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidOption(f"max_run_time takes seconds or a timedelta, not {value!r}.")
     if not 0 < seconds <= LONGEST:
-        raise InvalidOption(f"max_run_time={value!r} is not above zero, or too long.")
+        raise InvalidOption(f"max_run_time={brief(value)} is not above zero, or too long.")
     return float(seconds)
 
 
@@ -118,11 +129,13 @@ def _backoff(value: Any) -> Backoff | None:
     if value is None or callable(value):
         return value  # type: ignore[no-any-return]
     try:
+        if isinstance(value, bool | str):
+            raise TypeError
         return as_seconds(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidOption(
             "backoff takes seconds, a timedelta, or a function of the number of attempts that "
-            f"returns one of these, not {value!r}."
+            f"returns one of these, not {brief(value)}."
         ) from None
 
 

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from django.db.models import Model, QuerySet
+from django.utils.datastructures import MultiValueDict
+from django.utils.functional import Promise
 
 from bgtask.conf import MIN_PARAMS_BYTES, get_settings
 from bgtask.exceptions import InvalidParameters, MalformedTask
@@ -104,6 +106,13 @@ def _check(value: Any, path: tuple[Any, ...]) -> None:
         for index, item in enumerate(value):
             if type(item) not in _ATOMS:
                 _check(item, (*path, index))
+    elif isinstance(value, MultiValueDict):
+        _refuse(
+            path,
+            f"a {kind.__module__}.{kind.__qualname__}, of whose values all but the last would be "
+            "lost",
+            "pass .dict(), or dict(….lists())",
+        )
     elif isinstance(value, dict):
         _check_depth(path)
         for key, item in value.items():
@@ -145,6 +154,8 @@ def _remedy(value: Any) -> str:
             return "pass text, for instance base64, or store the data and pass its key"
         case decimal.Decimal() | uuid.UUID():
             return "pass str(…) and convert it in the task"
+        case Promise():
+            return "pass str(…), in the language of now, or translate in the task"
         case set() | frozenset():
             return "pass a sorted list"
         case _ if isinstance(value, Iterable):

@@ -14,11 +14,12 @@ from django.utils.translation import gettext as _
 
 from bgtask import health
 
-# Controls, and what turns the direction of text or hides in it. Newline and tab are harmless
+# Controls, what turns the direction of text or hides in it, and halves of characters, which no
+# page can be sent with. Newline and tab are harmless
 # where text is preformatted.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\t\n]")
 _INVISIBLE = re.compile(
-    "[\x80-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\ud800-\udfff\x80-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
 

@@ -126,8 +126,9 @@ def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
     """When the task itself wants to be tried again."""
     try:
         when = check_schedule(retry.in_ if retry.at is None else retry.at)
-    except InvalidOption as error:
-        logger.warning("%s chose no time to be tried again; waiting as usual. %s", task, error)
+    except Exception as error:  # Invalid or, being the task's own, worse.
+        why = error if isinstance(error, InvalidOption) else class_of(error)
+        logger.warning("%s chose no time to be tried again; waiting as usual. %s", task, why)
         return _wait(task), None
     return (None, when) if isinstance(when, datetime) else (max(when or 0.0, 0.0), None)
 

@@ -50,7 +50,8 @@ def directed(log_file: str | None, log_level: str | None, log_std: bool) -> Iter
         logger.setLevel(level)
         for handler in handlers:
             logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # Of a full disk: it is not what the work came to.
+                handler.close()
 
 
 def flush() -> None:
@@ -60,13 +61,17 @@ def flush() -> None:
 
 
 class OneLineFormatter(logging.Formatter):
-    """Control characters of what a task says cannot pass for lines of the log."""
+    """
+    What a task says cannot pass for lines of the log: control characters are spelled out, and
+    further lines indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        return "".join(
+        text = "".join(
             char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}"
             for char in super().format(record)
         )
+        return text.replace("\n", "\n    ")
 
 
 class LogStream(io.TextIOBase):

@@ -96,6 +96,7 @@ def _cell(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula is shown to be text."""
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
+        value = value.encode("utf-8", "backslashreplace").decode()  # Halves of characters.
     if isinstance(value, str):
         value = value.replace("\x00", "\ufffd")
         if value.lstrip().startswith(("=", "+", "-", "@")) or value.startswith(("\t", "\r", "\n")):

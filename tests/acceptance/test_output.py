@@ -109,3 +109,13 @@ def test_control_characters_cannot_forge_lines_of_the_log(worker, log):
 
     assert "INFO \\x1b[2Jcleared\\x0dforged\n" in log.read_text()
     assert Task.objects.succeeded().count() == 1
+
+
+def test_nor_can_an_error_or_the_name_of_a_task(worker, log):
+    tasks.fail("no luck\n2026-01-01 00:00:00,000 ERROR forged")
+    Task.objects.enqueue("nobody\n2026-01-01 00:00:00,000 ERROR forged")
+
+    worker("--drain", f"--log-file={log}").wait()
+
+    assert "ERROR forged" in log.read_text()
+    assert "\n2026-01-01" not in log.read_text()

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from bgtask import InvalidOption, background
 from bgtask.models import Task
+from bgtask.options import check_options
 
 
 class Queues(StrEnum):
@@ -70,7 +71,9 @@ def test_refuses_what_is_no_run_time(time):
         background(max_run_time=time)
 
 
-@pytest.mark.parametrize("wait", [-1, "soon", math.nan, math.inf, [], timedelta(-1)], ids=repr)
+@pytest.mark.parametrize(
+    "wait", [-1, "5", True, "soon", math.nan, math.inf, [], timedelta(-1)], ids=repr
+)
 def test_refuses_what_is_no_back_off(wait):
     with pytest.raises(InvalidOption, match="backoff"):
         background(backoff=wait)
@@ -126,3 +129,11 @@ def test_a_verbose_name_is_made_storable(given, kept):
 
     task.refresh_from_db()
     assert task.verbose_name == kept
+
+
+@pytest.mark.parametrize(
+    "option", ["schedule", "priority", "max_attempts", "max_run_time", "backoff"]
+)
+def test_refuses_a_number_of_thousands_of_digits_in_words(option):
+    with pytest.raises(InvalidOption, match=f"{option}.* thousands of digits"):
+        check_options({option: 10**5_000})

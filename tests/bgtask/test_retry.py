@@ -338,6 +338,35 @@ def test_a_task_asks_for_another_attempt_after_a_timedelta():
     assert wait_before_next_attempt(task) == pytest.approx(120, abs=LATENCY)
 
 
+class WithoutInit(Retry):
+    def __init__(self, reason):
+        self.reason = reason
+
+
+class Unspeakable:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+@background
+def chooses_badly(how):
+    raise {
+        "a subclass of its own": lambda: WithoutInit("busy"),
+        "out of all bounds": lambda: Retry(in_=10**400),
+        "without words": lambda: Retry(in_=Unspeakable()),
+    }[how]()
+
+
+@pytest.mark.parametrize("how", ["a subclass of its own", "out of all bounds", "without words"])
+def test_a_choice_that_makes_no_sense_means_the_usual_back_off(how):
+    task = chooses_badly(how)
+
+    run()
+
+    assert wait_before_next_attempt(task) == pytest.approx(6, abs=LATENCY)
+    assert task.status == "SCHEDULED"
+
+
 def test_without_a_time_it_asks_for_the_usual_back_off():
     task = asks_for_another_attempt()
 

@@ -11,6 +11,8 @@ from enum import Enum, IntEnum, StrEnum
 
 import pytest
 from django.contrib.auth.models import User
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,6 +144,8 @@ REFUSED = [
     (decimal.Decimal("1.5"), "decimal.Decimal", "pass str(…)"),
     (uuid.UUID(int=0), "uuid.UUID", "pass str(…)"),
     (range(3), "builtins.range", "pass a list"),
+    (QueryDict("a=1&a=2"), "all but the last would be lost", "pass .dict()"),
+    (gettext_lazy("Yes"), "__proxy__", "pass str(…)"),
     (object(), "builtins.object", "pass strings, numbers, lists"),
     ({5: "five"}, "the key 5, which would come back as a string", "use strings as keys"),
     ({(1, 2): 3}, "the key (1, 2)", "use strings as keys"),

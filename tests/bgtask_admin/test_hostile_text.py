@@ -92,6 +92,18 @@ def test_nor_does_an_export(admin_client, rows, form):
     assert b"".join(response)
 
 
+@pytest.mark.parametrize("page", ["", "{pk}/change/", "export.csv", "export.json"])
+def test_half_a_character_of_a_file_name_breaks_no_page(admin_client, page):
+    halved = b"rapport-\xe9.pdf".decode("utf-8", "surrogateescape")
+    task = Task.objects.enqueue("tests.tasks.noop", [halved], {halved: halved})
+    Task.objects.update(return_value='"\\udce9"')
+
+    response = admin_client.get(f"{TASKS}{page.format(pk=task.pk)}")
+
+    assert response.status_code == 200
+    assert b"rapport-" in b"".join(response)
+
+
 @pytest.mark.parametrize("where", ["q", "queue", "task", "error_class", "since", "after", "x"])
 def test_nor_does_what_is_asked_for(admin_client, hostile, where):
     response = admin_client.get(TASKS, {where: hostile, "status": "FAILED"})
