@@ -207,16 +207,24 @@ def test_server_takes_no_connections_for_a_while(served, settled):
     + [pytest.param(place, marks=pytest.mark.thorough) for place in ("outlook", "promote")],
 )
 @pytest.mark.parametrize(
-    "error", ["disk_full", pytest.param("deadlock", marks=pytest.mark.thorough)]
+    ("error", "words"),
+    [
+        ("disk_full", "No space left"),
+        pytest.param("deadlock", "Deadlock found", marks=pytest.mark.thorough),
+    ],
 )
-def test_error_of_the_database_is_waited_out(stage, settled, place, error):
+def test_error_of_the_database_is_waited_out(stage, settled, place, error, words):
     committed = {tasks.quick(number).pk for number in range(10)}
-    committed |= {tasks.quick(schedule=0.5).pk}
-    worker = stage.worker(env={VARIABLE: f"before:{place}={error}@2-5"}, **LONG_LEASE)
+    worker = stage.worker(env={VARIABLE: f"before:{place}={error}@1-4"}, **LONG_LEASE)
 
+    def was_met():
+        committed.add(tasks.quick(schedule=0.1).pk)  # So that there is something to do till then.
+        return words in worker.output()
+
+    eventually(was_met, timeout=60, interval=0.1, explain=worker.output)
     audit = settled(committed)
 
-    assert audit.executions == {1: 11}
+    assert audit.executions == {1: len(committed)}
     assert not Attempt.objects.exists()
     assert worker.output().count("WARNING") < 8
 

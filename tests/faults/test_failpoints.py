@@ -18,6 +18,7 @@ def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(stage, 
 
     for child in doomed:
         eventually(lambda child=child: not child.is_running(), timeout=30, explain=child.output)
+        assert child.wait() == -signal.SIGKILL
     stage.worker()
     audit = settled(committed)
 
