@@ -223,36 +223,51 @@ def test_a_status_that_does_not_allow_the_verb_matches_nothing(admin_user):
     assert preview(Verb.DELETE, status="RUNNING").matched == 0
 
 
+OPTIONS = {Verb.PRIORITY: {"priority": 7}, Verb.QUEUE: {"queue": "slow"}}
+# What the tasks were, and what of them is different then.
 CASES = {
-    Verb.REQUEUE: (Status.FAILED, Status.READY, {}),
-    Verb.RUN_NOW: (Status.SCHEDULED, Status.READY, {}),
-    Verb.CANCEL: (Status.READY, Status.CANCELLED, {}),
-    Verb.HOLD: (Status.READY, Status.HELD, {}),
-    Verb.RELEASE: (Status.HELD, Status.READY, {}),
-    Verb.RESET: (Status.READY, Status.READY, {}),
-    Verb.PRIORITY: (Status.READY, Status.READY, {"priority": 7}),
-    Verb.QUEUE: (Status.READY, Status.READY, {"queue": "slow"}),
-    Verb.DELETE: (Status.FAILED, None, {}),
+    Verb.REQUEUE: ({"status": Status.FAILED}, {"status": Status.READY}),
+    Verb.RUN_NOW: ({"status": Status.SCHEDULED}, {"status": Status.READY}),
+    Verb.CANCEL: ({}, {"status": Status.CANCELLED}),
+    Verb.HOLD: ({}, {"status": Status.HELD}),
+    Verb.RELEASE: ({"status": Status.HELD}, {"status": Status.READY}),
+    Verb.RESET: ({"attempts": 3, "crashes": 1}, {"attempts": 0, "crashes": 0}),
+    Verb.PRIORITY: ({}, {"priority": 7}),
+    Verb.QUEUE: ({}, {"queue": "slow"}),
 }
 
 
-@pytest.mark.parametrize("verb", OFFERED)
+@pytest.mark.parametrize("verb", CASES)
 def test_every_verb_reaches_its_tasks(verb, admin_user):
-    before, after, options = CASES[verb]
-    task = TaskFactory(status=before)
+    before, difference = CASES[verb]
+    columns = ("status", "attempts", "crashes", "priority", "queue")
+    task = TaskFactory(**before)
+    then = {column: getattr(task, column) for column in columns} | difference
 
-    operation = run(preview(verb, id=str(task.pk)), admin_user, **options)
+    operation = run(preview(verb, id=str(task.pk)), admin_user, **OPTIONS.get(verb, {}))
 
     assert (operation.matched, operation.changed, operation.skipped) == (1, 1, 0)
-    assert Task.objects.filter(status=after).count() == (0 if after is None else 1)
-    assert Task.objects.count() == (0 if after is None else 1)
+    assert Task.objects.values(*columns).get() == then
+
+
+def test_delete_deletes(admin_user):
+    task, other = TaskFactory.create_batch(2, status=Status.FAILED)
+
+    operation = run(preview(Verb.DELETE, id=str(task.pk)), admin_user)
+
+    assert (operation.matched, operation.changed, operation.skipped) == (1, 1, 0)
+    assert Task.objects.get() == other
+
+
+def test_no_verb_is_left_out():
+    assert {*CASES, Verb.DELETE} == {*OFFERED}
 
 
 @pytest.mark.parametrize("verb", OFFERED)
 def test_no_verb_but_cancel_touches_a_running_task(verb, admin_user):
     task = TaskFactory(status=Status.RUNNING)
 
-    operation = run(preview(verb, id=str(task.pk)), admin_user, **CASES[verb][2])
+    operation = run(preview(verb, id=str(task.pk)), admin_user, **OPTIONS.get(verb, {}))
 
     task.refresh_from_db()
     assert (task.status, task.queue, task.priority) == (Status.RUNNING, "default", 0)
