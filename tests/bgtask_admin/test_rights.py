@@ -10,7 +10,7 @@ from bgtask.status import Status
 from bgtask_admin.models import Operation
 from bgtask_admin.verbs import ACTIONS, OFFERED
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, preview_of, text
-from tests.factories import TaskFactory, WorkerFactory
+from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -114,16 +114,26 @@ def test_a_form_of_another_site_does_nothing(admin_user):
     assert not Operation.objects.exists()
 
 
-def test_who_may_only_look_sees_no_buttons(log_in):
-    TaskFactory(status=Status.FAILED)
-    client = log_in("view_task")
+BUTTONS = {
+    LANDING: ("Requeue", "Hold task", "Pause", "Release its tasks"),
+    f"{TASKS}?status=FAILED": ("Requeue", "Ticked", 'name="tick"'),
+}
 
-    for url in (LANDING, f"{TASKS}?status=FAILED"):
-        page = client.get(url)
-        content = text(page).partition("<main")[2]
-        assert "Requeue" not in content
-        assert "Pause" not in content
-        assert 'name="tick"' not in content
+
+@pytest.mark.parametrize("url", BUTTONS)
+def test_who_may_only_look_sees_no_buttons(log_in, admin_client, url):
+    TaskFactory(status=Status.READY)
+    AttemptFactory(task__error_fingerprint="f" * 32)
+    TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(silent=True))
+
+    everything, only_looking = (
+        text(client.get(url)).partition("<main")[2]
+        for client in (admin_client, log_in("view_task"))
+    )
+
+    for button in BUTTONS[url]:
+        assert button in everything
+        assert button not in only_looking
 
 
 def test_the_index_shows_the_room_to_those_who_may_enter(log_in):
