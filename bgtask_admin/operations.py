@@ -236,7 +236,10 @@ def _entry(operation: Operation, thing: Any, flag: int) -> LogEntry:
 def log_one(operation: Operation) -> None:
     """One entry for the whole operation."""
     if operation.user_id is not None:
-        _log([_entry(operation, operation, CHANGE)])
+        entry = _entry(operation, operation, CHANGE)
+        words = filter_in_words(operation, with_arguments=False)  # Others read it elsewhere.
+        entry.object_repr = f"{operation.get_verb_display()}: {words}"[:200]
+        _log([entry])
 
 
 def _log(entries: Sequence[LogEntry]) -> None:

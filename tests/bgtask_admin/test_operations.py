@@ -342,6 +342,15 @@ def test_many_tasks_have_one_entry_in_the_history(admin_user):
     assert LogEntry.objects.get().object_id == str(operation.pk)
 
 
+def test_the_history_tells_no_value_of_an_argument(admin_user):
+    TaskFactory.create_batch(101, status=Status.FAILED, task_params='[[], {"user_id": 4711}]')
+
+    run(preview(status="FAILED", argument="user_id:4711"), admin_user)
+
+    said = LogEntry.objects.get().object_repr
+    assert said == "Requeue: failed tasks, with the argument user_id = ********"
+
+
 def test_what_is_stopped_leaves_the_rest(admin_user, monkeypatch):
     monkeypatch.setattr(operations, "CHUNK", 1)
     TaskFactory.create_batch(3, status=Status.FAILED)
