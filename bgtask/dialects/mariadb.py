@@ -28,6 +28,10 @@ from bgtask.dialects.clock import Since
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker
 
+# Where the statistics say that a status is rare, an index of it would be chosen, and the rows that
+# others hold be read on the way, and waited for.
+BY_ID = "FORCE INDEX (PRIMARY)"
+
 
 class MariaDB(Dialect):
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
@@ -77,7 +81,7 @@ class MariaDB(Dialect):
             rows = cursor.fetchall()
             if rows:
                 cursor.execute(
-                    f"UPDATE bgtask_task SET {self.claiming(connection)} "
+                    f"UPDATE bgtask_task {BY_ID} SET {self.claiming(connection)} "
                     f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
                     [worker.pk, worker.label, max_run_time, *sorted(row[0] for row in rows)],
                 )
@@ -95,7 +99,7 @@ class MariaDB(Dialect):
             rows = cursor.fetchall()
             if rows:
                 cursor.execute(
-                    "UPDATE bgtask_task SET status = 'READY' "
+                    f"UPDATE bgtask_task {BY_ID} SET status = 'READY' "
                     f"WHERE id IN ({marks(rows)}) AND status = 'SCHEDULED'",
                     sorted(row[0] for row in rows),
                 )
@@ -108,7 +112,7 @@ class MariaDB(Dialect):
         with self.transaction(connection), connection.cursor() as cursor:
             # Locked first, in order of their ids, so that two flushes never wait for each other.
             cursor.execute(
-                "SELECT id, token, cancel_requested FROM bgtask_task "
+                f"SELECT id, token, cancel_requested FROM bgtask_task {BY_ID} "
                 f"WHERE id IN ({marks(rows)}) AND status = 'RUNNING' ORDER BY id FOR UPDATE",
                 sorted(row[0] for row in rows),
             )
@@ -120,7 +124,7 @@ class MariaDB(Dialect):
                 other = f" UNION ALL SELECT {marks(different)}"
                 cursor.execute(
                     f"""
-                    UPDATE bgtask_task AS t JOIN (
+                    UPDATE bgtask_task AS t {BY_ID} JOIN (
                         SELECT v.*{constants(same)}
                         FROM (SELECT {first}{other * (len(ours) - 1)}) AS v
                     ) AS o ON t.id = o.id SET {self.finishing(connection, "t.")}

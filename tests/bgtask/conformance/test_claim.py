@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from bgtask.dialects import Clock
@@ -314,6 +314,24 @@ class TestMany:
 
         assert claimed == ids(free)
         assert ids(Task.objects.claim(WorkerFactory(), "default", 10)) == [locked.pk]
+
+    @pytest.mark.vendor("mysql")
+    def test_nor_is_it_where_the_statistics_say_that_hardly_any_is_ready(self, analyzed):
+        Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(5_000)))
+        analyzed()
+        Task.objects.all()._raw_delete("default")
+        self.test_a_locked_row_is_passed_over_not_waited_for()
+
+    @pytest.fixture
+    def analyzed(self):
+        def analyze():
+            with connection.cursor() as cursor:
+                cursor.execute("ANALYZE TABLE bgtask_task")
+                cursor.fetchall()
+
+        yield analyze
+        Task.objects.all().delete()
+        analyze()
 
     @pytest.mark.vendor("sqlite")
     def test_a_claim_leaves_no_lock_behind(self):
