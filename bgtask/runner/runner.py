@@ -159,7 +159,6 @@ class Runner:
             try:
                 with watched(self._alias):
                     self.worker = Worker.register(self.queues or (), self._pool.threads)
-                    Task.objects.unhold_known(registry.names())
             except Error as error:
                 self._failed("The database does not answer", error)
                 self._tell(NO_WORKER)
@@ -178,8 +177,18 @@ class Runner:
             )
             self._heartbeat.start()
             self._failures = 0
+            self._unhold_known()
             return True
         return False
+
+    def _unhold_known(self) -> None:
+        """Before the first claim: what waited for this very release is not to wait for a chore."""
+        try:
+            with watched(self._alias):
+                Task.objects.unhold_known(registry.names())
+        except Error as error:
+            self._failed("Tasks of unknown names are let go later", error)
+            mend(self._alias)
 
     def _leave(self) -> bool:
         """Give back what was not started, wait for the rest; the heartbeat stops last."""
