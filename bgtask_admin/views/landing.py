@@ -68,6 +68,7 @@ class WorkerLine:
     state: str
     queues: str
     threads: int
+    stuck: int  # Of the threads: they still run what was taken back from them.
     started_at: datetime
     heartbeat_at: datetime
     is_silent: bool
@@ -93,7 +94,7 @@ def workers(now: Health) -> list[WorkerLine]:
         is_idle=Case(When(tasks__isnull=True, then=1), default=0),
     )
     columns = (
-        "pk", "label", "state", "queues", "threads", "started_at", "heartbeat_at",
+        "pk", "label", "state", "queues", "threads", "stuck", "started_at", "heartbeat_at",
         "lease_expires_at", "holds", "tasks__pk", "tasks__task_name", "tasks__locked_at",
         "tasks__deadline_at",
     )  # fmt: skip
@@ -102,8 +103,8 @@ def workers(now: Health) -> list[WorkerLine]:
     found = found.order_by("-is_lost", "is_idle", "label", "pk", "place")
     lines: dict[int, WorkerLine] = {}
     for row in found[: MOST_WORKERS * MOST_RUNNING]:
-        (pk, label, state, queues, threads, started_at, heartbeat_at, lease, holds, task, name,
-         since, deadline) = row  # fmt: skip
+        (pk, label, state, queues, threads, stuck, started_at, heartbeat_at, lease, holds, task,
+         name, since, deadline) = row  # fmt: skip
         line = lines.setdefault(
             pk,
             WorkerLine(
@@ -112,6 +113,7 @@ def workers(now: Health) -> list[WorkerLine]:
                 state=state,
                 queues=queues,
                 threads=threads,
+                stuck=stuck,
                 started_at=started_at,
                 heartbeat_at=heartbeat_at,
                 is_silent=lease <= now.generated_at,

@@ -73,6 +73,16 @@ def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
     assert "Release its tasks" in page
 
 
+def test_shows_how_many_threads_of_a_worker_are_stuck(admin_client):
+    WorkerFactory(label="well:1", threads=4)
+
+    assert "stuck" not in text(admin_client.get(LANDING))
+
+    WorkerFactory(label="lame:2", threads=4, stuck=2)
+
+    assert "2 threads are stuck" in text(admin_client.get(LANDING))
+
+
 def test_one_who_holds_hundreds_hides_no_other(admin_client):
     held = [WorkerFactory(label=f"busy:{number}") for number in range(4)]
     silent = WorkerFactory(label="silent:9", silent=True)
