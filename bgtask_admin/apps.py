@@ -8,3 +8,8 @@ class BgtaskAdminConfig(AppConfig):
     name = "bgtask_admin"
     verbose_name = _("Background tasks")
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from bgtask_admin import checks
+
+        checks.register()
