@@ -30,7 +30,7 @@ def test_two_workers_run_each_task_once(worker, until_ended, ledger, threads):
     assert Counter(one.task for one in ledger.executions()) == Counter(
         Task.objects.values_list("pk", flat=True)
     )
-    assert {one.start.pid for one in ledger.executions()} == {child.pid for child in children}
+    assert {one.start.pid for one in ledger.executions()} <= {child.pid for child in children}
     assert not Task.objects.exclude(attempts=1, crashes=0).exists()
     assert not Attempt.objects.exists()
 
