@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Set
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
@@ -37,12 +38,16 @@ class TaskOptions(CallOptions, total=False):
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """The same options in their plain form; raises InvalidOption naming the one that is wrong."""
-    unknown = options.keys() - _CHECKS.keys()
-    if unknown:
-        raise InvalidOption(
-            f"Unknown option {min(unknown)!r}. There are: {', '.join(sorted(_CHECKS))}."
-        )
+    check_names(options, _CHECKS.keys())
     return {name: _CHECKS[name](value) for name, value in options.items()}
+
+
+def check_names(options: Mapping[str, Any], known: Set[str]) -> None:
+    """Raise InvalidOption for an option that is none of the known."""
+    if unknown := options.keys() - known:
+        raise InvalidOption(
+            f"Unknown option {min(unknown)!r}. There are: {', '.join(sorted(known))}."
+        )
 
 
 def check_schedule(value: Any) -> float | datetime | None:

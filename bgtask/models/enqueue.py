@@ -14,9 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from bgtask import signals
 from bgtask.conf import DEFAULT_QUEUE
 from bgtask.dialects import dialect_of
-from bgtask.exceptions import InvalidOption
 from bgtask.models.manager import as_read
-from bgtask.options import TaskOptions
+from bgtask.options import TaskOptions, check_names
 from bgtask.serialization import dump_params
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ Params = tuple[Sequence[Any], dict[str, Any]]
 
 def enqueue(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
     """See TaskQuerySet.enqueue."""
-    _check_names(options)
+    check_names(options, _OPTIONS)
     columns = _columns(name, options)
     columns["task_params"] = dump_params(*params)
     schedule = options.get("schedule")
@@ -49,7 +48,7 @@ def enqueue_many(
     model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
 ) -> int:
     """See TaskQuerySet.enqueue_many."""
-    _check_names(options)
+    check_names(options, _OPTIONS)
     # Where somebody listens, he is to be told of each.
     each = signals.task_enqueued.receivers or after_storing is not _announce
     store = _store_each if each else _store_all
@@ -91,13 +90,6 @@ def _store_each(
             enqueue(model, alias, name, one, options)
             total += 1
     return total
-
-
-def _check_names(options: dict[str, Any]) -> None:
-    if unknown := options.keys() - _OPTIONS:
-        raise InvalidOption(
-            f"Unknown option {min(unknown)!r}. There are: {', '.join(sorted(_OPTIONS))}."
-        )
 
 
 def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
