@@ -71,7 +71,7 @@ class OneLineFormatter(logging.Formatter):
             char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}"
             for char in super().format(record)
         )
-        return text.replace("\n", "\n    ")
+        return text.rstrip("\n").replace("\n", "\n    ")
 
 
 class LogStream(io.TextIOBase):
