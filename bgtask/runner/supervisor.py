@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from django.db import Error, connections
 
 from bgtask.conf import get_settings
+from bgtask.dialects import dialect_of
 from bgtask.models import Outcome, Task, Worker
 from bgtask.models.manager import database_time
 from bgtask.runner.alarm import Alarm
@@ -182,9 +183,15 @@ def _put_off(slot: _Slot) -> None:
 
 def _take_back(workers: set[int], reason: str) -> None:
     """Nobody knows sooner than its parent that a process is dead, nor why."""
+    rescued: list[Outcome] = []
+    connection = connections[Task.objects.all().db]
     try:
-        if Worker.objects.filter(pk__in=workers).declare_dead():
-            Task.objects.filter(locked_by__in=workers).rescue(reason, _tell)
+        # In one transaction: a sibling that saw it dead first would take its tasks back without
+        # knowing the reason.
+        with dialect_of(connection).transaction(connection):
+            if Worker.objects.filter(pk__in=workers).declare_dead():
+                Task.objects.filter(locked_by__in=workers).rescue(reason, rescued.extend)
+        _tell(rescued)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
     except Exception:  # Receivers and handlers of the log are the project's.
@@ -195,6 +202,8 @@ def _take_back(workers: set[int], reason: str) -> None:
 
 def _tell(outcomes: list[Outcome]) -> None:
     """As the worker would have, which is no more."""
+    if not outcomes:
+        return
     ended = [(outcome, str(outcome.status)) for outcome in outcomes]
     try:
         announce(ended)

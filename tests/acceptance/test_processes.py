@@ -155,9 +155,12 @@ def test_process_that_a_task_ends_as_if_all_was_well_is_replaced_and_the_task_ta
     assert supervisor.wait(90) == 0
     task.refresh_from_db()
     assert (task.status, task.crashes) == (Status.FAILED, 3)
-    # Another process may be quicker to take it back, and cannot know why its worker is dead.
     assert supervisor.output().count("ended: exit status 0.") == 3
     assert [one.outcome for one in Attempt.objects.all()] == [AttemptOutcome.LOST] * 3
+    assert {attempt.message for attempt in Attempt.objects.all()} == {
+        f"The task was lost with its worker {attempt.worker}: exit status 0."
+        for attempt in Attempt.objects.all()
+    }
     assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
 
 
