@@ -19,7 +19,7 @@ task_started = Signal()  # About to be called.
 task_succeeded = Signal()
 # An attempt failed: error, or None if it was taken from its worker. One of the next two follows.
 task_failed = Signal()
-task_retried = Signal()  # Another attempt will follow: error.
+task_retried = Signal()  # Another attempt will follow: error; None after an interruption, too.
 task_given_up = Signal()  # FAILED, no attempt will follow: error.
 
 

@@ -61,6 +61,7 @@ class AttemptOutcome(models.TextChoices):
 
     FAILED = "failed", _("failed")
     LOST = "lost", _("lost with its worker")
+    INTERRUPTED = "stopped", _("interrupted by the stop of its worker")
     TIMED_OUT = "timed out", _("ran longer than allowed")
     CANCELLED = "cancelled", _("cancelled")
 

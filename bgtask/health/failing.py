@@ -15,6 +15,7 @@ from bgtask.models.manager import database_time
 from bgtask.status import AttemptOutcome, Status
 
 CAP = 10_000  # No more attempts are looked at.
+NO_FAILURES = (AttemptOutcome.CANCELLED, AttemptOutcome.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ class _Group:
 
 def _grouped(since: datetime) -> tuple[dict[str, _Group], datetime, bool]:
     """By fingerprint; with the time since when, and whether that is later than it was asked for."""
-    recent = Attempt.objects.exclude(outcome=AttemptOutcome.CANCELLED).filter(finished_at__gt=since)
+    recent = Attempt.objects.exclude(outcome__in=NO_FAILURES).filter(finished_at__gt=since)
     newest = recent.order_by("-finished_at", "-id").values("finished_at")
     rows = (
         recent.order_by()

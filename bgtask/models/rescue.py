@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, F, Q, Value, When
@@ -42,12 +43,12 @@ def rescue(
     total = last = 0
     while page := _find(tasks, after=last, all_running=by_force):
         # Dead is final: who was so when the page was read still is.
-        dead = set(page.values()) - {0}
+        fates = {row.worker: row.fate for row in page if row.fate}
         rescued: list[Outcome] = []
         with dialect_of(connection).transaction(connection):
             # A task that another rescuer or an operator is at right now is left to them.
             locked = (
-                tasks.filter(pk__in=page, status=Status.RUNNING)
+                tasks.filter(pk__in=[row.task for row in page], status=Status.RUNNING)
                 .annotate(overdue=_is_overdue())
                 .order_by("pk")
                 .select_for_update(
@@ -55,25 +56,44 @@ def rescue(
                 )
             )
             for task in locked:
-                lost = task.locked_by_id in dead
-                if by_force or lost or task.overdue:
-                    rescued += _take_back(tasks, task, reason, by_force=by_force, lost=lost)
+                kind = AttemptOutcome.CANCELLED if by_force else fates.get(task.locked_by_id)
+                if kind is None and task.overdue:
+                    kind = AttemptOutcome.TIMED_OUT
+                if kind is not None:
+                    rescued += _take_back(tasks, task, kind, reason)
         if tell is not None and rescued:
             tell(rescued)
         total += len(rescued)
-        last = max(page)
+        last = page[-1].task
         if len(page) < PAGE:
             break
     return total
 
 
-def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> dict[int, int]:
-    """Tasks to rescue, by id the worker that is dead or 0 where it is not."""
+class _Found(NamedTuple):
+    """A task to rescue, and who holds it."""
+
+    task: int
+    worker: int | None
+    state: str
+    retired_at: datetime | None
+
+    @property
+    def fate(self) -> AttemptOutcome | None:
+        """By how its worker stood before it died; none while it lives."""
+        if self.state != WorkerState.DEAD:
+            return None
+        return AttemptOutcome.LOST if self.retired_at is None else AttemptOutcome.INTERRUPTED
+
+
+def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> list[_Found]:
     running = tasks.filter(status=Status.RUNNING, pk__gt=after)
     if not all_running:
         running = running.filter(Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock()))
-    found = running.order_by("pk").values_list("pk", "locked_by", "locked_by__state")
-    return {pk: worker if state == WorkerState.DEAD else 0 for pk, worker, state in found[:PAGE]}
+    found = running.order_by("pk").values_list(
+        "pk", "locked_by", "locked_by__state", "locked_by__retired_at"
+    )
+    return [_Found(*row) for row in found[:PAGE]]
 
 
 def _is_overdue() -> Case:
@@ -84,22 +104,21 @@ def _is_overdue() -> Case:
     )
 
 
-def _take_back(
-    tasks: TaskQuerySet, task: Task, reason: str, *, by_force: bool, lost: bool
-) -> list[Outcome]:
+def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: str) -> list[Outcome]:
     """One guarded UPDATE of one locked task, and its row of history."""
     from bgtask.models.attempt import Attempt
 
-    if by_force:
-        kind = AttemptOutcome.CANCELLED
-        failure = plain_failure("bgtask.Cancelled", "The task was cancelled by force as it ran.")
-        changes: dict[str, Any] = {"status": Status.CANCELLED, "cancel_requested": True}
-    elif lost:
-        kind, failure = AttemptOutcome.LOST, _lost(task, reason)
-        changes = _after_loss(task)
-    else:
-        kind, failure = AttemptOutcome.TIMED_OUT, _timed_out(task)
-        changes = _after_timeout(task)
+    failure: Failure
+    changes: dict[str, Any]
+    match kind:
+        case AttemptOutcome.CANCELLED:
+            failure, changes = _cancelled(), {"status": Status.CANCELLED, "cancel_requested": True}
+        case AttemptOutcome.LOST:
+            failure, changes = _lost(task, reason), _after_loss(task)
+        case AttemptOutcome.INTERRUPTED:
+            failure, changes = _interrupted(task, reason), _after_interruption(task)
+        case _:
+            failure, changes = _timed_out(task), _after_timeout(task)
     if changes["status"] in (Status.READY, Status.SCHEDULED) and task.cancel_requested:
         changes["status"] = Status.CANCELLED
     if changes["status"] in (Status.FAILED, Status.CANCELLED):
@@ -156,6 +175,11 @@ def _after_loss(task: Task) -> dict[str, Any]:
     }
 
 
+def _after_interruption(task: Task) -> dict[str, Any]:
+    """Its worker was told to stop: no fault of the task, whose attempt does not count."""
+    return {"status": Status.READY, "attempts": max(task.attempts - 1, 0)}
+
+
 def _after_timeout(task: Task) -> dict[str, Any]:
     if not task.has_attempts_left:
         return {"status": Status.FAILED}
@@ -167,12 +191,18 @@ def _after_timeout(task: Task) -> dict[str, Any]:
     return {"status": Status.SCHEDULED, "run_at": Clock(wait)}
 
 
+def _cancelled() -> Failure:
+    return plain_failure("bgtask.Cancelled", "The task was cancelled by force as it ran.")
+
+
 def _lost(task: Task, reason: str) -> Failure:
-    return plain_failure(
-        "bgtask.WorkerLost",
-        f"The task was lost with its worker {task.last_worker}"
-        + (f": {reason}." if reason else "."),
-    )
+    what = f"The task was lost with its worker {task.last_worker}"
+    return plain_failure("bgtask.WorkerLost", f"{what}: {reason}." if reason else f"{what}.")
+
+
+def _interrupted(task: Task, reason: str) -> Failure:
+    what = f"The task was interrupted: its worker {task.last_worker} was stopped, and left it"
+    return plain_failure("bgtask.Interrupted", f"{what}: {reason}." if reason else f"{what}.")
 
 
 def _timed_out(task: Task) -> Failure:

@@ -26,6 +26,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Those not heard of for longer than their lease, and not yet declared dead."""
         return self.living().filter(lease_expires_at__lte=Clock())
 
+    def retire(self) -> int:
+        """They take nothing more; what runs may still end, for the lease is kept."""
+        return self.living().update(state=WorkerState.STOPPING, retired_at=Clock())
+
     def declare_dead(self) -> int:
         """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
         return self.living().update(state=WorkerState.DEAD)
@@ -52,6 +56,8 @@ class Worker(models.Model):
     state = models.CharField(
         _("state"), max_length=10, choices=WorkerState, default=WorkerState.ALIVE
     )
+    # Kept beyond its death: who was told to stop has not been brought down by what it left running.
+    retired_at = models.DateTimeField(_("takes nothing more since"), null=True, blank=True)
 
     objects = QueueManager.from_queryset(WorkerQuerySet)()
 
@@ -96,8 +102,8 @@ class Worker(models.Model):
         )
 
     def retire(self) -> bool:
-        """Take nothing more; what runs may still end, for the lease is kept."""
-        return bool(self._living().update(state=WorkerState.STOPPING))
+        """Take nothing more."""
+        return bool(Worker.objects.filter(pk=self.pk).retire())
 
     def leave(self) -> bool:
         """End of duty. Nothing may be running any more, or it will run again elsewhere."""

@@ -53,7 +53,7 @@ def _failure(outcome: Outcome, status: str) -> None:
     task.status = status
     if outcome.kind is AttemptOutcome.CANCELLED:
         return
-    if signals.task_failed.receivers:
+    if signals.task_failed.receivers and outcome.kind is not AttemptOutcome.INTERRUPTED:
         signals.announce(signals.task_failed, task=task, error=error)
     if status in (Status.SCHEDULED, Status.READY) and signals.task_retried.receivers:
         signals.announce(signals.task_retried, task=task, error=error)

@@ -12,7 +12,7 @@ from django.db import connections
 
 from bgtask.dialects import dialect_of
 from bgtask.models import Outcome
-from bgtask.status import Status
+from bgtask.status import AttemptOutcome, Status
 
 # In the order of STATS_COLUMNS behind the key.
 _SUCCEEDED, _FAILED, _RETRIED, _LATENCY, _DURATION, _LATENCY_MAX, _DURATION_MAX = range(7)
@@ -40,6 +40,8 @@ class Statistics:
     def add(self, outcomes: Iterable[tuple[Outcome, str]]) -> None:
         with self._lock:
             for outcome, status in outcomes:
+                if outcome.kind is AttemptOutcome.INTERRUPTED:
+                    continue  # No more an outcome than what is given back unstarted.
                 task = outcome.task
                 # As a time, not as a distance: the clock may be set anew before it is written.
                 minute = self._origin + _MINUTE * ((outcome.ended - self._origin_at) // 60)

@@ -30,6 +30,8 @@ SHORT_LIFE = 10.0  # Seconds; a child that ends sooner is replaced after a growi
 LONGEST_WAIT = 30.0
 STARTING = 60.0  # What a child may take to import the project and report for duty.
 SLACK = 2.0  # Seconds beyond GRACE before children are killed.
+HUNG = "it gave no sign of life for its lease, and was killed"
+OVERSTAYED = "it did not stop in time, and was killed"
 
 
 @dataclass(slots=True)
@@ -109,13 +111,14 @@ class Supervisor:
             self._bury(slot, child)
         elif self._stopping:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                child.killed_for = OVERSTAYED
                 child.process.kill()
             elif child.process.stdin is not None:
                 # The end of its standard input tells a child to stop, as the end of us would.
                 child.process.stdin.close()
                 child.process.stdin = None
         elif child.silence() > max(get_settings().lease, STARTING if not child.workers else 0.0):
-            child.killed_for = "it gave no sign of life for its lease, and was killed"
+            child.killed_for = HUNG
             child.process.kill()
 
     def _spawn(self) -> Child:
@@ -189,7 +192,10 @@ def _take_back(workers: set[int], reason: str) -> None:
         # In one transaction: a sibling that saw it dead first would take its tasks back without
         # knowing the reason.
         with dialect_of(connection).transaction(connection):
-            if Worker.objects.filter(pk__in=workers).declare_dead():
+            theirs = Worker.objects.filter(pk__in=workers)
+            if reason == OVERSTAYED:
+                theirs.retire()  # It may have had no time to say so.
+            if theirs.declare_dead():
                 Task.objects.filter(locked_by__in=workers).rescue(reason, rescued.extend)
         _tell(rescued)
     except Error as error:

@@ -117,7 +117,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
             (
                 attempt.finished_at,
                 _("attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
-                "bg-bad",
+                "" if outcome is AttemptOutcome.INTERRUPTED else "bg-bad",
                 visible(attempt.error_class),
             )
         )

@@ -106,7 +106,26 @@ def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
     assert supervisor.wait() not in (0, None)
     assert not is_running(pid)
     task.refresh_from_db()
-    assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 1)
+    assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 0)
+    assert Attempt.objects.get().outcome == AttemptOutcome.INTERRUPTED
+
+
+def test_task_that_outlasts_the_grace_is_taken_back_at_once_and_is_no_suspect(
+    worker, gate, until_running
+):
+    task = tasks.wait_for(gate.path)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=0.5)
+    until_running(task, supervisor)
+
+    supervisor.send_signal(signal.SIGTERM)
+
+    assert supervisor.wait() not in (0, None)
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 0)
+    attempt = Attempt.objects.get()
+    assert attempt.outcome == AttemptOutcome.INTERRUPTED
+    assert attempt.worker in attempt.message
+    assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
 
 
 def test_process_that_hangs_is_replaced(worker, gate, until_running, until_ended, ledger):

@@ -67,7 +67,7 @@ def test_second_signal_leaves_without_giving_up_what_still_runs(
 
     assert statuses() == {"SUCCESSFUL": 1}
     assert len(ledger.executions(task.pk)) == 2
-    assert Attempt.objects.get().outcome == AttemptOutcome.LOST
+    assert Attempt.objects.get().outcome == AttemptOutcome.INTERRUPTED
 
 
 def test_leaves_without_what_still_runs_after_the_grace(worker, gate, until_running):
@@ -79,6 +79,25 @@ def test_leaves_without_what_still_runs_after_the_grace(worker, gate, until_runn
 
     assert child.wait() not in (0, None)
     assert Task.objects.running().get() == task
+
+
+def test_stops_in_the_course_of_a_task_never_make_a_suspect_of_it(
+    worker, gate, until_running, until_ended
+):
+    task = tasks.wait_for.using(max_attempts=1)(gate.path)
+    for times in (1, 2):
+        child = worker(GRACE=0.1, MAX_CRASHES=2)
+        until_running(task, child, times)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait() not in (0, None)
+
+    gate.open()
+    until_ended(worker(MAX_CRASHES=2))
+
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.crashes) == (Status.SUCCESSFUL, 1, 0)
+    history = Attempt.objects.values_list("outcome", flat=True)
+    assert list(history) == [AttemptOutcome.INTERRUPTED] * 2
 
 
 def test_gives_back_what_it_had_claimed_ahead(worker, gate, until_running):

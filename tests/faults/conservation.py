@@ -18,7 +18,7 @@ from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, AttemptOutcome, Status
 from tests.ledger import Execution, Ledger
 
-TAKEN_AWAY = (AttemptOutcome.LOST, AttemptOutcome.TIMED_OUT, AttemptOutcome.CANCELLED)
+TAKEN_AWAY = frozenset(AttemptOutcome) - {AttemptOutcome.FAILED}
 
 
 @dataclass

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from bgtask.models import Task, Worker
+from bgtask.status import AttemptOutcome, Status
 from tests.faults import tasks
 from tests.faults.failpoints import VARIABLE
 from tests.helpers import eventually
@@ -107,6 +108,23 @@ def test_process_in_which_nothing_can_run_is_replaced(stage, settled):
     audit = settled({tasks.quick(number).pk for number in range(20)} | {task.pk})
 
     assert audit.statuses == {"SUCCESSFUL": 20, "CANCELLED": 1}
+
+
+def test_process_that_cannot_hear_that_it_is_to_stop_is_killed_and_its_task_is_no_suspect(
+    stage, settled
+):
+    task = tasks.hold_interpreter(600)
+    supervisor = stage.worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=0.5)
+    eventually(lambda: stage.ledger.executions(task.pk), timeout=30, explain=supervisor.output)
+
+    supervisor.send_signal(signal.SIGTERM)
+
+    assert supervisor.wait() not in (0, None)
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 0)
+    attempt = task.history.get()
+    assert attempt.outcome == AttemptOutcome.INTERRUPTED
+    assert "did not stop in time" in attempt.message
 
 
 def test_process_whose_heartbeat_thread_has_died_is_replaced(stage, settled):

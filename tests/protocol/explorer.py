@@ -131,7 +131,7 @@ def _broken(state: State, rules: Rules, invariant: Invariant) -> tuple[str, str]
 def canonical(state: State, rules: Rules) -> State:
     """The one state that stands for all that differ from it in names only."""
     state = without_the_void(state, rules)
-    tasks, processes, dead, sighting, flush, settled = state
+    tasks, processes, dead, retired, stops, sighting, flush, settled = state
     ranks = _token_ranks(state)
     if settled:
         settled = frozenset(s for s in settled if (s.task, s.token) in ranks.remembered)
@@ -152,7 +152,7 @@ def canonical(state: State, rules: Rules) -> State:
             process if len(process.claims) < 2 else process._replace(claims=_sorted(process.claims))
             for process in processes
         ),
-        key=lambda process: _place(process, dead, tasks),
+        key=lambda process: _place(process, dead, retired, tasks),
     )
     numbers: dict[int, int] = {}
     for process in in_line:
@@ -170,16 +170,21 @@ def canonical(state: State, rules: Rules) -> State:
         in_line = [process._replace(worker=numbers[process.worker]) for process in in_line]
     if dead:
         dead = frozenset(new for w in dead if (new := numbers.get(w)) is not None)
-    return State(tasks, tuple(in_line), dead, sighting, flush, settled)
+    if retired:
+        retired = frozenset(new for w in retired if (new := numbers.get(w)) is not None)
+    return State(tasks, tuple(in_line), dead, retired, stops, sighting, flush, settled)
 
 
 def _place(
-    process: Process, dead: frozenset[int], tasks: tuple[Task | None, ...]
+    process: Process,
+    dead: frozenset[int],
+    retired: frozenset[int],
+    tasks: tuple[Task | None, ...],
 ) -> tuple[object, ...]:
     """Where a process stands in line: by everything about it but its name."""
     worker = process.worker
     held = tuple(t is not None and t.holder == worker for t in tasks)
-    return (worker in dead, process.unsure, process.claims, held)
+    return (worker in dead, worker in retired, process.unsure, process.claims, held)
 
 
 def _sorted(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:

@@ -162,16 +162,17 @@ def attempts_are_bounded(before: State, step: Step, rules: Rules) -> str | None:
 
     Every execution belongs to a claim, every claim to one execution at most (a claim is started by
     the one process that heard of it, once), and a claim counts one attempt. Attempts are given
-    back in two ways only: by release and park, and then the claim never runs; or by the first
-    death of a worker in this life, and then it may have run once. Hence
+    back in three ways only: by release and park, and then the claim never runs; by the first
+    death of a worker in this life, or by the stop of one, and then it may have run once. Hence
 
         executions started ≤ attempts counted + attempts given back by a rescue,
-        given back by a rescue ≤ 1 in each life,
+        given back by a rescue ≤ 1 in each life, and 1 for each stop of a worker,
         attempts counted ≤ MAX_ATTEMPTS in each life; after a requeue that keeps them,
             MAX_ATTEMPTS less those kept, but at least 1,
 
     so a task runs at most MAX_ATTEMPTS + 1 times in a life, however many workers die under it
-    (further deaths count their attempt, and end the life at MAX_CRASHES).
+    (further deaths count their attempt, and end the life at MAX_CRASHES), and once more for each
+    time that somebody stops a worker that does not wait for it.
 
     And from below, so that no attempt is taken away unrun:
 
@@ -190,10 +191,12 @@ def attempts_are_bounded(before: State, step: Step, rules: Rules) -> str | None:
             return f"{task.attempts} attempts were counted"
         if not rules.accounts:
             continue
-        if task.balance > task.pardons:
+        if task.balance > task.pardons + task.interruptions:
             return "a task was executed more often than attempts were counted"
         if task.pardons > 1 + task.requeues:
             return "a second death in one life gave the attempt back"
+        if task.interruptions > rules.stops:
+            return "an attempt was given back for a stop that never was"
         unstarted = task.status == "RUNNING" and not task.started
         if -task.balance > task.unrun + unstarted:
             return "an attempt is counted for a claim that never ran"
@@ -206,6 +209,17 @@ def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> 
         first = old.crashes == 0 and new.crashes == 1 < rules.max_crashes
         if step.verb == "rescue" and first and new.status == "FAILED":
             return "a task failed at the first death of a worker"
+    return None
+
+
+def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
+    """Who leaves a task behind because it was told to stop says nothing about the task."""
+    sighting = before.sighting
+    if step.verb != "rescue" or sighting is None or sighting.reason == "overdue":
+        return None
+    for _, old, new in _changed(before, step):
+        if old.holder in before.retired and new.crashes != old.crashes:
+            return "a task became a suspect when its worker was told to stop"
     return None
 
 
@@ -251,5 +265,6 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     what_is_given_back_never_ran,
     attempts_are_bounded,
     the_first_death_convicts_nobody,
+    a_stop_convicts_nobody,
     a_suspect_has_no_neighbours,
 )

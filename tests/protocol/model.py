@@ -13,7 +13,7 @@ Each check the protocol makes is a switch of ``Rules``. All on is the protocol. 
 off one by one and expect the explorer to find what goes wrong without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -44,7 +44,7 @@ Nature = Literal["protocol", "fault", "operator"]
 Nothing may be stuck, so from everywhere the steps of the first kind must lead to an end.
 """
 
-Reason = Literal["lost", "overdue"]
+Reason = Literal["lost", "interrupted", "overdue"]
 Settler = Literal["worker", "rescue", "operator"]
 
 
@@ -58,6 +58,7 @@ class Rules:
     max_attempts: int = 2
     max_crashes: int = 2
     requeues: int = 1  # per task
+    stops: int = 0  # of processes, in all
     operator: bool = True
     broken_flushes: bool = True
     accounts: bool = True  # count executions over the whole life of a task: many more states
@@ -74,6 +75,8 @@ class Rules:
     release_forgets_first: bool = True
     only_the_first_death_is_pardoned: bool = True
     first_death_never_fails: bool = True
+    a_stop_is_no_death: bool = True
+    a_death_is_no_stop: bool = True
     reconcile_happens: bool = True
     reconcile_waits_for_claims: bool = True
     claim_reconciles_first: bool = True
@@ -94,7 +97,8 @@ class Task(NamedTuple):
     # ---
     started: bool = False  # the claim with the present token was started
     balance: int = 0  # executions started minus attempts counted, over the whole life
-    pardons: int = 0  # attempts that a rescue gave back
+    pardons: int = 0  # attempts that a rescue gave back for a death
+    interruptions: int = 0  # and those for a stop
     unrun: int = 0  # attempts that stay counted although nothing had started
     requeues: int = 0
 
@@ -144,6 +148,8 @@ class State(NamedTuple):
     tasks: tuple[Task | None, ...]  # None: not yet enqueued
     processes: tuple[Process, ...]
     dead: frozenset[int] = frozenset()  # worker rows declared dead; the others are alive
+    retired: frozenset[int] = frozenset()  # those that were told to stop, dead or not
+    stops: int = 0
     sighting: Sighting | None = None
     under_way: Flush | None = None
     settled: frozenset[Settled] = frozenset()
@@ -181,6 +187,7 @@ def steps(state: State, rules: Rules) -> Iterator[Step]:
             yield from _operate(state, rules, number, task)
     for number in range(len(state.processes)):
         yield from _crash(state, rules, number)
+        yield from _stop(state, rules, number)
         yield from _beat(state, rules, number)
         yield from _claim(state, rules, number)
         yield from _handle_claims(state, rules, number)
@@ -215,7 +222,7 @@ def _claim(state: State, rules: Rules, number: int) -> Iterator[Step]:
     After an exception a process reconciles first, so that it never holds more than it knows of.
     """
     process = state.processes[number]
-    if len(process.claims) >= rules.capacity:
+    if len(process.claims) >= rules.capacity or process.worker in state.retired:
         return
     if process.unsure and rules.claim_reconciles_first:
         return
@@ -410,10 +417,30 @@ def _was_accepted(state: State, claim: Claim) -> bool:
 
 def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
     """Its memory is gone, its row is not. Another process starts, always under a new row."""
-    worker = _new_worker(state) if rules.worker_rows_are_never_reused else number
-    after = _replaced(state, number, Process(worker))._replace(dead=state.dead - {worker})
+    worker, after = _begun_anew(state, rules, number)
     sentence = f"{_name(state, number)} crashes, a new process starts as worker {worker}"
     yield Step(sentence, "fault", after)
+
+
+def _stop(state: State, rules: Rules, number: int) -> Iterator[Step]:
+    """Told to stop, it takes nothing more and leaves: with nothing in its hands, or GRACE later."""
+    process, who = state.processes[number], _name(state, number)
+    if process.worker not in state.retired:
+        if state.stops < rules.stops and process.worker not in state.dead:
+            retired = state.retired | {process.worker}
+            after = state._replace(retired=retired, stops=state.stops + 1)
+            yield Step(f"{who} is told to stop", "operator", after)
+    elif not process.claims:
+        worker, after = _begun_anew(state, rules, number)
+        yield Step(f"{who} leaves, a new process starts as worker {worker}", "protocol", after)
+
+
+def _begun_anew(
+    state: State, rules: Rules, number: int, claims: tuple[Claim, ...] = ()
+) -> tuple[int, State]:
+    worker = _new_worker(state) if rules.worker_rows_are_never_reused else number
+    after = _replaced(state, number, Process(worker, claims))
+    return worker, after._replace(dead=state.dead - {worker}, retired=state.retired - {worker})
 
 
 def _beat(state: State, rules: Rules, number: int) -> Iterator[Step]:
@@ -427,10 +454,8 @@ def _beat(state: State, rules: Rules, number: int) -> Iterator[Step]:
 def _learn_of_own_death(state: State, rules: Rules, number: int) -> Step:
     """What runs goes on (its outcome will be fenced off), the unstarted is dropped, a new row."""
     process = state.processes[number]
-    worker = _new_worker(state) if rules.worker_rows_are_never_reused else number
     claims = tuple(c for c in process.claims if c.stage not in ("answered", "waiting"))
-    after = _replaced(state, number, Process(worker, claims))
-    after = after._replace(dead=state.dead - {worker})
+    worker, after = _begun_anew(state, rules, number, claims)
     sentence = f"{_name(state, number)} learns that it was declared dead, is now worker {worker}"
     return Step(sentence, "protocol", after)
 
@@ -478,7 +503,8 @@ def _sight(state: State, rules: Rules, number: int, task: Task) -> Iterator[Step
     if state.sighting is not None or task.status != "RUNNING":
         return
     if task.holder in state.dead and rules.rescue_happens:
-        after = state._replace(sighting=Sighting(number, task.token, "lost"))
+        reason = _fate(state, rules, task)
+        after = state._replace(sighting=Sighting(number, task.token, reason))
         yield Step(f"a rescuer sees {_task(number)} with a dead worker", "protocol", after)
     after = state._replace(sighting=Sighting(number, task.token, "overdue"))
     yield Step(f"a rescuer sees {_task(number)} past its deadline", "fault", after)
@@ -495,12 +521,28 @@ def _take_back(state: State, rules: Rules) -> Iterator[Step]:
     if rules.rescue_checks_again and (task.status != "RUNNING" or task.token != token):
         yield Step(f"the rescuer comes too late for {_task(number)}", "protocol", after)
         return
-    taken = _lost(task, rules) if reason == "lost" else _overdue(task, rules)
+    taken = _AFTER[reason](task, rules)
     taken = taken._replace(token=task.token + (1 if rules.rescue_raises_token else 0))
     settled = Settled(number, task.token, "rescue")
     after = _settle(_with_task(after, number, taken), settled)
     sentence = f"{_task(number)} is rescued as {reason}: {taken.status}, token {taken.token}"
     yield Step(sentence, "protocol", after, "rescue", number, token, settled)
+
+
+def _fate(state: State, rules: Rules, task: Task) -> Reason:
+    """Who had been told to stop before it died was not brought down by what it left running."""
+    stopped = task.holder in state.retired and rules.a_stop_is_no_death
+    return "interrupted" if stopped or not rules.a_death_is_no_stop else "lost"
+
+
+def _interrupted(task: Task, rules: Rules) -> Task:
+    """No crash, and the attempt is given back: it is as often as people stop workers."""
+    status: Status = "CANCELLED" if task.cancel_requested else "READY"
+    return _left_running(task, status)._replace(
+        attempts=task.attempts - 1,
+        balance=task.balance + 1,
+        interruptions=task.interruptions + 1,
+    )
 
 
 def _lost(task: Task, rules: Rules) -> Task:
@@ -532,6 +574,13 @@ def _overdue(task: Task, rules: Rules) -> Task:
     """It ran longer than MAX_RUN_TIME: no crash, and the attempt counts."""
     taken = _left_running(task, _again_or_failed(task, rules, "SCHEDULED"))
     return _counted_unrun(taken, task)
+
+
+_AFTER: Final[dict[Reason, Callable[[Task, Rules], Task]]] = {
+    "lost": _lost,
+    "interrupted": _interrupted,
+    "overdue": _overdue,
+}
 
 
 def _counted_unrun(taken: Task, before: Task) -> Task:
@@ -596,8 +645,8 @@ def without_the_void(state: State, rules: Rules) -> State:
     )  # fmt: skip
     if not rules.accounts:
         tasks = tuple(
-            task and task._replace(balance=0, pardons=0, unrun=0)
-            if task and (task.balance or task.pardons or task.unrun)
+            task and task._replace(balance=0, pardons=0, interruptions=0, unrun=0)
+            if task and (task.balance or task.pardons or task.interruptions or task.unrun)
             else task
             for task in tasks
         )
@@ -612,7 +661,7 @@ def without_the_void(state: State, rules: Rules) -> State:
             else process
             for process in state.processes
         )
-    return State(tasks, processes, state.dead, sighting, flush, state.settled)
+    return state._replace(tasks=tasks, processes=processes, sighting=sighting, under_way=flush)
 
 
 def _is_open(state: State, about: Claim | Flush | Sighting) -> bool:

@@ -10,6 +10,7 @@ from .explorer import explore
 from .invariants import (
     INVARIANTS,
     Invariant,
+    a_stop_convicts_nobody,
     a_suspect_has_no_neighbours,
     an_accepted_outcome_is_announced,
     an_old_token_changes_nothing,
@@ -34,6 +35,7 @@ TWO_TASKS = Rules(
     operator=False, broken_flushes=False, accounts=False,
 )  # fmt: skip
 ACCOUNTS = Rules(capacity=1, requeues=0, operator=False, broken_flushes=False)
+STOPS = replace(ACCOUNTS, processes=1, stops=2)
 SMALL = Rules(processes=1, capacity=1, requeues=0, operator=False, accounts=False)
 
 WORLDS = [
@@ -45,6 +47,7 @@ WORLDS = [
         replace(ACCOUNTS, processes=1, operator=True, requeues=1, max_attempts=1),
         id="one worker, an operator, a requeue, every execution counted",
     ),
+    pytest.param(STOPS, id="one worker that is told to stop, every execution counted"),
 ]
 LARGE_WORLDS = [
     pytest.param(
@@ -52,6 +55,7 @@ LARGE_WORLDS = [
         id="two workers, an operator, a requeue",
     ),
     pytest.param(replace(TWO_WORKERS, max_crashes=3), id="three crashes"),
+    pytest.param(replace(TWO_WORKERS, stops=1, broken_flushes=False), id="two workers, a stop"),
     pytest.param(replace(TWO_TASKS, broken_flushes=True), id="two tasks, broken connections"),
 ]
 
@@ -139,6 +143,16 @@ BROKEN = [
         replace(ONE_WORKER, first_death_never_fails=False),
         the_first_death_convicts_nobody,
         id="the first death fails a task on its last attempt",
+    ),
+    pytest.param(
+        replace(STOPS, a_stop_is_no_death=False),
+        a_stop_convicts_nobody,
+        id="a stop counts as a crash",
+    ),
+    pytest.param(
+        replace(STOPS, a_death_is_no_stop=False),
+        attempts_are_bounded,
+        id="a crash counts as a stop: a task that kills runs for ever",
     ),
     pytest.param(
         replace(TWO_TASKS, suspects_are_alone=False),

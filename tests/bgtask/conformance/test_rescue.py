@@ -10,7 +10,7 @@ from django.db import OperationalError, connection
 
 from bgtask.dialects import Clock, Since
 from bgtask.models import Attempt, Task, Worker, rescue
-from bgtask.status import AttemptOutcome, Status, WorkerState
+from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.conformance.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 from tests.threads import all_at_once
@@ -44,6 +44,12 @@ def lost(case: Case, max_crashes: int) -> Result:
     return Result(again, case.attempts, case.crashes + 1)
 
 
+def interrupted(case: Case, max_crashes: int) -> Result:
+    """Its worker was told to stop and left it: neither a crash nor an attempt."""
+    again = "CANCELLED" if case.cancel_requested else "READY"
+    return Result(again, case.attempts - 1, case.crashes)
+
+
 def overdue(case: Case, max_crashes: int) -> Result:
     """It ran longer than allowed: no crash, and the attempt counts."""
     if case.attempts >= case.max_attempts:
@@ -68,22 +74,27 @@ def running(worker=None, **fields):
     return TaskFactory(status=Status.RUNNING, **holder, **fields)
 
 
+def circumstances():
+    """What is to be found of a task that is to be taken back, by the name of what it is."""
+    return {
+        "lost": {"locked_by": WorkerFactory(dead=True)},
+        "interrupted": {"locked_by": WorkerFactory(retired=True, dead=True)},
+        "overdue": {"deadline_at": Clock(-1)},
+    }
+
+
 def everything():
     return list(Task.objects.order_by("pk").values()), list(Attempt.objects.order_by("pk").values())
 
 
 class TestEachCase:
     @pytest.mark.parametrize("max_crashes", [2, 3])
-    @pytest.mark.parametrize("oracle", [lost, overdue])
+    @pytest.mark.parametrize("oracle", [lost, interrupted, overdue])
     def test_ends_as_the_design_says(self, settings, oracle, max_crashes):
         settings.BGTASK = {"MAX_CRASHES": max_crashes}
-        changes = {
-            "lost": {"locked_by": WorkerFactory(dead=True)},
-            "overdue": {"deadline_at": Clock(-1)},
-        }
+        changes = circumstances()[oracle.__name__]
         tasks = {
-            running(token=5, **case._asdict(), **changes[oracle.__name__]).pk: case
-            for case in cases(max_crashes)
+            running(token=5, **case._asdict(), **changes).pk: case for case in cases(max_crashes)
         }
 
         number = Task.objects.rescue()
@@ -103,17 +114,16 @@ class TestEachCase:
     @pytest.mark.parametrize("max_crashes", [2, 3])
     @pytest.mark.parametrize(
         ("reason", "outcome"),
-        [("lost", AttemptOutcome.LOST), ("overdue", AttemptOutcome.TIMED_OUT)],
+        [
+            ("lost", AttemptOutcome.LOST),
+            ("interrupted", AttemptOutcome.INTERRUPTED),
+            ("overdue", AttemptOutcome.TIMED_OUT),
+        ],
     )
     def test_leaves_a_row_of_history(self, settings, reason, outcome, max_crashes):
         settings.BGTASK = {"MAX_CRASHES": max_crashes}
-        changes = {
-            "lost": {"locked_by": WorkerFactory(dead=True)},
-            "overdue": {"deadline_at": Clock(-1)},
-        }
-        tasks = [
-            running(token=5, **case._asdict(), **changes[reason]) for case in cases(max_crashes)
-        ]
+        changes = circumstances()[reason]
+        tasks = [running(token=5, **case._asdict(), **changes) for case in cases(max_crashes)]
 
         Task.objects.rescue()
 
@@ -187,12 +197,46 @@ class TestLost:
         assert Task.objects.get().error_class == "bgtask.WorkerLost"
 
 
+class TestInterrupted:
+    def test_is_what_was_left_by_a_worker_that_had_retired_before_it_died(self):
+        worker = WorkerFactory()
+        running(worker)
+        worker.retire()
+        worker.leave()
+
+        Task.objects.rescue("killed by signal 9")
+
+        attempt = Attempt.objects.get()
+        assert attempt.outcome == AttemptOutcome.INTERRUPTED
+        assert attempt.error_class == "bgtask.Interrupted"
+        assert worker.label in attempt.message
+        assert "killed by signal 9" in attempt.message
+
+    def test_makes_no_suspect_and_clears_none(self):
+        retired = WorkerFactory(retired=True, dead=True)
+        fine, suspect = running(retired), running(retired, crashes=1)
+
+        Task.objects.rescue()
+
+        crashes = dict(Task.objects.values_list("pk", "crashes"))
+        assert crashes == {fine.pk: 0, suspect.pk: 1}
+
+    def test_is_told_apart_from_the_lost_of_the_same_page(self):
+        stopped, killed = WorkerFactory(retired=True, dead=True), WorkerFactory(dead=True)
+        left, lost = running(stopped), running(killed)
+
+        Task.objects.rescue()
+
+        found = dict(Attempt.objects.values_list("task", "outcome"))
+        assert found == {left.pk: AttemptOutcome.INTERRUPTED, lost.pk: AttemptOutcome.LOST}
+
+
 class TestBystanders:
     @pytest.mark.parametrize(
         "holder",
         [
             {},
-            {"state": WorkerState.STOPPING},
+            {"retired": True},
             {"silent": True},  # Somebody has to declare it dead first.
         ],
         ids=["alive", "stopping", "silent"],

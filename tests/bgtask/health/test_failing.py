@@ -70,6 +70,7 @@ def test_names_the_tasks_and_queues_that_are_hit() -> None:
 def test_leaves_out_what_was_before_and_what_is_no_error() -> None:
     AttemptFactory(finished_at=Clock(-700))
     AttemptFactory(outcome=AttemptOutcome.CANCELLED)
+    AttemptFactory(outcome=AttemptOutcome.INTERRUPTED)
 
     assert failing_now(window=600).groups == ()
     assert len(failing_now(window=800).groups) == 1

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from bgtask import signals
-from bgtask.models import Task
-from bgtask.runner.announcer import Announcer
+from bgtask.models import Outcome, Task
+from bgtask.runner.announcer import Announcer, announce
+from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.conformance.outcomes import success
 
 
@@ -44,3 +45,21 @@ def test_all_is_announced_where_there_is_time(patient):
 
     assert announcer.stop(30)
     assert announcer.backlog == 0
+
+
+def test_an_interruption_is_no_failure_but_another_attempt_will_follow():
+    told = []
+
+    def tell(signal, **kwargs):
+        told.append(signal)
+
+    for signal in (signals.task_failed, signals.task_retried, signals.task_given_up):
+        signal.connect(tell)
+    try:
+        left = Outcome(Task(pk=1), Status.READY, kind=AttemptOutcome.INTERRUPTED)
+        announce([(left, "READY")])
+    finally:
+        for signal in (signals.task_failed, signals.task_retried, signals.task_given_up):
+            signal.disconnect(tell)
+
+    assert told == [signals.task_retried]

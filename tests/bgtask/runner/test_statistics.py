@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bgtask.models import Task, TaskStats
+from bgtask.models import Outcome, Task, TaskStats
 from bgtask.runner.statistics import Statistics
+from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.conformance.outcomes import success
 
 NOW = datetime(2026, 3, 1, 12, 30, 20, tzinfo=UTC)
@@ -23,3 +24,13 @@ def test_the_clock_may_be_set_anew_before_they_are_written():
     statistics.write("default", statistics.take())
 
     assert TaskStats.objects.get().minute == NOW.replace(second=0)
+
+
+def test_an_interruption_is_no_more_an_outcome_than_what_is_given_back_unstarted():
+    statistics = Statistics()
+    statistics.set_clock(NOW)
+    left = Outcome(Task(), Status.READY, kind=AttemptOutcome.INTERRUPTED)
+
+    statistics.add([(left, "READY")])
+
+    assert not statistics.take()
