@@ -19,6 +19,16 @@ from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, take
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
+# Nobody's page to keep, find, show or run, also where the project has no middleware to say so.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "X-Robots-Tag": "noindex",
+}
+
 
 def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
     """What the three have in common."""
@@ -29,8 +39,8 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
     @wraps(answer)
     def view(request: HttpRequest) -> HttpResponse:
         response = _answer(request)
-        response["Cache-Control"] = "no-store"
-        response["X-Robots-Tag"] = "noindex"
+        for name, value in HEADERS.items():
+            response[name] = value
         patch_vary_headers(response, ("Authorization", "Cookie", "Accept"))
         return response
 

@@ -334,6 +334,16 @@ class TestAnyAnswer:
             assert response["X-Robots-Tag"] == "noindex"
             assert {"Authorization", "Cookie", "Accept"} <= set(response["Vary"].split(", "))
 
+    def test_may_not_be_framed_sniffed_nor_told_of(self, client, settings, path: str) -> None:
+        settings.MIDDLEWARE = []
+        for headers in (BEARER, {}):
+            response = client.get(path, headers=headers)
+
+            assert response["X-Frame-Options"] == "DENY"
+            assert response["X-Content-Type-Options"] == "nosniff"
+            assert response["Referrer-Policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in response["Content-Security-Policy"]
+
     def test_comes_with_or_without_a_slash(self, client, path: str) -> None:
         assert client.get(f"{path}/", headers=BEARER).status_code == 200
 

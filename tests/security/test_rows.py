@@ -52,8 +52,9 @@ def test_parameter_named_like_an_option_is_a_parameter(name):
 
 @pytest.mark.parametrize(
     "params", ["[[" + "1" * 5_000 + "], {}]", "[[" + "[" * 200 + "]" * 200 + "], {}]",
-               '[["' + "x" * 300_000 + '"], {}]', "[[Infinity], {}]"],
-    ids=["digits", "depth", "size", "infinity"],
+               '[["' + "x" * 300_000 + '"], {}]', "[[Infinity], {}]",
+               "[[], {" + ", ".join(f'"k{number}": 0' for number in range(30_000)) + "}]"],
+    ids=["digits", "depth", "size", "infinity", "keys"],
 )  # fmt: skip
 def test_limits_of_the_enqueue_hold_when_a_row_is_read(params):
     task = TaskFactory(task_name="tests.tasks.noop", task_params="[[], {}]")
