@@ -97,16 +97,27 @@ def audit(
             found.twice.append(id_)
         executions.sort(key=lambda one: one.start.monotonic)
         for one, other in pairwise(executions):
-            if one.overlaps(other):
+            death = _death_of(one, deaths or {})
+            if _ran_until(one, death) > other.start.monotonic:
                 found.overlaps += 1
                 if attempts[id_].get(one.start.token) not in TAKEN_AWAY:
                     found.doubled.append(id_)
-            if one.end is None:
-                begin, end = one.start.monotonic, other.start.monotonic
-                killed = [t for t in (deaths or {}).get(one.start.pid, ()) if begin < t < end]
-                found.recovery += [end - t for t in killed[:1]]
+            elif one.end is None and death is not None:
+                found.recovery.append(other.start.monotonic - death)
     found.convicted = sorted(_convicted_in_company())
     return found
+
+
+def _death_of(one: Execution, deaths: Mapping[int, Sequence[float]]) -> float | None:
+    """When its process was killed; the first time since, for others come to have its number."""
+    return min((t for t in deaths.get(one.start.pid, ()) if t > one.start.monotonic), default=None)
+
+
+def _ran_until(one: Execution, death: float | None) -> float:
+    """Of one that has no end, and whose process was not killed by us, nobody knows."""
+    if one.end is not None:
+        return one.end.monotonic
+    return death if death is not None else one.start.monotonic
 
 
 def _convicted_in_company() -> Iterator[int]:

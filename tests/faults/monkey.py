@@ -35,6 +35,8 @@ class Monkey:
         self.stage = stage
         self.server: Server = stage.server
         self.proxy = stage.proxy
+        self.seed = seed
+        self._chance = threading.local()
         self.random = random.Random(seed)
         self.posts: list[tuple[str, ...]] = [
             ("--processes=2", "--threads=3"),
@@ -49,6 +51,15 @@ class Monkey:
         self.exits: Counter[str] = Counter()
         self.over = threading.Event()
         self.quiet = threading.Event()
+
+    @property
+    def random(self) -> random.Random:
+        """Each thread's own: what one draws does not depend on how quick another is."""
+        return self._chance.random
+
+    @random.setter
+    def random(self, chance: random.Random) -> None:
+        self._chance.random = chance
 
     # Life
 
@@ -75,6 +86,7 @@ class Monkey:
         from django.db import Error, connections
 
         def run() -> None:
+            self.random = random.Random(f"{self.seed} {part.__name__}")
             event = self.over if part == self.keep else self.quiet
             while not event.is_set():
                 try:
@@ -189,7 +201,10 @@ class Monkey:
             thread.join()
 
     def _noted(self, fault: Callable[[], None]) -> Callable[[], None]:
+        chance = random.Random(self.random.random())
+
         def run() -> None:
+            self.random = chance
             self.faults[fault.__name__] += 1
             try:
                 fault()
