@@ -169,3 +169,15 @@ _MISBEHAVIOURS = {
     "process": _change_the_process,
 }
 MISBEHAVIOURS = tuple(_MISBEHAVIOURS)
+
+
+# What takes more than there is
+
+
+@background(max_attempts=2, backoff=0.1)
+def hoard(kilobytes):
+    """Take memory, so much at a time, until there is no more."""
+    with _noted():
+        taken = []
+        while True:
+            taken.append(b"x" * (kilobytes << 10))
