@@ -5,14 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 
 from bgtask import registry
 from bgtask.backoff import Backoff
 from bgtask.exceptions import InvalidFunction, InvalidOption, InvalidParameters
-from bgtask.options import CallOptions, TaskOptions, check_options
+from bgtask.options import (
+    LEGACY_OPTIONS,
+    CallOptions,
+    TaskOptions,
+    brief,
+    check_options,
+    drop_legacy,
+)
 
 if TYPE_CHECKING:
     from bgtask.models import Task
@@ -22,15 +31,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
-# What the ancestors took at the call, and what to do instead.
-LEGACY_OPTIONS = {
-    "creator": "pass the primary key as a parameter, or use verbose_name=",
-    "repeat": "let the task enqueue its next run, or let cron enqueue it",
-    "repeat_until": "let the task enqueue its next run, or let cron enqueue it",
-    "remove_existing_tasks": (
-        "cancel them first: Task.objects.filter(task_name=…, task_params=…).cancel()"
-    ),
-}
 
 
 class BackgroundFunction(Generic[P, R]):
@@ -76,8 +76,7 @@ class BackgroundFunction(Generic[P, R]):
         Raises TypeError where they do not fit the function's signature, InvalidParameters (a
         TypeError too) where they are not JSON, InvalidOption (a ValueError) for a wrong option.
         """
-        for name in self._legacy_options & kwargs.keys():
-            raise InvalidOption(f"{name}= is not supported: {LEGACY_OPTIONS[name]}.")
+        drop_legacy(kwargs, self._legacy_options)
         given = self._call_options & kwargs.keys()
         if not given:
             return self.enqueue(*args, **kwargs)
@@ -90,7 +89,13 @@ class BackgroundFunction(Generic[P, R]):
         from bgtask.models import Task
 
         self.bind(args, kwargs)
-        return Task.objects.enqueue(self.name, args, kwargs, **self._stored_options)
+        try:
+            return Task.objects.enqueue(self.name, args, kwargs, **self._stored_options)
+        except SynchronousOnlyOperation as error:
+            name = self.function.__name__
+            raise _in_a_coroutine(
+                f"await {name}.aenqueue(…), or with options await {name}.using(…).aenqueue(…)"
+            ) from error
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
         return await sync_to_async(self.enqueue)(*args, **kwargs)
@@ -103,9 +108,13 @@ class BackgroundFunction(Generic[P, R]):
         """
         from bgtask.models import Task
 
-        return Task.objects.enqueue_many(
-            self.name, self._each_bound(params), **self._stored_options
-        )
+        try:
+            return Task.objects.enqueue_many(
+                self.name, self._each_bound(params), **self._stored_options
+            )
+        except SynchronousOnlyOperation as error:
+            name = self.function.__name__
+            raise _in_a_coroutine(f"await sync_to_async({name}.enqueue_many)(…)") from error
 
     @overload
     def now(
@@ -123,11 +132,11 @@ class BackgroundFunction(Generic[P, R]):
 
     def using(self, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
         """A copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``."""
-        for name in options.keys() & LEGACY_OPTIONS.keys():
-            raise InvalidOption(f"{name}= is not supported: {LEGACY_OPTIONS[name]}.")
-        if "backoff" in options:
+        given: dict[str, Any] = dict(options)
+        drop_legacy(given)
+        if "backoff" in given:
             raise InvalidOption("backoff= is not kept with a task: give it to @background.")
-        checked = check_options(dict(options))
+        checked = check_options(given)
         return BackgroundFunction(self.function, self.name, {**self.options, **checked})
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -151,16 +160,22 @@ class BackgroundFunction(Generic[P, R]):
         for number, item in enumerate(params):
             if isinstance(item, tuple | list):
                 if not fewest <= len(item) <= most:
-                    self.bind(item, {})
+                    self._bind_item(number, item, {})
                 yield item, {}
             elif isinstance(item, dict):
-                self.bind((), item)
+                self._bind_item(number, (), item)
                 yield (), item
             else:
                 raise InvalidParameters(
                     f"Item {number} is {item!r}: enqueue_many takes a tuple of positional "
                     "parameters, or a dictionary of keyword parameters, for each task."
                 )
+
+    def _bind_item(self, number: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self.bind(args, kwargs)
+        except TypeError as error:
+            raise TypeError(f"Item {number}: {error}") from error
 
 
 @overload
@@ -193,8 +208,7 @@ def background(name: Any = None, **options: Any) -> Any:
         return background()(name)
     if name is not None:
         _check_name(name)
-    for legacy in options.keys() & LEGACY_OPTIONS.keys():
-        raise InvalidOption(f"{legacy}= is not supported: {LEGACY_OPTIONS[legacy]}.")
+    drop_legacy(options)
     checked = check_options(options)
 
     def decorate(function: Callable[P, R]) -> BackgroundFunction[P, R]:
@@ -208,7 +222,18 @@ def background(name: Any = None, **options: Any) -> Any:
     return decorate
 
 
+def _in_a_coroutine(instead: str) -> SynchronousOnlyOperation:
+    return SynchronousOnlyOperation(
+        f"To store a task is to wait for the database, which a coroutine must not: write {instead}."
+    )
+
+
 def _check_name(name: Any) -> None:
+    if isinstance(name, int | float | timedelta | datetime):
+        raise InvalidOption(
+            f"name takes a text, not {brief(name)}. For when the task is to run, write "
+            f"@background(schedule={brief(name)})."
+        )
     # Blanks at its end are nothing to some databases when they compare.
     if not isinstance(name, str) or name != name.strip() or not 1 <= len(name) <= 255:
         raise InvalidOption(

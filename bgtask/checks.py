@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.apps import apps
+from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
@@ -17,9 +19,20 @@ from bgtask import registry
 from bgtask.background import CALL_OPTIONS
 from bgtask.conf import get_settings
 
+# What the ancestors read and bgtask does not, and what to do about it.
+_LEGACY_SETTINGS = {
+    "BACKGROUND_TASK_RUN_ASYNC": "Delete it: process_tasks --threads=N runs N tasks at once.",
+    "BACKGROUND_TASK_ASYNC_THREADS": "Delete it: process_tasks --threads=N runs N tasks at once.",
+    "BACKGROUND_TASK_PRIORITY_ORDERING": (
+        "Delete it: the higher priority is first, always. Where it was ASC, change the signs of "
+        "the priorities."
+    ),
+}
+
 
 def register() -> None:
     checks.register(check_settings, "bgtask")
+    checks.register(check_legacy_settings, "bgtask")
     checks.register(check_functions, "bgtask")
     checks.register(check_databases, checks.Tags.database)
 
@@ -50,6 +63,16 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+def check_legacy_settings(**kwargs: Any) -> list[CheckMessage]:
+    if apps.is_installed("background_task"):  # It still reads them.
+        return []
+    return [
+        Warning(f"The setting {name} is not read by bgtask.", hint=hint, id="bgtask.W008")
+        for name, hint in _LEGACY_SETTINGS.items()
+        if hasattr(django_settings, name)
+    ]
 
 
 def check_functions(**kwargs: Any) -> list[CheckMessage]:

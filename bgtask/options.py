@@ -36,6 +36,30 @@ class TaskOptions(CallOptions, total=False):
     backoff: Backoff | None
 
 
+_REPEAT = (
+    "tasks do not repeat yet; let the function enqueue its next run with schedule=…, or let cron "
+    "enqueue it"
+)
+# What the ancestors took besides: the values that ask for nothing, and the remedy for others.
+LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "creator": ((None,), "pass the primary key as a parameter, or use verbose_name="),
+    "repeat": ((None, 0), _REPEAT),
+    "repeat_until": ((None,), _REPEAT),
+    "remove_existing_tasks": (
+        (None, False),
+        "cancel them first: Task.objects.filter(task_name=…, task_params=…).cancel()",
+    ),
+}
+
+
+def drop_legacy(options: dict[str, Any], names: Set[str] = LEGACY_OPTIONS.keys()) -> None:
+    """Take out the ancestors' options that ask for nothing; raise InvalidOption for any other."""
+    for name in names & options.keys():
+        neutral, remedy = LEGACY_OPTIONS[name]
+        if options.pop(name) not in neutral:
+            raise InvalidOption(f"{name}= is not supported: {remedy}.")
+
+
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """The same options in their plain form; raises InvalidOption naming the one that is wrong."""
     check_names(options, _CHECKS.keys())

@@ -42,7 +42,7 @@ class TaskFailed(AssertionError):
 
 def run_due(
     *,
-    queues: Sequence[str] | None = None,
+    queues: str | Sequence[str] | None = None,
     raise_errors: bool = True,
     limit: int = 10_000,
     scheduled: bool = False,
@@ -54,6 +54,7 @@ def run_due(
     it is recorded as a worker would. ``scheduled`` runs what is scheduled for later, too, each at
     most once. ``limit`` ends tasks that go on enqueuing themselves.
     """
+    queues = [queues] if isinstance(queues, str) else queues
     worker = Worker.register(queues or ())
     done: list[Task] = []
     seen: set[int] = set()
@@ -111,6 +112,7 @@ def enqueued(
 ) -> TaskQuerySet:
     """Tasks that wait to be run: all, those of a function, or those with just these parameters."""
     tasks: TaskQuerySet = Task.objects.waiting()
+    _check_parameters(function, args, kwargs)
     if function is None:
         return tasks
     name = function if isinstance(function, str) else function.name
@@ -139,6 +141,22 @@ def assert_enqueued(
         + (f", not {times}" if times is not None else "")
         + f". These tasks wait:\n{waiting or '  none'}"
     )
+
+
+def _check_parameters(
+    function: BackgroundFunction[Any, Any] | str | None, args: Any, kwargs: Any
+) -> None:
+    """Refuse what no task could have been enqueued with: that none waits would say nothing."""
+    try:
+        if function is None and (args or kwargs):
+            raise TypeError("Without a function there are no parameters")
+        if isinstance(function, BackgroundFunction) and (args or kwargs):
+            function.bind(args, kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{error}. What follows the function are its parameters; tasks of a queue are "
+            "enqueued(…).filter(queue=…)."
+        ) from None
 
 
 def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Task]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from bgtask import signals
 from bgtask.conf import DEFAULT_QUEUE
 from bgtask.dialects import dialect_of
+from bgtask.exceptions import InvalidParameters
 from bgtask.models.manager import as_read
 from bgtask.options import TaskOptions, check_names
 from bgtask.serialization import dump_params
@@ -30,8 +31,12 @@ Params = tuple[Sequence[Any], dict[str, Any]]
 def enqueue(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
     """See TaskQuerySet.enqueue."""
     check_names(options, _OPTIONS)
+    return _enqueue(model, alias, name, dump_params(*params), options)
+
+
+def _enqueue(model: type[Task], alias: str, name: str, text: str, options: Any) -> Task:
     columns = _columns(name, options)
-    columns["task_params"] = dump_params(*params)
+    columns["task_params"] = text
     schedule = options.get("schedule")
     # Their values are the database's to say.
     unknown = {"run_at": schedule if isinstance(schedule, datetime) else None, "enqueued_at": None}
@@ -53,26 +58,33 @@ def enqueue_many(
     each = signals.task_enqueued.receivers or after_storing is not _announce
     store = _store_each if each else _store_all
     other = _other_transaction(connections[alias])
+    texts = _texts(params)
     if other is None:
-        return store(model, alias, name, params, options)
-    params = list(params)
-    for args, kwargs in params:
-        dump_params(args, kwargs)  # What is wrong is to be said at the call.
-    transaction.on_commit(partial(store, model, alias, name, params, options), using=other)
-    return len(params)
+        return store(model, alias, name, texts, options)
+    known = list(texts)  # What is wrong is to be said at the call.
+    transaction.on_commit(partial(store, model, alias, name, known, options), using=other)
+    return len(known)
 
 
-def _store_all(
-    model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
-) -> int:
+def _texts(params: Iterable[Params]) -> Iterator[str]:
+    """Each as JSON; raises InvalidParameters naming the item that is wrong."""
+    for number, (args, kwargs) in enumerate(params):
+        try:
+            text = dump_params(args, kwargs)
+        except InvalidParameters as error:
+            raise InvalidParameters(f"Item {number}: {error}") from error
+        yield text
+
+
+def _store_all(model: type[Task], alias: str, name: str, texts: Iterable[str], options: Any) -> int:
     connection = connections[alias]
     dialect = dialect_of(connection)
     columns = _columns(name, options)
     row = _row(connection, columns, options.get("schedule"))
-    texts = (dump_params(args, kwargs) for args, kwargs in params)
+    remaining = iter(texts)
     total = 0
     with dialect.transaction(connection):
-        while batch := list(islice(texts, BATCH)):
+        while batch := list(islice(remaining, BATCH)):
             dialect.insert_many(connection, *row, batch)
             total += len(batch)
         if total:
@@ -81,13 +93,13 @@ def _store_all(
 
 
 def _store_each(
-    model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
+    model: type[Task], alias: str, name: str, texts: Iterable[str], options: Any
 ) -> int:
     total = 0
     connection = connections[alias]
     with dialect_of(connection).transaction(connection):
-        for one in params:
-            enqueue(model, alias, name, one, options)
+        for text in texts:
+            _enqueue(model, alias, name, text, options)
             total += 1
     return total
 

@@ -176,6 +176,14 @@ class Task(models.Model):
             ),
         ]
 
+    # The ancestors' words for repeat=, in seconds; only NEVER is taken, for nothing repeats yet.
+    HOURLY = 3_600
+    DAILY = 24 * HOURLY
+    WEEKLY = 7 * DAILY
+    EVERY_2_WEEKS = 2 * WEEKLY
+    EVERY_4_WEEKS = 4 * WEEKLY
+    NEVER = 0
+
     # Seconds it had been due when it was claimed, and its place in the order of claims; only on
     # tasks that come from a claim.
     waited = 0.0

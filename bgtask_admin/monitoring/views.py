@@ -63,8 +63,10 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
 @endpoint
 def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
     """200 for pass and warn, 503 for fail; with ``?fail_on=warn`` for warn as well."""
-    failing = {"fail", request.GET.get("fail_on", "fail")}
-    status = 503 if snapshot.health.status.value in failing - {"pass"} else 200
+    failing = {"fail", *request.GET.getlist("fail_on")}
+    if unknown := failing - {"fail", "warn"}:
+        return _json({"detail": f"fail_on takes “fail” or “warn”, not “{min(unknown)[:50]}”."}, 400)
+    status = 503 if snapshot.health.status.value in failing else 200
     return _json(checks.as_health(snapshot), status, checks.CONTENT_TYPE)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.exceptions import SynchronousOnlyOperation
 from django.utils import timezone
 
 from bgtask import InvalidFunction, InvalidOption, InvalidParameters, background, registry
@@ -53,6 +54,11 @@ def with_every_option():
 @background(queue="reports")
 def has_its_own_queue(queue, priority=0):
     return [queue, priority]
+
+
+@background
+def repeats(text, repeat, creator=None):
+    return [text, repeat, creator]
 
 
 @background
@@ -205,14 +211,92 @@ def test_refuses_a_name_that_is_too_long_where_it_is_derived_too():
         background(function)
 
 
-@pytest.mark.parametrize("option", ["creator", "repeat", "repeat_until", "remove_existing_tasks"])
-def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(option):
-    with pytest.raises(InvalidOption, match=f"{option}= is not supported: "):
-        background(**{option: None})
-    with pytest.raises(InvalidOption, match=f"{option}= is not supported: "):
-        notify_user.using(**{option: None})
-    with pytest.raises(InvalidOption, match=f"{option}= is not supported: "):
-        notify_user(1, **{option: None})
+@pytest.mark.parametrize(
+    "schedule", [60, 0, 1.5, timedelta(minutes=1), datetime(2060, 7, 1)], ids=repr
+)
+def test_a_schedule_in_place_of_the_name_is_told_where_it_belongs(schedule):
+    with pytest.raises(InvalidOption) as refusal:
+        background(schedule)
+
+    assert f"@background(schedule={schedule!r})" in str(refusal.value)
+
+
+# Options of the original
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "instead"),
+    [
+        ("creator", 7, "pass the primary key"),
+        ("repeat", 60, "tasks do not repeat yet"),
+        ("repeat", timedelta(minutes=1), "tasks do not repeat yet"),
+        ("repeat_until", datetime(2060, 7, 1), "tasks do not repeat yet"),
+        ("remove_existing_tasks", True, "cancel them first"),
+    ],
+)
+def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(
+    option, value, instead
+):
+    words = f"{option}= is not supported: {instead}"
+    with pytest.raises(InvalidOption, match=words):
+        background(**{option: value})
+    with pytest.raises(InvalidOption, match=words):
+        notify_user.using(**{option: value})
+    with pytest.raises(InvalidOption, match=words):
+        notify_user(1, **{option: value})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("creator", None),
+        ("repeat", None),
+        ("repeat", 0),
+        ("repeat_until", None),
+        ("remove_existing_tasks", False),
+        ("remove_existing_tasks", None),
+    ],
+)
+def test_options_of_the_original_that_ask_for_nothing_do_nothing(option, value):
+    decorated = background(name="tests.of_the_original", **{option: value})(bare.function)
+
+    tasks = [
+        decorated(1, two=2),
+        bare(1, two=2, **{option: value}),
+        bare.using(**{option: value})(1, two=2),
+    ]
+
+    assert [task.params() for task in tasks] == [([1], {"two": 2})] * 3
+    assert decorated.options == {}
+
+
+@pytest.mark.django_db
+def test_an_option_of_the_original_is_the_functions_own_where_its_signature_names_it():
+    task = repeats("a", repeat=0, creator=None)
+
+    assert task.params() == (["a"], {"repeat": 0, "creator": None})
+
+
+@pytest.mark.parametrize(
+    ("word", "seconds"),
+    [
+        ("HOURLY", 3_600),
+        ("DAILY", 86_400),
+        ("WEEKLY", 7 * 86_400),
+        ("EVERY_2_WEEKS", 14 * 86_400),
+        ("EVERY_4_WEEKS", 28 * 86_400),
+    ],
+)
+def test_the_words_of_the_original_for_repeats_reach_the_refusal_of_repeats(word, seconds):
+    assert getattr(Task, word) == seconds
+    with pytest.raises(InvalidOption, match="repeat= is not supported: tasks do not repeat yet"):
+        notify_user(1, repeat=getattr(Task, word))
+
+
+@pytest.mark.django_db
+def test_the_word_of_the_original_for_no_repeats_is_taken():
+    assert notify_user(1, repeat=Task.NEVER, repeat_until=None).params() == ([1], {})
 
 
 # A call
@@ -450,6 +534,31 @@ def test_aenqueue_stores_a_task():
     assert (stored.pk, stored.priority, stored.params()) == (task.pk, 2, ([7], {}))
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("store", "instead"),
+    [
+        (lambda: notify_user(7), "await notify_user.aenqueue(…)"),
+        (lambda: notify_user(7, queue="mail"), "await notify_user.aenqueue(…)"),
+        (
+            lambda: notify_user.enqueue_many([(7,)]),
+            "await sync_to_async(notify_user.enqueue_many)(…)",
+        ),
+    ],
+    ids=["call", "call with options", "enqueue_many"],
+)
+def test_what_a_coroutine_must_not_wait_for_says_what_to_await(store, instead):
+    async def view():
+        store()
+
+    with pytest.raises(SynchronousOnlyOperation) as refusal:
+        asyncio.run(view())
+
+    assert instead in str(refusal.value)
+    assert isinstance(refusal.value.__cause__, SynchronousOnlyOperation)
+    assert not Task.objects.exists()
+
+
 # enqueue_many
 
 
@@ -491,9 +600,22 @@ def test_enqueue_many_of_nothing_is_nothing():
 @pytest.mark.django_db
 @pytest.mark.parametrize("item", [(1, 2), {"user": 1}, ()], ids=repr)
 def test_enqueue_many_refuses_an_item_that_does_not_fit_the_signature(item):
-    with pytest.raises(TypeError, match=r"notify_user\(user_id\)"):
+    with pytest.raises(TypeError, match=r"^Item 1: .*notify_user\(user_id\)") as refusal:
         notify_user.enqueue_many([(1,), item])
 
+    assert isinstance(refusal.value.__cause__, TypeError)
+    assert not Task.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("number", [0, 1_500])
+def test_enqueue_many_says_which_item_is_not_json(number):
+    items = [(1,)] * number + [({2},), (3,)]
+
+    with pytest.raises(InvalidParameters, match=rf"^Item {number}: args\[0\] is a") as refusal:
+        notify_user.enqueue_many(items)
+
+    assert isinstance(refusal.value.__cause__, InvalidParameters)
     assert not Task.objects.exists()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from django.core.checks import run_checks
 from django.db import connection, connections
+from django.test import modify_settings
 
-from bgtask.checks import check_databases, check_settings
+from bgtask.checks import check_databases, check_legacy_settings, check_settings
 from tests.bgtask.apps import App
 
 TOKEN = "x" * 32
@@ -46,6 +48,42 @@ def test_sensible_settings(settings, bgtask):
     settings.BGTASK = bgtask
 
     assert check_settings() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("BACKGROUND_TASK_RUN_ASYNC", True, "--threads=N"),
+        ("BACKGROUND_TASK_ASYNC_THREADS", 4, "--threads=N"),
+        ("BACKGROUND_TASK_PRIORITY_ORDERING", "ASC", "the higher priority is first"),
+    ],
+)
+def test_a_setting_of_the_original_that_is_not_read(settings, name, value, hint):
+    setattr(settings, name, value)
+
+    (message,) = [one for one in run_checks() if one.id == "bgtask.W008"]
+
+    assert message.msg == f"The setting {name} is not read by bgtask."
+    assert hint in message.hint
+
+
+def test_settings_of_the_original_are_left_to_it_while_it_is_installed(
+    settings, tmp_path, monkeypatch
+):
+    settings.BACKGROUND_TASK_RUN_ASYNC = True
+    (tmp_path / "background_task").mkdir()
+    (tmp_path / "background_task" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with modify_settings(INSTALLED_APPS={"append": "background_task"}):
+        assert not [one for one in run_checks() if one.id == "bgtask.W008"]
+
+
+def test_settings_of_the_original_that_are_read(settings):
+    settings.MAX_ATTEMPTS = 3
+    settings.MAX_RUN_TIME = 60
+
+    assert [*check_settings(), *check_legacy_settings()] == []
 
 
 # Functions

@@ -7,7 +7,7 @@ import logging
 import pytest
 from django.db import transaction
 
-from bgtask import GiveUp, background, signals
+from bgtask import GiveUp, InvalidParameters, background, signals
 from bgtask.models import Task
 from bgtask.testing import immediately, run_due
 from tests.factories import TaskFactory
@@ -137,6 +137,13 @@ def test_each_of_many_is_told_of(listener):
 
     assert listener.heard == [("enqueued", "READY")] * 2
     assert [task.params() for task in listener.tasks] == [([1], {}), ([2], {})]
+
+
+def test_of_many_that_are_refused_the_wrong_one_is_named(listener):
+    with pytest.raises(InvalidParameters, match=r"^Item 1: args\[0\]"):
+        noop.enqueue_many([(1,), (object(),)])
+
+    assert not Task.objects.exists()
 
 
 def test_what_is_scheduled_is_told_of_when_it_is_stored(listener):

@@ -129,6 +129,14 @@ def test_runs_only_the_queues_it_is_told():
     assert run_due(queues=["mail"]) == [mailed]
 
 
+def test_a_queue_may_be_told_by_its_name_alone():
+    mailed = noop(queue="mail")
+    noop()
+
+    assert run_due(queues="mail") == [mailed]
+    assert Worker.objects.get().queues == "mail"
+
+
 def test_runs_nothing_of_no_queues():
     noop()
     TaskFactory(crashes=1)
@@ -342,6 +350,12 @@ def test_enqueued_with_just_these_parameters():
 
     assert list(enqueued(add, 1, b=[2, "two"])) == [first]
     assert not enqueued(add, 1, [2, "two"]).exists()
+
+
+@pytest.mark.parametrize("look", [enqueued, lambda **kwargs: assert_enqueued(add, **kwargs)])
+def test_what_are_no_parameters_of_the_function_are_not_silently_nothing(look):
+    with pytest.raises(TypeError, match=r"enqueued\(…\)\.filter\(queue=…\)"):
+        look(queue="mail")
 
 
 def test_assert_enqueued_passes_where_it_waits():

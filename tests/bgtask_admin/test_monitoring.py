@@ -80,8 +80,42 @@ class TestHealth:
 
         assert client.get(f"{HEALTH}?fail_on=warn", headers=BEARER).status_code == 503
 
-    def test_never_fails_for_being_well(self, client) -> None:
-        assert client.get(f"{HEALTH}?fail_on=pass", headers=BEARER).status_code == 200
+    def test_may_be_told_what_it_does_anyhow(self, client) -> None:
+        behind(100)
+
+        assert client.get(f"{HEALTH}?fail_on=fail", headers=BEARER).status_code == 200
+
+    @pytest.mark.parametrize("asked", ["fail_on=fail&fail_on=warn", "fail_on=warn&fail_on=fail"])
+    def test_fails_on_a_warning_where_that_is_asked_for_among_others(self, client, asked) -> None:
+        behind(100)
+
+        assert client.get(f"{HEALTH}?{asked}", headers=BEARER).status_code == 503
+
+    @pytest.mark.parametrize(
+        ("asked", "wrong"),
+        [
+            ("fail_on=warning", "“warning”"),
+            ("fail_on=WARN", "“WARN”"),
+            ("fail_on=", "“”"),
+            ("fail_on=pass", "“pass”"),
+            ("fail_on=warn,fail", "“warn,fail”"),
+            ("fail_on=warn&fail_on=never", "“never”"),
+        ],
+    )
+    def test_refuses_to_fail_on_what_there_is_not(self, client, asked: str, wrong: str) -> None:
+        response = client.get(f"{HEALTH}?{asked}", headers=BEARER)
+
+        assert response.status_code == 400
+        assert response["Content-Type"] == "application/json"
+        assert response.json()["detail"] == f"fail_on takes “fail” or “warn”, not {wrong}."
+
+    def test_ignores_what_is_no_parameter_of_its(self, client) -> None:
+        WorkerFactory()
+
+        assert client.get(f"{HEALTH}?colour=red", headers=BEARER).status_code == 200
+
+    def test_tells_nobody_unknown_what_it_takes(self, client) -> None:
+        assert client.get(f"{HEALTH}?fail_on=warning").status_code == 401
 
     def test_tells_each_check_with_its_own_verdict(self, client) -> None:
         behind()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import argparse
 import getpass
 import os
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from bgtask.models import Task
 from bgtask.status import FINISHED, Status
 from bgtask_admin import operations
 from bgtask_admin.preview import Preview
@@ -29,23 +32,31 @@ _FILTERS = {
 class Command(BaseCommand):
     help = "Requeue the finished tasks that match all of these; refuses to requeue everything."
 
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(*args, **kwargs)
+        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
+        return parser  # What is wrong is said in one line; --help says the rest.
+
     def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
         which = parser.add_argument_group("which tasks")
-        which.add_argument("--error-class", help="as in the admin, for instance builtins.KeyError")
-        which.add_argument("--fingerprint", help="the error group")
-        which.add_argument("--error", metavar="TEXT", help="text of the error; needs --since")
-        which.add_argument("--queue")
-        which.add_argument("--task", metavar="NAME")
-        which.add_argument("--worker", metavar="LABEL", help="last run by this one")
-        which.add_argument("--attempts", metavar="N", help="at least so many")
-        which.add_argument("--since", metavar="WHEN", help="24h, or a date and time")
-        which.add_argument("--until", metavar="WHEN")
-        which.add_argument(
+        add = partial(which.add_argument, action=_Once)
+        add("--error-class", help="as in the admin: KeyError, smtplib.SMTPException")
+        add("--fingerprint", help="the error group")
+        add("--error", metavar="TEXT", help="text of the error; needs --since")
+        add("--queue")
+        add("--task", metavar="NAME")
+        add("--worker", metavar="LABEL", help="last run by this one")
+        add("--attempts", metavar="N", help="at least so many")
+        add("--since", metavar="WHEN", help="24h, or a date and time")
+        add("--until", metavar="WHEN")
+        add(
             "--status",
-            choices=sorted(FINISHED),
+            type=str.upper,
+            choices=sorted(status.value for status in FINISHED),
             help="FAILED and CANCELLED, if not said",
         )
-        which.add_argument("--id", metavar="ID[,ID…]")
+        add("--id", metavar="ID[,ID…]")
         parser.add_argument("--reset-attempts", action="store_true", help="give all attempts again")
         parser.add_argument("--spread", type=int, metavar="MINUTES", help="not all of them at once")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -56,26 +67,48 @@ class Command(BaseCommand):
             {"spread": given["spread"], "reset_attempts": given["reset_attempts"]}
         )
         if not options.is_valid():
-            raise CommandError(f"--spread: {options.errors['spread'].as_text()}")
+            raise CommandError(f"--spread: {' '.join(map(str, options.errors['spread']))}")
         try:
             selection = Selection.parse_narrow(_filter(given))
             preview = Preview.take(action, selection)
         except InvalidSelection as error:
             raise CommandError(" ".join(error.messages)) from None
-        self.stdout.write(f"{preview.matched:,} tasks: {preview.in_words()}")
-        if given["dry_run"]:
+        missing = _missing(selection)
+        if preview.matched:
+            self._requeue(preview, options.cleaned_data, dry_run=given["dry_run"])
+        elif not missing:
+            self.stdout.write(f"No task matches: {preview.in_words()}.")
+        if missing:
+            ids = ", ".join(map(str, missing))
+            raise CommandError(f"No task has the id {ids}: it may have been pruned, or deleted.")
+
+    def _requeue(self, preview: Preview, options: dict[str, Any], *, dry_run: bool) -> None:
+        tasks = "task" if preview.matched == 1 else "tasks"
+        self.stdout.write(f"{preview.matched:,} {tasks}: {preview.in_words()}")
+        if dry_run:
             for group in preview.breakdown().groups:
                 self.stdout.write(
                     f"{group.count:>10,}  {group.task_name} in queue {group.queue}, {group.status}"
                 )
             return
         by = f"{_user()} (shell)"
-        operation = operations.start(preview, options.cleaned_data, by=by)
+        operation = operations.start(preview, options, by=by)
         while operation.is_running:
             operations.step(operation)
             if operation.is_running:
                 self.stdout.write(f"{operation.handled:,} of {operation.matched:,}")
         self.stdout.write(self.style.SUCCESS(operations.result_in_words(operation)))
+
+
+class _Once(argparse.Action):
+    """Of a filter said twice, argparse would drop the first."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "said twice: run the command once for each")
+        setattr(namespace, self.dest, values)
 
 
 def _user() -> str:
@@ -85,7 +118,19 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
+def _missing(selection: Selection) -> list[int]:
+    """Chosen ids that no task has, whatever else is asked of it."""
+    ids = selection.cleaned.get("ids", ())
+    found = set(Task.objects.filter(pk__in=ids).values_list("pk", flat=True))
+    return [pk for pk in ids if pk not in found]
+
+
 def _filter(given: dict[str, Any]) -> dict[str, str]:
+    if stray := given["stray"]:
+        raise CommandError(
+            f"{' '.join(stray)} belongs to no option. Tasks are chosen by their ids with "
+            f"--id={','.join(stray)}; --help lists the other filters."
+        )
     said = {}
     for option, name in _FILTERS.items():
         if given[option] is None:
@@ -96,6 +141,16 @@ def _filter(given: dict[str, Any]) -> dict[str, str]:
             raise CommandError(
                 f"--{option.replace('_', '-')} says nothing: give it a value, or leave it out."
             )
+    if not said:
+        raise CommandError(
+            "Without any filter this would mean every task. Say which: all that failed are "
+            "--status=FAILED, a single one is --id=ID; --help lists the other filters."
+        )
     if "error" in said:
-        said.setdefault("status", Status.FAILED.value)
+        if said.setdefault("status", Status.FAILED.value) != Status.FAILED:
+            raise CommandError("--error looks only where --status=FAILED: leave --status out.")
+        if "since" not in said:
+            raise CommandError(
+                "--error reads the text of every error in a window of time: add --since=24h."
+            )
     return said

@@ -36,7 +36,7 @@ def test_a_dry_run_only_says_what_it_would_do():
 
     said = requeue("--queue=mail", "--dry-run")
 
-    assert "1 tasks: tasks of any status, in queue mail" in said
+    assert said.startswith("1 task: tasks of any status, in queue mail")
     assert Task.objects.failed().count() == 1
     assert not Operation.objects.exists()
 
@@ -74,19 +74,88 @@ def test_searches_errors_within_a_window():
     assert "1 requeued" in requeue("--error=refused", "--since=1h")
 
 
+def test_says_that_no_task_matches_and_logs_nothing():
+    TaskFactory(status=Status.FAILED)
+
+    said = requeue("--queue=nope")
+
+    assert said == (
+        "No task matches: tasks of any status, in queue nope (only those that are: failed, "
+        "cancelled).\n"
+    )
+    assert not Operation.objects.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["for real", "dry run"])
+def test_an_id_that_no_task_has_is_an_error(more):
+    with pytest.raises(
+        CommandError, match=r"^No task has the id 998, 999: it may have been pruned"
+    ):
+        requeue("--id=998,999", *more)
+
+    assert not Operation.objects.exists()
+
+
+def test_requeues_the_tasks_there_are_and_names_the_ids_that_no_task_has():
+    task = TaskFactory(status=Status.FAILED)
+
+    with pytest.raises(CommandError, match="No task has the id 999"):
+        requeue(f"--id={task.pk},999")
+
+    assert Task.objects.ready().get() == task
+
+
+def test_a_task_that_another_filter_leaves_out_is_there():
+    task = TaskFactory(status=Status.FAILED)
+
+    assert requeue(f"--id={task.pk}", "--queue=mail").startswith("No task matches: ")
+
+
+def test_a_chosen_task_that_has_not_finished_is_skipped():
+    task = TaskFactory(status=Status.READY)
+
+    assert "0 requeued, 1 skipped: already ready" in requeue(f"--id={task.pk}")
+
+
+def test_takes_a_status_in_small_letters_as_the_admin_does():
+    TaskFactory(status=Status.FAILED)
+
+    assert "1 requeued" in requeue("--status=failed")
+
+
+def test_a_wrong_command_line_is_said_in_a_line_with_status_2(command):
+    for arguments, why in (
+        (["--colour=red"], "unrecognized arguments: --colour=red"),
+        (["--status=READY"], "argument --status: invalid choice: 'READY' (choose from "),
+        (["--spread=soon"], "argument --spread: invalid int value: 'soon'"),
+    ):
+        ended = command("bgtask_requeue", *arguments)
+
+        assert ended.wait() == 2
+        (line,) = ended.output().splitlines()
+        assert f" bgtask_requeue: error: {why}" in line
+        assert "Status." not in line
+
+
 @pytest.mark.parametrize(
     ("args", "why"),
     [
         ([], "every task"),
+        ([], "--status=FAILED"),
+        (["17"], "--id=17"),
+        (["17", "18"], "--id=17,18"),
+        (["--queue=mail", "--queue=post"], "--queue: said twice"),
+        (["--id=1", "--id=2"], "--id: said twice"),
         (["--queue="], "--queue says nothing"),
         (["--queue= ", "--status=FAILED"], "--queue says nothing"),
         (["--id=", "--status=FAILED"], "--id says nothing"),
         (["--error-class=", "--status=FAILED"], "--error-class says nothing"),
         (["--attempts=", "--status=FAILED"], "--attempts says nothing"),
         (["--since=yesterday"], "yesterday"),
-        (["--error=refused"], "window"),
+        (["--error=refused"], "--since=24h"),
+        (["--error=refused", "--since=1h", "--status=CANCELLED"], "--status=FAILED"),
         (["--attempts=many"], "whole number"),
-        (["--queue=mail", "--spread=-1"], "--spread"),
+        (["--queue=mail", "--spread=-1"], "^--spread: Ensure this value is greater"),
     ],
 )
 def test_refuses_what_would_mean_everything_or_nothing(args, why):
