@@ -12,6 +12,14 @@ from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
 
+_WORDS = {
+    HeldFor.TYPE: ("on hold", "Release the task type in the admin to have them run."),
+    HeldFor.UNKNOWN: (
+        "unknown here",
+        "They run once a worker has the code; or cancel them in the admin.",
+    ),
+}
+
 
 class Hand:
     """
@@ -47,11 +55,10 @@ class Hand:
     def park(self, tasks: Sequence[Task], held_for: HeldFor) -> None:
         if not tasks:
             return
+        why, remedy = _WORDS[held_for]
+        names = ", ".join(sorted({task.task_name for task in tasks})[:10])
         logger.warning(
-            "%d tasks are held, their names being %s: %s",
-            len(tasks),
-            "on hold" if held_for is HeldFor.TYPE else "unknown here",
-            ", ".join(sorted({task.task_name for task in tasks})[:10]),
+            "%d tasks are held, their names being %s: %s. %s", len(tasks), why, names, remedy
         )
         self.forget(tasks)
         Task.objects.park(tasks, held_for)
