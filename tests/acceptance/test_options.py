@@ -179,6 +179,24 @@ def test_says_in_one_line_that_the_log_cannot_be_written(worker, tmp_path):
     assert str(place) in line
 
 
+def test_reload_lets_what_runs_finish_first(worker, newcomer, gate, until_running, ledger):
+    task = tasks.wait_for(gate.path)
+    child = worker("--reload", env=newcomer.env)
+    until_running(task, child)
+    stopping = Worker.objects.filter(state=WorkerState.STOPPING)
+
+    def changed():
+        newcomer.greets_with("good evening")  # Again, for it may not have been watched yet.
+        return stopping.exists()
+
+    eventually(changed, timeout=60, interval=2, explain=child.output)
+    gate.open()
+
+    eventually(Task.objects.succeeded().exists, timeout=30, explain=child.output)
+    eventually(Worker.objects.filter(state=WorkerState.ALIVE).exists, timeout=30)
+    assert len(ledger.executions(task.pk)) == 1
+
+
 def test_reload_begins_anew_when_code_has_changed(worker, newcomer):
     child = worker("--reload", "--sleep=0.1", env=newcomer.env)
 

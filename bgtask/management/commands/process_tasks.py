@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import math
 import os
@@ -106,7 +107,11 @@ class Command(BaseCommand):
             max_tasks=options["max_tasks"],
             tell=options["supervised"] and tell_on(options["supervised"]),
         )
-        with _ended_in_time(runner.stop) as stop, _stopped_by_signals(stop):
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(_ended_in_time(runner.stop))
+            stack.enter_context(_stopped_by_signals(stop))
+            if options["reload"]:
+                stack.enter_context(_stopped_at_exit(stop))
             if options["supervised"]:
                 leave_with_parent(stop)
             return runner.run()
@@ -174,6 +179,23 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def _stopped_at_exit(stop: Callable[[], None]) -> Iterator[None]:
+    """The reloader has the main thread, and ends it when code has changed, or at Ctrl-C."""
+    left = threading.Event()
+
+    def leave() -> None:
+        stop()
+        left.wait(get_settings().grace + SLACK)
+
+    atexit.register(leave)
+    try:
+        yield
+    finally:
+        left.set()
+        atexit.unregister(leave)
 
 
 def _check_tables() -> None:
