@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +36,7 @@ def register() -> None:
     checks.register(check_legacy_settings, "bgtask")
     checks.register(check_functions, "bgtask")
     checks.register(check_databases, checks.Tags.database)
+    checks.register(check_user, "bgtask", deploy=True)
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -103,6 +105,18 @@ def check_functions(**kwargs: Any) -> list[CheckMessage]:
                 )
             )
     return found
+
+
+def check_user(**kwargs: Any) -> list[CheckMessage]:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return []
+    return [
+        Warning(
+            "This process runs as root. If process_tasks does, so does every task.",
+            hint="Run it as a user of its own, with no more rights than your tasks need.",
+            id="bgtask.W009",
+        )
+    ]
 
 
 def check_databases(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

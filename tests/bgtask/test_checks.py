@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from django.core.checks import run_checks
 from django.db import connection, connections
@@ -19,6 +21,19 @@ def test_the_tests_own_project_is_in_order(app: App):
 
     assert check.returncode == 0, check.stderr
     assert "(bgtask." not in check.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_root_is_told_at_a_deployment_that_tasks_would_be_root_too():
+    def told():
+        return {message.id for message in run_checks(None, ["bgtask"], True)}
+
+    assert "bgtask.W009" in told()
+    os.seteuid(65534)
+    try:
+        assert "bgtask.W009" not in told()
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize(
