@@ -61,6 +61,8 @@ class Care:
             elif connection.errors_occurred:
                 _replace_if_broken(connection)
                 connection.errors_occurred = False
+            # With CONN_HEALTH_CHECKS, the first statement of the next task is to find out anew.
+            connection.health_check_done = False  # type: ignore[attr-defined]
         if settings.DEBUG:
             reset_queries()
         self._used_at = time.monotonic()

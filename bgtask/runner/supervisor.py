@@ -153,7 +153,8 @@ class Supervisor:
         reason = child.killed_for or _reason(status)
         logger.error("Process %d ended: %s.", child.process.pid, reason)
         self._clean = self._clean and not self._stopping
-        self._take_back(child.workers, reason)
+        if child.workers:
+            self._take_back(child.workers, reason)
         if time.monotonic() - child.started < SHORT_LIFE:
             _put_off(slot)
         else:
@@ -173,7 +174,8 @@ class Supervisor:
         if os.getpid() == 1:
             _reap(self._slots)
         now = time.monotonic()
-        waits = [slot.not_before - now for slot in self._slots if slot.child is None]
+        vacant = (slot for slot in self._slots if slot.child is None and not slot.done)
+        waits = [slot.not_before - now for slot in vacant]
         if self._stopping:
             waits.append(0.2)
         return min([1.0, *(max(wait, 0.05) for wait in waits)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from textwrap import indent
 
 import pytest
 
@@ -12,7 +13,7 @@ from bgtask.status import AttemptOutcome, Status, WorkerState
 from tests import tasks
 from tests.acceptance.conftest import statuses
 from tests.helpers import eventually
-from tests.processes import is_running
+from tests.processes import ROOT, descendants, is_running, open_files
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,6 +21,48 @@ pytestmark = pytest.mark.acceptance
 def running_pid(ledger, task):
     """The process in which this task was started last."""
     return ledger.executions(task.pk)[-1].start.pid
+
+
+class Release:
+    """An app of the project that its supervisor can import at once, and their processes cannot."""
+
+    def __init__(self, path):
+        self._tasks = path / "release" / "tasks.py"
+        self._tasks.parent.mkdir(parents=True)
+        (path / "release" / "__init__.py").touch()
+        self._notes = path / "starts"
+        self.env = {
+            "BGTASK_TEST_APPS": "release",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)]),
+            "PYTHONDONTWRITEBYTECODE": "1",  # Or a second version of its module may be missed.
+        }
+
+    def cannot_be_imported(self):
+        self._write("raise ImportError('a broken release')")
+
+    def waits_for(self, gate):
+        self._write(f"while not os.path.exists({gate.path!r}):\n    time.sleep(0.01)")
+
+    def is_mended(self):
+        self._tasks.write_text("")
+
+    def starts(self):
+        """When each of the processes came to import it, by the clock that all of them share."""
+        notes = self._notes.read_text() if self._notes.exists() else ""
+        return [float(note) for note in notes.splitlines()]
+
+    def _write(self, trouble):
+        self._tasks.write_text(
+            "import os, sys, time\n"
+            "if any(word.startswith('--supervised') for word in sys.argv):\n"
+            f"    with open({str(self._notes)!r}, 'a') as notes:\n"
+            "        print(time.monotonic(), file=notes)\n" + indent(trouble, "    ")
+        )
+
+
+@pytest.fixture
+def release(tmp_path):
+    return Release(tmp_path / "apps")
 
 
 def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
@@ -43,8 +86,9 @@ def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
     eventually(lambda: living.count() == 2, timeout=30, explain=supervisor.output)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
 def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
-    worker, gate, until_running, ledger
+    worker, gate, until_running, ledger, signum
 ):
     task = tasks.wait_for(gate.path)
     supervisor = worker("--processes=2")
@@ -52,7 +96,7 @@ def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
     eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=supervisor.output)
     pids = list(Worker.objects.values_list("pid", flat=True))
 
-    supervisor.send_signal(signal.SIGKILL)
+    supervisor.send_signal(signum)
     eventually(
         Worker.objects.exclude(state=WorkerState.ALIVE)
         .filter(pid=running_pid(ledger, task))
@@ -65,6 +109,8 @@ def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
     assert statuses() == {"SUCCESSFUL": 1}
     assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
     assert not Attempt.objects.exists()
+    assert supervisor.wait() == -signum
+    assert "Traceback" not in supervisor.output()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -87,27 +133,107 @@ def test_all_finish_their_task_and_stop_when_told_to(worker, gate, until_running
     assert set(Worker.objects.values_list("state", flat=True)) == {WorkerState.DEAD}
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
-    worker, gate, until_running, ledger
+    worker, gate, until_running, ledger, signum
 ):
     task = tasks.wait_for(gate.path)
-    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=3600)
     until_running(task, supervisor)
     pid = running_pid(ledger, task)
-    supervisor.send_signal(signal.SIGTERM)
+    supervisor.send_signal(signum)
     eventually(
         Worker.objects.filter(state=WorkerState.STOPPING).exists,
         timeout=30,
         explain=supervisor.output,
     )
 
-    supervisor.send_signal(signal.SIGTERM)
+    supervisor.send_signal(signum)
 
     assert supervisor.wait() not in (0, None)
     assert not is_running(pid)
     task.refresh_from_db()
     assert (task.status, task.attempts, task.crashes) == (Status.READY, 0, 0)
     assert Attempt.objects.get().outcome == AttemptOutcome.INTERRUPTED
+    assert "Traceback" not in supervisor.output()
+
+
+def until_told_to_stop(supervisor, processes):
+    """Until it has closed the standard input of each."""
+    inputs = {os.readlink(f"/proc/{pid}/fd/0") for pid in processes}
+    eventually(lambda: not inputs & set(open_files(supervisor.pid)), explain=supervisor.output)
+
+
+def test_processes_that_are_told_to_stop_as_they_start_leave_in_order(
+    worker, gate, release, ledger
+):
+    tasks.note()
+    release.waits_for(gate)
+    supervisor = worker("--processes=2", env=release.env, GRACE=3600)
+    eventually(lambda: len(release.starts()) == 2, timeout=30, explain=supervisor.output)
+    starting = descendants(supervisor.pid)
+
+    supervisor.send_signal(signal.SIGTERM)
+    until_told_to_stop(supervisor, starting)
+    gate.open()
+
+    assert supervisor.wait() == 0
+    assert "Traceback" not in supervisor.output()
+    assert not any(map(is_running, starting))
+    assert len(release.starts()) == len(starting) == 2
+    assert not Worker.objects.living().exists()
+    assert statuses() == ({"SUCCESSFUL": 1} if ledger.executions() else {"READY": 1})
+
+
+def test_second_signal_ends_also_processes_that_are_about_to_start(worker, gate, release):
+    release.waits_for(gate)
+    supervisor = worker("--processes=2", env=release.env, GRACE=3600)
+    eventually(lambda: len(release.starts()) == 2, timeout=30, explain=supervisor.output)
+    starting = descendants(supervisor.pid)
+
+    supervisor.send_signal(signal.SIGINT)
+    until_told_to_stop(supervisor, starting)
+    supervisor.send_signal(signal.SIGINT)
+
+    assert supervisor.wait() not in (0, None)
+    assert "Traceback" not in supervisor.output()
+    assert not any(map(is_running, starting))
+    assert len(release.starts()) == len(starting) == 2
+
+
+def test_processes_that_cannot_start_are_tried_again_after_growing_waits_until_told_to_stop(
+    worker, release
+):
+    release.cannot_be_imported()
+    supervisor = worker("--processes=2", env=release.env)
+
+    eventually(
+        lambda: supervisor.output().count("ended: exit status 1.") == 6,
+        timeout=60,
+        explain=supervisor.output,
+    )
+    supervisor.send_signal(signal.SIGTERM)
+
+    assert supervisor.wait() == 0
+    starts = release.starts()
+    assert len(starts) == 6
+    # Two processes: at the third start one of them has begun anew, at the fifth one has twice.
+    assert starts[2] - starts[0] >= 1
+    assert starts[4] - starts[0] >= 1 + 2
+    assert not Worker.objects.exists()
+
+
+def test_processes_start_by_themselves_once_they_can(worker, release):
+    release.cannot_be_imported()
+    supervisor = worker("--processes=2", env=release.env)
+    eventually(lambda: len(release.starts()) >= 2, timeout=30, explain=supervisor.output)
+
+    release.is_mended()
+
+    alive = Worker.objects.alive()
+    eventually(lambda: alive.count() == 2, timeout=30, explain=supervisor.output)
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait() == 0
 
 
 def test_task_that_outlasts_the_grace_is_taken_back_at_once_and_is_no_suspect(

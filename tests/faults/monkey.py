@@ -30,14 +30,20 @@ ENQUEUE_EVERY = 0.07
 END = 240.0  # Seconds within which all has to come to its end when the faults are over.
 
 
+class _Chance(threading.local):
+    """Each thread's own: what one draws does not depend on how quick another is."""
+
+    random: random.Random
+
+
 class Monkey:
     def __init__(self, stage: Any, seed: int) -> None:
         self.stage = stage
         self.server: Server = stage.server
         self.proxy = stage.proxy
         self.seed = seed
-        self._chance = threading.local()
-        self.random = random.Random(seed)
+        self._chance = _Chance()
+        self._chance.random = random.Random(seed)
         self.posts: list[tuple[str, ...]] = [
             ("--processes=2", "--threads=3"),
             ("--threads=2",),
@@ -54,12 +60,7 @@ class Monkey:
 
     @property
     def random(self) -> random.Random:
-        """Each thread's own: what one draws does not depend on how quick another is."""
         return self._chance.random
-
-    @random.setter
-    def random(self, chance: random.Random) -> None:
-        self._chance.random = chance
 
     # Life
 
@@ -86,7 +87,7 @@ class Monkey:
         from django.db import Error, connections
 
         def run() -> None:
-            self.random = random.Random(f"{self.seed} {part.__name__}")
+            self._chance.random = random.Random(f"{self.seed} {part.__name__}")
             event = self.over if part == self.keep else self.quiet
             while not event.is_set():
                 try:
@@ -204,7 +205,7 @@ class Monkey:
         chance = random.Random(self.random.random())
 
         def run() -> None:
-            self.random = chance
+            self._chance.random = chance
             self.faults[fault.__name__] += 1
             try:
                 fault()

@@ -15,7 +15,7 @@ from tests import ledger as ledger_module
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Server, django_settings
 from tests.ledger import Ledger
-from tests.processes import ROOT, Child
+from tests.processes import ROOT, Child, open_files
 
 # Long enough for a busy machine to send its signs of life, short enough to wait for its end.
 BGTASK = {"LEASE": 3, "HEARTBEAT": 0.5, "GRACE": 3}
@@ -102,7 +102,7 @@ def figures(pid: int) -> dict[str, int]:
     )
     return {
         "threads": int(status["Threads"]),
-        "files": len(list(Path("/proc", str(pid), "fd").iterdir())),
+        "files": len(open_files(pid)),
         "kilobytes": int(status["VmRSS"].split()[0]),
     }
 
