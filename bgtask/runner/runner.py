@@ -69,6 +69,7 @@ class Runner:
         self._stop_by: float | None = None  # When patience with running tasks ends.
         self._forced = False
         self._to_be_replaced = False
+        self._is_broken = False
         self._all_done = False
         limit_waiting(self._alias)
         self._watchdog = Watchdog(max(get_settings().lease / 4, SILENCE))
@@ -197,7 +198,8 @@ class Runner:
         self._pool.ask_to_stop()
         try:
             with watched(self._alias):
-                self.worker.retire()
+                if not self._is_broken:  # Else who broke it is to be found among what it leaves.
+                    self.worker.retire()
                 self._hand.release(unstarted)
         except Error as error:
             mend(self._alias)
@@ -346,7 +348,7 @@ class Runner:
             return False
         what = f"its {' and '.join(lost)} has ended" if lost else f"{stuck} threads are stuck"
         logger.error("This process ends, to be replaced: %s.", what)
-        self._to_be_replaced = True
+        self._to_be_replaced, self._is_broken = True, bool(lost)
         self._stop_by = time.monotonic() + get_settings().grace
         return True
 

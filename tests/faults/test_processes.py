@@ -136,6 +136,15 @@ def test_process_whose_heartbeat_thread_has_died_is_replaced(stage, settled):
     assert audit.statuses == {"SUCCESSFUL": 20}
 
 
+def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_end(stage):
+    task = tasks.nap(600)
+    broken = stage.worker("--processes=2", env={VARIABLE: "before:beat=exit@4"}, GRACE=0.5)
+    eventually(task.history.exists, timeout=60, explain=broken.output)
+
+    assert "its Heartbeat has ended" in broken.output()
+    assert task.history.earliest("pk").outcome == AttemptOutcome.LOST
+
+
 @pytest.mark.parametrize("crash", ["segfault", pytest.param("abort", marks=pytest.mark.thorough)])
 def test_what_ends_its_process_in_any_way_is_convicted_and_the_others_are_not(
     stage, settled, crash
