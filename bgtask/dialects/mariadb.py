@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import (
+from bgtask.dialects.base import Dialect, Head, Outlook
+from bgtask.dialects.clock import Since
+from bgtask.dialects.statements import (
     CLAIMED,
     ORDER,
     STATS_PEAKS,
     STATS_SUMS,
-    Dialect,
-    Head,
-    Outlook,
     compiled,
     constants,
     instances,
     marks,
     sorted_out,
 )
-from bgtask.dialects.clock import Since
 
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker

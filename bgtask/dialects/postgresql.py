@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import (
-    CLAIMED,
-    Dialect,
-    Outlook,
-    compiled,
-    instances,
-    on_conflict,
-    sorted_out,
-)
+from bgtask.dialects.base import Dialect, Outlook
+from bgtask.dialects.statements import CLAIMED, compiled, instances, on_conflict, sorted_out
 
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import (
+from bgtask.dialects.base import Dialect, Outlook
+from bgtask.dialects.statements import (
     CLAIMED,
-    Dialect,
-    Outlook,
     compiled,
     constants,
     instances,

@@ -1,0 +1,101 @@
+"""Columns and parts of statements, and what becomes of their rows; the same for all databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Sized
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from django.db.models.base import ModelState
+
+if TYPE_CHECKING:
+    from bgtask.models import Task, TaskQuerySet, Worker
+
+# What a worker must know of a task to run it; all else is read when asked for.
+CLAIMED = (
+    "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
+    "max_attempts", "max_run_time", "cancel_requested",
+)  # fmt: skip
+ORDER = ("run_at", "due_for")
+
+OUTCOME_COLUMNS = (
+    "id", "token", "status", "age", "duration", "duration_ms", "delay", "run_at", "return_value",
+    "last_error", "error_class", "error_fingerprint",
+)  # fmt: skip
+
+STATS_KEY = ("minute", "queue", "task_name")
+STATS_SUMS = ("succeeded", "failed", "retried", "latency_sum", "duration_sum")
+STATS_PEAKS = ("latency_max", "duration_max")
+STATS_COLUMNS = (*STATS_KEY, *STATS_SUMS, *STATS_PEAKS)
+STATS_BATCH = 100  # Rows: a thousand parameters are within the limits of every database.
+
+
+def sorted_out(
+    rows: Sequence[Sequence[Any]],
+) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """
+    Of rows of OUTCOME_COLUMNS, the columns that are the same for all, and those that are not.
+
+    In a batch of successes hardly any are not, and what is said once need not be sent, parsed and
+    compared a hundred times.
+    """
+    same: dict[str, Any] = {}
+    different: dict[str, Sequence[Any]] = {}
+    for name, values in zip(OUTCOME_COLUMNS, zip(*rows, strict=True), strict=True):
+        if name not in ("id", "token") and values.count(values[0]) == len(values):
+            same[name] = values[0]
+        else:
+            different[name] = values
+    return same, different
+
+
+def constants(names: Iterable[str]) -> str:
+    return "".join(f", %s AS {name}" for name in names)
+
+
+def marks(items: Sized) -> str:
+    return ", ".join(["%s"] * len(items))
+
+
+def on_conflict(greatest: str) -> str:
+    """Add to the row that is there; PostgreSQL and SQLite have one word that differs."""
+    table = "bgtask_taskstats"
+    sums = [f"{name} = {table}.{name} + excluded.{name}" for name in STATS_SUMS]
+    peaks = [f"{name} = {greatest}({table}.{name}, excluded.{name})" for name in STATS_PEAKS]
+    return f"ON CONFLICT ({', '.join(STATS_KEY)}) DO UPDATE SET {', '.join([*sums, *peaks])}"
+
+
+def compiled(queryset: TaskQuerySet, *names: str) -> tuple[str, tuple[Any, ...]]:
+    """The SELECT of these columns, as a part of a statement of our own."""
+    query = queryset.values_list(*names).query
+    # Of what can have no rows too, a SELECT: it finds none.
+    sql, params = query.get_compiler(queryset.db, elide_empty=False).as_sql()
+    return sql, tuple(params)
+
+
+def instances(
+    candidates: TaskQuerySet, rows: Iterable[Sequence[Any]], worker: Worker
+) -> list[Task]:
+    """
+    Tasks of rows of CLAIMED and ORDER, in the order of the claim; other fields are deferred.
+
+    Made without Model.__init__, which costs more than all the rest of a claim.
+    """
+    model, alias = candidates.model, candidates.db
+    tasks = []
+    for row in rows:
+        task = model.__new__(model)
+        state = task.__dict__
+        state["_state"] = ModelState()
+        state["_state"].adding = False
+        state["_state"].db = alias
+        state.update(zip(CLAIMED, row, strict=False))
+        state["status"] = "RUNNING"
+        state["locked_by_id"] = worker.pk
+        state["last_worker"] = worker.label
+        run_at, waited = row[len(CLAIMED) :]
+        task.waited = max(float(waited), 0.0)
+        task.claim_key = (-task.priority, run_at, task.pk)
+        tasks.append(task)
+    tasks.sort(key=attrgetter("claim_key"))
+    return tasks
