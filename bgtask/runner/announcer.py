@@ -125,4 +125,5 @@ class Announcer:
                 logger.exception("Outcomes could not be announced.")
             care.after("A signal receiver")
             self._said += len(batch)
+            del batch  # With the errors, and all that their frames hold.
         connections.close_all()

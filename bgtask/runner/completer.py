@@ -15,6 +15,7 @@ from django.db import DatabaseError, DataError, Error, IntegrityError, connectio
 from bgtask.errors import plain_failure
 from bgtask.models import Outcome, Task
 from bgtask.runner.care import mend
+from bgtask.runner.watchdog import watched
 from bgtask.status import Status
 
 logger = logging.getLogger("bgtask")
@@ -95,6 +96,7 @@ class Completer:
                 self._in_flight = len(batch)
                 self._complete(batch)
                 self._in_flight = 0
+                del batch  # With the errors, and all that their frames hold.
             elif self._closing:
                 break
         connections.close_all()
@@ -136,11 +138,12 @@ class Completer:
         tries = 0
         while True:
             try:
-                return flush(batch)
+                with watched(self._alias):
+                    return flush(batch)
             except (DataError, IntegrityError) as error:
                 mend(self._alias)
                 return self._one_by_one(batch, error)
-            except Error as error:
+            except (Error, MemoryError) as error:
                 mend(self._alias)
                 tries += 1
                 plain = len(batch) == 1 and _is_plain(batch[0])
@@ -151,7 +154,7 @@ class Completer:
                         logging.WARNING,
                         "%d outcomes could not be written, and are kept: %s",
                         len(batch),
-                        error,
+                        str(error) or type(error).__name__,
                     )
                 if not self._pause(tries):
                     self._unwritten.update(outcome.task.pk for outcome in batch)
@@ -185,12 +188,13 @@ class Completer:
         _make_plain(outcome)
         return self._persistently(batch)
 
-    def _blames_the_records(self, error: Error) -> bool:
+    def _blames_the_records(self, error: Exception) -> bool:
         """Does the database work, but for these records? It may also be full or read-only."""
         if not isinstance(error, DatabaseError):
             return False
         try:
-            Task.objects.filter(pk=0).update(priority=0)
+            with watched(self._alias):
+                Task.objects.filter(pk=0).update(priority=0)
         except Error:
             mend(self._alias)
             return False

@@ -7,7 +7,8 @@ import contextvars
 import inspect
 import logging
 import time
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +41,7 @@ class _End:
     value: str | None = None
     error: BaseException | None = None
     started: bool = True  # Or could the function not even be called?
+    at: float = field(default_factory=time.monotonic)
 
 
 def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
@@ -51,12 +53,9 @@ def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
     """
     started = time.monotonic()
     context = contextvars.copy_context()
-    end = context.run(_run, task, current or CurrentTask(task))
-    ended = time.monotonic()
-    outcome = _outcome(task, end)
-    outcome.duration = ended - started
-    outcome.ended = ended
-    return outcome
+    # Nothing here may keep an error, for an error keeps this frame: the circle, with all that the
+    # task had in its hands, would last until the garbage is collected.
+    return _outcome(task, context.run(_run, task, current or CurrentTask(task)), started)
 
 
 def _run(task: Task, current: CurrentTask) -> _End:
@@ -91,11 +90,12 @@ def _kept(task: Task, value: Any) -> str | None:
         return None
 
 
-def _outcome(task: Task, end: _End) -> Outcome:
+def _outcome(task: Task, end: _End, began: float) -> Outcome:
+    outcome = Outcome(task, Status.SUCCESSFUL, end.at - began, end.value, ended=end.at)
     error = end.error
     if error is None:
-        return Outcome(task, Status.SUCCESSFUL, return_value=end.value)
-    outcome = Outcome(task, Status.FAILED, kind=AttemptOutcome.FAILED, exception=error)
+        return outcome
+    outcome.status, outcome.kind, outcome.exception = Status.FAILED, AttemptOutcome.FAILED, error
     outcome.failure = _describe(error, end.started)
     if isinstance(error, Cancelled):
         outcome.status, outcome.kind = Status.CANCELLED, AttemptOutcome.CANCELLED
@@ -119,6 +119,9 @@ def _describe(error: BaseException, started: bool) -> Failure:
         return plain_failure(kind, str(error))
     if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
         error.__traceback__ = error.__traceback__.tb_next
+    if isinstance(error, MemoryError):
+        # What the task took is wanted by its neighbours, and to write this very error down.
+        traceback.clear_frames(error.__traceback__)
     return describe(error)
 
 

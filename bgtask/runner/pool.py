@@ -159,6 +159,7 @@ class Pool:
             del self._running[me]
             self.learn(outcome.duration)
             self._on_end(outcome)
+            del outcome  # Or an idle thread keeps alive all that the task had when it failed.
             if not self._asked and len(self._waiting) <= self._low:
                 self._asked = True
                 self._on_hungry()

@@ -171,13 +171,49 @@ _MISBEHAVIOURS = {
 MISBEHAVIOURS = tuple(_MISBEHAVIOURS)
 
 
-# What takes more than there is
+@background(max_attempts=3, backoff=0.1)
+def stumble(times):
+    """Fail so often, and then succeed, if there is an attempt left for it."""
+    with _noted():
+        if current_task().attempt <= times:
+            raise RuntimeError("not yet")
 
 
 @background(max_attempts=2, backoff=0.1)
-def hoard(kilobytes):
-    """Take memory, so much at a time, until there is no more."""
+def wait_for(path, fail=False):
+    """Run until there is a file of this name, and then fail, if told to."""
+    with _noted():
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        if fail:
+            raise RuntimeError("as told")
+
+
+# What takes more than there is
+
+BLOCK = 64 << 20  # Bytes. What is that large, malloc asks the system for, and gives back at once.
+
+
+@background(max_attempts=2, backoff=0.1)
+def hold_memory(blocks, fail=False):
+    """Hold so much at once, and let go of it at the end, which may be a bad one."""
     with _noted():
         taken = []
-        while True:
-            taken.append(b"x" * (kilobytes << 10))
+        for _ in range(blocks):
+            taken.append(b"x" * BLOCK)
+        if fail:
+            raise RuntimeError("so much for nothing")
+
+
+@background(max_attempts=2, backoff=0.1)
+def cling(seconds):
+    """Take all the memory there is, to the last bytes, and hold it for a while."""
+    with _noted():
+        taken, size, room = [], BLOCK, 16 * BLOCK
+        while size > 64 and room > 0:  # Not all of the machine's, where nothing limits it.
+            try:
+                taken.append(b"x" * size)
+                room -= size
+            except MemoryError:
+                size //= 2
+        time.sleep(seconds)

@@ -1,9 +1,11 @@
-"""Matrix rows 44, 48, 50–56, 66, 70: what tasks, rows, operators and logs do to a worker."""
+"""Matrix rows 13, 44, 48, 50–56, 66, 70: what tasks, rows, operators and logs do to a worker."""
 
 from __future__ import annotations
 
 import random
+import resource
 import signal
+from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -13,7 +15,9 @@ from bgtask.status import Status
 from tests.factories import TaskFactory
 from tests.faults import tasks
 from tests.faults.failpoints import VARIABLE
+from tests.faults.stage import figures
 from tests.helpers import eventually
+from tests.processes import descendants, open_files
 
 LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
 RAISES = tasks.MISBEHAVIOURS[: tasks.MISBEHAVIOURS.index("NUL") + 1]
@@ -39,6 +43,81 @@ def test_no_task_harms_the_one_after_it_in_its_thread(stage, settled):
     assert worker.is_running()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=20) == 0
+
+
+def test_task_that_takes_all_the_memory_there_is_fails_like_any_other(stage, settled):
+    worker = stage.worker("--threads=2", **LONG_LEASE)
+    settled({tasks.query().pk for _ in range(20)})
+    _leave_room_for(3, worker.pid)
+
+    greedy, neighbours = set(), set()
+    for _ in range(3):
+        greedy.add(tasks.hold_memory(blocks=16).pk)
+        neighbours |= {tasks.nap(0.02).pk for _ in range(10)}
+        neighbours |= {tasks.query().pk for _ in range(10)}
+    settled(greedy | neighbours)
+    modest = {tasks.hold_memory(blocks=2).pk}
+    audit = settled(greedy | neighbours | modest)
+
+    history = Attempt.objects.values_list("task", "number", "outcome", "error_class")
+    assert sorted(history) == [
+        (pk, number, "failed", "MemoryError") for pk in sorted(greedy) for number in (1, 2)
+    ]
+    assert set(Task.objects.failed().values_list("pk", flat=True)) == greedy
+    assert audit.executions == {1: 20 + len(neighbours) + len(modest), 2: len(greedy)}
+    assert worker.is_running()
+
+
+def test_idle_worker_holds_nothing_of_the_tasks_that_have_failed(stage, settled):
+    worker = stage.worker("--threads=2", **LONG_LEASE)
+    settled({tasks.query().pk})
+    before = figures(worker.pid)["kilobytes"]
+
+    settled({tasks.hold_memory(blocks=4, fail=True).pk})
+
+    eventually(
+        lambda: figures(worker.pid)["kilobytes"] < before + (tasks.BLOCK >> 10),
+        explain=lambda: (before, figures(worker.pid)),
+    )
+
+
+def test_outcomes_wait_for_memory_and_hold_none_meanwhile(stage, settled):
+    worker = stage.worker(env={VARIABLE: "before:finish=no_memory@1-4"}, **LONG_LEASE)
+    eventually(lambda: "takes tasks" in worker.output(), timeout=30, explain=worker.output)
+    _leave_room_for(3, worker.pid)
+
+    greedy = tasks.hold_memory(blocks=16)
+    modest = tasks.hold_memory(blocks=2)  # It runs while the end of the other is not written.
+    committed = {tasks.quick(number).pk for number in range(20)}
+    audit = settled(committed | {greedy.pk, modest.pk})
+
+    assert "could not be written, and are kept: MemoryError" in worker.output()
+    assert audit.executions == {1: 21, 2: 1}
+    assert set(Attempt.objects.values_list("task", "error_class")) == {(greedy.pk, "MemoryError")}
+    values = Task.objects.filter(pk__in=committed).order_by("pk").values_list("return_value")
+    assert [int(value) for (value,) in values] == list(range(20))
+    assert worker.is_running()
+
+
+def test_task_that_leaves_its_process_no_memory_at_all_harms_no_other(stage, settled):
+    supervisor = stage.worker("--processes=2", "--threads=2")
+    settled({tasks.query().pk for _ in range(20)})
+    _leave_room_for(3, supervisor.pid, *descendants(supervisor.pid))  # And those to come.
+
+    greedy = tasks.cling(3)
+    neighbours = {tasks.nap(0.05).pk for _ in range(20)} | {tasks.query().pk for _ in range(20)}
+    settled(neighbours | {greedy.pk})
+
+    assert Task.objects.succeeded().filter(pk__in=neighbours).count() == len(neighbours)
+    assert supervisor.is_running()
+
+
+def _leave_room_for(blocks, *pids):
+    """As a container does: not much more than they have by now, and half a block for others."""
+    pages = max(int(Path("/proc", str(pid), "statm").read_text().split()[0]) for pid in pids)
+    limit = pages * resource.getpagesize() + int((blocks + 0.5) * tasks.BLOCK)
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
 
 
 def test_task_that_forks_has_one_outcome(stage, settled):
@@ -158,8 +237,6 @@ def test_log_that_cannot_be_written_changes_no_outcome(stage, settled, arguments
 
 
 def test_worker_holds_no_more_after_many_tasks_than_after_some(stage, settled):
-    from tests.faults.stage import figures
-
     worker = stage.worker("--threads=4", **LONG_LEASE)
     measured = []
     for count in (500, 1_500, 1_500):
@@ -167,7 +244,7 @@ def test_worker_holds_no_more_after_many_tasks_than_after_some(stage, settled):
         [tasks.misbehave("NUL") for _ in range(20)]
         [tasks.query() for _ in range(100)]
         settled(timeout=90)
-        measured.append({**figures(worker.pid), "connections": len(_connections(stage))})
+        measured.append({**figures(worker.pid), "connections": _connections(stage, worker)})
 
     warm, *_, last = measured
     assert last["threads"] == warm["threads"]
@@ -177,6 +254,8 @@ def test_worker_holds_no_more_after_many_tasks_than_after_some(stage, settled):
     assert last["kilobytes"] < warm["kilobytes"] * 1.15 + 2_000
 
 
-def _connections(stage):
+def _connections(stage, worker):
+    if not stage.server.has_server:  # Then each is a file that it has open.
+        return open_files(worker.pid).count(stage.server.settings["NAME"])
     connection.close()
-    return stage.server.connection_ids()
+    return len(stage.server.connection_ids())

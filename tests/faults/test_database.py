@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,23 @@ def test_a_pool_of_the_drivers_does_not_run_out_of_connections(stage, settled):
     audit = settled(committed)
 
     assert audit.statuses == {"SUCCESSFUL": 40}
+
+
+@pytest.mark.vendor("postgresql")
+def test_connection_that_outcomes_are_written_by_has_fallen_silent(stage, settled):
+    worker = stage.worker(LEASE=12, HEARTBEAT=1)
+    settled({tasks.quick().pk})
+    writes = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%UPDATE bgtask_task AS t SET%'"
+    ((backend, *_),) = stage.server.execute(f"{writes} AND usename = 'worker'")
+
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        audit = settled({tasks.quick(number).pk for number in range(10)})
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+    assert "hanging up" in worker.output()
+    assert audit.executions == {1: 11}
 
 
 def test_connections_are_cut_all_the_time(served, settled):
@@ -302,6 +322,96 @@ def test_stricter_isolation_than_ours_costs_repetitions_of_statements_only(stage
 
     assert audit.executions == {1: 200}
     assert not Attempt.objects.exists()
+
+
+@pytest.mark.parametrize("outcome", ["SUCCESSFUL", "FAILED"])
+def test_flush_that_a_deadlock_has_chosen_for_its_victim_is_repeated(
+    served, settled, tmp_path, outcome
+):
+    gates = [tmp_path / str(number) for number in range(8)]
+    waiting = tasks.wait_for.using(max_attempts=1)
+    ids = [waiting(str(gate), fail=outcome == "FAILED").pk for gate in gates]
+    before, first, second, third, *_ = ids
+    worker = served.worker("--threads=4", LEASE=600, HEARTBEAT=1)
+    _await_executions(4, served)
+
+    with _session() as delaying, _session() as between, _session() as opponent:
+        # All three in one flush: they end, each making room for another, while the one before
+        # them is being written.
+        _lock(delaying, before)
+        gates[0].touch()
+        _await_lock_waits(1, served)
+        for number, gate in enumerate(gates[1:4], start=6):
+            gate.touch()
+            _await_executions(number, served)
+        # It has the first and waits for the second; the opponent has the third and waits for the
+        # first; and then it waits for the third.
+        _lock(between, second)
+        _make_heavier(opponent)
+        _lock(opponent, third)
+        delaying.rollback()
+        eventually(lambda: Task.objects.get(pk=before).status == outcome, explain=worker.output)
+        _await_lock_waits(1, served)
+        with ThreadPoolExecutor() as pool:
+            locked = pool.submit(_lock, opponent, first)
+            _await_lock_waits(2, served)
+            between.rollback()
+            locked.result(timeout=60)
+
+        flushed = [first, second, third]
+        assert Task.objects.running().filter(pk__in=flushed).count() == 3
+        eventually(lambda: "deadlock" in worker.output().lower(), explain=worker.output)
+    for gate in gates:
+        gate.touch()
+    audit = settled(set(ids))
+
+    assert audit.statuses == {outcome: 8}
+    assert audit.executions == {1: 8}
+    history = Attempt.objects.values_list("task", flat=True).order_by("task")
+    assert list(history) == (ids if outcome == "FAILED" else [])
+    assert worker.is_running()
+
+
+@contextlib.contextmanager
+def _session():
+    """Somebody else's transaction."""
+    session = connection.copy()
+    session.inc_thread_sharing()
+    session.set_autocommit(False)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _lock(session, pk):
+    with session.cursor() as cursor:
+        cursor.execute("SELECT id FROM bgtask_task WHERE id = %s FOR UPDATE", [pk])
+        assert cursor.fetchone() == (pk,)
+
+
+def _make_heavier(session):
+    """Let the other one be chosen: who looks for deadlocks first, or who has written less."""
+    with session.cursor() as cursor:
+        if session.vendor == "postgresql":
+            cursor.execute("SET deadlock_timeout = '1h'")
+        else:
+            cursor.execute("CREATE TEMPORARY TABLE ballast (number int) ENGINE=InnoDB")
+            cursor.executemany("INSERT INTO ballast VALUES (%s)", [(n,) for n in range(100)])
+
+
+def _await_lock_waits(count, stage):
+    query = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'",
+        "mysql": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
+    }[stage.server.vendor]
+    eventually(
+        lambda: int(stage.server.execute(query)[0][-1]) == count, timeout=30, explain=stage.output
+    )
+
+
+def _await_executions(count, stage):
+    eventually(lambda: len(stage.ledger.executions()) == count, timeout=30, explain=stage.output)
 
 
 def test_table_is_rebuilt_under_load(stage, settled):

@@ -1,48 +1,154 @@
-"""Matrix row 5: killed at each boundary of claim, run and finish, again and again."""
+"""Matrix row 5: killed at each boundary of claim, run, finish and rescue, again and again."""
 
 from __future__ import annotations
 
+import itertools
 import signal
+from collections import defaultdict
 
 import pytest
 
+from bgtask.models import Attempt, Task, Worker
+from bgtask.status import AttemptOutcome, Status
 from tests.faults import tasks
-from tests.faults.failpoints import SWEEP, VARIABLE
+from tests.faults.failpoints import INSIDE_CLAIM, INSIDE_FINISH, INSIDE_RESCUE, SWEEP, VARIABLE
 from tests.helpers import eventually
+
+MARIADB_ONLY = pytest.mark.vendor("mysql")
 
 
 @pytest.mark.parametrize("place", ["after:claim", "after:run", "before:finish", "after:finish"])
 def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(stage, settled, place):
-    committed = {tasks.nap(0.02).pk for _ in range(30)}
+    committed = {tasks.nap(0.02).pk for _ in range(20)}
+    committed |= {tasks.stumble(times).pk for times in (1, 9) * 5}
     doomed = [stage.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)]
 
-    for child in doomed:
-        eventually(lambda child=child: not child.is_running(), timeout=30, explain=child.output)
-        assert child.wait() == -signal.SIGKILL
+    _see_them_die(doomed)
     stage.worker()
     audit = settled(committed)
 
-    assert audit.statuses == {"SUCCESSFUL": 30}
-    assert max(audit.executions) <= 1 + len(doomed)  # A death adds at most one.
+    assert audit.statuses == {"SUCCESSFUL": 25, "FAILED": 5}
+    _see_that_history_agrees(stage)
+    assert not Task.objects.filter(crashes__gt=len(doomed)).exists()  # A death adds at most one.
+
+
+def test_killed_as_it_writes_failures_it_leaves_none_without_its_history(stage, settled):
+    committed = set()
+    doomed = [stage.worker(env={VARIABLE: f"{place}=kill@2"}) for place in INSIDE_FINISH]
+
+    _see_them_die(doomed, meanwhile=lambda: committed.update(_all_sorts(6)))
+    stage.worker()
+    settled(committed)
+
+    _see_that_history_agrees(stage)
+
+
+def test_killed_as_it_takes_back_it_has_taken_back_nothing(stage, settled, tmp_path):
+    committed = {tasks.wait_for(str(tmp_path / "gate")).pk for _ in range(6)}
+    holder = stage.worker("--threads=6")
+    eventually(lambda: len(stage.ledger.executions()) == 6, timeout=30, explain=holder.output)
+    stage.kill(holder.pid)
+    Worker.objects.declare_dead()
+    (tmp_path / "gate").touch()
+
+    _see_them_die([stage.worker(env={VARIABLE: f"{place}=kill"}) for place in INSIDE_RESCUE])
+
+    assert Task.objects.running().filter(crashes=0).count() == 6
+    assert not Attempt.objects.exists()
+    _see_them_die([stage.worker(env={VARIABLE: "after:rescue:COMMIT=kill"})])
+    stage.worker()
+    audit = settled(committed)
+    assert audit.statuses == {"SUCCESSFUL": 6}
+    _see_that_history_agrees(stage)
+
+
+@MARIADB_ONLY
+def test_killed_as_it_claims_it_has_claimed_nothing(stage, settled):
+    committed = {tasks.quick(number).pk for number in range(20)}
+
+    _see_them_die([stage.worker(env={VARIABLE: f"{place}=kill"}) for place in INSIDE_CLAIM])
+
+    assert Task.objects.ready().filter(attempts=0, token=0).count() == 20
+    stage.worker()
+    assert settled(committed).executions == {1: 20}
+    assert not Attempt.objects.exists()
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("place", SWEEP)
+@pytest.mark.parametrize(
+    "place",
+    [*SWEEP, *INSIDE_FINISH, *(pytest.param(place, marks=MARIADB_ONLY) for place in INSIDE_CLAIM)],
+)
 def test_killed_at_this_boundary_two_hundred_times(stage, settled, place):
-    committed = {tasks.quick(number).pk for number in range(500)}
-
-    def is_dead(child):
-        committed.add(tasks.quick().pk)  # Or all might be done before the last has met its end.
-        return not child.is_running()
+    committed = _all_sorts(500)
 
     for _round in range(50):
         doomed = [stage.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2, 3, 5)]
-        for child in doomed:
-            eventually(
-                lambda child=child: is_dead(child), timeout=120, interval=0.1, explain=child.output
-            )
-            assert child.wait() == -signal.SIGKILL
+        # Or all might be done before the last has met its end.
+        _see_them_die(doomed, meanwhile=lambda: committed.update(_all_sorts(3)))
     stage.worker()
     audit = settled(committed, timeout=300)
 
-    assert max(audit.executions) <= 3  # For three crashes convict.
+    _see_that_history_agrees(stage)
+    # Three crashes convict, and so do three failures; two of each come before.
+    assert max(audit.executions) <= 2 + 2 + 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("place", INSIDE_RESCUE)
+def test_killed_as_it_takes_back_two_hundred_times(stage, settled, place):
+    committed = set()
+
+    for _round in range(50):
+        committed |= {tasks.quick().pk for _ in range(12)}
+        holder = stage.worker("--threads=12", env={VARIABLE: "after:claim=kill"})
+        _see_them_die([holder])
+        Worker.objects.declare_dead()
+        # A page of them is one transaction.
+        hits = (1, 1, 1, 1) if "COMMIT" in place else (1, 2, 3, 5)
+        _see_them_die([stage.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in hits])
+        assert Task.objects.lost().count() == 12
+        stage.worker("--drain").wait()
+    audit = settled(committed)
+
+    assert audit.statuses == {"SUCCESSFUL": len(committed)}
+    _see_that_history_agrees(stage)
+    assert set(Task.objects.values_list("crashes", flat=True)) == {1}
+
+
+def _all_sorts(count):
+    """What succeeds, what does so at the second attempt, and what never does."""
+    one_by_one = itertools.cycle([tasks.quick, lambda: tasks.stumble(1), lambda: tasks.stumble(9)])
+    return {enqueue().pk for enqueue in itertools.islice(one_by_one, count)}
+
+
+def _see_them_die(doomed, meanwhile=lambda: None):
+    def is_dead(child):
+        meanwhile()
+        return not child.is_running()
+
+    for child in doomed:
+        eventually(
+            lambda child=child: is_dead(child), timeout=120, interval=0.1, explain=child.output
+        )
+        assert child.wait() == -signal.SIGKILL
+
+
+def _see_that_history_agrees(stage):
+    """Each execution has one row of history, unless it succeeded; and what was counted, too."""
+    executed = defaultdict(set)
+    for one in stage.ledger.executions():
+        executed[one.task].add(one.start.token)
+    history = defaultdict(set)
+    for task, token, outcome in Attempt.objects.values_list("task", "token", "outcome"):
+        history[task, AttemptOutcome(outcome)].add(token)
+    for task in Task.objects.all():
+        failed, lost = (
+            history[task.pk, AttemptOutcome.FAILED],
+            history[task.pk, AttemptOutcome.LOST],
+        )
+        succeeded = {task.token} if task.status == Status.SUCCESSFUL else set()
+        assert executed[task.pk] - lost == failed | succeeded
+        assert task.crashes == len(lost)
+        # The first loss of an attempt does not count, for it may not have started.
+        assert task.attempts == len(failed | succeeded) + max(len(lost) - 1, 0)
