@@ -122,9 +122,10 @@ def test_no_healthy_connection_is_made_anew_whatever_the_settings_say_of_its_age
 
     tasks.nap(1.1)
     tasks.query.enqueue_many([()] * 20)
-    settled()
+    audit = settled()
 
     after = witness.connected()
+    assert audit.executions == {1: 41}
     assert before.keys() >= {"MainThread", "bgtask-1", "bgtask-completer"}
     assert {thread: after[thread] for thread in before} == before
 

@@ -454,9 +454,10 @@ def test_old_snapshot_slows_claims_no_more_than_a_little(stage, settled):
 
     with stage.server.snapshot():
         stage.worker("--threads=2")
-        settled(timeout=90)
+        audit = settled(timeout=90)
         starts = sorted(one.start.monotonic for one in stage.ledger.executions())
 
+    assert audit.executions == {1: 3_000}
     first, last = starts[1_000] - starts[100], starts[2_900] - starts[2_000]
     assert last < 4 * first + 1
 
