@@ -229,7 +229,7 @@ def _in_a_coroutine(instead: str) -> SynchronousOnlyOperation:
 
 
 def _check_name(name: Any) -> None:
-    if isinstance(name, int | float | timedelta | datetime):
+    if isinstance(name, int | float | timedelta | datetime) and not isinstance(name, bool):
         raise InvalidOption(
             f"name takes a text, not {brief(name)}. For when the task is to run, write "
             f"@background(schedule={brief(name)})."

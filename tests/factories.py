@@ -33,7 +33,7 @@ class WorkerFactory(RowFactory):
 
     class Params:
         silent = factory.Trait(lease_expires_at=Clock(-1))
-        retired = factory.Trait(state=WorkerState.STOPPING, retired_at=Clock(-10))
+        stopped = factory.Trait(state=WorkerState.STOPPING, stopped_at=Clock(-10))
         dead = factory.Trait(state=WorkerState.DEAD)
 
     host = "host"

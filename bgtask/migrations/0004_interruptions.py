@@ -11,10 +11,8 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name="worker",
-            name="retired_at",
-            field=models.DateTimeField(
-                blank=True, null=True, verbose_name="takes nothing more since"
-            ),
+            name="stopped_at",
+            field=models.DateTimeField(blank=True, null=True, verbose_name="told to stop at"),
         ),
         migrations.AlterField(
             model_name="attempt",

@@ -57,7 +57,7 @@ def rescue(
             )
             for task in locked:
                 kind = AttemptOutcome.CANCELLED if by_force else fates.get(task.locked_by_id)
-                if kind is None and task.overdue:
+                if task.overdue and kind in (None, AttemptOutcome.INTERRUPTED):
                     kind = AttemptOutcome.TIMED_OUT
                 if kind is not None:
                     rescued += _take_back(tasks, task, kind, reason)
@@ -76,14 +76,14 @@ class _Found(NamedTuple):
     task: int
     worker: int | None
     state: str
-    retired_at: datetime | None
+    stopped_at: datetime | None
 
     @property
     def fate(self) -> AttemptOutcome | None:
-        """By how its worker stood before it died; none while it lives."""
+        """By how its worker came to be dead; none while it lives."""
         if self.state != WorkerState.DEAD:
             return None
-        return AttemptOutcome.LOST if self.retired_at is None else AttemptOutcome.INTERRUPTED
+        return AttemptOutcome.LOST if self.stopped_at is None else AttemptOutcome.INTERRUPTED
 
 
 def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> list[_Found]:
@@ -91,7 +91,7 @@ def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> list[_Found]:
     if not all_running:
         running = running.filter(Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock()))
     found = running.order_by("pk").values_list(
-        "pk", "locked_by", "locked_by__state", "locked_by__retired_at"
+        "pk", "locked_by", "locked_by__state", "locked_by__stopped_at"
     )
     return [_Found(*row) for row in found[:PAGE]]
 
@@ -176,7 +176,14 @@ def _after_loss(task: Task) -> dict[str, Any]:
 
 
 def _after_interruption(task: Task) -> dict[str, Any]:
-    """Its worker was told to stop: no fault of the task, whose attempt does not count."""
+    """
+    Its worker was told to stop: no fault of the task, whose attempt does not count.
+
+    But not for ever: it may be the task that has its worker stopped, each time.
+    """
+    interrupted = task.history.filter(outcome=AttemptOutcome.INTERRUPTED).count()
+    if interrupted >= get_settings().max_attempts:
+        return _after_loss(task)
     return {"status": Status.READY, "attempts": max(task.attempts - 1, 0)}
 
 

@@ -26,9 +26,13 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Those not heard of for longer than their lease, and not yet declared dead."""
         return self.living().filter(lease_expires_at__lte=Clock())
 
-    def retire(self) -> int:
-        """They take nothing more; what runs may still end, for the lease is kept."""
-        return self.living().update(state=WorkerState.STOPPING, retired_at=Clock())
+    def note_stop(self) -> int:
+        """
+        What these leave running is interrupted, and no suspect of their end.
+
+        It stops nobody: for the worker itself, told to stop, or whoever has just killed it.
+        """
+        return self.living().filter(stopped_at=None).update(stopped_at=Clock())
 
     def declare_dead(self) -> int:
         """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
@@ -57,7 +61,7 @@ class Worker(models.Model):
         _("state"), max_length=10, choices=WorkerState, default=WorkerState.ALIVE
     )
     # Kept beyond its death: who was told to stop has not been brought down by what it left running.
-    retired_at = models.DateTimeField(_("takes nothing more since"), null=True, blank=True)
+    stopped_at = models.DateTimeField(_("told to stop at"), null=True, blank=True)
 
     objects = QueueManager.from_queryset(WorkerQuerySet)()
 
@@ -102,8 +106,12 @@ class Worker(models.Model):
         )
 
     def retire(self) -> bool:
-        """Take nothing more."""
-        return bool(Worker.objects.filter(pk=self.pk).retire())
+        """Take nothing more; what runs may still end, for the lease is kept."""
+        return bool(self._living().update(state=WorkerState.STOPPING))
+
+    def note_stop(self) -> bool:
+        """It was told to stop, or leaves of its own accord."""
+        return bool(Worker.objects.filter(pk=self.pk).note_stop())
 
     def leave(self) -> bool:
         """End of duty. Nothing may be running any more, or it will run again elsewhere."""

@@ -144,10 +144,9 @@ class Completer:
                 mend(self._alias)
                 return self._one_by_one(batch, error)
             except (Error, MemoryError) as error:
-                mend(self._alias)
+                self._mend()
                 tries += 1
-                plain = len(batch) == 1 and _is_plain(batch[0])
-                if tries >= TRIES and not plain and self._blames_the_records(error):
+                if tries >= TRIES and self._is_too_much(batch, error):
                     return self._one_by_one(batch, error)
                 if tries == 1 or tries % 10 == 0:
                     _say(
@@ -188,17 +187,23 @@ class Completer:
         _make_plain(outcome)
         return self._persistently(batch)
 
-    def _blames_the_records(self, error: Exception) -> bool:
-        """Does the database work, but for these records? It may also be full or read-only."""
-        if not isinstance(error, DatabaseError):
+    def _is_too_much(self, batch: list[Outcome], error: Exception) -> bool:
+        """Is it the records, not the database? That may also be full or read-only."""
+        if isinstance(error, MemoryError):
+            return len(batch) > 1  # There may be enough for one of them.
+        if not isinstance(error, DatabaseError) or (len(batch) == 1 and _is_plain(batch[0])):
             return False
         try:
             with watched(self._alias):
                 Task.objects.filter(pk=0).update(priority=0)
-        except Error:
-            mend(self._alias)
+        except (Error, MemoryError):
+            self._mend()
             return False
         return True
+
+    def _mend(self) -> None:
+        with contextlib.suppress(MemoryError):  # Then at the next attempt.
+            mend(self._alias)
 
     def _pause(self, tries: int) -> bool:
         """Wait a little longer each time; False when there is no time left."""

@@ -70,6 +70,7 @@ class Runner:
         self._forced = False
         self._to_be_replaced = False
         self._is_broken = False
+        self._is_excused = False
         self._all_done = False
         limit_waiting(self._alias)
         self._watchdog = Watchdog(max(get_settings().lease / 4, SILENCE))
@@ -129,6 +130,10 @@ class Runner:
                     break
                 if not found:
                     self._wakeup.sleep(self._pause(end))
+        except BaseException:
+            self._is_broken = True
+            self._stop_by = time.monotonic() + get_settings().grace
+            raise
         finally:
             clean = self._leave()
             self._watchdog.stop()
@@ -198,8 +203,7 @@ class Runner:
         self._pool.ask_to_stop()
         try:
             with watched(self._alias):
-                if not self._is_broken:  # Else who broke it is to be found among what it leaves.
-                    self.worker.retire()
+                self.worker.retire()
                 self._hand.release(unstarted)
         except Error as error:
             mend(self._alias)
@@ -207,12 +211,15 @@ class Runner:
             clean = False
         while not self._pool.close(time.monotonic() + 0.2):
             self._pool.ask_to_stop()  # Also what a thread had taken just before, and starts now.
+            if self._stopping:
+                self._excuse()
             if self._forced or (self._stop_by is not None and time.monotonic() > self._stop_by):
                 logger.error(
                     "Leaving %d tasks that are still running; they will be rescued: %s",
                     len(self._pool.running()),
                     ", ".join(str(current.task) for current in self._pool.running()[:10]),
                 )
+                self._excuse()
                 clean = False
                 break
         clean &= self._completer.stop(1.0 if self._forced else get_settings().grace)
@@ -230,6 +237,21 @@ class Runner:
             self._failed("The worker could not sign off", error)
             clean = False
         return clean and announced
+
+    def _excuse(self) -> None:
+        """
+        What is left running is no suspect where this process was told to stop, or ran out of
+        patience. Who broke it is to be found, and whoever brings it down while it waits.
+        """
+        if self._is_excused or self._is_broken:
+            return
+        self._is_excused = True  # Tried once: a database that is away must not delay the stop.
+        try:
+            with watched(self._alias):
+                self.worker.note_stop()
+        except Error as error:
+            mend(self._alias)
+            self._failed("That the worker was told to stop could not be noted", error)
 
     # One turn
 

@@ -111,7 +111,7 @@ class Supervisor:
             self._bury(slot, child)
         elif self._stopping:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                child.killed_for = OVERSTAYED
+                child.killed_for = child.killed_for or OVERSTAYED
                 child.process.kill()
             elif child.process.stdin is not None:
                 # The end of its standard input tells a child to stop, as the end of us would.
@@ -196,7 +196,7 @@ def _take_back(workers: set[int], reason: str) -> None:
         with dialect_of(connection).transaction(connection):
             theirs = Worker.objects.filter(pk__in=workers)
             if reason == OVERSTAYED:
-                theirs.retire()  # It may have had no time to say so.
+                theirs.note_stop()  # It may have had no time to say so.
             if theirs.declare_dead():
                 Task.objects.filter(locked_by__in=workers).rescue(reason, rescued.extend)
         _tell(rescued)

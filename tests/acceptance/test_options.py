@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -195,6 +197,24 @@ def test_reload_lets_what_runs_finish_first(worker, newcomer, gate, until_runnin
     eventually(Task.objects.succeeded().exists, timeout=30, explain=child.output)
     eventually(Worker.objects.filter(state=WorkerState.ALIVE).exists, timeout=30)
     assert len(ledger.executions(task.pk)) == 1
+    assert "has left." in child.output()
+
+
+def test_ctrl_c_lets_what_runs_finish_where_it_would_be_reloaded(
+    worker, gate, until_running, ledger
+):
+    task = tasks.wait_for(gate.path)
+    child = worker("--reload")
+    until_running(task, child)
+
+    os.killpg(child.pid, signal.SIGINT)  # As a terminal does: to all that it has started.
+    eventually(Worker.objects.filter(state=WorkerState.STOPPING).exists, explain=child.output)
+    gate.open()
+
+    assert child.wait() == 0
+    assert statuses() == {"SUCCESSFUL": 1}
+    assert len(ledger.executions(task.pk)) == 1
+    assert "Traceback" not in child.output()
 
 
 def test_reload_begins_anew_when_code_has_changed(worker, newcomer):

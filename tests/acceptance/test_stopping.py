@@ -100,6 +100,39 @@ def test_stops_in_the_course_of_a_task_never_make_a_suspect_of_it(
     assert list(history) == [AttemptOutcome.INTERRUPTED] * 2
 
 
+def test_who_brings_down_a_worker_whose_duration_is_over_is_not_excused(
+    worker, gate, until_running
+):
+    task = tasks.wait_for(gate.path)
+    child = worker("--duration=1")
+    until_running(task, child)
+    eventually(Worker.objects.filter(state=WorkerState.STOPPING).exists, explain=child.output)
+
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    Worker.objects.declare_dead()
+    Task.objects.rescue()
+
+    task.refresh_from_db()
+    assert (task.status, task.crashes) == (Status.READY, 1)
+    assert Attempt.objects.get().outcome == AttemptOutcome.LOST
+
+
+def test_stop_in_the_wait_after_the_duration_is_a_stop(worker, gate, until_running):
+    task = tasks.wait_for(gate.path)
+    child = worker("--duration=1", GRACE=0.1)
+    until_running(task, child)
+    eventually(Worker.objects.filter(state=WorkerState.STOPPING).exists, explain=child.output)
+
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() not in (0, None)
+    Worker.objects.declare_dead()
+    Task.objects.rescue()
+
+    task.refresh_from_db()
+    assert (task.status, task.crashes) == (Status.READY, 0)
+
+
 def test_gives_back_what_it_had_claimed_ahead(worker, gate, until_running):
     # It claims ahead once it knows that they are quick.
     tasks.noop.using(priority=2).enqueue_many([()] * 300)

@@ -136,12 +136,22 @@ def test_process_whose_heartbeat_thread_has_died_is_replaced(stage, settled):
     assert audit.statuses == {"SUCCESSFUL": 20}
 
 
-def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_end(stage):
+@pytest.mark.parametrize(
+    ("failpoint", "words"),
+    [
+        ("before:beat=exit@4", "its Heartbeat has ended"),
+        ("before:outlook=broken@4", "RuntimeError: a bug"),
+    ],
+    ids=["heartbeat", "main loop"],
+)
+def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_end(
+    stage, failpoint, words
+):
     task = tasks.nap(600)
-    broken = stage.worker("--processes=2", env={VARIABLE: "before:beat=exit@4"}, GRACE=0.5)
+    broken = stage.worker("--processes=2", "--threads=2", env={VARIABLE: failpoint}, GRACE=0.5)
     eventually(task.history.exists, timeout=60, explain=broken.output)
 
-    assert "its Heartbeat has ended" in broken.output()
+    assert words in broken.output()
     assert task.history.earliest("pk").outcome == AttemptOutcome.LOST
 
 

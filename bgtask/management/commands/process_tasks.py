@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import contextlib
 import math
 import os
@@ -92,7 +91,7 @@ class Command(BaseCommand):
         if options["processes"] > 1 and not options["supervised"]:
             return self._supervise(options)
         if options["reload"]:
-            autoreload.run_with_reloader(self._run, **options)
+            self._reload(options)
             return True
         return self._run(**options)
 
@@ -111,10 +110,33 @@ class Command(BaseCommand):
             stop = stack.enter_context(_ended_in_time(runner.stop))
             stack.enter_context(_stopped_by_signals(stop))
             if options["reload"]:
-                stack.enter_context(_stopped_at_exit(stop))
+                stack.enter_context(self._reachable(stop))
             if options["supervised"]:
                 leave_with_parent(stop)
             return runner.run()
+
+    def _reload(self, options: dict[str, Any]) -> None:
+        """Django's reloader has the main thread, and the runner one of its own, until it ends."""
+        self._stop: Callable[[], None] = lambda: None
+        self._has_left = threading.Event()
+        self._has_left.set()
+        if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+            # Ctrl-C reaches the process that is begun anew as well; this one is to wait for it.
+            signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            autoreload.run_with_reloader(self._run, **options)
+        finally:
+            self._stop()
+            self._has_left.wait(get_settings().grace + SLACK)
+
+    @contextlib.contextmanager
+    def _reachable(self, stop: Callable[[], None]) -> Iterator[None]:
+        self._stop = stop
+        self._has_left.clear()
+        try:
+            yield
+        finally:
+            self._has_left.set()
 
     def _supervise(self, options: dict[str, Any]) -> bool:
         _check_tables()
@@ -179,23 +201,6 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-@contextlib.contextmanager
-def _stopped_at_exit(stop: Callable[[], None]) -> Iterator[None]:
-    """The reloader has the main thread, and ends it when code has changed, or at Ctrl-C."""
-    left = threading.Event()
-
-    def leave() -> None:
-        stop()
-        left.wait(get_settings().grace + SLACK)
-
-    atexit.register(leave)
-    try:
-        yield
-    finally:
-        left.set()
-        atexit.unregister(leave)
 
 
 def _check_tables() -> None:

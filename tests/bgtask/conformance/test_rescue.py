@@ -78,7 +78,7 @@ def circumstances():
     """What is to be found of a task that is to be taken back, by the name of what it is."""
     return {
         "lost": {"locked_by": WorkerFactory(dead=True)},
-        "interrupted": {"locked_by": WorkerFactory(retired=True, dead=True)},
+        "interrupted": {"locked_by": WorkerFactory(stopped=True, dead=True)},
         "overdue": {"deadline_at": Clock(-1)},
     }
 
@@ -198,10 +198,10 @@ class TestLost:
 
 
 class TestInterrupted:
-    def test_is_what_was_left_by_a_worker_that_had_retired_before_it_died(self):
+    def test_is_what_was_left_by_a_worker_that_had_been_told_to_stop(self):
         worker = WorkerFactory()
         running(worker)
-        worker.retire()
+        worker.note_stop()
         worker.leave()
 
         Task.objects.rescue("killed by signal 9")
@@ -213,16 +213,36 @@ class TestInterrupted:
         assert "killed by signal 9" in attempt.message
 
     def test_makes_no_suspect_and_clears_none(self):
-        retired = WorkerFactory(retired=True, dead=True)
-        fine, suspect = running(retired), running(retired, crashes=1)
+        stopped = WorkerFactory(stopped=True, dead=True)
+        fine, suspect = running(stopped), running(stopped, crashes=1)
 
         Task.objects.rescue()
 
         crashes = dict(Task.objects.values_list("pk", "crashes"))
         assert crashes == {fine.pk: 0, suspect.pk: 1}
 
+    def test_is_not_what_had_run_for_too_long(self):
+        running(WorkerFactory(stopped=True, dead=True), deadline_at=Clock(-1))
+
+        Task.objects.rescue()
+
+        assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
+
+    def test_is_no_excuse_for_ever(self, settings):
+        settings.BGTASK = {"MAX_ATTEMPTS": 2, "MAX_CRASHES": 2}
+        task = running(WorkerFactory(stopped=True, dead=True))
+        crashes = []
+        while task.status != Status.FAILED:
+            Task.objects.rescue()
+            task.refresh_from_db()
+            crashes.append(task.crashes)
+            Task.objects.ready().take(WorkerFactory(stopped=True))
+            Worker.objects.declare_dead()
+
+        assert crashes == [0, 0, 1, 2]
+
     def test_is_told_apart_from_the_lost_of_the_same_page(self):
-        stopped, killed = WorkerFactory(retired=True, dead=True), WorkerFactory(dead=True)
+        stopped, killed = WorkerFactory(stopped=True, dead=True), WorkerFactory(dead=True)
         left, lost = running(stopped), running(killed)
 
         Task.objects.rescue()
@@ -236,7 +256,7 @@ class TestBystanders:
         "holder",
         [
             {},
-            {"retired": True},
+            {"stopped": True},
             {"silent": True},  # Somebody has to declare it dead first.
         ],
         ids=["alive", "stopping", "silent"],

@@ -47,6 +47,23 @@ def test_outcomes_that_come_in_at_the_same_moment_are_written(completer, claimed
     eventually(lambda: Task.objects.succeeded().count() == 2)
 
 
+def test_what_is_too_much_for_the_memory_at_once_is_written_one_by_one(
+    monkeypatch, completer, claimed
+):
+    flush = module.flush
+
+    def flush_one(outcomes):
+        if len(outcomes) > 1:
+            raise MemoryError
+        return flush(outcomes)
+
+    monkeypatch.setattr(module, "flush", flush_one)
+    for outcome in map(success, claimed):
+        completer.put(outcome)
+
+    eventually(lambda: Task.objects.succeeded().count() == 3, timeout=30)
+
+
 class TestWhatTheDatabaseDoesNotTake:
     @pytest.fixture(autouse=True)
     def outage(self, monkeypatch, completer):
