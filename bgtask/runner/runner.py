@@ -378,11 +378,11 @@ class Runner:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""
         try:
             with watched(self._alias):
-                anything = self._claimer.sees_anything()
                 abandoned = Task.objects.abandoned()
                 if self.queues is not None:
                     abandoned = abandoned.filter(queue__in=self.queues)
-                return not anything and not abandoned.exists()
+                # In this order: what is taken back in between is seen where it went.
+                return not abandoned.exists() and not self._claimer.sees_anything()
         except Error as error:
             self._hand.doubtful = True
             self._failed("The database does not answer", error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,31 @@ def test_killed_as_it_claims_it_has_claimed_nothing(stage, settled):
     stage.worker()
     assert settled(committed).executions == {1: 20}
     assert not Attempt.objects.exists()
+
+
+def test_worker_that_is_to_drain_does_not_miss_what_is_taken_back_as_it_looks(
+    stage, settled, tmp_path
+):
+    task = tasks.wait_for(str(tmp_path / "gate"))
+    holder = stage.worker()
+    eventually(stage.ledger.executions, timeout=30, explain=holder.output)
+    stage.kill(holder.pid)
+    Worker.objects.declare_dead()
+    (tmp_path / "gate").touch()
+
+    # It leaves the rescue to another, who is at it while this one has looked what is ready.
+    places = "before:rescue=disk_full@1-100000,after:outlook=stop@2"
+    worker = stage.worker("--drain", env={VARIABLE: places})
+    eventually(lambda: _is_stopped(worker.pid), timeout=30, explain=worker.output)
+    Task.objects.rescue()
+    worker.send_signal(signal.SIGCONT)
+
+    assert worker.wait() == 0
+    assert settled({task.pk}).statuses == {"SUCCESSFUL": 1}
+
+
+def _is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 
 @pytest.mark.thorough
