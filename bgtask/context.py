@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class CurrentTask:
-    """The task being run here. ``(id, token)`` is new for each attempt."""
+    """
+    The task being run here.
+
+    ``(id, token)`` is new for each attempt, even where the database has lost commits: the token is
+    partly random. ``id`` is the same for all attempts of a task, but it is no idempotency key on a
+    database that can lose its newest commits, since another task may get the id of a lost one.
+    Use a key of your own data instead, such as an order number or a UUID among the parameters.
+    """
 
     task: Task
     # Set by other threads; read here, and never unset.

@@ -19,7 +19,13 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.timezone import get_default_timezone
 
-from bgtask.dialects.statements import STATS_BATCH, STATS_COLUMNS, marks
+from bgtask.dialects.statements import (
+    STATS_BATCH,
+    STATS_COLUMNS,
+    TOKEN_CEILING,
+    marks,
+    token_jump,
+)
 
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker
@@ -181,16 +187,19 @@ class Dialect(ABC):
         """Give the worker these tasks, but for those that others are taking right now."""
 
     def claiming(self, connection: BaseDatabaseWrapper) -> str:
-        """What a claim sets; its parameters: worker, label, seconds of MAX_RUN_TIME."""
+        """Return what a claim sets; ``claiming_params`` are its parameters."""
         return f"""
             status = 'RUNNING',
             locked_by_id = %s,
             last_worker = %s,
             locked_at = {self.clock(connection)},
             deadline_at = {self.clock(connection, "COALESCE(max_run_time, %s)")},
-            token = token + 1,
+            token = CASE WHEN token < {TOKEN_CEILING} THEN token ELSE {TOKEN_CEILING} END + %s,
             attempts = attempts + 1
         """
+
+    def claiming_params(self, worker: Worker, max_run_time: float) -> list[Any]:
+        return [worker.pk, worker.label, max_run_time, token_jump()]
 
     def claim_news(
         self,

@@ -16,6 +16,7 @@ from bgtask.dialects.statements import (
     ORDER,
     STATS_PEAKS,
     STATS_SUMS,
+    TOKEN_CEILING,
     compiled,
     constants,
     instances,
@@ -74,6 +75,7 @@ class MariaDB(Dialect):
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
         connection = connections[candidates.db]
         select, params = compiled(candidates.annotate(due_for=Since("run_at")), *CLAIMED, *ORDER)
+        values = self.claiming_params(worker, max_run_time)
         with self.transaction(connection), connection.cursor() as cursor:
             cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
             rows = cursor.fetchall()
@@ -81,11 +83,11 @@ class MariaDB(Dialect):
                 cursor.execute(
                     f"UPDATE bgtask_task {BY_ID} SET {self.claiming(connection)} "
                     f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
-                    [worker.pk, worker.label, max_run_time, *sorted(row[0] for row in rows)],
+                    [*values, *sorted(row[0] for row in rows)],
                 )
         tasks = instances(candidates, rows, worker)
         for task in tasks:
-            task.token += 1
+            task.token = min(task.token, TOKEN_CEILING) + values[-1]
             task.attempts += 1
         return tasks
 

@@ -162,7 +162,7 @@ class PostgreSQL(Dialect):
                 RETURNING {", ".join(CLAIMED)}, run_at::text,
                           {self.seconds_since(connection, "run_at")}
                 """,
-                [worker.pk, worker.label, max_run_time, *params],
+                [*self.claiming_params(worker, max_run_time), *params],
             )
             return instances(candidates, cursor.fetchall(), worker)
 

@@ -86,7 +86,7 @@ class SQLite(Dialect):
                 RETURNING {", ".join(CLAIMED)}, CAST(run_at AS text),
                     {self.seconds_since(connection, "run_at")}
                 """,
-                [worker.pk, worker.label, max_run_time, *params],
+                [*self.claiming_params(worker, max_run_time), *params],
             )
             # To its end: a half-read cursor would keep the write lock.
             return instances(candidates, cursor.fetchall(), worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence, Sized
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ CLAIMED = (
     "max_attempts", "max_run_time", "cancel_requested",
 )  # fmt: skip
 ORDER = ("run_at", "due_for")
+
+# A claim raises the token by 1 to TOKEN_JUMP_MAX, at random. A higher token than TOKEN_CEILING was
+# written by hand; it counts as TOKEN_CEILING, so that no sum exceeds 64 bits.
+TOKEN_JUMP_MAX = 2**31
+TOKEN_CEILING = 2**62
 
 OUTCOME_COLUMNS = (
     "id", "token", "status", "age", "duration", "duration_ms", "delay", "run_at", "return_value",
@@ -47,6 +53,18 @@ def sorted_out(
         else:
             different[name] = values
     return same, different
+
+
+def token_jump() -> int:
+    """
+    Return the number by which one claim statement raises the tokens of its tasks.
+
+    A database may lose its newest commits: in a failover to a standby that lags behind, or in a
+    power cut without sync. Tokens and ids go back with them. With ``token + 1`` the next claim
+    would hand out a pair (id, token) that another worker still holds. The number comes from the
+    operating system, so a fork or ``random.seed()`` can't make two workers draw the same ones.
+    """
+    return 1 + secrets.randbelow(TOKEN_JUMP_MAX)
 
 
 def constants(names: Iterable[str]) -> str:

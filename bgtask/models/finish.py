@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, Value, When
 from django.db.models.expressions import Combinable
 
 from bgtask.dialects import Clock, dialect_of
+from bgtask.models.counters import attempts_without_one, raised_token
 from bgtask.status import FINISHED, AttemptOutcome, Status
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def put_back(
         total += ours.update(
             status=_unless_cancelled(Value(status.value)),
             finished_at=Case(When(cancel_requested=True, then=Clock()), default=None),
-            token=F("token") + 1,
-            attempts=F("attempts") - 1,
+            token=raised_token(),
+            attempts=attempts_without_one(),
             **{name: _unless_cancelled(Value(value), None) for name, value in changes.items()},
             **NOT_RUNNING,
         )

@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import BooleanField, Case, F, Q, Value, When
+from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask import registry
 from bgtask.backoff import backoff
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, dialect_of
 from bgtask.errors import Failure, plain_failure
+from bgtask.models.counters import raised_token
 from bgtask.models.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
@@ -131,7 +132,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
         }
     ours = tasks.filter(pk=task.pk, token=task.token, status=Status.RUNNING)
     if not ours.update(
-        **changes, locked_by=None, locked_at=None, deadline_at=None, token=F("token") + 1
+        **changes, locked_by=None, locked_at=None, deadline_at=None, token=raised_token()
     ):
         return []
     Attempt.objects.using(tasks.db).bulk_create(

@@ -10,6 +10,7 @@ from django.db.models import Case, Count, F, Q, Value, When
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, KeyFrom, dialect_of
 from bgtask.models.bulk import delete, let_go
+from bgtask.models.counters import raised_token
 from bgtask.models.enqueue import enqueue, enqueue_many
 from bgtask.models.finish import finish, finished_before, put_back
 from bgtask.models.rescue import rescue
@@ -268,7 +269,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
                 finished_at=None,
                 crashes=0,
                 cancel_requested=False,
-                token=F("token") + 1,
+                token=raised_token(),
             )
         )
 

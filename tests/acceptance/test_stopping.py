@@ -152,7 +152,7 @@ def test_gives_back_what_it_had_claimed_ahead(worker, gate, until_running):
     assert statuses() == {"SUCCESSFUL": 301, "READY": 300}
     left = Task.objects.ready()
     assert not left.exclude(attempts=0, locked_by=None, status=Status.READY).exists()
-    assert left.filter(token=2).exists()
+    assert left.filter(token__gt=0).exists()
 
 
 def test_outcomes_are_written_before_it_leaves(worker, ledger):

@@ -18,6 +18,7 @@ from .model import (
     Rules,
     Settled,
     Sighting,
+    Standby,
     State,
     Task,
     beginning,
@@ -131,15 +132,14 @@ def _broken(state: State, rules: Rules, invariant: Invariant) -> tuple[str, str]
 def canonical(state: State, rules: Rules) -> State:
     """The one state that stands for all that differ from it in names only."""
     state = without_the_void(state, rules)
-    tasks, processes, dead, retired, stops, sighting, flush, settled = state
+    tasks, processes, dead, retired, stops, sighting, flush, settled, standby, failovers = state
     ranks = _token_ranks(state)
     if settled:
-        settled = frozenset(s for s in settled if (s.task, s.token) in ranks.remembered)
+        settled = ranks.still_remembered(settled)
+    if standby is not None:
+        standby = standby._replace(settled=ranks.still_remembered(standby.settled))
     if ranks.differ:
-        tasks = tuple(
-            task if task is None else task._replace(token=ranks[number, task.token])
-            for number, task in enumerate(tasks)
-        )
+        tasks = ranks.rows(tasks)
         processes = tuple(
             process._replace(claims=tuple(ranks.named(claim) for claim in process.claims))
             for process in processes
@@ -147,32 +147,51 @@ def canonical(state: State, rules: Rules) -> State:
         sighting = sighting and ranks.named(sighting)
         flush = flush and ranks.named(flush)
         settled = frozenset(ranks.named(s) for s in settled)
+        if standby is not None:
+            standby = standby._replace(
+                tasks=ranks.rows(standby.tasks),
+                settled=frozenset(ranks.named(s) for s in standby.settled),
+            )
     in_line = sorted(
         (
             process if len(process.claims) < 2 else process._replace(claims=_sorted(process.claims))
             for process in processes
         ),
-        key=lambda process: _place(process, dead, retired, tasks),
+        key=lambda process: _place(process, dead, retired, tasks, standby),
     )
     numbers: dict[int, int] = {}
     for process in in_line:
         numbers.setdefault(process.worker, len(numbers))
-    for task in tasks:
+    for task in (*tasks, *(standby.tasks if standby else ())):
         if task is not None and task.holder is not None:
             numbers.setdefault(task.holder, len(numbers))
     if any(old != new for old, new in numbers.items()):
-        tasks = tuple(
-            task._replace(holder=numbers[task.holder])
-            if task is not None and task.holder is not None
-            else task
-            for task in tasks
-        )
+        tasks = _held_by(tasks, numbers)
         in_line = [process._replace(worker=numbers[process.worker]) for process in in_line]
     if dead:
         dead = frozenset(new for w in dead if (new := numbers.get(w)) is not None)
     if retired:
         retired = frozenset(new for w in retired if (new := numbers.get(w)) is not None)
-    return State(tasks, tuple(in_line), dead, retired, stops, sighting, flush, settled)
+    if standby is not None:
+        standby = Standby(
+            _held_by(standby.tasks, numbers),
+            frozenset(new for w in standby.dead if (new := numbers.get(w)) is not None),
+            frozenset(new for w in standby.known if (new := numbers.get(w)) is not None),
+            standby.settled,
+        )
+    return State(
+        tasks, tuple(in_line), dead, retired, stops, sighting, flush, settled, standby, failovers
+    )
+
+
+def _held_by(tasks: tuple[Task | None, ...], numbers: dict[int, int]) -> tuple[Task | None, ...]:
+    """The same rows with the new numbers of their workers."""
+    return tuple(
+        task._replace(holder=numbers[task.holder])
+        if task is not None and task.holder is not None
+        else task
+        for task in tasks
+    )
 
 
 def _place(
@@ -180,11 +199,16 @@ def _place(
     dead: frozenset[int],
     retired: frozenset[int],
     tasks: tuple[Task | None, ...],
+    standby: Standby | None,
 ) -> tuple[object, ...]:
     """Where a process stands in line: by everything about it but its name."""
     worker = process.worker
     held = tuple(t is not None and t.holder == worker for t in tasks)
-    return (worker in dead, worker in retired, process.unsure, process.claims, held)
+    place = (worker in dead, worker in retired, process.unsure, process.claims, held)
+    if standby is None:
+        return place
+    there = tuple(t is not None and t.holder == worker for t in standby.tasks)
+    return (*place, worker in standby.dead, worker in standby.known, there)
 
 
 def _sorted(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
@@ -204,12 +228,18 @@ class _Ranks:
             self._ranks[pair] = rank
             self.differ = self.differ or rank != pair[1]
 
-    def __getitem__(self, pair: tuple[int, int]) -> int:
-        return self._ranks[pair]
-
     def named(self, about: Named) -> Named:
         """The same with the rank of its token in place of the token."""
         return about._replace(token=self._ranks[about.task, about.token])
+
+    def rows(self, tasks: tuple[Task | None, ...]) -> tuple[Task | None, ...]:
+        return tuple(
+            task if task is None else task._replace(token=self._ranks[number, task.token])
+            for number, task in enumerate(tasks)
+        )
+
+    def still_remembered(self, settled: frozenset[Settled]) -> frozenset[Settled]:
+        return frozenset(s for s in settled if (s.task, s.token) in self.remembered)
 
 
 def _token_ranks(state: State) -> _Ranks:
@@ -217,5 +247,11 @@ def _token_ranks(state: State) -> _Ranks:
     for about in (state.sighting, state.under_way):
         if about is not None:
             remembered.add((about.task, about.token))
-    rows = {(number, task.token) for number, task in enumerate(state.tasks) if task is not None}
+    stored = [state.tasks, *([state.standby.tasks] if state.standby else [])]
+    rows = {
+        # A task that is not yet enqueued will begin with 0, which stays the lowest.
+        (number, 0 if task is None else task.token)
+        for tasks in stored
+        for number, task in enumerate(tasks)
+    }
     return _Ranks(remembered, rows)

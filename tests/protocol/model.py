@@ -9,13 +9,19 @@ keeps in memory: its claims, from the reply of the database to the accepted outc
 crash between any two steps. A process that is merely slow may be declared dead and go on
 unknowing, as a zombie. A request may be carried out long after the one who sent it gave up waiting.
 
+*The database may lose its newest commits*, once, by a failover to a standby that lags behind: rows
+go back to what the standby had received, and the ids of newer rows are given to other tasks. The
+memory of the processes stays. A claim raises the token by a random jump, so the model gives it a
+token that nobody remembers. Every remembered token comes from a claim, so the other moves, which
+add one, meet none either.
+
 Each check the protocol makes is a switch of ``Rules``. All on is the protocol. The tests turn them
 off one by one and expect the explorer to find what goes wrong without it.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 Status = Literal["SCHEDULED", "READY", "RUNNING", "HELD", "SUCCESSFUL", "FAILED", "CANCELLED"]
 FINISHED: Final = frozenset({"SUCCESSFUL", "FAILED", "CANCELLED"})
@@ -23,7 +29,7 @@ WAITING_IN_DATABASE: Final = frozenset({"SCHEDULED", "READY", "HELD"})
 
 Verb = Literal[
     "enqueue", "promote", "claim", "release", "park", "finish", "rescue",
-    "hold", "unhold", "cancel", "cancel by force", "requeue", "none",
+    "hold", "unhold", "cancel", "cancel by force", "requeue", "fail over", "none",
 ]  # fmt: skip
 
 Stage = Literal["answered", "waiting", "running", "succeeded", "failed", "success?", "failure?"]
@@ -59,10 +65,12 @@ class Rules:
     max_crashes: int = 2
     requeues: int = 1  # per task
     stops: int = 0  # of processes, in all
+    failovers: int = 0  # to a standby that lacks the newest commits, in all
     operator: bool = True
     broken_flushes: bool = True
     accounts: bool = True  # count executions over the whole life of a task: many more states
 
+    claim_jumps: bool = True
     finish_checks_token: bool = True
     finish_checks_status: bool = True
     finish_reads_back: bool = True
@@ -110,6 +118,8 @@ class Claim(NamedTuple):
     token: int
     stage: Stage
     suspect: bool
+    # ---
+    stale: bool = False  # a failover undid this claim
 
 
 class Process(NamedTuple):
@@ -126,6 +136,8 @@ class Sighting(NamedTuple):
     task: int
     token: int
     reason: Reason
+    # ---
+    stale: bool = False
 
 
 class Flush(NamedTuple):
@@ -134,6 +146,8 @@ class Flush(NamedTuple):
     task: int
     token: int
     success: bool
+    # ---
+    stale: bool = False
 
 
 class Settled(NamedTuple):
@@ -142,6 +156,15 @@ class Settled(NamedTuple):
     task: int
     token: int
     by: Settler
+
+
+class Standby(NamedTuple):
+    """What a standby had received when it fell behind."""
+
+    tasks: tuple[Task | None, ...]
+    dead: frozenset[int]
+    known: frozenset[int]  # worker rows
+    settled: frozenset[Settled]
 
 
 class State(NamedTuple):
@@ -153,6 +176,8 @@ class State(NamedTuple):
     sighting: Sighting | None = None
     under_way: Flush | None = None
     settled: frozenset[Settled] = frozenset()
+    standby: Standby | None = None
+    failovers: int = 0
 
 
 class Step(NamedTuple):
@@ -166,6 +191,7 @@ class Step(NamedTuple):
     carried: int | None = None  # the token that the writer held
     settled: Settled | None = None  # an outcome was written for this claim
     announced: Settled | None = None  # a signal was sent for this outcome
+    stale: bool = False  # the writer acts on a claim that a failover undid
 
 
 def beginning(rules: Rules) -> State:
@@ -194,6 +220,7 @@ def steps(state: State, rules: Rules) -> Iterator[Step]:
     yield from _declare_dead(state)
     yield from _take_back(state, rules)
     yield from _flush_arrives_late(state, rules)
+    yield from _lose_the_newest_commits(state, rules)
 
 
 # Enqueue, promote ---------------------------------------------------------------------------------
@@ -236,7 +263,7 @@ def _claim(state: State, rules: Rules, number: int) -> Iterator[Step]:
             continue
         taken = task._replace(
             status="RUNNING",
-            token=task.token + 1,
+            token=_raised(state, rules, index, task),
             attempts=task.attempts + 1,
             holder=process.worker,
             balance=task.balance - 1,
@@ -285,9 +312,11 @@ def _hear_of_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
 def _start(state: State, number: int, claim: Claim) -> Iterator[Step]:
     """User code begins. Nothing is written: a zombie may have looked at its clock just before."""
     after = _with_claims(state, number, _restaged(state, number, claim, "running"))
-    task = _row(state, claim.task)
-    started = task.started or task.token == claim.token
-    after = _with_task(after, claim.task, task._replace(started=started, balance=task.balance + 1))
+    task = state.tasks[claim.task]
+    if task is not None:  # Or a failover took the row, and the process does not know.
+        started = task.started or task.token == claim.token
+        task = task._replace(started=started, balance=task.balance + 1)
+        after = _with_task(after, claim.task, task)
     yield Step(f"{_name(state, number)} starts {_its(claim)}", "protocol", after)
 
 
@@ -307,7 +336,10 @@ def _give_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterato
     kept = forgotten if rules.release_forgets_first else state
     for verb, status in _WAYS_BACK:
         after = _released(kept, rules, claim.task, claim.token, status)
-        yield Step(f"{who} {verb}s {its}", "protocol", after, verb, claim.task, claim.token)
+        yield Step(
+            f"{who} {verb}s {its}",
+            "protocol", after, verb, claim.task, claim.token, stale=claim.stale,
+        )  # fmt: skip
     after = _with_doubt(forgotten, number, True)
     yield Step(f"{who} releases {its}, but the request is lost", "fault", after)
 
@@ -319,12 +351,14 @@ _WAYS_BACK: Final[tuple[tuple[Literal["release", "park"], Status], ...]] = (
 
 
 def _released(state: State, rules: Rules, number: int, token: int, status: Status) -> State:
-    task = _row(state, number)
-    if task.status != "RUNNING" or task.token != token:
+    task = state.tasks[number]
+    if task is None or task.status != "RUNNING" or task.token != token:
         return state
     back = 1 if rules.release_gives_the_attempt_back else 0
     released = _left_running(task, "CANCELLED" if task.cancel_requested else status)._replace(
-        token=task.token + 1, attempts=task.attempts - back, balance=task.balance + back
+        token=_raised(state, rules, number, task),
+        attempts=task.attempts - back,
+        balance=task.balance + back,
     )
     return _with_task(state, number, released)
 
@@ -339,7 +373,7 @@ def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[St
     connection broke, may have been carried out in the meantime.
     """
     who, its = _name(state, number), _its(claim)
-    flush = Flush(claim.task, claim.token, claim.stage == "succeeded")
+    flush = Flush(claim.task, claim.token, claim.stage == "succeeded", claim.stale)
     accepted, after = _finished(state, rules, flush)
     after = _with_claims(after, number, _without(state, number, claim))
     outcome = Settled(claim.task, claim.token, "worker")
@@ -349,7 +383,7 @@ def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[St
         announced, fate = outcome, "refused, for it was accepted before"
     yield Step(
         f"{who} flushes that {its} {claim.stage}: {fate}",
-        "protocol", after, "finish", claim.task, claim.token, settled, announced,
+        "protocol", after, "finish", claim.task, claim.token, settled, announced, claim.stale,
     )  # fmt: skip
     if rules.broken_flushes and state.under_way is None:
         doubtful = _restaged(state, number, claim, BROKEN_FLUSH[claim.stage])
@@ -368,12 +402,15 @@ def _flush_arrives_late(state: State, rules: Rules) -> Iterator[Step]:
     yield Step(
         f"the flush of {_its(flush)} reaches the database after all: {fate}",
         "fault", after._replace(under_way=None), "finish", flush.task, flush.token, settled,
+        stale=flush.stale,
     )  # fmt: skip
 
 
 def _finished(state: State, rules: Rules, flush: Flush) -> tuple[bool, State]:
     """One UPDATE, fenced by id, token and status: SUCCESSFUL, retry or FAILED."""
-    task = _row(state, flush.task)
+    task = state.tasks[flush.task]
+    if task is None:
+        return False, state
     if rules.finish_checks_token and task.token != flush.token:
         return False, state
     if rules.finish_checks_status and task.status != "RUNNING":
@@ -388,19 +425,21 @@ def _finished(state: State, rules: Rules, flush: Flush) -> tuple[bool, State]:
 def _read_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[Step]:
     """After a broken connection, find out whether the outcome was accepted."""
     who, its = _name(state, number), _its(claim)
-    task = _row(state, claim.task)
-    if not rules.finish_reads_back or (task.token == claim.token and task.status == "RUNNING"):
+    task = state.tasks[claim.task]
+    still_ours = task is not None and task.token == claim.token and task.status == "RUNNING"
+    if not rules.finish_reads_back or still_ours:
         claims = _restaged(state, number, claim, FLUSH_AGAIN[claim.stage])
         after = _with_claims(state, number, claims)
         yield Step(f"{who} will flush {its} again", "protocol", after)
         return
     after = _with_claims(state, number, _without(state, number, claim))
+    found = "no row" if task is None else f"{task.status}, token {task.token}"
     if _was_accepted(state, claim):
         announced = Settled(claim.task, claim.token, "worker")
-        sentence = f"{who} reads back {its}: {task.status}, so it was accepted"
+        sentence = f"{who} reads back {its}: {found}, so it was accepted"
         yield Step(sentence, "protocol", after, announced=announced)
     else:
-        yield Step(f"{who} reads back {its}: token {task.token}, lost", "protocol", after)
+        yield Step(f"{who} reads back {its}: {found}, so it is lost", "protocol", after)
 
 
 def _was_accepted(state: State, claim: Claim) -> bool:
@@ -408,8 +447,8 @@ def _was_accepted(state: State, claim: Claim) -> bool:
 
     It is so because every other move out of RUNNING raises the token.
     """
-    task = _row(state, claim.task)
-    return task.token == claim.token and task.status != "RUNNING"
+    task = state.tasks[claim.task]
+    return task is not None and task.token == claim.token and task.status != "RUNNING"
 
 
 # The life of a process: crash, beat, register anew ------------------------------------------------
@@ -515,18 +554,22 @@ def _take_back(state: State, rules: Rules) -> Iterator[Step]:
     sighting = state.sighting
     if sighting is None:
         return
-    number, token, reason = sighting
-    task = _row(state, number)
+    number, token, reason, stale = sighting
     after = state._replace(sighting=None)
-    if rules.rescue_checks_again and (task.status != "RUNNING" or task.token != token):
+    task = state.tasks[number]
+    if task is None or (
+        rules.rescue_checks_again and (task.status != "RUNNING" or task.token != token)
+    ):
         yield Step(f"the rescuer comes too late for {_task(number)}", "protocol", after)
         return
     taken = _AFTER[reason](task, rules)
-    taken = taken._replace(token=task.token + (1 if rules.rescue_raises_token else 0))
+    taken = taken._replace(
+        token=_raised(state, rules, number, task) if rules.rescue_raises_token else task.token
+    )
     settled = Settled(number, task.token, "rescue")
     after = _settle(_with_task(after, number, taken), settled)
     sentence = f"{_task(number)} is rescued as {reason}: {taken.status}, token {taken.token}"
-    yield Step(sentence, "protocol", after, "rescue", number, token, settled)
+    yield Step(sentence, "protocol", after, "rescue", number, token, settled, stale=stale)
 
 
 def _fate(state: State, rules: Rules, task: Task) -> Reason:
@@ -611,17 +654,16 @@ def _operate(state: State, rules: Rules, number: int, task: Task) -> Iterator[St
     if task.status == "RUNNING" and not task.cancel_requested:
         yield step("cancel", task._replace(cancel_requested=True))
     if task.status == "RUNNING":
-        raised = 1 if rules.forced_cancel_raises_token else 0
-        cancelled = _counted_unrun(_left_running(task, "CANCELLED"), task)._replace(
-            token=task.token + raised
-        )
+        cancelled = _counted_unrun(_left_running(task, "CANCELLED"), task)
+        if rules.forced_cancel_raises_token:
+            cancelled = cancelled._replace(token=_raised(state, rules, number, task))
         forced = step("cancel by force", cancelled)
         settled = Settled(number, task.token, "operator")
         yield forced._replace(after=_settle(forced.after, settled), settled=settled)
     if task.status in FINISHED and task.requeues < rules.requeues:
         again = task._replace(
             status="READY",
-            token=task.token + 1,
+            token=_raised(state, rules, number, task),
             crashes=0,
             cancel_requested=False,
             requeues=task.requeues + 1,
@@ -629,6 +671,63 @@ def _operate(state: State, rules: Rules, number: int, task: Task) -> Iterator[St
         yield step("requeue", again)
         if task.attempts > 0:
             yield step("requeue", again._replace(attempts=0))
+
+
+# The database loses its newest commits ------------------------------------------------------------
+
+
+def _lose_the_newest_commits(state: State, rules: Rules) -> Iterator[Step]:
+    """A standby falls behind at any moment, and takes over at any later one.
+
+    A worker row that the standby never received is missing there; its beat finds no row, as that of
+    a worker declared dead. The model never gives its id to another worker.
+    """
+    standby = state.standby
+    if standby is None:
+        if state.failovers < rules.failovers:
+            workers = {process.worker for process in state.processes} | state.dead
+            holders = {task.holder for task in state.tasks if task and task.holder is not None}
+            known = frozenset(workers | holders)
+            standby = Standby(state.tasks, state.dead, known, state.settled)
+            yield Step("a standby falls behind", "fault", state._replace(standby=standby))
+        return
+    missing = {p.worker for p in state.processes if p.worker not in standby.known}
+    sighting, flush = state.sighting, state.under_way
+    after = state._replace(
+        tasks=standby.tasks,
+        processes=tuple(
+            process._replace(claims=tuple(_after_failover(one, standby) for one in process.claims))
+            for process in state.processes
+        ),
+        dead=standby.dead | missing,
+        sighting=sighting and _after_failover(sighting, standby),
+        under_way=flush and _after_failover(flush, standby),
+        settled=standby.settled,
+        standby=None,
+        failovers=state.failovers + 1,
+    )
+    yield Step("the standby takes over, the newest commits are lost", "fault", after, "fail over")
+
+
+Remembered = TypeVar("Remembered", Claim, Sighting, Flush)
+
+
+def _after_failover(about: Remembered, standby: Standby) -> Remembered:
+    """Note for the explorer whether the claim is one that the standby had received."""
+    task = standby.tasks[about.task]
+    if task is not None and task.token == about.token:
+        return about
+    return about._replace(stale=True)
+
+
+def _raised(state: State, rules: Rules, number: int, task: Task) -> int:
+    """Meet no token that anybody remembers; the lowest such token stands for all."""
+    token = task.token
+    if rules.claim_jumps and state.failovers:
+        memories: list[Claim | Sighting | Flush | None] = [state.sighting, state.under_way]
+        memories += [claim for process in state.processes for claim in process.claims]
+        token = max([token, *(one.token for one in memories if one and one.task == number)])
+    return token + 1
 
 
 # What no longer matters ---------------------------------------------------------------------------
@@ -665,15 +764,25 @@ def without_the_void(state: State, rules: Rules) -> State:
 
 
 def _is_open(state: State, about: Claim | Flush | Sighting) -> bool:
-    task = _row(state, about.task)
-    return task.status == "RUNNING" and task.token == about.token
+    return any(
+        task is not None and task.status == "RUNNING" and task.token == about.token
+        for task in _versions(state, about.task)
+    )
 
 
 def _voided(state: State, claim: Claim) -> Claim:
     over = claim.stage in ("failed", "success?", "failure?")
-    if over and _row(state, claim.task).token != claim.token:
+    if over and not any(
+        task is not None and task.token == claim.token for task in _versions(state, claim.task)
+    ):
         return claim._replace(stage="succeeded")
     return claim
+
+
+def _versions(state: State, number: int) -> tuple[Task | None, ...]:
+    """The row as it is, and as it will be again after a failover."""
+    here = (state.tasks[number],)
+    return here if state.standby is None else (*here, state.standby.tasks[number])
 
 
 # Words and small changes --------------------------------------------------------------------------
@@ -688,12 +797,6 @@ def _again_or_failed(task: Task, rules: Rules, again: Status) -> Status:
 
 def _left_running(task: Task, status: Status) -> Task:
     return task._replace(status=status, holder=None, started=False)
-
-
-def _row(state: State, number: int) -> Task:
-    task = state.tasks[number]
-    assert task is not None, "a claimed task was enqueued"
-    return task
 
 
 def _with_task(state: State, number: int, task: Task) -> State:
@@ -729,6 +832,7 @@ def _settle(state: State, settled: Settled) -> State:
 def _new_worker(state: State) -> int:
     used: set[int | None] = {process.worker for process in state.processes}
     used |= state.dead | {task.holder for task in state.tasks if task is not None}
+    used |= state.standby.known if state.standby else set()
     return 1 + max(worker for worker in used if worker is not None)
 
 

@@ -10,6 +10,7 @@ from .explorer import explore
 from .invariants import (
     INVARIANTS,
     Invariant,
+    a_stale_outcome_changes_nothing,
     a_stop_convicts_nobody,
     a_suspect_has_no_neighbours,
     an_accepted_outcome_is_announced,
@@ -20,7 +21,7 @@ from .invariants import (
     only_accepted_outcomes_are_announced,
     only_the_moves_of_the_table,
     the_first_death_convicts_nobody,
-    the_token_rises_by_one_at_the_marked_moves,
+    the_token_rises_at_the_marked_moves,
     what_is_given_back_never_ran,
 )
 from .model import Rules
@@ -36,6 +37,10 @@ TWO_TASKS = Rules(
 )  # fmt: skip
 ACCOUNTS = Rules(capacity=1, requeues=0, operator=False, broken_flushes=False)
 STOPS = replace(ACCOUNTS, processes=1, stops=2)
+FAILOVER = Rules(
+    capacity=1, requeues=0, failovers=1, max_attempts=1, max_crashes=1, operator=False,
+    accounts=False,
+)  # fmt: skip
 SMALL = Rules(processes=1, capacity=1, requeues=0, operator=False, accounts=False)
 
 WORLDS = [
@@ -59,11 +64,35 @@ LARGE_WORLDS = [
     pytest.param(replace(TWO_TASKS, broken_flushes=True), id="two tasks, broken connections"),
 ]
 
+FAILOVERS = [
+    pytest.param(
+        replace(FAILOVER, processes=1, capacity=2),
+        id="one worker that outlives its claims, connections that break",
+    ),
+    pytest.param(replace(FAILOVER, broken_flushes=False), id="two workers"),
+    pytest.param(
+        replace(FAILOVER, processes=1, operator=True, requeues=1, broken_flushes=False),
+        id="one worker, an operator, a requeue",
+        marks=pytest.mark.slow,
+    ),
+]
+# An execution that the database has forgotten is not counted, and its attempt may be given back.
+KEPT_IN_A_FAILOVER = tuple(
+    invariant
+    for invariant in INVARIANTS
+    if invariant not in (what_is_given_back_never_ran, attempts_are_bounded)
+)
+
 # What the code must do follows from the table; what a fault does to people is said by the others.
-RULES_OF_THE_TABLE = {only_the_moves_of_the_table, the_token_rises_by_one_at_the_marked_moves}
+RULES_OF_THE_TABLE = {only_the_moves_of_the_table, the_token_rises_at_the_marked_moves}
 HARM = tuple(invariant for invariant in INVARIANTS if invariant not in RULES_OF_THE_TABLE)
 
 BROKEN = [
+    pytest.param(
+        replace(FAILOVER, claim_jumps=False),
+        a_stale_outcome_changes_nothing,
+        id="a claim raises the token by one, and the newest commits are lost",
+    ),
     pytest.param(
         replace(TWO_WORKERS, finish_checks_token=False),
         an_old_token_changes_nothing,
@@ -188,6 +217,12 @@ def _nothing_here_is_garbage() -> Iterator[None]:
 @pytest.mark.parametrize("rules", WORLDS)
 def test_every_promise_is_kept_whatever_happens(rules: Rules) -> None:
     exploration = explore(rules)
+    assert exploration.violation is None, str(exploration)
+
+
+@pytest.mark.parametrize("rules", FAILOVERS)
+def test_the_fence_holds_where_the_database_loses_its_newest_commits(rules: Rules) -> None:
+    exploration = explore(rules, KEPT_IN_A_FAILOVER)
     assert exploration.violation is None, str(exploration)
 
 

@@ -41,9 +41,10 @@ class Row:
     def is_held_with(self, token: int) -> bool:
         return self.status == "RUNNING" and self.token == token
 
-    def claim(self, worker: int) -> None:
-        self.status, self.holder, self.overdue = "RUNNING", worker, False
-        self.token += 1
+    def claim(self, worker: int, token: int) -> None:
+        """The token is the database's choice, but higher than any before."""
+        assert token > self.token
+        self.status, self.holder, self.overdue, self.token = "RUNNING", worker, False, token
         self._count(1)
 
     def put_back(self, status: Status) -> None:

@@ -60,7 +60,7 @@ class TestKinds:
             Status.SUCCESSFUL,
             '"ü"',
             1234,
-            1,
+            task.token,
             1,
         )
         assert values(task, *ERROR) == NO_ERROR
@@ -76,7 +76,7 @@ class TestKinds:
             Status.FAILED,
             None,
             2000,
-            1,
+            task.token,
             1,
         )
         assert values(task, *ERROR) == AN_ERROR
@@ -91,7 +91,7 @@ class TestKinds:
             Status.SCHEDULED,
             None,
             None,
-            1,
+            task.token,
             1,
         )
         assert values(task, *ERROR) == AN_ERROR
@@ -337,7 +337,7 @@ class TestHistory:
         attempt = Attempt.objects.annotate(
             started=Since("started_at"), finished=Since("finished_at")
         ).get()
-        assert (attempt.task_id, attempt.token, attempt.number) == (task.pk, 9, 4)
+        assert (attempt.task_id, attempt.token, attempt.number) == (task.pk, task.token, 4)
         assert attempt.worker == task.last_worker
         assert attempt.outcome == AttemptOutcome.FAILED
         assert (attempt.error_class, attempt.message, attempt.traceback) == (
@@ -350,17 +350,18 @@ class TestHistory:
         assert attempt.started == pytest.approx(50, abs=10)
 
     def test_has_a_row_for_each_attempt_that_did_not_succeed(self):
-        task = claimed()
-        Task.objects.finish([retry(task)])
+        first = claimed()
+        Task.objects.finish([retry(first)])
         Task.objects.run_now()
-        (task,) = claim()
-        Task.objects.finish([retry(task)])
+        (second,) = claim()
+        Task.objects.finish([retry(second)])
         Task.objects.run_now()
-        (task,) = claim()
+        (third,) = claim()
 
-        Task.objects.finish([success(task)])
+        Task.objects.finish([success(third)])
 
-        assert list(Attempt.objects.values_list("number", "token")) == [(1, 1), (2, 2)]
+        expected = [(1, first.token), (2, second.token)]
+        assert list(Attempt.objects.values_list("number", "token")) == expected
 
 
 class TestBatch:
@@ -383,7 +384,7 @@ class TestBatch:
                     accepted |= Task.objects.finish([outcome])
             else:
                 accepted = Task.objects.finish(outcomes)
-            results.append(self.result(accepted))
+            results.append(self.result(accepted, outcomes))
 
         assert results[0] == results[1] == results[2] == results[3]
         assert {status for status, *_ in results[0]} == {
@@ -414,20 +415,21 @@ class TestBatch:
         return outcomes
 
     @staticmethod
-    def result(accepted):
-        """Row by row in order of ids, which differ from one round to the next."""
+    def result(accepted, outcomes):
+        """Row by row in order of ids, which differ from one round to the next, as tokens do."""
+        told = {outcome.task.pk: outcome.task.token for outcome in outcomes}
         rows = Task.objects.order_by("pk").prefetch_related("history")
         return [
             (
                 task.status,
                 accepted.get(task.pk),
-                task.token,
+                task.token == told[task.pk],
                 task.attempts,
                 task.duration_ms,
                 task.last_error,
                 task.finished_at is None,
                 [
-                    (attempt.token, attempt.number, attempt.outcome)
+                    (attempt.token == told[task.pk], attempt.number, attempt.outcome)
                     for attempt in task.history.all()
                 ],
             )

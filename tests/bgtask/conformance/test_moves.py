@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 
 from bgtask.dialects import Clock
+from bgtask.dialects.statements import TOKEN_JUMP_MAX
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, LIVE, MOVES, WAITING, HeldFor, Status
 from tests.bgtask.conformance.outcomes import failure, retry, success
@@ -65,7 +66,7 @@ WAYS = {
         lambda task: Task.objects.requeue(spread=600),
     ],
 }
-RAISE_THE_TOKEN = {"claim", "release", "park", "rescue", "requeue"}
+RAISE_THE_TOKEN = {"release", "park", "rescue", "requeue"}
 
 
 def circumstances(status):
@@ -125,7 +126,11 @@ def test_a_verb_moves_what_it_may_and_nothing_else(verb, status):
             if after["status"] != status:
                 assert told
                 reached.add(after["status"])
-            assert after["token"] - before["token"] == expected_rise(verb, before, after)
+            rise = after["token"] - before["token"]
+            if verb == "claim" and after["status"] != before["status"]:
+                assert 1 <= rise <= TOKEN_JUMP_MAX
+            else:
+                assert rise == expected_rise(verb, before, after)
             task.delete()
 
     start, end = drawn(verb)
