@@ -34,7 +34,7 @@ class InvalidOption(BgtaskError, ValueError):
 
 
 class MalformedTask(BgtaskError):
-    """A stored task whose parameters cannot be read."""
+    """A stored task whose parameters cannot be read, or whose numbers are out of range."""
 
 
 class UnknownTask(BgtaskError, LookupError):

@@ -19,10 +19,13 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.timezone import get_default_timezone
 
+from bgtask.conf import LONGEST
 from bgtask.dialects.statements import (
+    COUNT_MAX,
     STATS_BATCH,
     STATS_COLUMNS,
     TOKEN_CEILING,
+    as_priority,
     marks,
     token_jump,
 )
@@ -79,7 +82,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
-        """Seconds from the time in a column to that of the statement, as a float (SQL)."""
+        """
+        Seconds from the time in a column to that of the statement, as a float (SQL).
+
+        NULL where the column holds no date: text on SQLite, infinity on PostgreSQL.
+        """
 
     def offset(self, connection: BaseDatabaseWrapper) -> int:
         """Seconds from UTC to the zone in which Django stores datetimes here."""
@@ -146,7 +153,11 @@ class Dialect(ABC):
     def rest(self, connection: BaseDatabaseWrapper) -> str:
         """All that an outlook knows beside the heads, as rows of (kind, name, number)."""
         clock = self.clock(connection)
-        due_in = f"-{self.seconds_since(connection, 'run_at')}"
+        # Where run_at is no date, it may still be what sorts as due, and would hide the others.
+        due_in = (
+            f"COALESCE(-{self.seconds_since(connection, 'run_at')}, "
+            f"CASE WHEN run_at <= {clock} THEN 0 END)"
+        )
         return f"""
             SELECT 'paused', name, NULL FROM bgtask_queue WHERE until IS NULL OR until > {clock}
             UNION ALL
@@ -168,13 +179,13 @@ class Dialect(ABC):
         for kind, name, number in rows:
             match kind:
                 case "head":
-                    outlook.heads.append(Head(name, int(number)))
+                    outlook.heads.append(Head(name, as_priority(number)))
                 case "paused":
                     paused.add(name)
                 case "hold":
                     on_hold.add(name)
                 case "next":
-                    outlook.next_due = float(number)
+                    outlook.next_due = None if number is None else float(number)
                 case "suspect":
                     suspects.add(name)
         outlook.paused, outlook.on_hold = frozenset(paused), frozenset(on_hold)
@@ -187,15 +198,22 @@ class Dialect(ABC):
         """Give the worker these tasks, but for those that others are taking right now."""
 
     def claiming(self, connection: BaseDatabaseWrapper) -> str:
-        """Return what a claim sets; ``claiming_params`` are its parameters."""
+        """
+        Return what a claim sets; ``claiming_params`` are its parameters.
+
+        Numbers edited by hand must not fail the claim of their neighbours. So each is brought
+        within its bounds, and the task fails as malformed once it is run.
+        """
+        seconds = f"CASE WHEN max_run_time > 0 AND max_run_time <= {LONGEST} "
+        seconds += "THEN max_run_time ELSE %s END"
         return f"""
             status = 'RUNNING',
             locked_by_id = %s,
             last_worker = %s,
             locked_at = {self.clock(connection)},
-            deadline_at = {self.clock(connection, "COALESCE(max_run_time, %s)")},
+            deadline_at = {self.clock(connection, seconds)},
             token = CASE WHEN token < {TOKEN_CEILING} THEN token ELSE {TOKEN_CEILING} END + %s,
-            attempts = attempts + 1
+            attempts = CASE WHEN attempts < {COUNT_MAX} THEN attempts + 1 ELSE {COUNT_MAX} END
         """
 
     def claiming_params(self, worker: Worker, max_run_time: float) -> list[Any]:

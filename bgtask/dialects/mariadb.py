@@ -13,6 +13,7 @@ from bgtask.dialects.base import Dialect, Head, Outlook
 from bgtask.dialects.clock import Since
 from bgtask.dialects.statements import (
     CLAIMED,
+    COUNT_MAX,
     ORDER,
     STATS_PEAKS,
     STATS_SUMS,
@@ -88,7 +89,7 @@ class MariaDB(Dialect):
         tasks = instances(candidates, rows, worker)
         for task in tasks:
             task.token = min(task.token, TOKEN_CEILING) + values[-1]
-            task.attempts += 1
+            task.attempts = min(task.attempts, COUNT_MAX - 1) + 1
         return tasks
 
     def promote(self, candidates: TaskQuerySet) -> int:

@@ -37,7 +37,9 @@ class PostgreSQL(Dialect):
         return now if seconds is None else f"({now} + make_interval(secs => ({seconds})::float8))"
 
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
-        return f"extract(epoch FROM statement_timestamp() - {column})::float8"
+        # PostgreSQL < 17 can't subtract an infinite timestamp: the whole statement would fail.
+        finite = f"NULLIF(NULLIF({column}, '-infinity'), 'infinity')"
+        return f"extract(epoch FROM statement_timestamp() - {finite})::float8"
 
     def insert(
         self,

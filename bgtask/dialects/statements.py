@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Sequence, Sized
+from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,10 @@ ORDER = ("run_at", "due_for")
 # written by hand; it counts as TOKEN_CEILING, so that no sum exceeds 64 bits.
 TOKEN_JUMP_MAX = 2**31
 TOKEN_CEILING = 2**62
+
+# What the columns of counters and of the priority hold on every database.
+COUNT_MAX = 2**31 - 1
+PRIORITY_MIN, PRIORITY_MAX = -(2**31), 2**31 - 1
 
 OUTCOME_COLUMNS = (
     "id", "token", "status", "age", "duration", "duration_ms", "delay", "run_at", "return_value",
@@ -65,6 +71,13 @@ def token_jump() -> int:
     operating system, so a fork or ``random.seed()`` can't make two workers draw the same ones.
     """
     return 1 + secrets.randbelow(TOKEN_JUMP_MAX)
+
+
+def as_priority(value: Any) -> int:
+    """Return the priority by which such a value is sorted; SQLite stores text in any column."""
+    if not isinstance(value, int | float):
+        return PRIORITY_MAX
+    return math.floor(min(max(value, PRIORITY_MIN), PRIORITY_MAX))
 
 
 def constants(names: Iterable[str]) -> str:
@@ -112,8 +125,13 @@ def instances(
         state["locked_by_id"] = worker.pk
         state["last_worker"] = worker.label
         run_at, waited = row[len(CLAIMED) :]
-        task.waited = max(float(waited), 0.0)
-        task.claim_key = (-task.priority, run_at, task.pk)
+        try:
+            task.waited = max(float(waited), 0.0)
+            task.claim_key = (-task.priority, run_at, task.pk)
+        except TypeError:  # Edited by hand. The task fails when it is run, not its neighbours now.
+            task.waited = 0.0
+            run_at = datetime.min if run_at is None else run_at
+            task.claim_key = (-as_priority(task.priority), run_at, task.pk)
         tasks.append(task)
     tasks.sort(key=attrgetter("claim_key"))
     return tasks

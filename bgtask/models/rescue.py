@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.db import DataError, IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
@@ -13,14 +15,17 @@ from bgtask import registry
 from bgtask.backoff import backoff
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, dialect_of
+from bgtask.dialects.statements import COUNT_MAX
 from bgtask.errors import Failure, plain_failure
-from bgtask.models.counters import raised_token
+from bgtask.models.counters import as_count, raised_token
 from bgtask.models.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
 if TYPE_CHECKING:
     from bgtask.models.task import Task
     from bgtask.models.task_queryset import TaskQuerySet
+
+logger = logging.getLogger("bgtask")
 
 PAGE = 200
 
@@ -43,25 +48,7 @@ def rescue(
     """
     total = last = 0
     while page := _find(tasks, after=last, all_running=by_force):
-        # Dead is final: who was so when the page was read still is.
-        fates = {row.worker: row.fate for row in page if row.fate}
-        rescued: list[Outcome] = []
-        with dialect_of(connection).transaction(connection):
-            # A task that another rescuer or an operator is at right now is left to them.
-            locked = (
-                tasks.filter(pk__in=[row.task for row in page], status=Status.RUNNING)
-                .annotate(overdue=_is_overdue())
-                .order_by("pk")
-                .select_for_update(
-                    skip_locked=connection.features.has_select_for_update_skip_locked
-                )
-            )
-            for task in locked:
-                kind = AttemptOutcome.CANCELLED if by_force else fates.get(task.locked_by_id)
-                if task.overdue and kind in (None, AttemptOutcome.INTERRUPTED):
-                    kind = AttemptOutcome.TIMED_OUT
-                if kind is not None:
-                    rescued += _take_back(tasks, task, kind, reason)
+        rescued = _rescue_page(tasks, connection, page, reason, by_force)
         if tell is not None and rescued:
             tell(rescued)
         total += len(rescued)
@@ -69,6 +56,64 @@ def rescue(
         if len(page) < PAGE:
             break
     return total
+
+
+def _rescue_page(
+    tasks: TaskQuerySet,
+    connection: BaseDatabaseWrapper,
+    page: list[_Found],
+    reason: str,
+    by_force: bool,
+) -> list[Outcome]:
+    """
+    Rescue all of these in one transaction, or each in its own where one can't be read or written.
+
+    A row that was edited by hand must not keep its neighbours from being rescued.
+    """
+    try:
+        with dialect_of(connection).transaction(connection):
+            return _rescue_locked(tasks, connection, page, reason, by_force)
+    except (DataError, IntegrityError, ValueError, TypeError, OverflowError) as error:
+        if len(page) > 1:
+            return [
+                outcome
+                for row in page
+                for outcome in _rescue_page(tasks, connection, [row], reason, by_force)
+            ]
+        logger.error(
+            "Task %d cannot be rescued, since its row holds a value that bgtask never stores: %s. "
+            "Correct or delete the row.",
+            page[0].task,
+            str(error).strip(),
+        )
+        return []
+
+
+def _rescue_locked(
+    tasks: TaskQuerySet,
+    connection: BaseDatabaseWrapper,
+    page: list[_Found],
+    reason: str,
+    by_force: bool,
+) -> list[Outcome]:
+    # Dead is final: who was so when the page was read still is.
+    fates = {row.worker: row.fate for row in page if row.fate}
+    # A task that another rescuer or an operator is at right now is left to them.
+    locked = (
+        tasks.filter(pk__in=[row.task for row in page], status=Status.RUNNING)
+        .annotate(overdue=_is_overdue())
+        .order_by("pk")
+        .select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
+    )
+    rescued: list[Outcome] = []
+    for task in locked:
+        task.attempts, task.crashes = as_count(task.attempts), as_count(task.crashes)
+        kind = AttemptOutcome.CANCELLED if by_force else fates.get(task.locked_by_id)
+        if task.overdue and kind in (None, AttemptOutcome.INTERRUPTED):
+            kind = AttemptOutcome.TIMED_OUT
+        if kind is not None:
+            rescued += _take_back(tasks, task, kind, reason)
+    return rescued
 
 
 class _Found(NamedTuple):
@@ -164,7 +209,7 @@ def _after_loss(task: Task) -> dict[str, Any]:
     attempts are used up.
     """
     was_suspect = task.crashes > 0
-    crashes = task.crashes + 1
+    crashes = min(task.crashes, COUNT_MAX - 1) + 1
     attempts = task.attempts if was_suspect else max(task.attempts - 1, 0)
     given_up = crashes >= get_settings().max_crashes or (
         was_suspect and attempts >= task.executions_allowed
@@ -214,7 +259,7 @@ def _interrupted(task: Task, reason: str) -> Failure:
 
 
 def _timed_out(task: Task) -> Failure:
-    limit = task.max_run_time or get_settings().max_run_time
+    limit = task.seconds_allowed
     return plain_failure(
         "bgtask.TimedOut", f"The task ran longer than its {limit:g} seconds of MAX_RUN_TIME."
     )

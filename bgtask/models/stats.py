@@ -54,7 +54,7 @@ class QueueStatsQuerySet(StatsQuerySet):
             number=Count("pk"), age=Since(Min("run_at"))
         ):
             number, oldest = rows.get(queue, (0, 0.0))
-            rows[queue] = (number + more, max(oldest, float(age)))
+            rows[queue] = (number + more, max(oldest, float(age or 0.0)))
         recent = self.filter(minute__gte=Clock(-3600)).values_list("queue", flat=True)
         for queue in set(recent.distinct()) - rows.keys():
             rows[queue] = (0, 0.0)

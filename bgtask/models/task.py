@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.db import models
 from django.db.models import Q
@@ -8,14 +8,17 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from bgtask import registry
-from bgtask.conf import DEFAULT_QUEUE, get_settings
+from bgtask.conf import DEFAULT_QUEUE, LONGEST, get_settings
+from bgtask.dialects.statements import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
 from bgtask.errors import Failure, plain_failure
-from bgtask.exceptions import ClaimLost
+from bgtask.exceptions import ClaimLost, MalformedTask
+from bgtask.models.counters import as_count
 from bgtask.models.fields import ExactCharField, PartialIndex
 from bgtask.models.manager import QueueManager
 from bgtask.models.outcome import Outcome
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
+from bgtask.options import brief
 from bgtask.serialization import load_params
 from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status
 
@@ -199,11 +202,40 @@ class Task(models.Model):
 
     @property
     def executions_allowed(self) -> int:
-        return self.max_attempts or get_settings().max_attempts
+        own = self.max_attempts
+        return own if isinstance(own, int) and own > 0 else get_settings().max_attempts
 
     @property
     def has_attempts_left(self) -> bool:
-        return self.attempts < self.executions_allowed
+        return as_count(self.attempts) < self.executions_allowed
+
+    @property
+    def seconds_allowed(self) -> float:
+        """The task's own max_run_time, or MAX_RUN_TIME where it has none that a claim heeds."""
+        own = self.max_run_time
+        return own if _is_run_time(own) else get_settings().max_run_time
+
+    def check_numbers(self) -> None:
+        """Raise MalformedTask where somebody edited a number to one that bgtask never stores."""
+        bad: str | None = None
+        if not (isinstance(self.priority, int) and PRIORITY_MIN <= self.priority <= PRIORITY_MAX):
+            bad = "priority"
+        elif as_count(self.attempts) == COUNT_MAX:
+            bad = "attempts"
+        elif as_count(self.crashes) == COUNT_MAX:
+            bad = "crashes"
+        elif self.max_attempts is not None and (
+            not isinstance(self.max_attempts, int) or not 0 <= self.max_attempts <= COUNT_MAX
+        ):
+            bad = "max_attempts"
+        elif self.max_run_time is not None and not _is_run_time(self.max_run_time):
+            bad = "max_run_time"
+        if bad is not None:
+            value = brief(getattr(self, bad))[:100]
+            raise MalformedTask(
+                f"The row of this task holds {bad}={value}, which bgtask never stores: it was "
+                "edited by hand. Correct the row, then requeue the task."
+            )
 
     def params(self) -> tuple[list[Any], dict[str, Any]]:
         """``(args, kwargs)``; raises MalformedTask where the row was broken by hand."""
@@ -284,6 +316,10 @@ class Task(models.Model):
 
     def _only(self) -> TaskQuerySet:
         return Task.objects.filter(pk=self.pk)
+
+
+def _is_run_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 0 < value <= LONGEST
 
 
 def _failure(failure: Failure | str) -> Failure:

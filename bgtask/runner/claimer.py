@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from bgtask import registry
-from bgtask.conf import get_settings
 from bgtask.dialects import Outlook
 from bgtask.models import Task, Worker
 from bgtask.runner.hand import Hand
@@ -166,8 +165,7 @@ class Claimer:
         # found by reconciling, and what is startable must not wait for the rest.
         self._hand.forget([*on_hold, *unknown])
         if startable:
-            limits = (task.max_run_time for task in startable if task.max_run_time)
-            shortest = min(limits, default=get_settings().max_run_time)
+            shortest = min(task.seconds_allowed for task in startable)
             self._patience = min(PATIENCE, shortest / 4)
             self._pool.submit(startable)
         elif not self._hand:

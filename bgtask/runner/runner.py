@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from django.db import Error
+from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
 from bgtask.conf import get_settings
@@ -406,6 +406,8 @@ class Runner:
 
     def _failed(self, what: str, error: Error) -> None:
         self._failures += 1
+        if isinstance(error, DataError | IntegrityError):
+            what = "The database answers, but refuses a statement"
         if self._failures in (1, 10) or self._failures % 100 == 0:
             logger.warning("%s: %s", what, str(error).strip())
 
