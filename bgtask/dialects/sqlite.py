@@ -83,7 +83,8 @@ class SQLite(Dialect):
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
-                RETURNING {", ".join(CLAIMED)}, CAST(run_at AS text),
+                RETURNING {", ".join(CLAIMED)},
+                    CASE typeof(run_at) WHEN 'blob' THEN '' ELSE CAST(run_at AS text) END,
                     {self.seconds_since(connection, "run_at")}
                 """,
                 [*self.claiming_params(worker, max_run_time), *params],

@@ -15,7 +15,7 @@ from bgtask import registry
 from bgtask.backoff import backoff
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, dialect_of
-from bgtask.dialects.statements import COUNT_MAX
+from bgtask.dialects.statements import COUNT_MAX, TOKEN_CEILING
 from bgtask.errors import Failure, plain_failure
 from bgtask.models.counters import as_count, raised_token
 from bgtask.models.outcome import Outcome
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bgtask")
 
 PAGE = 200
+
+# What a rescue does not read: large, or a date edited by hand that Python can't represent.
+_UNREAD = (
+    "run_at", "enqueued_at", "started_at", "finished_at", "task_params", "last_error",
+    "return_value",
+)  # fmt: skip
 
 
 def rescue(
@@ -102,6 +108,7 @@ def _rescue_locked(
     locked = (
         tasks.filter(pk__in=[row.task for row in page], status=Status.RUNNING)
         .annotate(overdue=_is_overdue())
+        .defer(*_UNREAD)
         .order_by("pk")
         .select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
     )
@@ -175,7 +182,11 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
             "error_class": failure.error_class,
             "error_fingerprint": failure.fingerprint,
         }
-    ours = tasks.filter(pk=task.pk, token=task.token, status=Status.RUNNING)
+    ours = tasks.filter(pk=task.pk, status=Status.RUNNING)
+    if isinstance(task.token, int):
+        ours = ours.filter(token=task.token)
+    else:  # SQLite stores text in any column. The row is locked, so its token can't have changed.
+        task.token = TOKEN_CEILING
     if not ours.update(
         **changes, locked_by=None, locked_at=None, deadline_at=None, token=raised_token()
     ):

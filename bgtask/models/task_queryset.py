@@ -9,6 +9,7 @@ from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock, KeyFrom, dialect_of
+from bgtask.dialects.statements import PRIORITY_MIN
 from bgtask.models.bulk import delete, let_go
 from bgtask.models.counters import raised_token
 from bgtask.models.enqueue import enqueue, enqueue_many
@@ -87,7 +88,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         so a short result says nothing.
         """
         tasks = self.ready().filter(crashes=0, queue=queue).order_by(*CLAIM_ORDER)
-        if floor is not None:
+        if floor is not None and floor > PRIORITY_MIN:  # SQLite holds lower ones, too.
             tasks = tasks.filter(priority__gte=floor)
         if after is not None:
             negated_priority, run_at, id_ = after

@@ -8,6 +8,7 @@ from django.db import connection
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, QueueStats, Task
 from bgtask.runner import Runner
+from bgtask.runner.execution import execute
 from bgtask.status import Status
 from bgtask.testing import run_due
 from tests.factories import TaskFactory, WorkerFactory
@@ -95,6 +96,17 @@ def edit(task, column, value):
         cursor.execute(f"UPDATE bgtask_task SET {column} = {value} WHERE id = %s", [task.pk])
 
 
+def run_all():
+    """Claim, execute and finish as a worker does, without reading the rows as run_due() does."""
+    worker = WorkerFactory()
+    while heads := Task.objects.outlook().heads:
+        for head in heads:
+            tasks = Task.objects.claim(worker, head.queue, 10, None, head.priority)
+            assert tasks
+            Task.objects.finish([execute(task) for task in tasks])
+    Task.objects.finish([execute(task) for task in Task.objects.claim_suspect(worker)])
+
+
 def ended(task):
     return Task.objects.filter(pk=task.pk).values_list("status", "error_class").get()
 
@@ -115,7 +127,7 @@ def test_ready_row_is_claimed_with_its_neighbours_and_fails_alone(column, value,
     )
     edit(edited, column, value)
     QueueStats.objects.sample()
-    run_due(raise_errors=False)
+    run_all()
 
     for neighbour in (before, after, elsewhere):
         assert ended(neighbour) == (Status.SUCCESSFUL, "")
