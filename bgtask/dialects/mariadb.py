@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,8 @@ BY_ID = "FORCE INDEX (PRIMARY)"
 
 HEAD = "SELECT queue, priority, id FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
 MOST_STEPS = 250  # Statements of one look.
-STEP_TASKS = 500  # That one of these statements reads.
+FIRST_STEPS = 10  # Of few queues, each step reads two tasks.
+STEP_TASKS, MOST_STEP_TASKS = 100, 500  # That a later one of these statements reads.
 PROBES = 100  # Of named queues, in one statement.
 
 
@@ -73,11 +73,12 @@ class MariaDB(Dialect):
         Add the heads of the next queues, by steps along the index of claims.
 
         A recursive statement, as on the other databases, would take seconds here: MariaDB reads
-        the whole index for each of its steps. A step reads two tasks, which tell the head of one
-        queue; where they are of two queues, the next steps read more, and find many heads each.
+        the whole index for each of its steps. One of the first steps reads two tasks, which tell
+        the head of one queue. Where there are many queues, later steps read more, and find the
+        heads of several short queues each.
         """
         size = 2
-        for _ in range(MOST_STEPS):
+        for step in range(MOST_STEPS):
             cursor.execute(
                 f"{HEAD} AND queue > %s ORDER BY queue, priority DESC, run_at, id LIMIT %s",
                 [after, size],
@@ -90,7 +91,8 @@ class MariaDB(Dialect):
             after = found[-1].queue
             if len(outlook.heads) >= limit:
                 break
-            size = min(size * 4, STEP_TASKS) if len(found) > 1 else 2
+            if step >= FIRST_STEPS:
+                size = MOST_STEP_TASKS if len(found) > 1 else STEP_TASKS
         outlook.last = after
 
     def _probe(self, cursor: Any, outlook: Outlook, queues: Sequence[str]) -> None:
@@ -214,12 +216,13 @@ def _heads(rows: Sequence[Any], is_cut: bool = False) -> list[Head]:
     """
     Return the heads of rows (queue, priority, id) that are in the order of claims.
 
-    Where the rows were cut off, the last queue may have more tasks than were read.
+    Where the rows were cut off, nothing is known of what is behind the last one. If it is the only
+    one of its queue, that queue is left to the next step.
     """
     heads = []
     for queue, group in groupby(rows, key=itemgetter(0)):
         (_, priority, id_), *others = group
         heads.append(Head(queue, priority, id_, others[0][1] if others else None))
-    if is_cut and heads and heads[-1].next is None:
-        heads[-1] = replace(heads[-1], next=heads[-1].priority)
+    if is_cut and heads[-1].next is None:
+        heads.pop()
     return heads

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.dialects import MOST_HEADS, Outlook
+from bgtask.dialects import MOST_HEADS, Head, Outlook
 from bgtask.models import Task, Worker
 from bgtask.runner.hand import Hand
 from bgtask.runner.heads import Heads
@@ -19,6 +19,7 @@ from bgtask.status import HeldFor
 PATIENCE = 1.0  # Seconds that a claimed task may wait for a thread before it is released.
 FRESH, STALE = 0.05, 1.0  # Seconds that a look serves, while each claim is filled: from, to …
 MOST_SERVED = 2 * MOST_HEADS  # Queues that are remembered as served.
+MOST_LEFT = 500  # Heads that are remembered where there are more queues than one look reads.
 SCATTER = 7_919  # Puts workers with ids in a row far apart among the queues.
 LOOKING = 0.1  # … depending on what it took, for this is the share of time that may go into it.
 
@@ -53,6 +54,7 @@ class Claimer:
         self._seen: tuple[Outlook, Heads] | None = None
         self._seen_until = 0.0
         self._after = ""  # The queue behind which to look next.
+        self._left: list[Head] = []  # The most pressing heads of the looks before, if it is one.
         self._patience = PATIENCE
 
     def look(self, after: str = "") -> Outlook:
@@ -108,12 +110,16 @@ class Claimer:
             now = time.monotonic()
             # While somebody holds an old snapshot it steps over all that was claimed since.
             self._seen_until = now + min(max((now - began) / LOOKING, FRESH), STALE)
-            self._after = outlook.last
+            # Beside the most pressing heads of the looks before, unless this one read all queues.
+            left = self._left if self._after or outlook.last else []
+            by_queue = {head.queue: head for head in (*left, *outlook.heads)}
             heads = Heads(
-                [head for head in outlook.heads if head.queue not in outlook.paused],
+                [head for queue, head in by_queue.items() if queue not in outlook.paused],
                 start=self._worker.pk * SCATTER,
             )
             claimed += self._claim_by(outlook, heads, wanted - claimed)
+            self._left = heads.most_pressing(MOST_LEFT) if self._after or outlook.last else []
+            self._after = outlook.last
             if claimed >= wanted:
                 if not outlook.suspects or heads.are_many:
                     self._seen = outlook, heads

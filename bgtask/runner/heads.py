@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from bgtask.dialects import Head
 from bgtask.models import Task
@@ -51,6 +53,10 @@ class Heads:
             if head.next is not None and (floor is None or head.next > floor):
                 floor = head.next
         return chosen
+
+    def most_pressing(self, number: int) -> list[Head]:
+        """Return so many of the heads that are left, those of the highest priorities."""
+        return heapq.nlargest(number, self._heads, key=attrgetter("priority"))
 
     def floor_below(self, head: Head) -> int | None:
         """Return the priority of the next head, down to which this one's queue comes first."""
