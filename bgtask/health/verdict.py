@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -25,6 +26,19 @@ def take(queues: Sequence[str] | None = None, thresholds: Thresholds | None = No
     """
     thresholds = thresholds or Thresholds.in_force()
     return judge(measure(queues, thresholds), thresholds)
+
+
+def only(health: Health, queues: Sequence[str]) -> Health:
+    """
+    Return the state of these queues alone, judged without the others.
+
+    The figures are those of ``health``. A queue that it has no figures of is looked at now.
+    """
+    names = set(queues)
+    known = tuple(queue for queue in health.queues if queue.name in names)
+    if missing := names - {queue.name for queue in known}:
+        known += measure(sorted(missing)).queues
+    return judge(replace(health, queues=tuple(sorted(known, key=attrgetter("name")))))
 
 
 def judge(health: Health, thresholds: Thresholds | None = None) -> Health:
