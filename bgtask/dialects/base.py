@@ -163,9 +163,11 @@ class Dialect(ABC):
         due_in = f"-{self.seconds_since(connection, 'run_at')}"
         served = "" if queues is None else f"AND queue IN ({marks(queues) or 'NULL'})"
         return f"""
-            SELECT 'paused', name, NULL, NULL, NULL FROM bgtask_queue WHERE until IS NULL OR until > {clock}
+            SELECT 'paused', name, NULL, NULL, NULL FROM bgtask_queue
+            WHERE until IS NULL OR until > {clock}
             UNION ALL
-            SELECT 'hold', task_name, NULL, NULL, NULL FROM bgtask_hold WHERE until IS NULL OR until > {clock}
+            SELECT 'hold', task_name, NULL, NULL, NULL FROM bgtask_hold
+            WHERE until IS NULL OR until > {clock}
             UNION ALL
             SELECT 'next', NULL, due_in, NULL, NULL FROM (
                 SELECT {due_in} AS due_in FROM bgtask_task

@@ -16,8 +16,8 @@ def notable(
     """
     Return so many queues to show, and the others; both in the order that they were given in.
 
-    Those with the worst verdict come first, then the paused ones, then those with the oldest
-    ready task, then those with the most to do.
+    Those with the worst verdict come first, then the paused ones, then those that are behind by
+    the most minutes, then those with the most to do.
     """
     if len(queues) <= number:
         return tuple(queues), ()
@@ -35,7 +35,7 @@ def _notability(queue: QueueHealth) -> tuple[float | str, ...]:
     return (
         -_LEVELS.index(queue.status),
         not queue.paused,
-        -queue.oldest_ready_age,
+        -(queue.oldest_ready_age // 60),  # Minutes: seconds tell nothing of queues that are well.
         -(queue.ready + queue.running + queue.scheduled + queue.held),
         -queue.finished_window,
         queue.name,

@@ -1,4 +1,4 @@
-"""A thousand queues cost no more than ten: how a worker chooses between queues, and what it asks."""
+"""Many queues cost no more than few: how a worker chooses between queues, and what it asks."""
 
 from __future__ import annotations
 
