@@ -34,6 +34,7 @@ from bgtask.status import HeldFor, Status
 __all__ = ["TaskFailed", "assert_enqueued", "enqueued", "immediately", "run_due"]
 
 _BATCH = 100
+_ALL = 1_000_000  # Queues.
 
 
 class TaskFailed(AssertionError):
@@ -162,7 +163,7 @@ def _check_parameters(
 def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Task]:
     """What a worker would claim next, without what it would park."""
     while True:
-        outlook = Task.objects.outlook(queues)
+        outlook = Task.objects.outlook(queues, limit=_ALL)
         heads = [head for head in outlook.heads if head.queue not in outlook.paused]
         if heads:
             best = max(heads, key=lambda head: head.priority)

@@ -12,7 +12,7 @@ from django.urls import path, re_path
 from bgtask.models import Task
 from bgtask_admin.models import Operation, QueueHealth, TaskList
 from bgtask_admin.permissions import MONITOR, VIEW
-from bgtask_admin.views import errors, export, landing, operate, stopping, task, tasks
+from bgtask_admin.views import errors, export, landing, operate, queues, stopping, task, tasks
 from bgtask_admin.views.base import bound, url_of
 
 
@@ -47,6 +47,7 @@ class QueueHealthAdmin(RoomAdmin):
 
         return [
             at("", landing.landing, "queuehealth_changelist"),
+            at("queues/", queues.queue_list, "queues"),
             # A fingerprint is hexadecimal, but what stands in the column may be anything.
             re_path(
                 r"^error/(?P<fingerprint>[\s\S]+)/\Z",

@@ -54,12 +54,17 @@ FINISH = """
 """
 
 
+MOST_HEADS = 5_000  # Queues that one look reads; the next look goes on behind them.
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The task that would be claimed first of its queue."""
 
     queue: str
     priority: int
+    id: int | None = None  # None: known no longer, since others of the queue were claimed.
+    next: int | None = None  # The priority of the task behind it; None: there is none.
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Outlook:
     """What there is to do, and what must not be done."""
 
     heads: list[Head] = field(default_factory=list)
+    last: str = ""  # The queue behind which the next look goes on; empty: there are no more.
     suspects: frozenset[str] = frozenset()  # Queues that have some.
     paused: frozenset[str] = frozenset()
     on_hold: frozenset[str] = frozenset()
@@ -146,40 +152,59 @@ class Dialect(ABC):
 
     @abstractmethod
     def outlook(
-        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+        self,
+        connection: BaseDatabaseWrapper,
+        queues: Sequence[str] | None = None,
+        after: str = "",
+        limit: int = MOST_HEADS,
     ) -> Outlook:
-        """What there is to do, in these queues or in all; one probe of the claim index a queue."""
+        """
+        Return what there is to do, in these queues or in all; two probes of the claim index each.
 
-    def rest(self, connection: BaseDatabaseWrapper) -> str:
-        """All that an outlook knows beside the heads, as rows of (kind, name, number)."""
+        Of all queues it returns the heads of the first ``limit`` whose name is greater than
+        ``after``. Of named queues it returns every head.
+        """
+
+    def rest(self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None) -> str:
+        """
+        Return SQL for all of an outlook but the heads: (kind, name, number, id, next).
+
+        Its parameters are the queues. Only their suspects are told, and none of a paused queue:
+        they are limited in number, and must not keep those that can be run from being seen.
+        """
         clock = self.clock(connection)
         # Where run_at is no date, it may still be what sorts as due, and would hide the others.
         due_in = (
             f"COALESCE(-{self.seconds_since(connection, 'run_at')}, "
             f"CASE WHEN run_at <= {clock} THEN 0 END)"
         )
+        served = "" if queues is None else f"AND queue IN ({marks(queues) or 'NULL'})"
         return f"""
-            SELECT 'paused', name, NULL FROM bgtask_queue WHERE until IS NULL OR until > {clock}
+            SELECT 'paused', name, NULL, NULL, NULL FROM bgtask_queue
+            WHERE until IS NULL OR until > {clock}
             UNION ALL
-            SELECT 'hold', task_name, NULL FROM bgtask_hold WHERE until IS NULL OR until > {clock}
+            SELECT 'hold', task_name, NULL, NULL, NULL FROM bgtask_hold
+            WHERE until IS NULL OR until > {clock}
             UNION ALL
-            SELECT 'next', NULL, due_in FROM (
+            SELECT 'next', NULL, due_in, NULL, NULL FROM (
                 SELECT {due_in} AS due_in FROM bgtask_task
                 WHERE status = 'SCHEDULED' ORDER BY run_at, id LIMIT 1
             ) AS n
             UNION ALL
-            SELECT 'suspect', queue, NULL FROM (
+            SELECT 'suspect', queue, NULL, NULL, NULL FROM (
                 SELECT DISTINCT queue FROM bgtask_task
-                WHERE status = 'READY' AND crashes > 0 LIMIT 100
+                WHERE status = 'READY' AND crashes > 0 AND queue NOT IN (
+                    SELECT name FROM bgtask_queue WHERE until IS NULL OR until > {clock}
+                ) {served} LIMIT 100
             ) AS s
         """
 
     def note(self, outlook: Outlook, rows: Iterable[Sequence[Any]]) -> None:
         paused, on_hold, suspects = set(), set(), set()
-        for kind, name, number in rows:
+        for kind, name, number, id_, next_ in rows:
             match kind:
                 case "head":
-                    outlook.heads.append(Head(name, as_priority(number)))
+                    outlook.heads.append(Head(name, as_priority(number), id_, next_))
                 case "paused":
                     paused.add(name)
                 case "hold":
@@ -196,6 +221,22 @@ class Dialect(ABC):
     @abstractmethod
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
         """Give the worker these tasks, but for those that others are taking right now."""
+
+    @abstractmethod
+    def claim_heads(
+        self,
+        candidates: TaskQuerySet,
+        heads: Sequence[Head],
+        limit: int,
+        worker: Worker,
+        max_run_time: float,
+    ) -> list[Task]:
+        """
+        Give the worker the first ``limit`` of these heads that are still there to be claimed.
+
+        The statement restates what the look saw: each is READY, no suspect, in one of the heads'
+        queues, and no less pressing than the last of the heads.
+        """
 
     def claiming(self, connection: BaseDatabaseWrapper) -> str:
         """

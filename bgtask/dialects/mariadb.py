@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import Dialect, Head, Outlook
+from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.clock import Since
 from bgtask.dialects.statements import (
     CLAIMED,
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 # others hold be read on the way, and waited for.
 BY_ID = "FORCE INDEX (PRIMARY)"
 
+HEAD = "SELECT queue, priority, id FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
+MOST_STEPS = 250  # Statements of one look.
+FIRST_STEPS = 10  # Of few queues, each step reads two tasks.
+STEP_TASKS, MOST_STEP_TASKS = 100, 500  # That a later one of these statements reads.
+PROBES = 100  # Of named queues, in one statement.
+
 
 class MariaDB(Dialect):
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
@@ -47,39 +54,103 @@ class MariaDB(Dialect):
         return f"(TIMESTAMPDIFF(MICROSECOND, {column}, {self.clock(connection)}) / 1000000)"
 
     def outlook(
-        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+        self,
+        connection: BaseDatabaseWrapper,
+        queues: Sequence[str] | None = None,
+        after: str = "",
+        limit: int = MOST_HEADS,
     ) -> Outlook:
-        # By steps along the index: a recursive statement, as elsewhere, would take MariaDB the
-        # better part of a second.
         outlook = Outlook()
-        head = "SELECT queue, priority FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
-        order = "priority DESC, run_at, id LIMIT 1"
         with connection.cursor() as cursor:
             if queues is None:
-                last = ""
-                while True:
-                    cursor.execute(f"{head} AND queue > %s ORDER BY queue, {order}", [last])
-                    row = cursor.fetchone()
-                    if row is None:
-                        break
-                    outlook.heads.append(Head(*row))
-                    last = row[0]
+                self._step(cursor, outlook, after, limit)
             else:
-                for queue in queues:
-                    # Not by the queue as well: MariaDB would read all of it, and sort.
-                    cursor.execute(f"{head} AND queue = %s ORDER BY {order}", [queue])
-                    outlook.heads.extend(Head(*row) for row in cursor.fetchall())
-            cursor.execute(self.rest(connection), [])
+                self._probe(cursor, outlook, queues)
+            cursor.execute(self.rest(connection, queues), list(queues or ()))
             self.note(outlook, cursor.fetchall())
         return outlook
 
+    def _step(self, cursor: Any, outlook: Outlook, after: str, limit: int) -> None:
+        """
+        Add the heads of the next queues, by steps along the index of claims.
+
+        A recursive statement, as on the other databases, would take seconds here: MariaDB reads
+        the whole index for each of its steps. One of the first steps reads two tasks, which tell
+        the head of one queue. Where there are many queues, later steps read more, and find the
+        heads of several short queues each.
+        """
+        size = 2
+        for step in range(MOST_STEPS):
+            cursor.execute(
+                f"{HEAD} AND queue > %s ORDER BY queue, priority DESC, run_at, id LIMIT %s",
+                [after, size],
+            )
+            rows = cursor.fetchall()
+            found = _heads(rows, is_cut=len(rows) == size)[: limit - len(outlook.heads)]
+            outlook.heads += found
+            if len(rows) < size and (not found or found[-1].queue == rows[-1][0]):
+                return
+            after = found[-1].queue
+            if len(outlook.heads) >= limit:
+                break
+            if step >= FIRST_STEPS:
+                size = MOST_STEP_TASKS if len(found) > 1 else STEP_TASKS
+        outlook.last = after
+
+    def _probe(self, cursor: Any, outlook: Outlook, queues: Sequence[str]) -> None:
+        """Add the heads of these queues, of many by one statement."""
+        # Without the queue in ORDER BY: with it, MariaDB would read all of a queue, and sort.
+        probe = f"({HEAD} AND queue = %s ORDER BY priority DESC, run_at, id LIMIT 2)"
+        for start in range(0, len(queues), PROBES):
+            some = queues[start : start + PROBES]
+            cursor.execute(" UNION ALL ".join([probe] * len(some)), list(some))
+            outlook.heads += _heads(cursor.fetchall())
+
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
-        connection = connections[candidates.db]
         select, params = compiled(candidates.annotate(due_for=Since("run_at")), *CLAIMED, *ORDER)
+        return self._claim(candidates, select, params, worker, max_run_time)
+
+    def claim_heads(
+        self,
+        candidates: TaskQuerySet,
+        heads: Sequence[Head],
+        limit: int,
+        worker: Worker,
+        max_run_time: float,
+    ) -> list[Task]:
+        connection = connections[candidates.db]
+        places = {head.id: place for place, head in enumerate(heads)}
+        # Without ORDER BY and LIMIT: MariaDB would lock all of them anyway, to sort them.
+        select = f"""
+            SELECT {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
+            FROM bgtask_task {BY_ID}
+            WHERE id IN ({marks(heads)}) AND status = 'READY' AND crashes = 0
+              AND queue IN ({marks(heads)}) AND priority >= %s
+        """
+        queues, lowest = [head.queue for head in heads], heads[-1].priority
+        return self._claim(
+            candidates,
+            select,
+            [*places, *queues, lowest],
+            worker,
+            max_run_time,
+            choose=lambda rows: sorted(rows, key=lambda row: places[row[0]])[:limit],
+        )
+
+    def _claim(
+        self,
+        candidates: TaskQuerySet,
+        select: str,
+        params: Sequence[Any],
+        worker: Worker,
+        max_run_time: float,
+        choose: Callable[[Sequence[Any]], Sequence[Any]] = lambda rows: rows,
+    ) -> list[Task]:
+        connection = connections[candidates.db]
         values = self.claiming_params(worker, max_run_time)
         with self.transaction(connection), connection.cursor() as cursor:
             cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
-            rows = cursor.fetchall()
+            rows = choose(cursor.fetchall())
             if rows:
                 cursor.execute(
                     f"UPDATE bgtask_task {BY_ID} SET {self.claiming(connection)} "
@@ -142,3 +213,19 @@ class MariaDB(Dialect):
         sums = [f"{name} = {name} + VALUES({name})" for name in STATS_SUMS]
         peaks = [f"{name} = GREATEST({name}, VALUES({name}))" for name in STATS_PEAKS]
         self._upsert(connection, rows, f"ON DUPLICATE KEY UPDATE {', '.join([*sums, *peaks])}")
+
+
+def _heads(rows: Sequence[Any], is_cut: bool = False) -> list[Head]:
+    """
+    Return the heads of rows (queue, priority, id) that are in the order of claims.
+
+    Where the rows were cut off, nothing is known of what is behind the last one. If it is the only
+    one of its queue, that queue is left to the next step.
+    """
+    heads = []
+    for queue, group in groupby(rows, key=itemgetter(0)):
+        (_, priority, id_), *others = group
+        heads.append(Head(queue, priority, id_, others[0][1] if others else None))
+    if is_cut and heads[-1].next is None:
+        heads.pop()
+    return heads

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import Dialect, Outlook
+from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.statements import CLAIMED, compiled, instances, on_conflict, sorted_out
 
 if TYPE_CHECKING:
@@ -84,39 +84,64 @@ class PostgreSQL(Dialect):
             cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, queue])
 
     def outlook(
-        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+        self,
+        connection: BaseDatabaseWrapper,
+        queues: Sequence[str] | None = None,
+        after: str = "",
+        limit: int = MOST_HEADS,
     ) -> Outlook:
         ready = "bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue"
         order = "ORDER BY queue, priority DESC, run_at, id LIMIT 1"
+        first = "SELECT queue, priority, id FROM"
+        second = f"(SELECT priority FROM {ready} = n.queue {order} OFFSET 1)"
+        columns = f"'head', n.queue, n.priority::float8, n.id, {second}"
         if queues is None:
-            first, after = f"{ready} > ''", f"{ready} > heads.queue"
             heads = f"""
                 WITH RECURSIVE heads AS (
-                    (SELECT queue, priority FROM {first} {order})
+                    ({first} {ready} > %s {order})
                     UNION ALL
-                    SELECT n.* FROM heads, LATERAL (
-                        SELECT queue, priority FROM {after} {order}
-                    ) AS n
-                ) SELECT 'head', queue, priority::float8 FROM heads
+                    SELECT n.* FROM heads, LATERAL ({first} {ready} > heads.queue {order}) AS n
+                ) SELECT {columns} FROM (SELECT * FROM heads LIMIT %s) AS n
             """
         else:
             heads = f"""
-                SELECT 'head', n.queue, n.priority::float8
-                FROM unnest(%s::text[]) AS wanted, LATERAL (
-                    SELECT queue, priority FROM {ready} = wanted {order}
-                ) AS n
+                SELECT {columns}
+                FROM unnest(%s::text[]) AS wanted, LATERAL ({first} {ready} = wanted {order}) AS n
             """
         outlook = Outlook()
         with connection.cursor() as cursor:
             cursor.execute(
-                f"({heads}) UNION ALL {self.rest(connection)}",
-                [] if queues is None else [list(queues)],
+                f"({heads}) UNION ALL {self.rest(connection, queues)}",
+                [after, limit] if queues is None else [list(queues), *queues],
             )
             self.note(outlook, cursor.fetchall())
+        if queues is None and len(outlook.heads) >= limit:
+            outlook.last = outlook.heads[-1].queue
         return outlook
 
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
         select, params = compiled(candidates, "id")
+        return self._claim(candidates, select, params, worker, max_run_time)
+
+    def claim_heads(
+        self,
+        candidates: TaskQuerySet,
+        heads: Sequence[Head],
+        limit: int,
+        worker: Worker,
+        max_run_time: float,
+    ) -> list[Task]:
+        # By primary key, whatever the statistics say. So the status and the queue are compared in
+        # a form that the index of claims does not answer.
+        select = """
+            SELECT id FROM bgtask_task
+            WHERE id = ANY (%s::bigint[]) AND status || '' = 'READY' AND crashes = 0
+              AND queue || '' = ANY (%s::text[]) AND priority >= %s
+            ORDER BY array_position(%s::bigint[], id) LIMIT %s
+        """
+        ids = _array([head.id for head in heads])
+        queues, lowest = [head.queue for head in heads], heads[-1].priority
+        params = [ids, queues, lowest, ids, limit]
         return self._claim(candidates, select, params, worker, max_run_time)
 
     def claim_news(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import Dialect, Outlook
+from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.statements import (
     CLAIMED,
+    PRIORITY_MIN,
     compiled,
     constants,
     instances,
@@ -41,42 +43,86 @@ class SQLite(Dialect):
         return _immediate(connection)
 
     def outlook(
-        self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
+        self,
+        connection: BaseDatabaseWrapper,
+        queues: Sequence[str] | None = None,
+        after: str = "",
+        limit: int = MOST_HEADS,
     ) -> Outlook:
         ready = "FROM bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue"
         if queues is None:
             source = f"""
                 WITH RECURSIVE names (queue) AS (
-                    SELECT min(queue) {ready} > ''
+                    SELECT min(queue) {ready} > %s
                     UNION ALL
                     SELECT (SELECT min(t.queue) FROM bgtask_task AS t WHERE t.status = 'READY'
                             AND t.crashes = 0 AND t.queue > names.queue)
-                    FROM names WHERE names.queue IS NOT NULL
+                    FROM names WHERE names.queue IS NOT NULL LIMIT %s
                 )
             """
         else:
             wanted = ", ".join(["(%s)"] * len(queues)) or "(NULL)"  # Which is no queue.
             source = f"WITH names (queue) AS (VALUES {wanted})"
+        of_queue = """
+            FROM bgtask_task AS t
+            WHERE t.status = 'READY' AND t.crashes = 0 AND t.queue = names.queue
+            ORDER BY t.priority DESC, t.run_at, t.id LIMIT 1
+        """
         outlook = Outlook()
         with connection.cursor() as cursor:
             cursor.execute(
                 f"""
                 {source}
-                SELECT 'head', queue, (
-                    SELECT priority FROM bgtask_task AS t
-                    WHERE t.status = 'READY' AND t.crashes = 0 AND t.queue = names.queue
-                    ORDER BY priority DESC, run_at, id LIMIT 1
-                ) AS priority FROM names WHERE priority IS NOT NULL
-                UNION ALL {self.rest(connection)}
+                SELECT 'head', names.queue, h.priority, h.id,
+                    (SELECT t.priority {of_queue} OFFSET 1)
+                FROM names CROSS JOIN bgtask_task AS h WHERE h.id = (SELECT t.id {of_queue})
+                UNION ALL {self.rest(connection, queues)}
                 """,
-                list(queues or ()),
+                [after, limit] if queues is None else [*queues, *queues],
             )
             self.note(outlook, cursor.fetchall())
+        if queues is None and len(outlook.heads) >= limit:
+            outlook.last = outlook.heads[-1].queue
         return outlook
 
     def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
-        connection = connections[candidates.db]
         select, params = compiled(candidates, "id")
+        return self._claim(candidates, select, params, worker, max_run_time)
+
+    def claim_heads(
+        self,
+        candidates: TaskQuerySet,
+        heads: Sequence[Head],
+        limit: int,
+        worker: Worker,
+        max_run_time: float,
+    ) -> list[Task]:
+        # CROSS JOIN keeps the order of the two, so each task is found by its primary key.
+        select = f"""
+            SELECT t.id FROM (
+                SELECT column1 AS place, column2 AS id
+                FROM (VALUES {", ".join(["(%s, %s)"] * len(heads))})
+            ) AS h CROSS JOIN bgtask_task AS t
+            WHERE t.id = h.id AND +t.status = 'READY' AND t.crashes = 0
+              AND +t.queue IN ({marks(heads)}) AND t.priority >= %s
+            ORDER BY h.place LIMIT %s
+        """
+        places = [value for place, head in enumerate(heads) for value in (place, head.id)]
+        queues, lowest = [head.queue for head in heads], float(heads[-1].priority)
+        if lowest <= PRIORITY_MIN:
+            lowest = -math.inf  # A row edited by hand may hold less.
+        params = [*places, *queues, lowest, limit]
+        return self._claim(candidates, select, params, worker, max_run_time)
+
+    def _claim(
+        self,
+        candidates: TaskQuerySet,
+        select: str,
+        params: Sequence[Any],
+        worker: Worker,
+        max_run_time: float,
+    ) -> list[Task]:
+        connection = connections[candidates.db]
         with connection.cursor() as cursor:
             # run_at as the text that it is: as a datetime it would come back with six decimals
             # for the stored three, and a hint would pass over all that share them.

@@ -11,10 +11,12 @@ from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stopped, S
 from bgtask.health.history import History, Point, Series, history
 from bgtask.health.limits import Limits, Thresholds
 from bgtask.health.measuring import measure
-from bgtask.health.verdict import judge, take
+from bgtask.health.notable import MOST_QUEUES, notable, worst_first
+from bgtask.health.verdict import judge, only, take
 from bgtask.health.words import duration
 
 __all__ = [
+    "MOST_QUEUES",
     "Document",
     "ErrorGroup",
     "FailingNow",
@@ -38,5 +40,8 @@ __all__ = [
     "history",
     "judge",
     "measure",
+    "notable",
+    "only",
     "take",
+    "worst_first",
 ]

@@ -9,13 +9,19 @@ from django.db import connections
 from django.utils import timezone
 
 from bgtask.health.figures import Health, QueueHealth, Reason, Stuck
+from bgtask.health.notable import notable
 from bgtask.models import Task
 
 Document = dict[str, Any]
 
 
 def as_document(health: Health, version: str) -> Document:
-    """All figures and the verdict; described in docs/monitoring/stats.schema.json."""
+    """
+    Return the figures and the verdict; docs/monitoring/stats.schema.json describes them.
+
+    Totals and verdict are of all queues, also where not every queue is listed.
+    """
+    shown, omitted = notable(health.queues)
     return {
         "status": health.status.value,
         "sentence": health.sentence,
@@ -40,11 +46,14 @@ def as_document(health: Health, version: str) -> Document:
             "busy": health.workers.busy,
         },
         "stuck": _stuck(health.stuck),
-        "queues": [_queue(queue) for queue in health.queues],
-        "reasons": [_reason(reason) for reason in health.reasons],
+        "queues": [_queue(queue) for queue in shown],
+        "queues_omitted": len(omitted),
+        "reasons": [_reason(reason) for reason in health.reasons[:MOST_REASONS]],
+        "reasons_omitted": max(len(health.reasons) - MOST_REASONS, 0),
     }
 
 
+MOST_REASONS = 100
 _COUNTS = ("ready", "scheduled", "retrying", "running", "held")
 
 

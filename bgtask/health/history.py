@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,6 +36,7 @@ from bgtask.models.manager import database_time
 from bgtask.models.stats import BACKLOG, QUARTER, RESULTS
 
 STEPS = (60, 300, 900, 1800, 3600, 4 * 3600, 86_400)  # Seconds.
+_ALL = ""  # Stands for all queues together; no queue is called so.
 POINTS = 170  # A step is chosen that makes no more of them.
 
 
@@ -73,6 +74,8 @@ class History:
     total: Series
     queues: tuple[Series, ...]  # By name; those without anything are left out.
 
+    # ``total`` is of all queues, also of those that have no series of their own.
+
     def of(self, queue: str) -> Series:
         """This queue's series; one of empty points if nothing is known of it."""
         for series in self.queues:
@@ -82,20 +85,27 @@ class History:
 
 
 def history(
-    hours: float = 1, queues: Sequence[str] | None = None, now: datetime | None = None
+    hours: float = 1,
+    queues: Sequence[str] | None = None,
+    now: datetime | None = None,
+    series_of: Sequence[str] | None = None,
 ) -> History:
     """
     The last so many hours, in steps that make 60 to 170 points of it.
 
     One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query, and
     one more for who does not know what time it is.
+
+    ``series_of`` names the queues that get a series of their own; None: every queue. The others
+    are only added up, in the database, so that a thousand queues cost little more than ten.
     """
     now = now or database_time(TaskStats.objects.all().db)
     step = next((one for one in STEPS if hours * 3600 / one <= POINTS), STEPS[-1])
     number = max(math.ceil(hours * 3600 / step), 1)
     end = _next(now, step)
     start = end - timedelta(seconds=number * step)
-    figures = _Figures(start, end, step, now, queues).read()
+    figures = _Figures(start, end, step, now, queues, series_of).read()
+    sums = figures.pop(_ALL, {}) if series_of is not None else None
     times = [start + timedelta(seconds=index * step) for index in range(number)]
     series = [
         Series(
@@ -112,6 +122,8 @@ def history(
             queue="",
             points=tuple(
                 _together(at, [one.points[index] for one in series])
+                if sums is None
+                else _point(at, sums.get(index, {}))
                 for index, at in enumerate(times)
             ),
         ),
@@ -128,12 +140,21 @@ class _Figures:
     step: int
     now: datetime
     queues: Sequence[str] | None
+    series_of: Sequence[str] | None
 
     def read(self) -> dict[str, dict[int, dict[str, Any]]]:
         figures: dict[str, dict[int, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
-        parts = [self._results(TaskStats), self._backlog(QueueStats)]
+        models: tuple[Any, ...] = (TaskStats, QueueStats)
         if self._by_quarters:
-            parts += [self._results(QueueHistory), self._backlog(QueueHistory)]
+            models += (QueueHistory, QueueHistory)
+        parts = [
+            part
+            for results, backlog in zip(models[::2], models[1::2], strict=True)
+            for part in (
+                *self._parts("results", results, RESULTS, Sum, Sum, Sum),
+                *self._parts("backlog", backlog, BACKLOG, Sum, Max),
+            )
+        ]
         for kind, queue, place, *numbers in parts[0].union(*parts[1:], all=True):
             figure = figures[queue][int(place)]
             # A step may have some quarters, and minutes behind them.
@@ -150,13 +171,27 @@ class _Figures:
     def _by_quarters(self) -> bool:
         return self.step >= QUARTER.total_seconds()
 
-    def _results(self, model: Any) -> Any:
-        return self._part("results", model, *map(Sum, RESULTS))
+    def _parts(self, kind: str, model: Any, columns: Sequence[str], *sums: Any) -> Iterator[Any]:
+        """Yield the query for each queue, and one for all together where that is asked for."""
+        nothing = (Value(0, IntegerField()),) * (3 - len(columns))
+        of_one = map(Sum if kind == "results" else Max, columns)
+        rows = self._rows(kind, model)
+        if self.series_of is not None:
+            # By the minute: what stood ready at the same time is added up, before the greatest
+            # sum of a step is taken.
+            of_all = (measure(column) for measure, column in zip(sums, columns, strict=True))
+            by_minute = rows.annotate(all=Value(_ALL, TextField())).values(
+                "kind", "all", "place", "minute"
+            )
+            yield self._listed(by_minute, "all", *of_all, *nothing)
+            rows = rows.filter(queue__in=self.series_of)
+        yield self._listed(rows.values("kind", "queue", "place"), "queue", *of_one, *nothing)
 
-    def _backlog(self, model: Any) -> Any:
-        return self._part("backlog", model, *map(Max, BACKLOG), Value(0, IntegerField()))
+    def _listed(self, rows: Any, queue: str, one: Any, two: Any, three: Any) -> Any:
+        rows = rows.annotate(one=one, two=two, three=three)
+        return rows.values_list("kind", queue, "place", "one", "two", "three")
 
-    def _part(self, kind: str, model: Any, *measures: Any) -> Any:
+    def _rows(self, kind: str, model: Any) -> Any:
         minutes = self._by_quarters and model is not QueueHistory
         begin = self._added_up() if minutes else self.start
         rows = model.objects.filter(minute__gte=begin, minute__lt=self.end)
@@ -164,12 +199,9 @@ class _Figures:
             rows = rows.filter(queue__in=self.queues)
         # Half a minute more, lest the time since the clock was read put a minute too early.
         since = Value((self.now - self.start).total_seconds() + 30, FloatField())
-        one, two, three = measures
-        rows = rows.annotate(
+        return rows.annotate(
             kind=Value(kind, TextField()), place=_Whole((since - Since("minute")) / self.step)
         )
-        rows = rows.values("kind", "queue", "place").annotate(one=one, two=two, three=three)
-        return rows.values_list("kind", "queue", "place", "one", "two", "three")
 
     def _added_up(self) -> Coalesce:
         """Until when quarters have been added up, if any of this time has."""

@@ -8,7 +8,7 @@ every task that finishes, and miss the attempts that failed and are to be repeat
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -58,11 +58,9 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
         figures[name] = {}
     now = _add_tasks(figures, queues, paused, on_hold) or database_time(Task.objects.all().db)
     _add_results(figures, queues, thresholds, now)
-    workers, serving = _workers()
+    workers, of_all, of_some = _workers()
     for name, figure in figures.items():
-        figure["served_by"] = sum(
-            number for served, number in serving if not served or name in served
-        )
+        figure["served_by"] = of_all + of_some[name]
     running = sum(figure.get("running", 0) for figure in figures.values())
     held_by_nobody = sum(
         figure["stuck"].silent + figure["stuck"].lost
@@ -219,8 +217,8 @@ def _minute(when: datetime) -> datetime:
     return when.replace(second=0, microsecond=0)
 
 
-def _workers() -> tuple[dict[str, Any], list[tuple[set[str], int]]]:
-    """Their figures; and of those that claim: which queues (none: all), how many workers."""
+def _workers() -> tuple[dict[str, Any], int, Counter[str]]:
+    """Return their figures, how many claim from all queues, and how many from each named queue."""
     silent = Case(When(lease_expires_at__lte=Clock(), then=Value(1)), default=Value(0))
     groups: Iterable[Any] = (
         Worker.objects.living()
@@ -233,7 +231,7 @@ def _workers() -> tuple[dict[str, Any], list[tuple[set[str], int]]]:
         )
     )
     figures: dict[str, Any] = {"alive": 0, "stopping": 0, "silent": 0, "threads": 0}
-    ages, serving = [0.0], []
+    ages, of_all, of_some = [0.0], 0, Counter[str]()
     for state, is_silent, queues, number, threads, age in groups:
         ages.append(float(age))
         if is_silent:
@@ -243,5 +241,7 @@ def _workers() -> tuple[dict[str, Any], list[tuple[set[str], int]]]:
         else:
             figures["alive"] += number
             figures["threads"] += threads
-            serving.append((set(queues.split(",")) - {""}, number))
-    return {**figures, "heartbeat_age_max": max(ages)}, serving
+            names = set(queues.split(",")) - {""}
+            of_all += 0 if names else number
+            of_some.update(dict.fromkeys(names, number))
+    return {**figures, "heartbeat_age_max": max(ages)}, of_all, of_some

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -27,12 +28,29 @@ def take(queues: Sequence[str] | None = None, thresholds: Thresholds | None = No
     return judge(measure(queues, thresholds), thresholds)
 
 
+def only(health: Health, queues: Sequence[str]) -> Health:
+    """
+    Return the state of these queues alone, judged without the others.
+
+    The figures are those of ``health``. A queue that it has no figures of is looked at now.
+    """
+    names = set(queues)
+    known = tuple(queue for queue in health.queues if queue.name in names)
+    if missing := names - {queue.name for queue in known}:
+        known += measure(sorted(missing)).queues
+    return judge(replace(health, queues=tuple(sorted(known, key=attrgetter("name")))))
+
+
 def judge(health: Health, thresholds: Thresholds | None = None) -> Health:
     """The same figures with status, reasons and summary."""
     thresholds = thresholds or Thresholds.in_force()
     queues = []
+    lease = get_settings().lease  # Once, since there may be thousands of queues.
     for queue in health.queues:
-        reasons = tuple(_worst_first(_of_queue(queue, health, thresholds.of(queue.name))))
+        reasons = tuple(_worst_first(_of_queue(queue, health, thresholds.of(queue.name), lease)))
+        if not reasons and not queue.reasons:
+            queues.append(queue)  # It passes, as all do before they are judged.
+            continue
         status = Level.worst(reason.level for reason in reasons)
         queues.append(replace(queue, reasons=reasons, status=status))
     health = replace(health, queues=tuple(queues))
@@ -43,10 +61,9 @@ def judge(health: Health, thresholds: Thresholds | None = None) -> Health:
     return replace(health, summary=_summary(health))
 
 
-def _of_queue(queue: QueueHealth, health: Health, limits: Limits) -> Iterator[Reason]:
+def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) -> Iterator[Reason]:
     name = queue.name
     if limits.oldest_ready is not None:  # Else it may wait, and for a worker too.
-        lease = get_settings().lease
         if not queue.served_by and queue.oldest_ready_age > lease:
             yield Reason(
                 level=Level.FAIL,

@@ -18,6 +18,11 @@ from bgtask.models.manager import QueueManager, database_time
 QUARTER = timedelta(minutes=15)
 SETTLED = timedelta(hours=1)  # By then the slowest worker has told what became of its tasks.
 
+# The queues that get rows of their own in each minute, and in each quarter of an hour. All others
+# are added up in one row, under a name that no queue can have.
+MOST_QUEUES = 200
+OTHER_QUEUES = "(other)"
+
 RESULTS = ("succeeded", "failed", "retried")
 BACKLOG = ("ready", "oldest_ready_age")
 
@@ -37,9 +42,10 @@ class StatsQuerySet(models.QuerySet[Any]):
 class QueueStatsQuerySet(StatsQuerySet):
     def sample(self) -> int:
         """
-        Note what stands ready now, once a minute whoever asks; return for how many queues.
+        Note what stands ready now, once a minute whoever asks; return the number of rows.
 
-        A queue that was seen within the hour and is empty now gets its zero.
+        A queue that was seen within the hour and is empty now gets its zero. Of more than
+        MOST_QUEUES, those whose oldest task is the oldest and that have the most ready get a row.
         """
         now = database_time(self.db)
         minute = now.replace(second=0, microsecond=0)
@@ -58,6 +64,14 @@ class QueueStatsQuerySet(StatsQuerySet):
         recent = self.filter(minute__gte=Clock(-3600)).values_list("queue", flat=True)
         for queue in set(recent.distinct()) - rows.keys():
             rows[queue] = (0, 0.0)
+        others = rows.pop(OTHER_QUEUES, None)
+        ranked = sorted(rows, key=lambda queue: (-(rows[queue][1] // 60), -rows[queue][0], queue))
+        for queue in ranked[MOST_QUEUES:]:
+            number, oldest = rows.pop(queue)
+            so_far, age = others or (0, 0.0)
+            others = (so_far + number, max(age, oldest))
+        if others is not None:
+            rows[OTHER_QUEUES] = others
         self.bulk_create(
             [
                 self.model(
@@ -83,8 +97,9 @@ class QueueHistoryQuerySet(StatsQuerySet):
         new = 0
         end = start_of_quarter(database_time(self.db) - SETTLED)
         while (begin := self._next()) is not None and begin < end:
-            # A day at once, where there is much to catch up with.
-            new += self._add_up(begin, min(begin + timedelta(days=1), end))
+            # Some hours at once, where there is much to catch up with: a day of thousands of
+            # queues would not fit into memory.
+            new += self._add_up(begin, min(begin + timedelta(hours=6), end))
         return new
 
     def _next(self) -> datetime | None:
@@ -111,6 +126,7 @@ class QueueHistoryQuerySet(StatsQuerySet):
                 row = rows[start_of_quarter(minute), queue]
                 for name, number in zip(names, numbers, strict=True):
                     row[name] = together(row.get(name, 0), int(number))
+        rows = _bounded(rows)
         with transaction.atomic(using=self.db):  # All of a quarter's queues, or none.
             self.bulk_create(
                 [self.model(minute=minute, queue=queue, **row)
@@ -119,6 +135,29 @@ class QueueHistoryQuerySet(StatsQuerySet):
                 ignore_conflicts=True,
             )  # fmt: skip
         return len(rows)
+
+
+def _bounded(
+    rows: dict[tuple[datetime, str], dict[str, int]],
+) -> dict[tuple[datetime, str], dict[str, int]]:
+    """Return the rows of the busiest queues of each quarter, and the sum of its others."""
+    quarters: dict[datetime, list[str]] = defaultdict(list)
+    for quarter, queue in rows:
+        quarters[quarter].append(queue)
+    bounded: dict[tuple[datetime, str], dict[str, int]] = defaultdict(dict)
+    for quarter, queues in quarters.items():
+
+        def weight(queue: str, quarter: datetime = quarter) -> tuple[int, str]:
+            row = rows[quarter, queue]
+            return -sum(row.get(name, 0) for name in (*RESULTS, "ready")), queue
+
+        own = set(sorted((one for one in queues if one != OTHER_QUEUES), key=weight)[:MOST_QUEUES])
+        for queue in queues:
+            row = bounded[quarter, queue if queue in own else OTHER_QUEUES]
+            for name, number in rows[quarter, queue].items():
+                together = max if name == "oldest_ready_age" else operator.add
+                row[name] = together(row.get(name, 0), number)
+    return bounded
 
 
 def start_of_quarter(when: datetime) -> datetime:

@@ -8,7 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.conf import get_settings
-from bgtask.dialects import Clock, KeyFrom, dialect_of
+from bgtask.dialects import MOST_HEADS, Clock, KeyFrom, dialect_of
 from bgtask.dialects.statements import PRIORITY_MIN
 from bgtask.models.bulk import delete, let_go
 from bgtask.models.counters import raised_token
@@ -18,7 +18,7 @@ from bgtask.models.rescue import rescue
 from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
 
 if TYPE_CHECKING:
-    from bgtask.dialects import Outlook
+    from bgtask.dialects import Head, Outlook
     from bgtask.models.outcome import Outcome
     from bgtask.models.task import Task
     from bgtask.models.worker import Worker
@@ -130,10 +130,16 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     # Claim, and the ways out of RUNNING
 
-    def outlook(self, queues: Sequence[str] | None = None) -> Outlook:
-        """What there is to do in these queues, or in all, and what must not be done."""
+    def outlook(
+        self, queues: Sequence[str] | None = None, after: str = "", limit: int = MOST_HEADS
+    ) -> Outlook:
+        """
+        Return what there is to do in these queues, or in all, and what must not be done.
+
+        Of all queues it returns the heads of the first ``limit`` behind the queue ``after``.
+        """
         connection = self._connection()
-        return dialect_of(connection).outlook(connection, queues)
+        return dialect_of(connection).outlook(connection, queues, after, limit)
 
     def claim(
         self,
@@ -145,6 +151,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
     ) -> list[Task]:
         """Give the worker up to ``limit`` ready tasks of this queue, the most pressing first."""
         return self.claimable(queue, after, floor)[:limit].take(worker)
+
+    def claim_heads(self, worker: Worker, heads: Sequence[Head], limit: int) -> list[Task]:
+        """Give the worker up to ``limit`` of these heads of many queues, in this order."""
+        max_run_time = get_settings().max_run_time
+        return dialect_of(self._connection()).claim_heads(self, heads, limit, worker, max_run_time)
 
     def claim_news(self, worker: Worker, queue: str, limit: int) -> list[Task]:
         """As ``claim``, by who was told of this queue, and has not looked what must not be done."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bgtask import registry
-from bgtask.dialects import Outlook
+from bgtask.dialects import MOST_HEADS, Head, Outlook
 from bgtask.models import Task, Worker
 from bgtask.runner.hand import Hand
+from bgtask.runner.heads import Heads
 from bgtask.runner.hints import Hints
 from bgtask.runner.pool import Pool
 from bgtask.runner.suspects import Suspects
@@ -16,6 +17,9 @@ from bgtask.status import HeldFor
 
 PATIENCE = 1.0  # Seconds that a claimed task may wait for a thread before it is released.
 FRESH, STALE = 0.05, 1.0  # Seconds that a look serves, while each claim is filled: from, to …
+MOST_SERVED = 2 * MOST_HEADS  # Queues that are remembered as served.
+MOST_LEFT = 500  # Heads that are remembered where there are more queues than one look reads.
+SCATTER = 7_919  # Puts workers with ids in a row far apart among the queues.
 LOOKING = 0.1  # … depending on what it took, for this is the share of time that may go into it.
 
 
@@ -46,25 +50,33 @@ class Claimer:
         self._hints = Hints()
         self._round = 0
         self._served: dict[str, int] = {}  # The round in which a queue was served last.
-        self._seen: Outlook | None = None
+        self._seen: tuple[Outlook, Heads] | None = None
         self._seen_until = 0.0
+        self._after = ""  # The queue behind which to look next.
+        self._left: list[Head] = []  # The most pressing heads of the looks before, if it is one.
         self._patience = PATIENCE
 
-    def look(self) -> Outlook:
+    def look(self, after: str = "") -> Outlook:
         """What there is to do; what must not be started is put aside at once."""
-        outlook = Task.objects.outlook(self._queues)
+        outlook = Task.objects.outlook(self._queues, after, MOST_HEADS)
         if outlook.next_due is not None and outlook.next_due <= 0:
             Task.objects.promote()
-            outlook = Task.objects.outlook(self._queues)
+            outlook = Task.objects.outlook(self._queues, after, MOST_HEADS)
         self._on_look(outlook.next_due)
         self._withdraw_stopped(outlook)
         return outlook
 
     def sees_anything(self) -> bool:
         """Is there anything to claim, now, in the queues that are served?"""
-        outlook = self.look()
-        queues = {head.queue for head in outlook.heads} | self._served_here(outlook.suspects)
-        return bool(queues - outlook.paused)
+        after = ""
+        while True:
+            outlook = self.look(after)
+            queues = {head.queue for head in outlook.heads} | self._served_here(outlook.suspects)
+            if queues - outlook.paused:
+                return True
+            if not outlook.last:
+                return False
+            after = outlook.last
 
     def claim(self, worker: Worker, wanted: int) -> int:
         """Claim so many, hand them to the pool or put them aside; return how many there were."""
@@ -78,17 +90,41 @@ class Claimer:
     def _claim_seen(self, wanted: int) -> int:
         """By what was seen just now, else or where that is not enough by a new look."""
         just_now = wanted > 0 and time.monotonic() < self._seen_until
-        outlook = self._seen if just_now else None
-        claimed = 0 if outlook is None else self._claim_by(outlook, wanted)
-        if outlook is None or claimed < wanted:
+        seen, self._seen = self._seen if just_now else None, None
+        claimed = 0 if seen is None else self._claim_by(*seen, wanted)
+        if seen is None or claimed < wanted:
+            claimed += self._claim_looking(wanted - claimed)
+        elif not seen[0].suspects or seen[1].are_many:
+            self._seen = seen
+        return claimed
+
+    def _claim_looking(self, wanted: int) -> int:
+        """Look, and claim; where there are more queues than one look reads, until all were seen."""
+        claimed = 0
+        is_complete = False
+        while True:
+            is_complete |= not self._after
             began = time.monotonic()
-            outlook = self.look()
+            outlook = self.look(self._after)
             now = time.monotonic()
             # While somebody holds an old snapshot it steps over all that was claimed since.
             self._seen_until = now + min(max((now - began) / LOOKING, FRESH), STALE)
-            claimed += self._claim_by(outlook, wanted - claimed)
-        self._seen = outlook if claimed == wanted and not outlook.suspects else None
-        return claimed
+            # Beside the most pressing heads of the looks before, unless this one read all queues.
+            left = self._left if self._after or outlook.last else []
+            by_queue = {head.queue: head for head in (*left, *outlook.heads)}
+            heads = Heads(
+                [head for queue, head in by_queue.items() if queue not in outlook.paused],
+                start=self._worker.pk * SCATTER,
+            )
+            claimed += self._claim_by(outlook, heads, wanted - claimed)
+            self._left = heads.most_pressing(MOST_LEFT) if self._after or outlook.last else []
+            self._after = outlook.last
+            if claimed >= wanted:
+                if not outlook.suspects or heads.are_many:
+                    self._seen = outlook, heads
+                return claimed
+            if is_complete and not self._after:
+                return claimed
 
     def _claim_news(self, wanted: int) -> int:
         """With nothing at all to do, and told of one queue: there, before looking anywhere."""
@@ -100,31 +136,39 @@ class Claimer:
         time.sleep(0)  # The threads first, and then the look for more.
         return len(tasks)
 
-    def _claim_by(self, outlook: Outlook, wanted: int) -> int:
-        """Queue by queue, the most pressing first."""
-        heads = [head for head in outlook.heads if head.queue not in outlook.paused]
+    def _claim_by(self, outlook: Outlook, heads: Heads, wanted: int) -> int:
+        """Queue by queue, or the heads of many at once, the most pressing first."""
         if self._suspects.want_room(
             waiting=bool(self._served_here(outlook.suspects - outlook.paused)),
-            idle=not heads and not self._hand,
+            idle=not heads and not outlook.last and not self._hand,
         ):
             return self._claim_suspect(outlook) if not self._hand else 0
-        heads.sort(key=lambda head: (-head.priority, self._served.get(head.queue, 0)))
-        # What a queue has left comes before the heads below, but how much nobody knows yet.
-        floor = heads[1].priority if len(heads) > 1 else None
         claimed = 0
-        for head in heads:
-            if not wanted or (claimed and floor is not None and head.priority < floor):
-                break
-            floor = None if floor is None else min(floor, head.priority)
-            tasks = self._claim_from(head.queue, wanted, floor, outlook)
+        while wanted > 0 and (chosen := heads.choose(wanted, self._served)):
+            if len(chosen) > 1:
+                tasks = Task.objects.claim_heads(self._worker, chosen, wanted)
+                self._serve(task.queue for task in tasks)
+                self._accept(tasks, outlook)
+                heads.claimed(chosen, tasks, wanted)
+            else:
+                floor = heads.floor_below(chosen[0])
+                self._serve([chosen[0].queue])
+                tasks = self._claim_from(chosen[0].queue, wanted, floor, outlook)
+                heads.claimed_from(chosen[0], floor, tasks, wanted)
             claimed += len(tasks)
             wanted -= len(tasks)
         return claimed
 
+    def _serve(self, queues: Iterable[str]) -> None:
+        for queue in queues:
+            self._served.pop(queue, None)  # So that the queues stay in the order of service.
+            self._served[queue] = self._round
+        while len(self._served) > MOST_SERVED:
+            del self._served[next(iter(self._served))]
+
     def _claim_from(
         self, queue: str, wanted: int, floor: int | None, outlook: Outlook
     ) -> list[Task]:
-        self._served[queue] = self._round
         hint = self._hints.get(queue)
         tasks = Task.objects.claim(self._worker, queue, wanted, hint, floor)
         self._accept(tasks, outlook)

@@ -6,7 +6,7 @@ It expired in 2022, and is still the only shape that tools have in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import bgtask
@@ -19,8 +19,13 @@ _FRAME = {"version": "1", "releaseId": bgtask.__version__, "serviceId": "bgtask"
 
 
 def as_health(snapshot: Snapshot) -> dict[str, Any]:
-    """Described in docs/monitoring/health.schema.json."""
+    """
+    Return the document that docs/monitoring/health.schema.json describes.
+
+    The verdict is of all queues, also where not every queue has its checks listed.
+    """
     figures = snapshot.health
+    shown, omitted = health.notable(figures.queues)
     document: dict[str, Any] = {"status": figures.status.value, **_FRAME}
     if figures.status != Level.PASS:
         document["output"] = figures.sentence
@@ -32,7 +37,8 @@ def as_health(snapshot: Snapshot) -> dict[str, Any]:
         "age_seconds": round(snapshot.age, 3),
         "window_seconds": figures.window,
         "database": snapshot.database,
-        "checks": dict(_checks(figures)),
+        "queues_omitted": len(omitted),
+        "checks": dict(_checks(figures, shown)),
     }
 
 
@@ -47,9 +53,11 @@ def as_unreadable(output: str) -> dict[str, Any]:
     }
 
 
-def _checks(figures: health.Health) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _checks(
+    figures: health.Health, queues: Sequence[QueueHealth]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     time = health.as_utc(figures.generated_at)
-    for queue in figures.queues:
+    for queue in queues:
         for measure, value, unit in _measures(queue):
             yield (
                 f"queue.{queue.name}:{measure}",

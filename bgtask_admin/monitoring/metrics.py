@@ -2,12 +2,14 @@
 The figures for Prometheus, by its own client library (the extra ``prometheus``).
 
 Counts of rows are gauges: pruning deletes rows, and a counter must never go down. No label
-holds a host, a task or the text of an error, of which there may be any number.
+holds a host, a task or the text of an error: there may be any number of these. Of queues too,
+so a hundred have series of their own, and all others are added up as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -15,8 +17,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 import bgtask
-from bgtask.health import Level
+from bgtask import health
+from bgtask.health import Level, QueueHealth
 from bgtask_admin.monitoring.snapshot import Snapshot
+
+OTHERS = "(other)"  # The label of the queues without series of their own. No queue is called so.
 
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
@@ -25,6 +30,24 @@ def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     registry.register(_Figures(snapshot))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
+
+
+def _together(queues: Sequence[QueueHealth]) -> QueueHealth:
+    """
+    Return the sum of these queues.
+
+    Of ages it has the greatest, and of workers the fewest that serve one where something is ready.
+    """
+    served = [queue.served_by for queue in queues if queue.oldest_ready_age]
+    counts = ("ready", "scheduled", "retrying", "running", "held")
+    return QueueHealth(
+        name=OTHERS,
+        paused=any(queue.paused for queue in queues),
+        **{count: sum(getattr(queue, count) for queue in queues) for count in counts},
+        oldest_ready_age=max(queue.oldest_ready_age for queue in queues),
+        max_running_seconds=max(queue.max_running_seconds for queue in queues),
+        served_by=min(served or [queue.served_by for queue in queues]),
+    )
 
 
 class _Figures(Collector):
@@ -71,7 +94,8 @@ class _Figures(Collector):
             "Attempts that failed within the window (in seconds), for good or not yet.",
             labels=["queue", "window"],
         )
-        for queue in self.health.queues:
+        shown, others = health.notable(self.health.queues)
+        for queue in (*shown, _together(others)) if others else shown:
             for state, number in (
                 ("ready", queue.ready),
                 ("scheduled", queue.scheduled - queue.retrying),
@@ -84,9 +108,17 @@ class _Figures(Collector):
             longest.add_metric([queue.name], queue.max_running_seconds)
             paused.add_metric([queue.name], queue.paused)
             workers.add_metric([queue.name], queue.served_by)
-            window = f"{queue.window:g}"
-            finished.add_metric([queue.name, window], queue.finished_window)
-            failed.add_metric([queue.name, window], queue.failed_window)
+        ended: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        for name, queue in (
+            *((queue.name, queue) for queue in shown),
+            *((OTHERS, queue) for queue in others),
+        ):
+            figures = ended[name, f"{queue.window:g}"]
+            figures[0] += queue.finished_window
+            figures[1] += queue.failed_window
+        for labels, (finished_number, failed_number) in ended.items():
+            finished.add_metric(labels, finished_number)
+            failed.add_metric(labels, failed_number)
         yield from (tasks, oldest, longest, paused, workers, finished, failed)
 
     def _of_the_whole(self) -> Iterator[Metric]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -64,14 +66,20 @@ def forget() -> None:
         _last = None
 
 
+@contextmanager
+def for_everybody() -> Iterator[None]:
+    """Use the language and the time zone of the project, not those of who asks first."""
+    with (
+        translation.override(settings.LANGUAGE_CODE),
+        timezone.override(timezone.get_default_timezone()),
+    ):
+        yield
+
+
 def _look() -> Snapshot | Unreadable:
     began = time.monotonic()
     try:
-        # For everybody, so in the language and the zone of the project, not of who asks first.
-        with (
-            translation.override(settings.LANGUAGE_CODE),
-            timezone.override(timezone.get_default_timezone()),
-        ):
+        with for_everybody():
             figures = health.take()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("The state of the queue cannot be read: %s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -13,9 +14,11 @@ from django.utils.cache import patch_vary_headers
 
 import bgtask
 from bgtask import health as health_
+from bgtask.exceptions import InvalidOption
+from bgtask.options import check_queue
 from bgtask_admin.monitoring import checks
 from bgtask_admin.monitoring.access import Refused, demand_access
-from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, take
+from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, for_everybody, take
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
@@ -49,7 +52,9 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         try:
             demand_access(request)
-            return answer(request, take())
+            return answer(request, _asked_for(request, take()))
+        except Unknown as unknown:
+            return _json({"detail": str(unknown)}, 400)
         except Refused as refused:
             return _refused(refused)
         except Unreadable as unreadable:
@@ -62,7 +67,11 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
 
 @endpoint
 def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
-    """200 for pass and warn, 503 for fail; with ``?fail_on=warn`` for warn as well."""
+    """
+    Answer 200 for pass and warn, 503 for fail; with ``?fail_on=warn`` 503 for warn as well.
+
+    ``?queue=NAME``, also several times, judges these queues alone.
+    """
     failing = {"fail", *request.GET.getlist("fail_on")}
     if unknown := failing - {"fail", "warn"}:
         return _json({"detail": f"fail_on takes “fail” or “warn”, not “{min(unknown)[:50]}”."}, 400)
@@ -72,7 +81,7 @@ def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
 
 @endpoint
 def stats(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
-    """All figures; 200 however bad they are."""
+    """Answer 200 with all figures, however bad they are; ``?queue=NAME`` as for ``health``."""
     document = health_.as_document(snapshot.health, bgtask.__version__)
     return _json({**document, "age_seconds": round(snapshot.age, 3)})
 
@@ -90,6 +99,26 @@ def metrics(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
         )
     text, content_type = exposition(snapshot, request.headers.get("Accept", ""))
     return HttpResponse(text, content_type=content_type)
+
+
+class Unknown(Exception):
+    """What the request asks for is not the name of a queue."""
+
+
+def _asked_for(request: HttpRequest, snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot, reduced to the queues that the request names."""
+    queues = request.GET.getlist("queue")
+    if not queues:
+        return snapshot
+    if len(queues) > health_.MOST_QUEUES:
+        raise Unknown(f"queue may be given {health_.MOST_QUEUES} times, not {len(queues)} times.")
+    for name in queues:
+        try:
+            check_queue(name)
+        except InvalidOption as error:
+            raise Unknown(str(error)) from None
+    with for_everybody():
+        return replace(snapshot, health=health_.only(snapshot.health, queues))
 
 
 def _refused(refused: Refused) -> HttpResponse:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from django.contrib.admin import AdminSite
@@ -14,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from bgtask import health
-from bgtask.health import Health, History
+from bgtask.health import Health, History, QueueHealth
 from bgtask.models import Worker
 from bgtask.status import WorkerState
 from bgtask_admin.charts import Band, Chart, sparkline
@@ -26,6 +28,10 @@ from bgtask_admin.views.base import needs, page, url_of
 
 SPANS = {"1h": 1, "24h": 24, "7d": 168}
 MOST_WORKERS = 200
+MOST_QUEUES = 20  # More are on a page of their own.
+SAID = 3  # Reasons that the sentence of the verdict names.
+MOST_REASONS = 20  # That are listed below it.
+MOST_HOLDS = 100
 MOST_RUNNING = 5  # Tasks that are shown of each.
 
 
@@ -34,7 +40,12 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
     span = request.GET.get("span", "")
     span = span if span in SPANS else "1h"
     now = health.take()
-    past = health.history(SPANS[span], now=now.generated_at)
+    shown = health.worst_first(now.queues, MOST_QUEUES)
+    if len(now.queues) <= MOST_QUEUES:
+        shown.sort(key=attrgetter("name"))
+    past = health.history(
+        SPANS[span], now=now.generated_at, series_of=[queue.name for queue in shown]
+    )
     may_view = request.user.has_perm(VIEW)
     return page(
         request,
@@ -44,20 +55,30 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
         nav="health",
         health=now,
         tiles=_tiles(now),
-        queues=QueueTable(
-            now.queues,
-            url=url_of(request),
-            charts=lambda queue: _spark(queue, past, span),
-            span=span,
-            may_pause=request.user.has_perm(PAUSE),
-            may_view=may_view,
-        ),
+        queues=queue_table(request, shown, past, span),
+        queues_omitted=len(now.queues) - len(shown),
+        reasons=now.reasons[SAID : SAID + MOST_REASONS],
+        reasons_omitted=max(len(now.reasons) - SAID - MOST_REASONS, 0),
         failing=health.failing_now(now=now.generated_at) if may_view else None,
         workers=workers(now) if may_view else None,
-        holds=now.holds if may_view else (),
+        holds=now.holds[:MOST_HOLDS] if may_view else (),
+        holds_omitted=max(len(now.holds) - MOST_HOLDS, 0),
         charts=_charts(past),
         span=span,
         spans=list(SPANS),
+    )
+
+
+def queue_table(
+    request: HttpRequest, queues: Sequence[QueueHealth], past: History, span: str
+) -> QueueTable:
+    return QueueTable(
+        queues,
+        url=url_of(request),
+        charts=lambda queue: _spark(queue, past, span),
+        span=span,
+        may_pause=request.user.has_perm(PAUSE),
+        may_view=request.user.has_perm(VIEW),
     )
 
 

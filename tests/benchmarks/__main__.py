@@ -27,6 +27,7 @@ from tests.databases import DATABASES
 
 ROWS = (
     "drain", "two", "enqueue", "many", "pickup", "due", "crowd", "idle", "waiting", "slow",
+    "queues",
 )  # fmt: skip
 
 
@@ -68,11 +69,11 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
 
 def _rows() -> dict[str, Callable]:
     """Imported late: they need Django's models."""
-    from tests.benchmarks import crowd, drain, enqueue, idle, latency, threads
+    from tests.benchmarks import crowd, drain, enqueue, idle, latency, queues, threads
 
     functions = (
         drain.drain, drain.two, enqueue.one_by_one, enqueue.many, latency.pick_up, latency.due,
-        crowd.crowd, idle.idle, threads.waiting, threads.slow_beside_fast,
+        crowd.crowd, idle.idle, threads.waiting, threads.slow_beside_fast, queues.many_queues,
     )  # fmt: skip
     return dict(zip(ROWS, functions, strict=True))
 

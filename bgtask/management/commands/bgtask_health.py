@@ -78,7 +78,8 @@ def _one_line(text: str) -> str:
 def _perfdata(verdict: Health, thresholds: Thresholds) -> list[str]:
     """``label=value[unit];warn;crit;min``; an empty limit means none."""
     figures = []
-    for queue in verdict.queues:
+    shown, _omitted = health.notable(verdict.queues)
+    for queue in shown:
         limits = thresholds.of(queue.name)
         age = _range(limits.oldest_ready)
         figures += [

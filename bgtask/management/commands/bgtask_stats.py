@@ -13,6 +13,7 @@ from django.db import DatabaseError, InterfaceError
 import bgtask
 from bgtask import health
 from bgtask.health import Health, QueueHealth, duration
+from bgtask.management.arguments import queue_name
 
 HEADINGS = (
     "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed", "per minute",
@@ -30,9 +31,18 @@ class Command(BaseCommand):
             help="As JSON; docs/monitoring/stats.schema.json describes it.",
         )
 
+        parser.add_argument(
+            "--queue",
+            action="append",
+            dest="queues",
+            type=queue_name,
+            metavar="NAME",
+            help="Print this queue only; may be repeated.",
+        )
+
     def handle(self, **options: Any) -> None:
         try:
-            verdict = health.take()
+            verdict = health.take(options["queues"])
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         except (DatabaseError, InterfaceError) as error:
@@ -49,7 +59,10 @@ def _lines(verdict: Health) -> Iterator[str]:
     yield verdict.sentence
     yield ""
     if verdict.queues:
-        yield from _table([HEADINGS, *(_row(queue) for queue in verdict.queues)])
+        shown, omitted = health.notable(verdict.queues)
+        yield from _table([HEADINGS, *(_row(queue) for queue in shown)])
+        if omitted:
+            yield f"… and {len(omitted):,} more queues with less to do; --queue NAME prints one."
         yield ""
     workers = verdict.workers
     said = f"{workers.alive} alive with {workers.threads} threads, {workers.busy} tasks running"

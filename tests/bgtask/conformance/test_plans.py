@@ -160,7 +160,10 @@ def test_the_outlook_probes_the_index_once_a_queue(worker, queues):
     # The queues of the few suspects are not worth an index.
     assert [sort for sort in plan.sorts if "DISTINCT" not in sort] == [], shown(plan)
     if connection.vendor != "sqlite":
-        assert plan.rows <= 6 * (QUEUES + 1), shown(plan)
+        # MariaDB reads some hundred tasks at a time where there are many queues; never a whole
+        # queue of 2,000.
+        most = 1_000 if connection.vendor == "mysql" and queues is None else 6 * (QUEUES + 1)
+        assert plan.rows <= most, shown(plan)
 
 
 def test_promotion_finds_what_is_due_by_its_index(worker):

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from bgtask.dialects import Clock, dialect_of
 from bgtask.models import QueueHistory, QueueStats, Task, TaskStats
-from bgtask.models.stats import start_of_quarter
+from bgtask.models.stats import MOST_QUEUES, OTHER_QUEUES, start_of_quarter
 from tests.factories import TaskFactory
 from tests.threads import all_at_once
 
@@ -29,6 +29,19 @@ def minute():
 def add(when, *rows):
     stored = connection.ops.adapt_datetimefield_value(when)
     dialect_of(connection).add_stats(connection, [[stored, *row] for row in rows])
+
+
+def ready(queues):
+    """A task in each of so many queues, all ready for the same time."""
+    Task.objects.bulk_create(
+        Task(
+            task_name="tests.tasks.noop",
+            queue=f"q{number}",
+            run_at=Clock(-1),
+            enqueued_at=Clock(-1),
+        )
+        for number in range(queues)
+    )
 
 
 def figures(**which):
@@ -133,6 +146,30 @@ class TestQueues:
 
         assert QueueStats.objects.sample() == 0
 
+    def test_of_many_queues_those_with_most_get_a_row_and_the_others_one_together(self):
+        """Kind of fault: rows in each minute for every queue that there is."""
+        ready(MOST_QUEUES + 50)
+        TaskFactory(queue="q7", run_at=Clock(-7200))
+        TaskFactory.create_batch(3, queue="q249", run_at=Clock(-1))
+
+        number = QueueStats.objects.sample()
+
+        rows = {row.queue: row for row in QueueStats.objects.all()}
+        assert number == len(rows) == MOST_QUEUES + 1
+        assert rows["q7"].ready == 2
+        assert rows["q249"].ready == 4
+        assert rows[OTHER_QUEUES].ready == 50
+        assert sum(row.ready for row in rows.values()) == MOST_QUEUES + 50 + 4
+
+    def test_the_others_get_their_zero_as_well(self):
+        earlier = minute() - timedelta(minutes=5)
+        QueueStats.objects.create(minute=earlier, queue=OTHER_QUEUES, ready=7, oldest_ready_age=1)
+
+        assert QueueStats.objects.sample() == 1
+
+        latest = QueueStats.objects.latest("minute")
+        assert (latest.queue, latest.ready) == (OTHER_QUEUES, 0)
+
     @pytest.mark.django_db(transaction=True)
     def test_two_samples_at_once_make_one_row(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(50)))
@@ -181,6 +218,22 @@ class TestHistory:
 
         rows = QueueHistory.objects.order_by("minute", "queue").values_list("minute", "queue")
         assert sorted(rows) == [(quarter, "Mail"), (quarter, "mail"), (after, "mail")]
+
+    def test_of_many_queues_the_busiest_get_a_row_and_the_others_one_together(self):
+        when = start_of_quarter(minute() - timedelta(hours=3))
+        TaskStats.objects.bulk_create(
+            TaskStats(minute=when, queue=f"q{number}", task_name="send", succeeded=number)
+            for number in range(1, MOST_QUEUES + 51)
+        )
+        QueueStats.objects.create(minute=when, queue=OTHER_QUEUES, ready=5, oldest_ready_age=1_000)
+
+        QueueHistory.objects.roll_up()
+
+        rows = {row.queue: row for row in QueueHistory.objects.all()}
+        assert len(rows) == MOST_QUEUES + 1
+        assert f"q{MOST_QUEUES + 50}" in rows
+        assert rows[OTHER_QUEUES].succeeded == sum(range(1, 51))
+        assert (rows[OTHER_QUEUES].ready, rows[OTHER_QUEUES].oldest_ready_age) == (5, 1_000)
 
     def test_a_quarter_that_nobody_looked_at_has_no_backlog_rather_than_none_waiting(self):
         self.note(minute() - timedelta(hours=3), succeeded=1)
