@@ -202,8 +202,46 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "OPTIONS['isolation_level'], or set it to \"read committed\".",
             id="bgtask.W007",
         )
+    yield from _check_character_sets(connection)
 
 
+def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    """Texts of people and errors must be stored whole, whatever characters they have."""
+    from bgtask.models.unicode import narrow_columns
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@character_set_client, @@character_set_database")
+        charset, default = cursor.fetchone()
+    if default != "utf8mb4":
+        yield Warning(
+            f"The default character set of the database {connection.alias!r} is {default}, which "
+            "cannot hold every character.",
+            hint="The tables of bgtask are created in utf8mb4 all the same. Those of Django and "
+            "of your project are not: Django's admin log keeps other characters as escapes. "
+            "Convert them, and ALTER DATABASE … CHARACTER SET utf8mb4.",
+            id="bgtask.W011",
+        )
+    if charset != "utf8mb4":
+        yield Warning(
+            f"The connection to the database {connection.alias!r} uses the character set "
+            f"{charset}, which cannot send every character.",
+            hint='Set OPTIONS["charset"] of this database to "utf8mb4", or leave it out.',
+            id="bgtask.W011",
+        )
+    ours = (model for model in apps.get_models() if model._meta.app_label in _APPS)
+    for model, fields, charset in narrow_columns(connection, ours):
+        table, columns = model._meta.db_table, ", ".join(field.column for field in fields)
+        yield Warning(
+            f"Columns of the table {table} on the database {connection.alias!r} have the "
+            f"character set {charset}, which cannot hold every character: {columns}.",
+            hint="Names, reasons and errors with other characters will be refused. Convert the "
+            f"table: ALTER TABLE {table} MODIFY … COLLATE utf8mb4_general_ci for each of these "
+            "columns, with the rest of its definition unchanged.",
+            id="bgtask.W011",
+        )
+
+
+_APPS = ("bgtask", "bgtask_admin")
 _OF_VENDOR: dict[str, Callable[[Any], Iterator[CheckMessage]]] = {
     "sqlite": _check_sqlite,
     "mysql": _check_mysql,

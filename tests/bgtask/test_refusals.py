@@ -38,14 +38,17 @@ def error_of_the_database():
 REFUSED_EVERYWHERE = {
     "null": ("UPDATE bgtask_task SET queue = NULL", None),
     "check": ("UPDATE bgtask_task SET status = 'RUNNING'", None),
-    "duplicate": ("UPDATE bgtask_task SET id = (SELECT * FROM (SELECT min(id) FROM bgtask_task) AS t)", None),
+    "duplicate": (
+        "UPDATE bgtask_task SET id = (SELECT * FROM (SELECT min(id) FROM bgtask_task) AS t)",
+        None,
+    ),
     "foreign key": (
         "INSERT INTO bgtask_attempt (task_id, token, number, worker, finished_at, outcome, "
         "error_class, message, traceback, error_fingerprint) "
         "VALUES (0, 0, 0, '', '2030-01-01', 'failed', '', '', '', '')",
         None,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED_EVERYWHERE)
@@ -78,7 +81,7 @@ def test_a_value_that_a_column_cannot_hold_is_about_the_data(column, value):
 def test_a_text_that_cannot_be_encoded_is_about_the_data(text):
     if text == "\x00" and connection.vendor != "postgresql":
         pytest.skip("this database stores NUL")
-    with pytest.raises(Exception) as caught:  # noqa: B017, PT011  # Each driver has its own.
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # Each driver has its own.
         execute(INSERT, params=[text])
 
     assert is_about_data(caught.value)
@@ -127,8 +130,8 @@ AWAY = {
         "read-only": ["PRAGMA query_only = 1", "UPDATE bgtask_task SET priority = 1"],
         "full": [
             "PRAGMA max_page_count = 1",
-            "CREATE TABLE no_room AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-            "WHERE i < 20) SELECT randomblob(100000) AS b FROM n",
+            "CREATE TABLE no_room AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL "
+            "SELECT i + 1 FROM n WHERE i < 20) SELECT randomblob(100000) AS b FROM n",
         ],
     },
     "postgresql": {

@@ -223,9 +223,7 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
             assert not completer.stop(0.5)
         assert not any(fenced for _, fenced in told)
 
-    def test_is_fenced_off_once_its_task_is_deleted(
-        self, completer, claimed, monkeypatch, told
-    ):
+    def test_is_fenced_off_once_its_task_is_deleted(self, completer, claimed, monkeypatch, told):
         monkeypatch.setattr(module, "KEPT_RETRY_SECONDS", 0.2)
         with triggers(CANNOT):
             hard = success(claimed[0], return_value='"hard"')
