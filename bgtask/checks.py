@@ -20,6 +20,8 @@ from bgtask import registry
 from bgtask.background import CALL_OPTIONS
 from bgtask.conf import get_settings
 
+SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
+
 # What the ancestors read and bgtask does not, and what to do about it.
 _LEGACY_SETTINGS = {
     "BACKGROUND_TASK_RUN_ASYNC": "Delete it: process_tasks --threads=N runs N tasks at once.",
@@ -157,14 +159,25 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA journal_mode")
         (journal_mode,) = cursor.fetchone()
+        cursor.execute("PRAGMA synchronous")
+        (synchronous,) = cursor.fetchone()
     if connection.is_in_memory_db():  # type: ignore[attr-defined]
         return
     if journal_mode.lower() != "wal":
         yield Warning(
             f"The SQLite database {connection.alias!r} is in journal mode {journal_mode.upper()}.",
             hint="Readers and the writer will wait for each other. Set its OPTIONS to "
-            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
+            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"}.',
             id="bgtask.W005",
+        )
+    if synchronous < SQLITE_SYNCHRONOUS_FULL:
+        yield Warning(
+            f"The SQLite database {connection.alias!r} does not wait for the disk at each commit "
+            "(PRAGMA synchronous is OFF or NORMAL).",
+            hint="A power cut loses the tasks that were enqueued since the last checkpoint. Set "
+            "PRAGMA synchronous=FULL in its init_command, or accept the loss and add "
+            "bgtask.W012 to SILENCED_SYSTEM_CHECKS.",
+            id="bgtask.W012",
         )
     mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or ""
     if mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
