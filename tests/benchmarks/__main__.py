@@ -32,7 +32,9 @@ ROWS = (
 
 def main() -> int:
     options = _parse()
-    durable = options.database != "sqlite"  # There: WAL and synchronous = NORMAL; see synchronous.py.
+    durable = (
+        options.database != "sqlite"
+    )  # There: WAL and synchronous = NORMAL; see synchronous.py.
     with (
         DATABASES[options.database](durable=durable) as settings,
         tempfile.TemporaryDirectory(prefix="bgtask-benchmarks-") as directory,

@@ -48,7 +48,13 @@ def main() -> int:
 def _round(mode: str, tasks: int) -> list[float]:
     with sqlite(durable=mode == "FULL") as settings:
         child = subprocess.run(
-            [sys.executable, "-m", "tests.benchmarks.synchronous", "--in-child", f"--tasks={tasks}"],
+            [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.synchronous",
+                "--in-child",
+                f"--tasks={tasks}",
+            ],
             cwd=ROOT,
             env={
                 **os.environ,

@@ -89,10 +89,7 @@ def test_six_hundred_outcomes_of_a_quarter_of_a_megabyte():
     for _ in range(2):
         claimed = claim(300)
         accepted = Task.objects.finish(
-            [
-                success(task, return_value='"' + "x" * 250_000 + f'{task.pk}"')
-                for task in claimed
-            ]
+            [success(task, return_value='"' + "x" * 250_000 + f'{task.pk}"') for task in claimed]
         )
         assert len(accepted) == 300
 
