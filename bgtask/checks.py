@@ -20,6 +20,8 @@ from bgtask import registry
 from bgtask.background import CALL_OPTIONS
 from bgtask.conf import get_settings
 
+SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
+
 # What the ancestors read and bgtask does not, and what to do about it.
 _LEGACY_SETTINGS = {
     "BACKGROUND_TASK_RUN_ASYNC": "Delete it: process_tasks --threads=N runs N tasks at once.",
@@ -157,14 +159,25 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA journal_mode")
         (journal_mode,) = cursor.fetchone()
+        cursor.execute("PRAGMA synchronous")
+        (synchronous,) = cursor.fetchone()
     if connection.is_in_memory_db():  # type: ignore[attr-defined]
         return
     if journal_mode.lower() != "wal":
         yield Warning(
             f"The SQLite database {connection.alias!r} is in journal mode {journal_mode.upper()}.",
             hint="Readers and the writer will wait for each other. Set its OPTIONS to "
-            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}.',
+            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"}.',
             id="bgtask.W005",
+        )
+    if synchronous < SQLITE_SYNCHRONOUS_FULL:
+        yield Warning(
+            f"The SQLite database {connection.alias!r} does not wait for the disk at each commit "
+            "(PRAGMA synchronous is OFF or NORMAL).",
+            hint="A power cut loses the tasks that were enqueued since the last checkpoint. Set "
+            "PRAGMA synchronous=FULL in its init_command, or accept the loss and add "
+            "bgtask.W012 to SILENCED_SYSTEM_CHECKS.",
+            id="bgtask.W012",
         )
     mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or ""
     if mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
@@ -202,8 +215,46 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "OPTIONS['isolation_level'], or set it to \"read committed\".",
             id="bgtask.W007",
         )
+    yield from _check_character_sets(connection)
 
 
+def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    """Texts of people and errors must be stored whole, whatever characters they have."""
+    from bgtask.models.unicode import narrow_columns
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@character_set_client, @@character_set_database")
+        charset, default = cursor.fetchone()
+    if default != "utf8mb4":
+        yield Warning(
+            f"The default character set of the database {connection.alias!r} is {default}, which "
+            "cannot hold every character.",
+            hint="The tables of bgtask are created in utf8mb4 all the same. Those of Django and "
+            "of your project are not: Django's admin log keeps other characters as escapes. "
+            "Convert them, and ALTER DATABASE … CHARACTER SET utf8mb4.",
+            id="bgtask.W011",
+        )
+    if charset != "utf8mb4":
+        yield Warning(
+            f"The connection to the database {connection.alias!r} uses the character set "
+            f"{charset}, which cannot send every character.",
+            hint='Set OPTIONS["charset"] of this database to "utf8mb4", or leave it out.',
+            id="bgtask.W011",
+        )
+    ours = (model for model in apps.get_models() if model._meta.app_label in _APPS)
+    for model, fields, charset in narrow_columns(connection, ours):
+        table, columns = model._meta.db_table, ", ".join(field.column for field in fields)
+        yield Warning(
+            f"Columns of the table {table} on the database {connection.alias!r} have the "
+            f"character set {charset}, which cannot hold every character: {columns}.",
+            hint="Names, reasons and errors with other characters will be refused. Convert the "
+            f"table: ALTER TABLE {table} MODIFY … COLLATE utf8mb4_general_ci for each of these "
+            "columns, with the rest of its definition unchanged.",
+            id="bgtask.W011",
+        )
+
+
+_APPS = ("bgtask", "bgtask_admin")
 _OF_VENDOR: dict[str, Callable[[Any], Iterator[CheckMessage]]] = {
     "sqlite": _check_sqlite,
     "mysql": _check_mysql,

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from bgtask.models.fields import UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
 from bgtask_admin.verbs import Verb
 
@@ -39,19 +40,19 @@ class Operation(models.Model):
         related_name="+",
         verbose_name=_("user"),
     )
-    by = models.CharField(_("who"), max_length=255)  # Kept when the user is deleted.
+    by = UnicodeCharField(_("who"), max_length=255)  # Kept when the user is deleted.
     verb = models.CharField(_("action"), max_length=20, choices=Verb)
-    filter = models.TextField(_("filter"), default="{}")
-    filter_words = models.TextField(_("tasks"), blank=True)
-    options = models.TextField(_("options"), default="{}")
-    reason = models.CharField(_("reason"), max_length=500, blank=True)
+    filter = UnicodeTextField(_("filter"), default="{}")
+    filter_words = UnicodeTextField(_("tasks"), blank=True)
+    options = UnicodeTextField(_("options"), default="{}")
+    reason = UnicodeCharField(_("reason"), max_length=500, blank=True)
     previewed_at = models.DateTimeField(_("previewed at"))
     high_water = models.PositiveBigIntegerField(_("up to id"), default=0)
     last_id = models.PositiveBigIntegerField(_("done up to id"), default=0)
     matched = models.PositiveIntegerField(_("matched"), default=0)
     changed = models.PositiveIntegerField(_("changed"), default=0)
     skipped = models.PositiveIntegerField(_("skipped"), default=0)
-    skipped_for = models.TextField(_("skipped for"), default="{}")
+    skipped_for = UnicodeTextField(_("skipped for"), default="{}")
     state = models.CharField(
         _("state"), max_length=10, choices=OperationState, default=OperationState.RUNNING
     )

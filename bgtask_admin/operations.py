@@ -18,7 +18,7 @@ from typing import Any
 
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -33,6 +33,7 @@ from bgtask_admin.verbs import ACTIONS, Verb
 CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
 LOOK_AHEAD = 10_000  # Ids that are read at once.
 STEP = 1.0  # Seconds.
+LOG_BATCH_ROWS = 20  # One statement's entries: with long reasons they stay below 64 KiB.
 GONE = "gone"  # Skipped, for it no longer matches.
 
 
@@ -243,8 +244,21 @@ def log_one(operation: Operation) -> None:
 
 
 def _log(entries: Sequence[LogEntry]) -> None:
-    if entries:
-        LogEntry.objects.bulk_create(entries)
+    """Store them; the table is Django's, and on MariaDB it may hold fewer characters than ours."""
+    if not entries:
+        return
+    try:
+        with transaction.atomic(using=router.db_for_write(LogEntry)):
+            LogEntry.objects.bulk_create(entries, batch_size=LOG_BATCH_ROWS)
+    except DatabaseError:
+        for entry in entries:
+            entry.object_repr = _in_ascii(entry.object_repr)[:200]
+            entry.change_message = _in_ascii(entry.change_message)
+        LogEntry.objects.bulk_create(entries, batch_size=LOG_BATCH_ROWS)
+
+
+def _in_ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:

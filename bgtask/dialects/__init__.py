@@ -8,9 +8,21 @@ from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.clock import Clock, KeyFrom, Since
 from bgtask.dialects.mariadb import MariaDB
 from bgtask.dialects.postgresql import PostgreSQL
+from bgtask.dialects.refusals import TooLarge, is_about_data
 from bgtask.dialects.sqlite import SQLite
 
-__all__ = ["MOST_HEADS", "Clock", "Dialect", "Head", "KeyFrom", "Outlook", "Since", "dialect_of"]
+__all__ = [
+    "MOST_HEADS",
+    "Clock",
+    "Dialect",
+    "Head",
+    "KeyFrom",
+    "Outlook",
+    "Since",
+    "TooLarge",
+    "dialect_of",
+    "is_about_data",
+]
 
 _mariadb = MariaDB()  # And MySQL.
 _dialects: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}

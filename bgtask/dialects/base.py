@@ -33,6 +33,9 @@ from bgtask.dialects.statements import (
 if TYPE_CHECKING:
     from bgtask.models import Outcome, Task, TaskQuerySet, Worker
 
+# Far below the limits of PostgreSQL (1 GB) and SQLite (a billion bytes), so that memory stays flat.
+STATEMENT_BYTES = 16 * 2**20
+
 # What an outcome changes. ``o`` is the relation of outcomes; statuses come before all else, since
 # MariaDB evaluates SET from left to right.
 FINISH = """
@@ -103,6 +106,20 @@ class Dialect(ABC):
     def transaction(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
         """A short transaction that will write."""
         return transaction.atomic(using=connection.alias)
+
+    # Size
+
+    def statement_bytes(self, connection: BaseDatabaseWrapper) -> int:
+        """The bytes that the values of one statement may take."""
+        return STATEMENT_BYTES
+
+    def limit_in_words(self, connection: BaseDatabaseWrapper) -> str:
+        """Name the setting of the database that limits a statement, and its value."""
+        return f"a statement of {STATEMENT_BYTES:,} bytes"
+
+    def sent_bytes(self, text: str) -> int:
+        """The bytes that a text takes in a statement."""
+        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
     # Enqueue
 

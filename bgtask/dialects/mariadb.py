@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -38,9 +39,35 @@ MOST_STEPS = 250  # Statements of one look.
 FIRST_STEPS = 10  # Of few queues, each step reads two tasks.
 STEP_TASKS, MOST_STEP_TASKS = 100, 500  # That a later one of these statements reads.
 PROBES = 100  # Of named queues, in one statement.
+# Of max_allowed_packet, for the words of the statement and its small values.
+RESERVED_BYTES = 8 * 2**10
+ESCAPED = ("\\", "'", '"', "\n", "\r", "\0", "\x1a")  # Each is sent as two characters.
 
 
 class MariaDB(Dialect):
+    def __init__(self) -> None:
+        # By the driver's connection: after a reconnect the server is asked again.
+        self._packet_bytes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def statement_bytes(self, connection: BaseDatabaseWrapper) -> int:
+        packet = self._max_allowed_packet(connection)
+        return min(super().statement_bytes(connection), max(packet - RESERVED_BYTES, packet // 2))
+
+    def limit_in_words(self, connection: BaseDatabaseWrapper) -> str:
+        return f"max_allowed_packet, which is {self._max_allowed_packet(connection):,} bytes"
+
+    def _max_allowed_packet(self, connection: BaseDatabaseWrapper) -> int:
+        connection.ensure_connection()
+        raw = connection.connection
+        if raw not in self._packet_bytes:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT @@max_allowed_packet")
+                self._packet_bytes[raw] = int(cursor.fetchone()[0])
+        return self._packet_bytes[raw]
+
+    def sent_bytes(self, text: str) -> int:
+        return super().sent_bytes(text) + sum(map(text.count, ESCAPED))
+
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         offset = self.offset(connection)
         now = "UTC_TIMESTAMP(6)"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.models.fields import ExactCharField
+from bgtask.models.fields import ExactCharField, UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
 from bgtask.models.task import Task
 from bgtask.status import AttemptOutcome
@@ -16,13 +16,13 @@ class Attempt(models.Model):
     # With the task unique: to record the same end twice is harmless.
     token = models.PositiveBigIntegerField(_("token"))
     number = models.PositiveIntegerField(_("number"))
-    worker = models.CharField(_("worker"), max_length=255, blank=True)
+    worker = UnicodeCharField(_("worker"), max_length=255, blank=True)
     started_at = models.DateTimeField(_("started at"), null=True)
     finished_at = models.DateTimeField(_("finished at"))
     outcome = models.CharField(_("outcome"), max_length=10, choices=AttemptOutcome)
-    error_class = models.CharField(_("error class"), max_length=255, blank=True)
-    message = models.TextField(_("message"), blank=True)
-    traceback = models.TextField(_("traceback"), blank=True)
+    error_class = UnicodeCharField(_("error class"), max_length=255, blank=True)
+    message = UnicodeTextField(_("message"), blank=True)
+    traceback = UnicodeTextField(_("traceback"), blank=True)
     error_fingerprint = ExactCharField(_("error fingerprint"), max_length=32, blank=True)
 
     objects = QueueManager()

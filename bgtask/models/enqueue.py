@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -22,9 +21,11 @@ from bgtask.serialization import dump_params
 if TYPE_CHECKING:
     from bgtask.models.task import Task
 
-BATCH = 1_000
+BATCH_ROWS = 1_000
+SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
 _OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"}  # Which is not kept with a task.
 
+Row = tuple[list[str], list[str], list[Any]]
 Params = tuple[Sequence[Any], dict[str, Any]]
 
 
@@ -35,6 +36,7 @@ def enqueue(model: type[Task], alias: str, name: str, params: Params, options: A
 
 
 def _enqueue(model: type[Task], alias: str, name: str, text: str, options: Any) -> Task:
+    _check_size(connections[alias], text)
     columns = _columns(name, options)
     columns["task_params"] = text
     schedule = options.get("schedule")
@@ -62,6 +64,8 @@ def enqueue_many(
     if other is None:
         return store(model, alias, name, texts, options)
     known = list(texts)  # What is wrong is to be said at the call.
+    for text in known:
+        _check_size(connections[alias], text)
     transaction.on_commit(partial(store, model, alias, name, known, options), using=other)
     return len(known)
 
@@ -81,15 +85,56 @@ def _store_all(model: type[Task], alias: str, name: str, texts: Iterable[str], o
     dialect = dialect_of(connection)
     columns = _columns(name, options)
     row = _row(connection, columns, options.get("schedule"))
-    remaining = iter(texts)
     total = 0
     with dialect.transaction(connection):
-        while batch := list(islice(remaining, BATCH)):
+        for batch in _batches(connection, row, texts):
             dialect.insert_many(connection, *row, batch)
             total += len(batch)
         if total:
             dialect.wake(connection, columns["queue"])
     return total
+
+
+def _batches(
+    connection: BaseDatabaseWrapper, row: Row, texts: Iterable[str]
+) -> Iterator[list[str]]:
+    """Texts for one statement each: bounded in rows, and in bytes."""
+    dialect = dialect_of(connection)
+    _names, values, params = row
+    # Each row repeats the SQL and the values that all rows share.
+    shared = sum(map(len, values)) + sum(dialect.sent_bytes(str(one)) + 4 for one in params) + 16
+    room = dialect.statement_bytes(connection)
+    batch: list[str] = []
+    used = 0
+    for text in texts:
+        size = dialect.sent_bytes(text) + shared
+        if size > room:
+            _refuse_size(connection, text)
+        if batch and (used + size > room or len(batch) == BATCH_ROWS):
+            yield batch
+            batch, used = [], 0
+        batch.append(text)
+        used += size
+    if batch:
+        yield batch
+
+
+def _check_size(connection: BaseDatabaseWrapper, text: str) -> None:
+    """Raise InvalidParameters if the database does not take a statement of this size."""
+    if len(text) <= SMALL_BYTES:
+        return
+    dialect = dialect_of(connection)
+    if dialect.sent_bytes(text) > dialect.statement_bytes(connection):
+        _refuse_size(connection, text)
+
+
+def _refuse_size(connection: BaseDatabaseWrapper, text: str) -> NoReturn:
+    dialect = dialect_of(connection)
+    raise InvalidParameters(
+        f"The parameters take {dialect.sent_bytes(text):,} bytes in a statement, which is too "
+        f"many for the database's limit ({dialect.limit_in_words(connection)}). Keep large data "
+        "in a model or a file and pass its key, or raise that limit."
+    )
 
 
 def _store_each(
@@ -117,7 +162,7 @@ def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _row(
     connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
-) -> tuple[list[str], list[str], list[Any]]:
+) -> Row:
     """Names, SQL and parameters of a new row; what a default says is left out."""
     dialect = dialect_of(connection)
     given = {name: value for name, value in columns.items() if value not in (None, "")}

@@ -25,6 +25,29 @@ class ExactCharField(models.CharField):
         return parameters
 
 
+class _Unicode:
+    """
+    A text column that holds every character, whatever the default of the database is.
+
+    On MariaDB and MySQL a database may default to latin1 or utf8mb3. The collation ignores case,
+    as searches do, and exists on every supported version. It gives the column its character set.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)  # type: ignore[misc]
+        if connection.vendor == "mysql":
+            return {**parameters, "collation": "utf8mb4_general_ci"}
+        return parameters
+
+
+class UnicodeCharField(_Unicode, models.CharField):
+    """A CharField for text that people or errors wrote."""
+
+
+class UnicodeTextField(_Unicode, models.TextField):
+    """A TextField for text that people or errors wrote."""
+
+
 class PartialIndex(models.Index):
     """
     An index of the rows that match ``where``, on databases that have such indexes.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Value, When
 from django.db.models.expressions import Combinable
 
-from bgtask.dialects import Clock, dialect_of
+from bgtask.dialects import Clock, TooLarge, dialect_of
 from bgtask.models.counters import attempts_without_one, raised_token
 from bgtask.status import FINISHED, AttemptOutcome, Status
 
@@ -19,13 +19,62 @@ if TYPE_CHECKING:
     from bgtask.models.task import Task
     from bgtask.models.task_queryset import TaskQuerySet
 
+SMALL_CHARACTERS = 8 * 2**10  # Outcomes with texts up to this size are written as they come.
+ROW_BYTES = 1_500  # An outcome without its long texts, in a statement.
+
 NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_at": None}
 
 
 def finish(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> dict[int, str]:
     """See TaskQuerySet.finish. A success, which leaves no history, is a single statement."""
-    if not outcomes:
-        return {}
+    accepted: dict[int, str] = {}
+    for batch in _batches(connection, outcomes):
+        accepted |= _finish(connection, batch)
+    return accepted
+
+
+def _batches(
+    connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
+) -> Iterator[Sequence[Outcome]]:
+    """Split outcomes with long texts, so that each statement is one that the database takes."""
+    if sum(map(_characters, outcomes)) <= SMALL_CHARACTERS:
+        if outcomes:
+            yield outcomes
+        return
+    dialect = dialect_of(connection)
+    room = dialect.statement_bytes(connection)
+    batch: list[Outcome] = []
+    used = 0
+    for outcome in outcomes:
+        size = sum(map(dialect.sent_bytes, _texts(outcome))) + ROW_BYTES
+        if size > room:
+            raise TooLarge(
+                f"The outcome of {outcome.task} takes {size:,} bytes in a statement, which is too "
+                f"many for the database's limit ({dialect.limit_in_words(connection)})."
+            )
+        if batch and used + size > room:
+            yield batch
+            batch, used = [], 0
+        batch.append(outcome)
+        used += size
+    yield batch
+
+
+def _texts(outcome: Outcome) -> list[str]:
+    failure = outcome.failure
+    return [outcome.return_value or "", *((failure.traceback, failure.message) if failure else ())]
+
+
+def _characters(outcome: Outcome) -> int:
+    failure = outcome.failure
+    value = outcome.return_value
+    if failure is None:
+        return len(value) if value else 0
+    return len(value or "") + len(failure.traceback) + len(failure.message)
+
+
+def _finish(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """Write outcomes that fit into one statement."""
     dialect = dialect_of(connection)
     if not any(outcome.kind for outcome in outcomes):
         return dialect.finish(connection, outcomes)

@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.dialects import Clock
-from bgtask.models.fields import ExactCharField
+from bgtask.models.fields import ExactCharField, UnicodeCharField
 from bgtask.models.manager import QueueManager
 
 
@@ -26,8 +26,8 @@ class Stop(models.Model):
 
     since = models.DateTimeField(_("since"))
     until = models.DateTimeField(_("until"), null=True, blank=True)
-    by = models.CharField(_("by"), max_length=255, blank=True)
-    reason = models.CharField(_("reason"), max_length=500, blank=True)
+    by = UnicodeCharField(_("by"), max_length=255, blank=True)
+    reason = UnicodeCharField(_("reason"), max_length=500, blank=True)
 
     objects: ClassVar[Any] = QueueManager.from_queryset(StopQuerySet)()
 

@@ -82,6 +82,7 @@ class QueueStatsQuerySet(StatsQuerySet):
                 )
                 for queue, (number, age) in sorted(rows.items())
             ],
+            batch_size=500,
             ignore_conflicts=True,
         )
         return len(rows)

@@ -13,7 +13,7 @@ from bgtask.dialects.statements import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
 from bgtask.errors import Failure, plain_failure
 from bgtask.exceptions import ClaimLost, MalformedTask
 from bgtask.models.counters import as_count
-from bgtask.models.fields import ExactCharField, PartialIndex
+from bgtask.models.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
 from bgtask.models.outcome import Outcome
 from bgtask.models.task_queryset import TaskQuerySet
@@ -32,8 +32,8 @@ class Task(models.Model):
     """
 
     task_name = ExactCharField(_("task name"), max_length=255)
-    task_params = models.TextField(_("parameters"), default="[[], {}]", db_default="[[], {}]")
-    verbose_name = models.CharField(
+    task_params = UnicodeTextField(_("parameters"), default="[[], {}]", db_default="[[], {}]")
+    verbose_name = UnicodeCharField(
         _("verbose name"), max_length=255, blank=True, default="", db_default=""
     )
     queue = ExactCharField(
@@ -75,7 +75,7 @@ class Task(models.Model):
     )
     locked_at = models.DateTimeField(_("locked at"), null=True, blank=True)
     deadline_at = models.DateTimeField(_("deadline at"), null=True, blank=True)
-    last_worker = models.CharField(
+    last_worker = UnicodeCharField(
         _("last worker"), max_length=255, blank=True, default="", db_default=""
     )
     token = models.PositiveBigIntegerField(_("token"), default=0, db_default=0)
@@ -85,14 +85,14 @@ class Task(models.Model):
     max_attempts = models.PositiveIntegerField(_("max attempts"), null=True, blank=True)
     max_run_time = models.FloatField(_("max run time, seconds"), null=True, blank=True)
 
-    last_error = models.TextField(_("last error"), blank=True, default="", db_default="")
-    error_class = models.CharField(
+    last_error = UnicodeTextField(_("last error"), blank=True, default="", db_default="")
+    error_class = UnicodeCharField(
         _("error class"), max_length=255, blank=True, default="", db_default=""
     )
     error_fingerprint = ExactCharField(
         _("error fingerprint"), max_length=32, blank=True, default="", db_default=""
     )
-    return_value = models.TextField(_("return value"), null=True, blank=True)  # noqa: DJ001
+    return_value = UnicodeTextField(_("return value"), null=True, blank=True)
 
     objects = QueueManager.from_queryset(TaskQuerySet)()
 

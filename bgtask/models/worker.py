@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock
+from bgtask.models.fields import UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
 from bgtask.status import WorkerState
 
@@ -47,10 +48,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 class Worker(models.Model):
     """One incarnation of a process that runs tasks. Its row is never used again."""
 
-    host = models.CharField(_("host"), max_length=255)
+    host = UnicodeCharField(_("host"), max_length=255)
     pid = models.PositiveIntegerField(_("process id"))
-    label = models.CharField(_("label"), max_length=255)
-    queues = models.TextField(_("queues"), blank=True, help_text=_("Comma-separated; empty: all."))
+    label = UnicodeCharField(_("label"), max_length=255)
+    queues = UnicodeTextField(_("queues"), blank=True, help_text=_("Comma-separated; empty: all."))
     threads = models.PositiveIntegerField(_("threads"), default=1)
     # Threads that still run what was taken back from them, and are of no use until they end.
     stuck = models.PositiveIntegerField(_("stuck threads"), default=0, db_default=0)

@@ -10,8 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from django.db import DatabaseError, DataError, Error, IntegrityError, connections
+from django.db import connections
 
+from bgtask.dialects import is_about_data
 from bgtask.errors import plain_failure
 from bgtask.models import Outcome, Task
 from bgtask.runner.care import mend
@@ -23,7 +24,9 @@ logger = logging.getLogger("bgtask")
 BATCH = 100  # Outcomes that are worth a flush …
 MOST = 400  # … and those that one takes, where more have come in during the one before.
 LINGER = 0.05  # Seconds that the first outcome waits for others.
-TRIES = 3  # After so many refusals on a connection that works, the records are to blame.
+BATCH_TRIES = 3  # From this failure of a batch on, its outcomes are also tried one by one.
+SINGLE_FAILURES = 3  # If so many single outcomes fail and none succeeds, the database is away.
+KEPT_RETRY_SECONDS = 5.0  # Between two tries of outcomes that were refused while others passed.
 
 
 def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
@@ -58,6 +61,8 @@ class Completer:
         self._news = threading.Event()
         self._asleep = False  # Until there is something to write.
         self._closing = False
+        self._kept: list[Outcome] = []  # Refused while others passed; tried again later.
+        self._retry_kept_at = 0.0
         self._unwritten: set[int] = set()  # The tasks whose outcomes were given up at the stop.
         self._give_up_at: float | None = None
         self._in_flight = 0
@@ -71,7 +76,7 @@ class Completer:
 
     @property
     def backlog(self) -> int:
-        return len(self._pending) + self._in_flight
+        return len(self._pending) + self._in_flight + len(self._kept)
 
     def put(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
@@ -89,23 +94,35 @@ class Completer:
         return not self.backlog and not self._unwritten
 
     def _run(self) -> None:
+        closing_tries = 0
         while True:
             self._wait()
-            batch = [self._pending.popleft() for _ in range(min(len(self._pending), MOST))]
+            batch = self._take(MOST)
             if batch:
                 self._in_flight = len(batch)
                 self._complete(batch)
                 self._in_flight = 0
                 del batch  # With the errors, and all that their frames hold.
-            elif self._closing:
-                break
+            if self._kept and (self._closing or time.monotonic() >= self._retry_kept_at):
+                self._complete_kept()
+            if self._closing and not self._pending:
+                closing_tries += 1
+                if not self._kept or not self._pause(closing_tries):
+                    break
         connections.close_all()
+
+    def _take(self, most: int) -> list[Outcome]:
+        return [self._pending.popleft() for _ in range(min(len(self._pending), most))]
 
     def _wait(self) -> None:
         """Until there is a batch worth writing."""
         self._asleep = True  # Before the look: who appends after it will see that they must wake.
         while not self._pending and not self._closing:
-            self._news.wait()
+            timeout = self._retry_kept_at - time.monotonic() if self._kept else None
+            if timeout is not None and timeout <= 0:
+                self._asleep = False
+                return
+            self._news.wait(timeout)
             self._news.clear()
         self._asleep = False
         until = time.monotonic() + LINGER
@@ -117,15 +134,75 @@ class Completer:
             self._news.clear()
 
     def _complete(self, batch: list[Outcome]) -> None:
-        statuses = self._persistently(batch)
+        """Write the batch; wait while the database is away, and keep what it does not accept."""
+        statuses: dict[int, str] = {}
+        left = list(batch)
+        tries = refusals = 0
+        while left:
+            try:
+                statuses |= self._flush(left)
+                break
+            except Exception as error:
+                self._mend()
+                tries += 1
+                refusals = refusals + 1 if is_about_data(error) else 0
+                if refusals == 1:
+                    continue  # Blame nothing before a second refusal: the first may be an outage's.
+                if not refusals:
+                    _tell_of_failure(len(left), tries, error)
+                one_by_one = (
+                    refusals > 0
+                    or tries >= BATCH_TRIES
+                    or (isinstance(error, MemoryError) and len(left) > 1)
+                )
+            if one_by_one:
+                written, left, is_away = self._write_one_by_one(left)
+                statuses |= written
+                if not is_away:
+                    self._keep(left)
+                    break
+            if not self._pause(tries):
+                self._unwritten.update(outcome.task.pk for outcome in left)
+                break
+            if tries >= BATCH_TRIES:
+                # If a single outcome is refused, only others can show that the database is there.
+                more = self._take(MOST - len(left))
+                batch += more
+                left += more
+                self._in_flight = len(batch)
+        self._report(batch, statuses)
+
+    def _complete_kept(self) -> None:
+        """Try the kept outcomes again."""
+        batch = self._kept
+        statuses, self._kept, _ = self._write_one_by_one(batch)
+        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        self._report(batch, statuses)
+
+    def _keep(self, refused: list[Outcome]) -> None:
+        """Keep outcomes in memory that are refused while the database accepts others."""
+        if not refused:
+            return
+        self._kept += refused
+        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        _say(
+            logging.ERROR,
+            "The database refuses the outcomes of %d tasks. They are kept and tried again: %s",
+            len(refused),
+            ", ".join(str(outcome.task) for outcome in refused[:10]),
+        )
+
+    def _report(self, batch: list[Outcome], statuses: dict[int, str]) -> None:
+        """Tell the runner which outcomes were accepted, and which were fenced off."""
         accepted = [
             (outcome, statuses[outcome.task.pk]) for outcome in batch if outcome.task.pk in statuses
         ]
-        settled = statuses.keys() | self._unwritten
+        unsettled = self._unwritten | {outcome.task.pk for outcome in self._kept}
+        settled = statuses.keys() | unsettled
         fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
         try:
             self._on_done(accepted, fenced)
-        except Exception:  # The next batch must be written, whatever became of the talk of this.
+        except Exception:  # A failing callback must not stop later batches from being written.
             _say(
                 logging.ERROR,
                 "%d outcomes are written, and could not be told of.",
@@ -133,73 +210,64 @@ class Completer:
                 exc_info=True,
             )
 
-    def _persistently(self, batch: list[Outcome]) -> dict[int, str]:
-        """Wait out an outage; go one by one where the records themselves are refused."""
-        tries = 0
-        while True:
-            try:
-                with watched(self._alias):
-                    return flush(batch)
-            except (DataError, IntegrityError) as error:
-                mend(self._alias)
-                return self._one_by_one(batch, error)
-            except (Error, MemoryError) as error:
-                self._mend()
-                tries += 1
-                if tries >= TRIES and self._is_too_much(batch, error):
-                    return self._one_by_one(batch, error)
-                if tries == 1 or tries % 10 == 0:
-                    _say(
-                        logging.WARNING,
-                        "%d outcomes could not be written, and are kept: %s",
-                        len(batch),
-                        str(error) or type(error).__name__,
-                    )
-                if not self._pause(tries):
-                    self._unwritten.update(outcome.task.pk for outcome in batch)
-                    return {}
-            except Exception as error:  # The driver's own, of text that it cannot encode.
-                mend(self._alias)
-                return self._one_by_one(batch, error)
+    def _write_one_by_one(
+        self, outcomes: list[Outcome]
+    ) -> tuple[dict[int, str], list[Outcome], bool]:
+        """
+        Write each outcome by itself, so that a refused one does not keep the others.
 
-    def _one_by_one(self, batch: list[Outcome], error: BaseException) -> dict[int, str]:
-        """One bad record must not keep its neighbours; it is written in plain words."""
-        if len(batch) > 1:
-            statuses: dict[int, str] = {}
-            for outcome in batch:
-                statuses |= self._persistently([outcome])
-            return statuses
-        (outcome,) = batch
-        if _is_plain(outcome):
+        Return the new statuses, the outcomes that are left, and whether the database is away.
+        """
+        statuses: dict[int, str] = {}
+        left: list[Outcome] = []
+        is_away = True
+        # In random order: two that are refused must not stand in front of the others each time.
+        for outcome in random.sample(outcomes, len(outcomes)):
+            if is_away and len(left) >= SINGLE_FAILURES:
+                left.append(outcome)
+                continue
+            try:
+                statuses |= self._write_one(outcome)
+                is_away = False
+            except Exception as error:
+                left.append(outcome)
+                if is_about_data(error):
+                    is_away = False
+        return statuses, left, is_away
+
+    def _write_one(self, outcome: Outcome) -> dict[int, str]:
+        """Write one outcome; if the database refuses its text, write plain words instead."""
+        try:
+            return self._flush_twice(outcome)
+        except Exception as error:
+            if not is_about_data(error) or _is_plain(outcome):
+                raise
             _say(
                 logging.ERROR,
-                "The outcome of %s is refused by the database, and dropped: %s",
+                "The database refuses what %s left behind; storing plain words: %s",
                 outcome.task,
                 error,
             )
-            return {}
-        _say(
-            logging.ERROR,
-            "The database refuses what %s left behind; storing plain words: %s",
-            outcome.task,
-            error,
-        )
         _make_plain(outcome)
-        return self._persistently(batch)
+        return self._flush_twice(outcome)
 
-    def _is_too_much(self, batch: list[Outcome], error: Exception) -> bool:
-        """Is it the records, not the database? That may also be full or read-only."""
-        if isinstance(error, MemoryError):
-            return len(batch) > 1  # There may be enough for one of them.
-        if not isinstance(error, DatabaseError) or (len(batch) == 1 and _is_plain(batch[0])):
-            return False
+    def _flush_twice(self, outcome: Outcome) -> dict[int, str]:
+        """Flush one outcome, and once more if its data was refused."""
         try:
-            with watched(self._alias):
-                Task.objects.filter(pk=0).update(priority=0)
-        except (Error, MemoryError):
+            return self._flush([outcome])
+        except Exception as error:
             self._mend()
-            return False
-        return True
+            if not is_about_data(error):
+                raise
+        try:
+            return self._flush([outcome])
+        except Exception:
+            self._mend()
+            raise
+
+    def _flush(self, outcomes: list[Outcome]) -> dict[int, str]:
+        with watched(self._alias):
+            return flush(outcomes)
 
     def _mend(self) -> None:
         with contextlib.suppress(MemoryError):  # Then at the next attempt.
@@ -217,6 +285,16 @@ class Completer:
             return False
         time.sleep(min(wait, left))
         return True
+
+
+def _tell_of_failure(count: int, tries: int, error: Exception) -> None:
+    if tries == 1 or tries % 10 == 0:
+        _say(
+            logging.WARNING,
+            "%d outcomes could not be written, and are kept: %s",
+            count,
+            str(error) or type(error).__name__,
+        )
 
 
 def _say(level: int, message: str, *args: object, exc_info: bool = False) -> None:

@@ -33,7 +33,9 @@ ROWS = (
 
 def main() -> int:
     options = _parse()
-    durable = options.database != "sqlite"  # There: WAL and synchronous = NORMAL, as advised.
+    durable = (
+        options.database != "sqlite"
+    )  # There: WAL and synchronous = NORMAL; see synchronous.py.
     with (
         DATABASES[options.database](durable=durable) as settings,
         tempfile.TemporaryDirectory(prefix="bgtask-benchmarks-") as directory,

@@ -173,6 +173,23 @@ def test_a_sqlite_may_say_its_mode_in_small_letters_as_to_django(app: App, tmp_p
     assert "bgtask." not in check.stderr
 
 
+@pytest.mark.vendor("sqlite")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("mode", ["OFF", "NORMAL", "FULL", "EXTRA"])
+def test_a_sqlite_that_loses_tasks_in_a_power_cut(mode):
+    with connection.cursor() as cursor:
+        cursor.execute(f"PRAGMA synchronous = {mode}")
+    try:
+        found = [one for one in check_databases(databases=["default"]) if one.id == "bgtask.W012"]
+    finally:
+        connection.close()
+
+    assert len(found) == (mode in ("OFF", "NORMAL"))
+    for message in found:
+        assert "A power cut loses the tasks" in message.hint
+        assert "synchronous=FULL" in message.hint
+
+
 @pytest.mark.vendor("mysql")
 @pytest.mark.django_db
 def test_another_isolation_level(app: App):
