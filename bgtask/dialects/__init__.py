@@ -8,9 +8,20 @@ from bgtask.dialects.base import Dialect, Head, Outlook
 from bgtask.dialects.clock import Clock, KeyFrom, Since
 from bgtask.dialects.mariadb import MariaDB
 from bgtask.dialects.postgresql import PostgreSQL
+from bgtask.dialects.references import Reference, referred
 from bgtask.dialects.sqlite import SQLite
 
-__all__ = ["Clock", "Dialect", "Head", "KeyFrom", "Outlook", "Since", "dialect_of"]
+__all__ = [
+    "Clock",
+    "Dialect",
+    "Head",
+    "KeyFrom",
+    "Outlook",
+    "Reference",
+    "Since",
+    "dialect_of",
+    "referred",
+]
 
 _mariadb = MariaDB()  # And MySQL.
 _dialects: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}

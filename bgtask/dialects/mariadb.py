@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import Dialect, Head, Outlook
 from bgtask.dialects.clock import Since
+from bgtask.dialects.references import Reference
 from bgtask.dialects.statements import (
     CLAIMED,
     ORDER,
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 # Where the statistics say that a status is rare, an index of it would be chosen, and the rows that
 # others hold be read on the way, and waited for.
 BY_ID = "FORCE INDEX (PRIMARY)"
+
+REFUSED = re.compile(
+    r"\(`(?P<schema>[^`]+)`\.`(?P<table>[^`]+)`, CONSTRAINT `(?P<constraint>[^`]+)` "
+    r"FOREIGN KEY \(`(?P<column>[^`]+)`\) "
+    r"REFERENCES (?:`[^`]+`\.)?`(?P<target_table>[^`]+)` \(`(?P<target_column>[^`]+)`\)"
+)
 
 
 class MariaDB(Dialect):
@@ -134,6 +142,15 @@ class MariaDB(Dialect):
             row[0]: "CANCELLED" if row[2] == "SCHEDULED" and held[row[0], row[1]] else row[2]
             for row in ours
         }
+
+    def refused_by(self, error: IntegrityError) -> Reference | None:
+        found = REFUSED.search(str(error))
+        names: dict[str, Any] = found.groupdict() if found else {}
+        return Reference(**names) if names else None
+
+    def refusing_table(self, error: IntegrityError) -> str:
+        reference = self.refused_by(error)
+        return reference.table if reference else ""
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         sums = [f"{name} = {name} + VALUES({name})" for name in STATS_SUMS]
