@@ -18,6 +18,7 @@ from django.utils.timezone import get_default_timezone
 
 from bgtask import registry
 from bgtask.background import CALL_OPTIONS
+from bgtask.clashes import check_commands
 from bgtask.conf import get_settings
 
 # What the ancestors read and bgtask does not, and what to do about it.
@@ -35,6 +36,7 @@ def register() -> None:
     checks.register(check_settings, "bgtask")
     checks.register(check_legacy_settings, "bgtask")
     checks.register(check_functions, "bgtask")
+    checks.register(check_commands, "bgtask")
     checks.register(check_databases, checks.Tags.database)
     checks.register(check_user, "bgtask", deploy=True)
 
