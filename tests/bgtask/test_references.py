@@ -7,13 +7,13 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, models, transaction
+from django.db import OperationalError, connection, models, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Task, TaskStats, Worker
-from bgtask.runner.maintenance import Pruner
+from bgtask.runner.maintenance import Maintenance, Pruner, _Chore
 from bgtask.status import Status
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 from tests.models import project_models
@@ -408,6 +408,21 @@ class TestForeignKeysThatNoModelKnows:
                 cursor.execute("DROP TABLE service_row")
 
     @pytest.mark.vendor("postgresql")
+    def test_that_may_not_be_read_keep_only_what_they_refer_to(self):
+        with self.table("DEFERRABLE INITIALLY DEFERRED"), connection.cursor() as cursor:
+            tasks = finished(5)
+            self.insert(tasks[3])
+            cursor.execute("CREATE ROLE limited")
+            cursor.execute("GRANT SELECT, UPDATE, DELETE ON bgtask_task, bgtask_attempt TO limited")
+            try:
+                with transaction.atomic():
+                    cursor.execute("SET LOCAL ROLE limited")
+                    assert prune() == (4, {"service_row": 1})
+            finally:
+                cursor.execute("DROP OWNED BY limited")
+                cursor.execute("DROP ROLE limited")
+
+    @pytest.mark.vendor("postgresql")
     def test_of_another_schema_are_named_with_it(self):
         with connection.cursor() as cursor:
             cursor.execute("CREATE SCHEMA service")
@@ -482,11 +497,20 @@ class TestWords:
 
         assert "Could not delete 1 rows: rows of shop_job refer to them." in caplog.messages
 
+    def test_the_log_of_a_worker_says_what_keeps_tasks(self, caplog):
+        maintenance = Maintenance(
+            may_judge=lambda: False, is_idle=lambda: True, on_rescued=lambda outcomes: None
+        )
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+
+            maintenance._prune()
+
+        assert "Could not delete 1 rows: rows of shop_job refer to them." in caplog.messages
+
     def test_a_failing_chore_is_named_in_the_log(self, caplog):
         """Kind of fault: a message that doesn't say what failed."""
-        from django.db import OperationalError
-
-        from bgtask.runner.maintenance import Maintenance, _Chore
 
         def fail():
             raise OperationalError("no such table: shop_job")
