@@ -18,6 +18,7 @@ from django.utils.timezone import get_default_timezone
 
 from bgtask import registry
 from bgtask.background import CALL_OPTIONS
+from bgtask.clashes import check_commands
 from bgtask.conf import get_settings
 
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
@@ -37,6 +38,7 @@ def register() -> None:
     checks.register(check_settings, "bgtask")
     checks.register(check_legacy_settings, "bgtask")
     checks.register(check_functions, "bgtask")
+    checks.register(check_commands, "bgtask")
     checks.register(check_databases, checks.Tags.database)
     checks.register(check_user, "bgtask", deploy=True)
 

@@ -1,9 +1,9 @@
-"""What operators did, and the pages that have no table of their own."""
+"""What operators did, and the pages that have no rows of their own."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -94,25 +94,32 @@ class Operation(models.Model):
         return self.matched > 100
 
 
-class Page(models.Model):
-    """An entry of the admin's index that has no table."""
+class NoRows(QueueManager):
+    """Find nothing, so that code that walks all models doesn't meet an operation twice."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().none()
+
+
+# Entries of the admin's index. They are proxies, since a model of its own would need a table:
+# dumpdata, and other code that walks all models, reads the rows of each.
+
+
+class QueueHealth(Operation):
+    objects: ClassVar[NoRows] = NoRows()
 
     class Meta:
-        abstract = True
-        managed = False
+        proxy = True
         default_permissions = ()
-
-    def __str__(self) -> str:
-        return str(self._meta.verbose_name)
-
-
-class QueueHealth(Page):
-    class Meta(Page.Meta):
         verbose_name = _("queue health")
         verbose_name_plural = _("queue health")
 
 
-class TaskList(Page):
-    class Meta(Page.Meta):
+class TaskList(Operation):
+    objects: ClassVar[NoRows] = NoRows()
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
         verbose_name = _("tasks")
         verbose_name_plural = _("tasks")

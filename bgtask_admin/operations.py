@@ -22,7 +22,7 @@ from django.db import DatabaseError, connections, router, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from bgtask.models import Task, TaskQuerySet
+from bgtask.models import Deletion, Task, TaskQuerySet
 from bgtask.status import Status
 from bgtask_admin.masking import MASK
 from bgtask_admin.models import Operation, OperationState
@@ -35,6 +35,7 @@ LOOK_AHEAD = 10_000  # Ids that are read at once.
 STEP = 1.0  # Seconds.
 LOG_BATCH_ROWS = 20  # One statement's entries: with long reasons they stay below 64 KiB.
 GONE = "gone"  # Skipped, for it no longer matches.
+REFERRED = "referred:"  # Skipped, since rows of the table named behind it refer to the task.
 
 
 def start(
@@ -150,12 +151,16 @@ def _advance(operation: Operation, ids: list[int]) -> bool:
         meant = tasks.filter(action.narrow(operation.previewed_at), pk__in=able)
         # Before they change, for of what is deleted nothing could be said; they are locked.
         entries = [] if operation.is_big else _entries(operation, meant)
-        changed = action.apply(meant, operation.option_data) if able else 0
+        result = action.apply(meant, operation.option_data) if able else 0
+        deletion = result if isinstance(result, Deletion) else Deletion(result)
+        changed, kept = deletion.number, deletion.kept
         skipped = Counter(operation.skipped_data)
         skipped.update(status for pk, status in found if status not in action.statuses)
-        if len(able) > changed:
-            skipped[GONE] += len(able) - changed
-        _log(entries)
+        skipped.update(f"{REFERRED}{table}" for table in kept.values())
+        if len(able) > changed + len(kept):
+            skipped[GONE] += len(able) - changed - len(kept)
+        unchanged = set(map(str, kept))
+        _log([entry for entry in entries if entry.object_id not in unchanged])
         now = {
             "changed": operation.changed + changed,
             "skipped": sum(skipped.values()),
@@ -295,6 +300,8 @@ def result_in_words(operation: Operation) -> str:
 
 
 def _skipped_for(key: str) -> str:
+    if key.startswith(REFERRED):
+        return _("rows of %s refer to it") % key.removeprefix(REFERRED)
     return {
         Status.RUNNING.value: _("already running"),
         Status.READY.value: _("already ready"),

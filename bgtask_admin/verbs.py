@@ -15,7 +15,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from bgtask.models import TaskQuerySet
+from bgtask.models import Deletion, TaskQuerySet
 from bgtask.status import FINISHED, WAITING, HeldFor, Status
 from bgtask_admin import permissions
 
@@ -84,7 +84,7 @@ class QueueOptions(forms.Form):
     )
 
 
-Apply = Callable[[TaskQuerySet, Mapping[str, Any]], int]
+Apply = Callable[[TaskQuerySet, Mapping[str, Any]], int | Deletion]
 Narrow = Callable[[datetime], Q]
 
 
@@ -163,7 +163,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 verb=Verb.DELETE,
                 permission=permissions.DELETE,
                 statuses=frozenset(Status) - {Status.RUNNING},
-                apply=lambda tasks, options: tasks.discard(),
+                apply=lambda tasks, options: tasks.discard_and_report(),
                 done=_words("%(count)s deleted", "%(count)s deleted"),
                 irreversible=True,
             ),

@@ -3,7 +3,8 @@ The settings of every test and of every process a test starts.
 
 ``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON; without it the tests
 run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones. For single processes:
-``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, and ``BGTASK_TEST_APPS`` further apps.
+``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, and ``BGTASK_TEST_APPS`` further apps;
+``BGTASK_TEST_APPS_FIRST`` those in front of all others.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ TIME_ZONE = "Asia/Kathmandu"
 USE_I18N = True
 
 INSTALLED_APPS = [
+    *filter(None, os.environ.get("BGTASK_TEST_APPS_FIRST", "").split(",")),
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

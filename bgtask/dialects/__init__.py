@@ -8,6 +8,7 @@ from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.clock import Clock, KeyFrom, Since
 from bgtask.dialects.mariadb import MariaDB
 from bgtask.dialects.postgresql import PostgreSQL
+from bgtask.dialects.references import Reference, referred
 from bgtask.dialects.refusals import TooLarge, is_about_data
 from bgtask.dialects.sqlite import SQLite
 
@@ -18,10 +19,12 @@ __all__ = [
     "Head",
     "KeyFrom",
     "Outlook",
+    "Reference",
     "Since",
     "TooLarge",
     "dialect_of",
     "is_about_data",
+    "referred",
 ]
 
 _mariadb = MariaDB()  # And MySQL.

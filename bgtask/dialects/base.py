@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.timezone import get_default_timezone
 
 from bgtask.conf import LONGEST
+from bgtask.dialects.references import Reference
 from bgtask.dialects.statements import (
     COUNT_MAX,
     STATS_BATCH,
@@ -326,6 +327,29 @@ class Dialect(ABC):
             failure.error_class if failure else "",
             failure.fingerprint if failure else "",
         )
+
+    # Foreign keys
+
+    def references(self, connection: BaseDatabaseWrapper, table: str) -> list[Reference]:
+        """
+        Return the foreign keys that refer to this table.
+
+        None where the error names the foreign key as soon as a row is deleted: see ``refused_by``.
+        """
+        return []
+
+    def refused_by(self, error: IntegrityError) -> Reference | None:
+        """Return the foreign key that this error is about, if it tells all its names."""
+        return None
+
+    def refusing_table(self, error: IntegrityError) -> str:
+        """Return the table whose rows refused a deletion, or an empty string."""
+        reference = self.refused_by(error)
+        return reference.label if reference else ""
+
+    def check_now(self, connection: BaseDatabaseWrapper, references: Iterable[Reference]) -> None:
+        """Raise IntegrityError now where these foreign keys would raise it at COMMIT."""
+        return
 
     # Statistics
 

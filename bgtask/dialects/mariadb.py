@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from django.db import connections
+from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.clock import Since
+from bgtask.dialects.references import Reference
 from bgtask.dialects.statements import (
     CLAIMED,
     COUNT_MAX,
@@ -42,6 +44,11 @@ PROBES = 100  # Of named queues, in one statement.
 # Of max_allowed_packet, for the words of the statement and its small values.
 RESERVED_BYTES = 8 * 2**10
 ESCAPED = ("\\", "'", '"', "\n", "\r", "\0", "\x1a")  # Each is sent as two characters.
+REFUSED = re.compile(
+    r"\(`(?P<schema>[^`]+)`\.`(?P<table>[^`]+)`, CONSTRAINT `(?P<constraint>[^`]+)` "
+    r"FOREIGN KEY \(`(?P<column>[^`]+)`\) "
+    r"REFERENCES (?:`[^`]+`\.)?`(?P<target_table>[^`]+)` \(`(?P<target_column>[^`]+)`\)"
+)
 
 
 class MariaDB(Dialect):
@@ -235,6 +242,15 @@ class MariaDB(Dialect):
             row[0]: "CANCELLED" if row[2] == "SCHEDULED" and held[row[0], row[1]] else row[2]
             for row in ours
         }
+
+    def refused_by(self, error: IntegrityError) -> Reference | None:
+        found = REFUSED.search(str(error))
+        names: dict[str, Any] = found.groupdict() if found else {}
+        return Reference(**names) if names else None
+
+    def refusing_table(self, error: IntegrityError) -> str:
+        reference = self.refused_by(error)
+        return reference.table if reference else ""
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         sums = [f"{name} = {name} + VALUES({name})" for name in STATS_SUMS]

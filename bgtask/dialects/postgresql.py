@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
+from bgtask.dialects.references import Reference, check_on_postgresql, postgresql_references
 from bgtask.dialects.statements import CLAIMED, compiled, instances, on_conflict, sorted_out
 
 if TYPE_CHECKING:
@@ -222,6 +223,16 @@ class PostgreSQL(Dialect):
                 params,
             )
             return dict(cursor.fetchall())
+
+    def references(self, connection: BaseDatabaseWrapper, table: str) -> list[Reference]:
+        return postgresql_references(connection, table)
+
+    def refusing_table(self, error: IntegrityError) -> str:
+        told = getattr(error.__cause__, "diag", None)
+        return getattr(told, "table_name", None) or ""
+
+    def check_now(self, connection: BaseDatabaseWrapper, references: Iterable[Reference]) -> None:
+        check_on_postgresql(connection, references)
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("GREATEST"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
+from bgtask.dialects.references import Reference, sqlite_references
 from bgtask.dialects.statements import (
     CLAIMED,
     PRIORITY_MIN,
@@ -169,6 +171,18 @@ class SQLite(Dialect):
                 ],
             )
             return dict(cursor.fetchall())
+
+    def references(self, connection: BaseDatabaseWrapper, table: str) -> list[Reference]:
+        return sqlite_references(connection, table)
+
+    def refusing_table(self, error: IntegrityError) -> str:
+        # In the words of Django's check_constraints(). SQLite itself names no table.
+        found = re.match(r"The row in table '([^']+)'", str(error))
+        return found[1] if found else ""
+
+    def check_now(self, connection: BaseDatabaseWrapper, references: Iterable[Reference]) -> None:
+        if tables := sorted({reference.table for reference in references}):
+            connection.check_constraints(table_names=tables)
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("max"))

@@ -1,4 +1,5 @@
 from bgtask.models.attempt import Attempt
+from bgtask.models.deletion import Deletion
 from bgtask.models.outcome import Outcome
 from bgtask.models.queue import Hold, Queue
 from bgtask.models.stats import QueueHistory, QueueStats, TaskStats
@@ -8,6 +9,7 @@ from bgtask.models.worker import Worker
 
 __all__ = [
     "Attempt",
+    "Deletion",
     "Hold",
     "Outcome",
     "Queue",

@@ -37,21 +37,3 @@ def let_go(held: TaskQuerySet, names: Iterable[str], connection: BaseDatabaseWra
                 if ids:
                     total += held.filter(pk__in=ids).unhold()
     return total
-
-
-def delete(tasks: TaskQuerySet, connection: BaseDatabaseWrapper) -> int:
-    """Delete these tasks with their history, all or none; return how many."""
-    from bgtask.models.attempt import Attempt
-
-    total = 0
-    with dialect_of(connection).transaction(connection):
-        # By hand: Django's own collector would load every row with its traceback.
-        ids = list(tasks.order_by("pk").select_for_update().values_list("pk", flat=True))
-        for start in range(0, len(ids), PAGE):
-            page = ids[start : start + PAGE]
-            history = Attempt.objects.using(tasks.db).filter(task__in=page)
-            history._raw_delete(history.db)
-            # Locked as they are, nothing else need be said of them.
-            found = tasks.model.objects.using(tasks.db).filter(pk__in=page)
-            total += int(found._raw_delete(found.db))
-    return total

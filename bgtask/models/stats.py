@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import models, transaction
+from django.db import IntegrityError, models, transaction
 from django.db.models import Count, Max, Min, Sum
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.dialects import Clock, Since
+from bgtask.models.deletion import delete, is_referred_to
 from bgtask.models.fields import ExactCharField
 from bgtask.models.manager import QueueManager, database_time
 
@@ -28,14 +29,32 @@ BACKLOG = ("ready", "oldest_ready_age")
 
 
 class StatsQuerySet(models.QuerySet[Any]):
-    def prune(self, age: float, batch_size: int = 1_000) -> int:
-        """Delete what is older than so many seconds, the oldest first; return how many."""
+    def prune(self, age: float, batch_size: int = 1_000, kept: Counter[str] | None = None) -> int:
+        """
+        Delete what is older than so many seconds, the oldest first; return how many.
+
+        Add to ``kept`` how many could not be deleted, by the table that refers to them.
+        """
         total = 0
         old = self.filter(minute__lt=Clock(-age))
-        minutes = old.order_by("minute").values_list("minute", flat=True)
+        row_by_row = is_referred_to(self.model, self.db)
         # In batches, for one DELETE of months would be cut short by the watchdog.
-        while last := list(minutes[:batch_size])[-1:]:
-            total += int(old.filter(minute__lte=last[0])._raw_delete(self.db))
+        while last := list(old.order_by("minute").values_list("minute", flat=True)[:batch_size])[
+            -1:
+        ]:
+            batch = old.filter(minute__lte=last[0])
+            if row_by_row:
+                deletion = delete(batch)
+                total += deletion.number
+                if kept is not None:
+                    kept.update(deletion.kept.values())
+                old = old.filter(minute__gt=last[0])
+                continue
+            try:
+                with transaction.atomic(using=self.db):
+                    total += int(batch._raw_delete(self.db))
+            except IntegrityError:
+                row_by_row = True
         return total
 
 

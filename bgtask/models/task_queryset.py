@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, models
@@ -10,10 +11,12 @@ from django.db.models import Case, Count, F, Q, Value, When
 from bgtask.conf import get_settings
 from bgtask.dialects import MOST_HEADS, Clock, KeyFrom, dialect_of
 from bgtask.dialects.statements import PRIORITY_MIN
-from bgtask.models.bulk import delete, let_go
+from bgtask.models.bulk import let_go
 from bgtask.models.counters import raised_token
+from bgtask.models.deletion import Deletion, kept_in_words
 from bgtask.models.enqueue import enqueue, enqueue_many
 from bgtask.models.finish import finish, finished_before, put_back
+from bgtask.models.pruning import Pruning, delete_tasks
 from bgtask.models.rescue import rescue
 from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from bgtask.models.outcome import Outcome
     from bgtask.models.task import Task
     from bgtask.models.worker import Worker
+
+logger = logging.getLogger("bgtask")
 
 CLAIM_ORDER = ("-priority", "run_at", "id")
 
@@ -298,17 +303,30 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return self._wake(self.waiting().update(queue=queue))
 
     def discard(self) -> int:
-        """Delete tasks, with their history, unless they are running; return how many."""
-        return delete(self.exclude(status=Status.RUNNING), self._connection())
+        """
+        Delete tasks, with their history, unless they are running; return how many.
 
-    def prune(self, status: Status, age: float, batch_size: int = 1_000) -> Iterator[int]:
-        """Delete those that finished so many seconds ago, batch by batch; yield how many."""
-        old = self.filter(status=status, finished_at__lt=Clock(-age)).order_by("finished_at", "id")
-        # In batches, for one big DELETE would keep the workers waiting for its locks.
-        while ids := list(old.values_list("pk", flat=True)[:batch_size]):
-            yield delete(self.filter(pk__in=ids, status=status), self._connection())
-            if len(ids) < batch_size:
-                return
+        A task is kept, with a warning in the log, if a row of another table must refer to it.
+        """
+        deletion = self.discard_and_report()
+        for sentence in kept_in_words(deletion.kept.values()):
+            logger.warning("%s", sentence)
+        return deletion.number
+
+    def discard_and_report(self) -> Deletion:
+        """Like ``discard``, but return which tasks were kept instead of logging it."""
+        return delete_tasks(self.exclude(status=Status.RUNNING))
+
+    def prune(
+        self, status: Status, age: float, batch_size: int = 1_000, after: int | None = None
+    ) -> Pruning:
+        """
+        Delete those that finished so many seconds ago, batch by batch; yield how many.
+
+        Tasks to which rows of other tables must refer are kept. ``after`` is the last of those
+        that an earlier pruning met: see ``Pruning.after``.
+        """
+        return Pruning(self, status, age, batch_size, after)
 
     def unhold_known(self, names: Iterable[str]) -> int:
         """Let tasks run that were parked as unknown, and are known here; return how many."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 
 from django.db import models
@@ -9,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.conf import get_settings
 from bgtask.dialects import Clock
+from bgtask.models.deletion import delete
 from bgtask.models.fields import UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
 from bgtask.status import WorkerState
@@ -39,10 +41,25 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
         return self.living().update(state=WorkerState.DEAD)
 
-    def prune(self, age: float) -> int:
-        """Forget the dead that have been silent so long and hold nothing; return how many."""
+    def prune(self, age: float, kept: Counter[str] | None = None) -> int:
+        """
+        Delete dead workers that have been silent so long and hold nothing; return how many.
+
+        Add to ``kept`` how many could not be deleted, by the table that refers to them.
+        """
+        from bgtask.models.task import Task
+
+        total = last = 0
         dead = self.filter(state=WorkerState.DEAD, heartbeat_at__lt=Clock(-age), tasks=None)
-        return int(self.filter(pk__in=list(dead.values_list("pk", flat=True)[:1000])).delete()[0])
+        while ids := list(
+            dead.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:1000]
+        ):
+            last = ids[-1]
+            deletion = delete(self.filter(pk__in=ids), others=[Task])
+            total += deletion.number
+            if kept is not None:
+                kept.update(deletion.kept.values())
+        return total
 
 
 class Worker(models.Model):

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from bgtask.models import (
     TaskStats,
     Worker,
 )
+from bgtask.models.deletion import kept_in_words
 from bgtask.runner.care import mend
 from bgtask.runner.watchdog import watched
 from bgtask.status import Status
@@ -49,28 +51,55 @@ def unhold() -> int:
     return unheld + Task.objects.unhold_over()
 
 
-def prune(may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
+class Pruner:
     """
-    Delete what is older than BGTASK['KEEP'], batch by batch while there is time for it.
+    Delete what is older than BGTASK['KEEP'], and old workers and statistics.
 
-    First what is little, and goes whether there is time or not: workers and statistics.
+    A row is kept as long as a row of another table must refer to it. The pruner remembers how far
+    it came, so that the next run doesn't begin with the tasks it has just kept.
     """
-    pruned = dict.fromkeys(("successful", "cancelled", "failed", "workers", "statistics"), 0)
-    pruned["workers"] = Worker.objects.prune(KEEP_WORKERS)
-    pruned["statistics"] = sum(
-        model.objects.prune(KEEP_STATS) for model in (TaskStats, QueueStats, QueueHistory)
-    )
-    for outcome, age in get_settings().keep.items():
-        if age is None:
-            continue
-        batches = Task.objects.prune(Status[outcome.upper()], age)
-        while may_go_on() and (number := next(batches, 0)):
-            pruned[outcome] += number
-    return pruned
+
+    def __init__(self) -> None:
+        self.kept: Counter[str] = Counter()  # In the last run, by the table that refers to them.
+        self._after: dict[str, int | None] = {}
+
+    def prune(self, may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
+        """
+        Delete batch by batch while there is time for it; return how many of each.
+
+        First what is little, and goes whether there is time or not: workers and statistics.
+        """
+        self.kept.clear()
+        pruned = dict.fromkeys(("successful", "cancelled", "failed", "workers", "statistics"), 0)
+        pruned["workers"] = Worker.objects.prune(KEEP_WORKERS, kept=self.kept)
+        pruned["statistics"] = sum(
+            model.objects.prune(KEEP_STATS, kept=self.kept)
+            for model in (TaskStats, QueueStats, QueueHistory)
+        )
+        for outcome, age in get_settings().keep.items():
+            if age is None:
+                continue
+            status = Status[outcome.upper()]
+            batches = Task.objects.prune(status, age, after=self._after.get(outcome))
+            while may_go_on() and (number := next(batches, None)) is not None:
+                pruned[outcome] += number
+            self._after[outcome] = batches.after
+            self.kept.update(batches.kept)
+        return pruned
+
+    def kept_in_words(self) -> list[str]:
+        """Return a sentence for each table that keeps rows from being deleted."""
+        return kept_in_words(self.kept)
+
+
+def prune(may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
+    """Prune once: see ``Pruner``."""
+    return Pruner().prune(may_go_on)
 
 
 @dataclass(slots=True)
 class _Chore:
+    name: str
     function: Callable[[], object]
     interval: float
     due: float = 0.0
@@ -88,13 +117,14 @@ class Maintenance:
     ) -> None:
         self._alias = Task.objects.all().db
         self._is_idle = is_idle
+        self._pruner = Pruner()
         lease = get_settings().lease
         self._chores = [
-            _Chore(lambda: rescue(may_judge(), on_rescued), lease / 4),
-            _Chore(unhold, 60.0),
-            _Chore(QueueStats.objects.sample, 60.0),
-            _Chore(QueueHistory.objects.roll_up, 300.0),
-            _Chore(self._prune, 300.0, time.monotonic() + 30.0),
+            _Chore("rescue", lambda: rescue(may_judge(), on_rescued), lease / 4),
+            _Chore("unhold", unhold, 60.0),
+            _Chore("sample queues", QueueStats.objects.sample, 60.0),
+            _Chore("roll up statistics", QueueHistory.objects.roll_up, 300.0),
+            _Chore("prune", self._prune, 300.0, time.monotonic() + 30.0),
         ]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bgtask-maintenance", daemon=True)
@@ -125,10 +155,10 @@ class Maintenance:
             with watched(self._alias):
                 chore.function()
         except Error as error:
-            logger.warning("A chore failed, and will be done later: %s", error)
+            logger.warning("The chore %r failed, and will be done later: %s", chore.name, error)
             mend(self._alias)
         except Exception:
-            logger.exception("A chore failed.")
+            logger.exception("The chore %r failed.", chore.name)
 
     def _prune(self) -> None:
         end = time.monotonic() + PRUNE_TIME
@@ -136,4 +166,6 @@ class Maintenance:
         def may_go_on() -> bool:
             return self._is_idle() and time.monotonic() < end and not self._stopping.is_set()
 
-        prune(may_go_on)
+        self._pruner.prune(may_go_on)
+        for sentence in self._pruner.kept_in_words():
+            logger.warning("%s", sentence)

@@ -25,14 +25,18 @@ class App:
         return self._directory / "shop" / f"{module}.py"
 
     def module(self, name: str, source: str) -> None:
-        self.path(name).parent.mkdir(exist_ok=True)
+        self.path(name).parent.mkdir(parents=True, exist_ok=True)
         self.path(name).write_text(dedent(source))
 
     def tasks(self, source: str) -> None:
         self.module("tasks", source)
 
     def run(
-        self, *command: str, installed: str = "shop", database: Mapping[str, object] | None = None
+        self,
+        *command: str,
+        installed: str = "shop",
+        first: str = "",
+        database: Mapping[str, object] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """A management command in a project that has the app installed, to its end."""
         settings = json.loads(self._env["BGTASK_TEST_DATABASE"]) | dict(database or {})
@@ -42,6 +46,7 @@ class App:
             env={
                 **self._env,
                 "BGTASK_TEST_APPS": installed,
+                "BGTASK_TEST_APPS_FIRST": first,
                 "BGTASK_TEST_DATABASE": json.dumps(settings),
                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(self._directory)]),
             },

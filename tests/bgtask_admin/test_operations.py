@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import DELETION, LogEntry
-from django.db import connection
+from django.db import connection, models
 from django.utils import timezone
 
 from bgtask.dialects import Clock
@@ -18,6 +18,7 @@ from bgtask_admin.preview import GROUPS, Preview
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, OFFERED, Verb
 from tests.factories import TaskFactory, WorkerFactory
+from tests.models import project_models
 
 pytestmark = pytest.mark.django_db
 
@@ -257,6 +258,36 @@ def test_delete_deletes(admin_user):
 
     assert (operation.matched, operation.changed, operation.skipped) == (1, 1, 0)
     assert Task.objects.get() == other
+
+
+@pytest.mark.django_db(transaction=True)
+def test_delete_tells_which_table_keeps_a_task(admin_user):
+    """Kind of fault: a refusal for one task undoes the deletion of all."""
+    field = models.ForeignKey("bgtask.Task", models.PROTECT, related_name="+")
+    with project_models(("Job", {"task": field})) as (job,):
+        tasks = TaskFactory.create_batch(3, status=Status.FAILED)
+        job.objects.create(task=tasks[1])
+
+        operation = run(preview(Verb.DELETE, status="FAILED"), admin_user)
+
+        assert (operation.matched, operation.changed, operation.skipped) == (3, 2, 1)
+        assert result_in_words(operation) == "2 deleted, 1 skipped: rows of shop_job refer to it"
+        assert Task.objects.get() == tasks[1]
+        entries = LogEntry.objects.values_list("object_id", flat=True)
+        assert set(entries) == {str(tasks[0].pk), str(tasks[2].pk)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_page_of_a_task_tells_which_table_keeps_it(admin_client):
+    field = models.ForeignKey("bgtask.Task", models.PROTECT, related_name="+")
+    with project_models(("Job", {"task": field})) as (job,):
+        task = TaskFactory(status=Status.FAILED)
+        job.objects.create(task=task)
+
+        url = f"/admin/bgtask/task/{task.pk}/"
+        response = admin_client.post(f"{url}do/delete/", follow=True)
+
+        assert "0 deleted, 1 skipped: rows of shop_job refer to it." in response.text
 
 
 def test_no_verb_is_left_out():

@@ -6,14 +6,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from bgtask.runner.maintenance import prune
+from bgtask.runner.maintenance import Pruner
 
 
 class Command(BaseCommand):
     help = "Delete finished tasks older than BGTASK['KEEP'] says. Workers do so by themselves."
 
     def handle(self, **options: Any) -> None:
-        pruned = prune()
+        pruner = Pruner()
+        pruned = pruner.prune()
         self.stdout.write(
             "Deleted " + ", ".join(f"{number} {what}" for what, number in pruned.items()) + "."
         )
+        for sentence in pruner.kept_in_words():
+            self.stdout.write(sentence)

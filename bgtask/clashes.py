@@ -1,0 +1,90 @@
+"""A system check: other apps may have management commands with the names of bgtask's."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.core.checks import CheckMessage, Info, Warning
+from django.core.management import find_commands
+
+OURS = "bgtask"
+
+
+def check_commands(**kwargs: Any) -> list[CheckMessage]:
+    """Django takes the command of the app that is first in INSTALLED_APPS, and says nothing."""
+    ours = find_commands(_management_of(apps.get_app_config(OURS)))
+    providers: dict[str, list[AppConfig]] = {name: [] for name in ours}
+    for app in apps.get_app_configs():
+        for name in set(find_commands(_management_of(app))).intersection(providers):
+            providers[name].append(app)
+    return [
+        message
+        for name, some in sorted(providers.items())
+        for message in _clashes(name, some[0], some[1:])
+    ]
+
+
+def _clashes(name: str, winner: AppConfig, hidden: list[AppConfig]) -> Iterator[CheckMessage]:
+    if winner.name != OURS and not _extends_ours(winner, name):
+        yield Warning(
+            f"manage.py {name} runs the command of {winner.name!r}, which hides that of {OURS!r}.",
+            hint=f"Put {OURS!r} before {winner.name!r} in INSTALLED_APPS. If you need the other "
+            "command as well, subclass it in a command of your own with another name.",
+            id="bgtask.W012",
+        )
+        return
+    for app in hidden:
+        if app.name != OURS:
+            yield Info(
+                f"manage.py {name} runs the command of {winner.name!r}, which hides that of "
+                f"{app.name!r}.",
+                hint="If you need the other command as well, subclass it in a command of your own "
+                "with another name.",
+                id="bgtask.I012",
+            )
+
+
+def _management_of(app: AppConfig) -> str:
+    return str(Path(app.path) / "management")
+
+
+def _extends_ours(app: AppConfig, name: str) -> bool:
+    """Tell whether the app's command is a subclass of ours, made on purpose."""
+    if _extends_django(Path(_management_of(app)) / "commands" / f"{name}.py"):
+        return False
+    try:
+        command = import_module(f"{app.name}.management.commands.{name}").Command
+        ours = import_module(f"{OURS}.management.commands.{name}").Command
+        return issubclass(command, ours)
+    except (Exception, SystemExit):
+        # A broken command is no reason to end the check. Django shows the error when it is run.
+        return False
+
+
+def _extends_django(path: Path) -> bool:
+    """Tell, without importing the module, whether its command extends one of Django's."""
+    try:
+        module = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    origins = {
+        alias.asname or alias.name: node.module or ""
+        for node in module.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return any(
+        isinstance(node, ast.ClassDef)
+        and node.name == "Command"
+        and bool(node.bases)
+        and all(
+            isinstance(base, ast.Name) and origins.get(base.id, "").startswith("django.")
+            for base in node.bases
+        )
+        for node in module.body
+    )

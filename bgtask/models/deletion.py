@@ -1,0 +1,310 @@
+"""
+Delete many rows, and keep only those to which rows of other tables must refer.
+
+A project may have a ForeignKey to Task. Django keeps the rules of its ``on_delete`` in Python; the
+database keeps its own foreign keys, also those that no model knows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import IntegrityError, connections, models, router, transaction
+from django.db.models.deletion import (
+    Collector,
+    ProtectedError,
+    RestrictedError,
+    get_candidate_relations_to_delete,
+)
+
+from bgtask.dialects import Reference, dialect_of, referred
+from bgtask.models import bulk
+
+Model = type[models.Model]
+
+
+@dataclass(slots=True)
+class Deletion:
+    """How many rows were deleted, and which were kept."""
+
+    number: int = 0
+    kept: dict[int, str] = field(default_factory=dict)  # Primary key → the table that refers to it.
+
+
+def kept_in_words(tables: Iterable[str]) -> list[str]:
+    """Return a sentence for each table that keeps rows from being deleted."""
+    return [
+        f"Could not delete {number} rows: rows of {table} refer to them."
+        for table, number in sorted(Counter(tables).items())
+    ]
+
+
+def delete(
+    rows: models.QuerySet[Any],
+    *,
+    history: Mapping[Model, str] | None = None,
+    others: Sequence[Model] = (),
+) -> Deletion:
+    """
+    Delete these rows, and those of ``history`` that belong to them, in one transaction.
+
+    ``history`` maps each model to the column that refers to the rows. ``others`` are more models
+    of bgtask that refer to the rows.
+    """
+    deletion = Deletion()
+    connection = connections[rows.db]
+    with dialect_of(connection).transaction(connection):
+        # Lock the rows in the order of their keys, so that two deletions can't deadlock.
+        ids = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
+        for start in range(0, len(ids), bulk.PAGE):
+            page = _Page(rows.model, rows.db, dict(history or {}), others, deletion)
+            page.delete(ids[start : start + bulk.PAGE])
+    return deletion
+
+
+def _relations(model: Model) -> list[Any]:
+    return list(get_candidate_relations_to_delete(model._meta))
+
+
+def has_referring_models(ours: Collection[Model]) -> bool:
+    """Tell whether models other than these refer to them."""
+    return any(
+        relation.related_model not in ours for model in ours for relation in _relations(model)
+    ) or any(
+        hasattr(one, "bulk_related_objects") for model in ours for one in model._meta.private_fields
+    )
+
+
+def is_referred_to(model: Model, alias: str) -> bool:
+    """Tell whether models, or foreign keys that the database tells in advance, refer to it."""
+    connection = connections[alias]
+    return has_referring_models([model]) or bool(
+        dialect_of(connection).references(connection, model._meta.db_table)
+    )
+
+
+class _Kept(Exception):
+    """Some rows of a page can't be deleted. Maps their keys to the tables that refer to them."""
+
+    def __init__(self, tables: dict[int, str]) -> None:
+        self.tables = tables
+
+
+class _Page:
+    def __init__(
+        self,
+        model: Model,
+        alias: str,
+        history: dict[Model, str],
+        others: Sequence[Model],
+        deletion: Deletion,
+    ) -> None:
+        self.model = model
+        self.alias = alias
+        self.connection = connections[alias]
+        self.dialect = dialect_of(self.connection)
+        self.history = history
+        self.ours = {model, *history}
+        self.others = {*self.ours, *others}
+        self.deletion = deletion
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Delete these rows but those that something refuses, each of which is noted."""
+        while ids:
+            try:
+                with transaction.atomic(using=self.alias):
+                    self._try(ids)
+            except _Kept as kept:
+                tables = kept.tables
+            except IntegrityError as error:
+                tables = self._kept_by(error, ids)
+                if not tables and len(ids) > 1:
+                    middle = len(ids) // 2
+                    self.delete(ids[:middle])
+                    self.delete(ids[middle:])
+                    return
+                if not tables:
+                    tables = {ids[0]: _table_of(error) or self.dialect.refusing_table(error)
+                              or f"another table ({error})"}  # fmt: skip
+            else:
+                self.deletion.number += len(ids)
+                return
+            self.deletion.kept.update(tables)
+            ids = [pk for pk in ids if pk not in tables]
+
+    def _try(self, ids: Sequence[int]) -> None:
+        """Delete all of these rows, or raise."""
+        tables: set[str] = set()
+        with ExitStack() as stack:
+            if has_referring_models(self.ours):
+                tables = self._treat_referring_rows(ids, stack)
+            references = self._references()
+            if kept := self._referred(ids, references):
+                raise _Kept(kept)
+            for model, column in self.history.items():
+                _raw_delete(model, self.alias, **{f"{column}__in": ids})
+            _raw_delete(self.model, self.alias, pk__in=ids)
+            unread = [one for one in references if not one.is_readable]
+            self.dialect.check_now(self.connection, [*unread, *self._references_to(tables)])
+
+    # What models refer
+
+    def _treat_referring_rows(self, ids: Sequence[int], stack: ExitStack) -> set[str]:
+        """Do what ``on_delete`` says. Return the tables from which rows were deleted."""
+        collector = _ReferringRows(self.alias, self.ours)
+        needed = {
+            target.name
+            for relation in _relations(self.model)
+            for target in relation.field.foreign_related_fields
+        }
+        # Only the keys: a task may hold megabytes of arguments and tracebacks.
+        manager = self.model._base_manager.using(self.alias)
+        collector.collect(list(manager.filter(pk__in=ids).only("pk", *needed)))
+        elsewhere = collector.collect_elsewhere()
+        for alias in elsewhere:
+            # Rolled back as well, if the rows themselves can't be deleted.
+            stack.enter_context(transaction.atomic(using=alias))
+        for one in (collector, *elsewhere.values()):
+            one.delete()
+        return collector.tables
+
+    # What the database refers
+
+    def _references(self) -> list[Reference]:
+        ours = {model._meta.db_table for model in self.others}
+        return [
+            reference
+            for model in self.ours
+            for reference in self.dialect.references(self.connection, model._meta.db_table)
+            if reference.schema or reference.table not in ours
+        ]
+
+    def _references_to(self, tables: Iterable[str]) -> list[Reference]:
+        return [
+            reference
+            for table in sorted(tables)
+            for reference in self.dialect.references(self.connection, table)
+        ]
+
+    def _referred(self, ids: Sequence[int], references: Iterable[Reference]) -> dict[int, str]:
+        """Return which of these rows the database would refuse to delete."""
+        keys = {self.model._meta.db_table: self._column(self.model, "pk")} | {
+            model._meta.db_table: self._column(model, name) for model, name in self.history.items()
+        }
+        return {
+            pk: reference.label
+            for reference in references
+            if reference.blocks and reference.is_readable and reference.target_table in keys
+            for pk in referred(self.connection, reference, keys[reference.target_table], ids)
+        }
+
+    @staticmethod
+    def _column(model: Model, name: str) -> str:
+        options = model._meta
+        return str((options.pk if name == "pk" else options.get_field(name)).column)  # type: ignore[union-attr]
+
+    def _kept_by(self, error: IntegrityError, ids: Sequence[int]) -> dict[int, str]:
+        """Return the rows that this error is about, as far as it tells."""
+        if reference := self.dialect.refused_by(error):
+            return dict.fromkeys(self._referred(ids, [reference]), reference.table)
+        kept: dict[int, str] = {}
+        by_model: dict[tuple[Model, str], list[Any]] = defaultdict(list)
+        for row in _refusing_rows(error):
+            by_model[type(row), row._state.db].append(row.pk)
+        for (model, alias), keys in by_model.items():
+            for one in model._meta.concrete_fields:
+                if (
+                    isinstance(one, models.ForeignKey)
+                    and one.remote_field.model._meta.concrete_model is self.model
+                    and one.target_field.primary_key
+                    and one.remote_field.on_delete in (models.PROTECT, models.RESTRICT)
+                ):
+                    for start in range(0, len(keys), bulk.PAGE):
+                        found = model._base_manager.using(alias).filter(
+                            pk__in=keys[start : start + bulk.PAGE]
+                        )
+                        # Sorted out here: together they could be too many parameters.
+                        for pk in set(found.values_list(one.attname, flat=True)) & set(ids):
+                            kept[pk] = model._meta.db_table
+        return kept
+
+
+class _ReferringRows(Collector):
+    """Collect the rows that refer to rows of ``ours``, which are deleted by shorter statements."""
+
+    def __init__(self, using: str, ours: set[Model]) -> None:
+        super().__init__(using)
+        self.ours = ours
+        self.tables: set[str] = set()
+        self._elsewhere: list[tuple[Model, Any, Any]] = []
+
+    def _has_signal_listeners(self, model: Model) -> bool:
+        # Their rows would be read with all their columns for receivers that aren't called.
+        return model not in self.ours and super()._has_signal_listeners(model)  # type: ignore[misc]
+
+    def related_objects(
+        self, related_model: Model, related_fields: Any, objs: Any
+    ) -> models.QuerySet[Any]:
+        if _home_of(related_model, self.using) != self.using:
+            self._elsewhere.append((related_model, related_fields, objs))
+            return related_model._base_manager.none()
+        return super().related_objects(related_model, related_fields, objs)
+
+    def collect_elsewhere(self) -> dict[str, Collector]:
+        """Collect the referring rows that a router keeps in other databases."""
+        collectors: dict[str, Collector] = {}
+        for related_model, related_fields, objs in self._elsewhere:
+            alias = _home_of(related_model, self.using)
+            collector = collectors.setdefault(alias, Collector(alias))
+            for one in related_fields:
+                rows = collector.related_objects(related_model, [one], objs)
+                if rows:
+                    one.remote_field.on_delete(collector, one, rows, alias)
+            if restricted := [
+                row
+                for fields in collector.restricted_objects.values()
+                for rows in fields.values()
+                for row in rows
+            ]:
+                raise RestrictedError(
+                    f"Rows of {related_model._meta.db_table} refer.", set(restricted)
+                )
+        return collectors
+
+    def delete(self) -> Any:
+        for model in self.ours:
+            self.data.pop(model, None)
+        self.fast_deletes = [rows for rows in self.fast_deletes if rows.model not in self.ours]
+        self.tables = {
+            model._meta.db_table
+            for model in (*self.data, *(one.model for one in self.fast_deletes))
+        }
+        return super().delete()
+
+
+def _home_of(model: Model, alias: str) -> str:
+    """Return the database of this model's rows that refer to rows in ``alias``."""
+    from bgtask.models.task import Task
+
+    return router.db_for_write(model) if router.db_for_write(Task) == alias else alias
+
+
+def _raw_delete(model: Model, alias: str, **which: Any) -> None:
+    rows = model._base_manager.using(alias).filter(**which)
+    rows._raw_delete(alias)
+
+
+def _refusing_rows(error: IntegrityError) -> list[Any]:
+    if isinstance(error, ProtectedError):
+        return list(error.protected_objects)
+    if isinstance(error, RestrictedError):
+        return list(error.restricted_objects)
+    return []
+
+
+def _table_of(error: IntegrityError) -> str:
+    return ", ".join(sorted({row._meta.db_table for row in _refusing_rows(error)}))

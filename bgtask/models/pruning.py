@@ -1,0 +1,76 @@
+"""Delete old finished tasks, batch by batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from django.db.models import Q, Subquery
+
+from bgtask.dialects import Clock
+from bgtask.models.deletion import Deletion, delete
+from bgtask.status import Status
+
+if TYPE_CHECKING:
+    from bgtask.models.task_queryset import TaskQuerySet
+
+
+def delete_tasks(tasks: TaskQuerySet) -> Deletion:
+    """Delete these tasks with their history, but for those to which other rows must refer."""
+    from bgtask.models.attempt import Attempt
+
+    return delete(tasks, history={Attempt: "task_id"})
+
+
+class Pruning(Iterator[int]):
+    """
+    Delete one batch per turn, the task that finished first comes first. Yield how many.
+
+    ``kept`` counts the tasks that could not be deleted, by the table that refers to them.
+    ``after`` is the last of them. A later pruning that starts after it doesn't try them again.
+    ``after`` is None once all old tasks have been tried.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskQuerySet,
+        status: Status,
+        age: float,
+        batch_size: int,
+        after: int | None = None,
+    ) -> None:
+        self.kept: Counter[str] = Counter()
+        self.after = after
+        self._tasks = tasks.filter(status=status)
+        self._age = age
+        self._batch_size = batch_size
+        self._is_done = False
+
+    def __next__(self) -> int:
+        ids = [] if self._is_done else self._next_ids()
+        # In batches, since one big DELETE would keep the workers waiting for its locks.
+        self._is_done = len(ids) < self._batch_size
+        if not ids:
+            self.after = None
+            raise StopIteration
+        deletion = delete_tasks(self._tasks.filter(pk__in=ids))
+        self.kept.update(deletion.kept.values())
+        if deletion.kept:
+            self.after = next(pk for pk in reversed(ids) if pk in deletion.kept)
+        if self._is_done:
+            self.after = None
+        return deletion.number
+
+    def _next_ids(self) -> list[int]:
+        # Rendered per batch: the clock goes on.
+        old = self._tasks.filter(finished_at__lt=Clock(-self._age)).order_by("finished_at", "id")
+        if self.after is not None:
+            # The database compares its own column, since SQLite can't find a time that Python
+            # has read and written.
+            last = self._tasks.model.objects.using(self._tasks.db).filter(pk=self.after)
+            finished_at = Subquery(last.values("finished_at"))
+            old = old.filter(
+                Q(finished_at__gt=finished_at) | Q(pk__gt=self.after), finished_at__gte=finished_at
+            )
+        return list(old.values_list("pk", flat=True)[: self._batch_size])

@@ -1,0 +1,99 @@
+"""Another app has a command with the name of one of ours. Kind of fault: one hides the other."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.bgtask.apps import App
+
+OTHER = """
+    from pathlib import Path
+
+    from django.core.management.base import BaseCommand
+
+    Path(__file__).with_suffix(".imported").touch()
+
+    class Command(BaseCommand):
+        def handle(self, **options):
+            self.stdout.write("the other queue")
+"""
+WRAPPER = """
+    from bgtask.management.commands.{name} import Command as Original
+
+    class Command(Original):
+        help = "With the habits of the shop."
+"""
+NAMES = ("process_tasks", "prune_tasks", "bgtask_stats", "bgtask_health")
+
+
+def give(app: App, source: str, *names: str) -> None:
+    app.module("management/__init__", "")
+    app.module("management/commands/__init__", "")
+    for name in names:
+        app.module(f"management/commands/{name}", source.format(name=name))
+
+
+def told(app: App, **options: Any) -> str:
+    check = app.run("check", **options)
+    assert check.returncode == 0, check.stderr
+    return " ".join((check.stdout + check.stderr).split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_that_hides_ours_is_named_with_the_way_out(app: App, name: str) -> None:
+    give(app, OTHER, name)
+
+    assert (
+        f"(bgtask.W012) manage.py {name} runs the command of 'shop', which hides that of 'bgtask'. "
+        "HINT: Put 'bgtask' before 'shop' in INSTALLED_APPS."
+    ) in told(app, first="shop", installed="")
+
+
+def test_the_message_is_true(app: App) -> None:
+    give(app, OTHER, "process_tasks")
+
+    assert app.run("process_tasks", first="shop", installed="").stdout == "the other queue\n"
+    assert "--drain" in app.run("process_tasks", "--help").stdout
+
+
+def test_a_command_that_ours_hides_is_no_warning(app: App) -> None:
+    give(app, OTHER, "process_tasks", "sell")
+
+    words = told(app)
+
+    assert "bgtask.W012" not in words
+    assert re.findall(
+        r"\(bgtask\.I012\) manage.py (\w+) runs .*? hides that of '(\w+)'", words
+    ) == [("process_tasks", "shop")]
+
+
+@pytest.mark.parametrize("order", ["first", "installed"])
+def test_the_other_command_is_not_imported(app: App, order: str) -> None:
+    give(app, OTHER, "process_tasks")
+
+    told(app, **{"installed": "", order: "shop"})
+
+    assert not app.path("management/commands/process_tasks").with_suffix(".imported").exists()
+
+
+@pytest.mark.parametrize("through", ["", "another module"])
+def test_a_command_that_extends_ours_is_meant(app: App, through: str) -> None:
+    give(app, WRAPPER, *NAMES)
+    if through:
+        app.module("workers", WRAPPER.format(name="process_tasks"))
+        give(app, "from shop.workers import Command", "process_tasks")
+
+    assert "012)" not in told(app, first="shop", installed="")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["1 / 0", "import sys; sys.exit(3)", "def broken(:", "from nowhere import Command", "x = 1"],
+)
+def test_a_broken_command_does_not_break_the_check(app: App, source: str) -> None:
+    give(app, source, "process_tasks")
+
+    assert "(bgtask.W012) manage.py process_tasks" in told(app, first="shop", installed="")

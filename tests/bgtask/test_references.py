@@ -1,0 +1,526 @@
+"""Rows of a project refer to those of the queue, and the old ones are deleted nevertheless."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.db import OperationalError, connection, models, transaction
+from django.db.models import signals
+from django.test.utils import CaptureQueriesContext
+
+from bgtask.dialects import Clock
+from bgtask.models import Attempt, Task, TaskStats, Worker
+from bgtask.runner.maintenance import Maintenance, Pruner, _Chore
+from bgtask.status import Status
+from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
+from tests.models import project_models
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DAY = 86_400
+
+
+def foreign_key(on_delete, to="bgtask.Task", kind=models.ForeignKey, **options):
+    return kind(to, on_delete, related_name="+", **options)
+
+
+def finished(number, *, days=8):
+    return [TaskFactory(status="SUCCESSFUL", finished_at=Clock(-days * DAY)) for _ in range(number)]
+
+
+def ids(model=Task):
+    return set(model.objects.values_list("pk", flat=True))
+
+
+def prune(batch_size=1_000):
+    pruning = Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=batch_size)
+    return sum(pruning), dict(pruning.kept)
+
+
+def in_own_transaction():
+    return prune()
+
+
+def in_a_transaction_of_the_caller():
+    with transaction.atomic():
+        return prune()
+
+
+@pytest.fixture(params=[in_own_transaction, in_a_transaction_of_the_caller])
+def pruned(request):
+    """Both: foreign keys are checked when the outermost transaction ends."""
+    return request.param
+
+
+class TestOnDelete:
+    """Kind of fault: rules that Django keeps in Python are passed over by SQL."""
+
+    def test_cascade_deletes_the_rows_that_refer(self, pruned):
+        with project_models(("Job", {"task": foreign_key(models.CASCADE)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+            young = job.objects.create(task=TaskFactory())
+
+            assert pruned() == (3, {})
+            assert ids(job) == {young.pk}
+            assert ids() == {young.task_id}
+
+    def test_set_null_keeps_the_rows_that_refer(self, pruned):
+        with project_models(("Job", {"task": foreign_key(models.SET_NULL, null=True)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+
+            assert pruned() == (3, {})
+            assert job.objects.get().task_id is None
+
+    @pytest.mark.parametrize("way", ["default", "value", "function"])
+    def test_set_gives_the_rows_another_task(self, way, pruned):
+        other = TaskFactory()
+        on_delete = {
+            "default": models.SET_DEFAULT,
+            "value": models.SET(other.pk),
+            "function": models.SET(lambda: other.pk),
+        }[way]
+        default = {"default": other.pk} if way == "default" else {}
+        with project_models(("Job", {"task": foreign_key(on_delete, **default)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+
+            assert pruned() == (3, {})
+            assert job.objects.get().task_id == other.pk
+
+    @pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT, models.DO_NOTHING])
+    @pytest.mark.parametrize("kind", [models.ForeignKey, models.OneToOneField])
+    def test_a_row_that_cannot_go_keeps_only_itself(self, on_delete, kind, pruned):
+        with project_models(("Job", {"task": foreign_key(on_delete, kind=kind)})) as (job,):
+            tasks = finished(6)
+            for task in (tasks[1], tasks[4]):
+                job.objects.create(task=task)
+                AttemptFactory(task=task)
+
+            assert pruned() == (4, {"shop_job": 2})
+            assert ids() == {tasks[1].pk, tasks[4].pk}
+            assert Attempt.objects.count() == 2
+            connection.check_constraints()
+
+    def test_a_kept_task_keeps_its_rows_of_other_models(self, pruned):
+        with project_models(
+            ("Job", {"task": foreign_key(models.CASCADE)}),
+            ("Bill", {"task": foreign_key(models.DO_NOTHING)}),
+        ) as (job, bill):
+            kept, gone = finished(2)
+            jobs = [job.objects.create(task=task) for task in (kept, gone)]
+            bill.objects.create(task=kept)
+
+            assert pruned() == (1, {"shop_bill": 1})
+            assert ids(job) == {jobs[0].pk}
+
+    @pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT, models.DO_NOTHING])
+    def test_a_row_behind_the_row_that_refers_keeps_the_task(self, on_delete, pruned):
+        with project_models(
+            ("Job", {"task": foreign_key(models.CASCADE)}),
+            ("Line", {"job": foreign_key(on_delete, "tests.Job")}),
+        ) as (job, line):
+            tasks = finished(5)
+            jobs = [job.objects.create(task=task) for task in tasks]
+            line.objects.create(job=jobs[2])
+
+            assert pruned() == (4, {"shop_line": 1})
+            assert ids(job) == {jobs[2].pk}
+            assert ids() == {tasks[2].pk}
+            connection.check_constraints()
+
+    def test_a_restricted_row_goes_with_the_task_where_another_way_takes_it(self, pruned):
+        with project_models(
+            ("Job", {"task": foreign_key(models.CASCADE)}),
+            (
+                "Line",
+                {
+                    "job": foreign_key(models.CASCADE, "tests.Job"),
+                    "task": foreign_key(models.RESTRICT),
+                },
+            ),
+        ) as (job, line):
+            (task,) = finished(1)
+            line.objects.create(job=job.objects.create(task=task), task=task)
+
+            assert pruned() == (1, {})
+            assert not line.objects.exists()
+
+    def test_the_table_between_two_models_loses_its_rows(self, pruned):
+        tasks_field = models.ManyToManyField("bgtask.Task", related_name="+")
+        with project_models(("Job", {"tasks": tasks_field})) as (job,):
+            tasks = finished(2)
+            one = job.objects.create()
+            one.tasks.set(tasks)
+
+            assert pruned() == (2, {})
+            assert one.tasks.count() == 0
+            assert ids(job) == {one.pk}
+
+    def test_a_child_of_the_model_goes_with_its_task(self, pruned):
+        with project_models(("LongTask", {"note": models.TextField()}), bases=(Task,)) as (child,):
+            old = finished(2)
+            row = child(task_ptr=old[0], note="long")
+            row.save_base(raw=True)
+
+            assert pruned() == (2, {})
+            assert not child.objects.exists()
+
+    @pytest.mark.parametrize("on_delete", [models.CASCADE, models.PROTECT, models.DO_NOTHING])
+    def test_rows_may_refer_to_the_history_of_a_task(self, on_delete, pruned):
+        with project_models(("Note", {"about": foreign_key(on_delete, "bgtask.Attempt")})) as (
+            note,
+        ):
+            tasks = finished(3)
+            attempts = [AttemptFactory(task=task) for task in tasks]
+            note.objects.create(about=attempts[1])
+
+            goes = on_delete is models.CASCADE
+            assert pruned() == ((3, {}) if goes else (2, {"shop_note": 1}))
+            assert ids(Attempt) == (set() if goes else {attempts[1].pk})
+
+
+class Elsewhere:
+    """The models of the project live in another database than the queue."""
+
+    def db_for_read(self, model, **hints):
+        return "other" if model._meta.db_table.startswith("shop_") else None
+
+    db_for_write = db_for_read
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+class TestAnotherDatabase:
+    """Kind of fault: a table is looked for in the database of the queue, where it is not."""
+
+    @pytest.fixture(autouse=True)
+    def router(self, settings):
+        settings.DATABASE_ROUTERS = [Elsewhere()]
+
+    def job(self, on_delete, **options):
+        field = foreign_key(on_delete, db_constraint=False, **options)
+        return project_models(("Job", {"task": field}), alias="other")
+
+    @pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT])
+    def test_a_row_there_keeps_only_its_task(self, on_delete, pruned):
+        with self.job(on_delete) as (job,):
+            tasks = finished(3)
+            job.objects.create(task_id=tasks[1].pk)
+
+            assert pruned() == (2, {"shop_job": 1})
+            assert ids() == {tasks[1].pk}
+
+    def test_a_row_there_goes_with_its_task(self, pruned):
+        with self.job(models.CASCADE) as (job,):
+            tasks = finished(3)
+            job.objects.create(task_id=tasks[1].pk)
+
+            assert pruned() == (3, {})
+            assert not job.objects.exists()
+
+    def test_a_row_there_forgets_its_task(self, pruned):
+        with self.job(models.SET_NULL, null=True) as (job,):
+            tasks = finished(3)
+            job.objects.create(task_id=tasks[1].pk)
+
+            assert pruned() == (3, {})
+            assert job.objects.get().task_id is None
+
+    def test_a_row_there_stays_with_a_task_that_stays(self, pruned):
+        with (
+            self.job(models.CASCADE) as (job,),
+            TestForeignKeysThatNoModelKnows().table(),
+        ):
+            (task,) = finished(1)
+            job.objects.create(task_id=task.pk)
+            TestForeignKeysThatNoModelKnows().insert(task)
+
+            assert pruned() == (0, {"service_row": 1})
+            assert job.objects.exists()
+
+
+class TestSignals:
+    def test_are_sent_for_the_rows_of_the_project(self):
+        with project_models(("Job", {"task": foreign_key(models.CASCADE)})) as (job,):
+            tasks = finished(2)
+            for task in tasks:
+                job.objects.create(task=task)
+            told = []
+
+            def receive(instance, **kwargs):
+                told.append(instance.task_id)
+
+            signals.pre_delete.connect(receive, sender=job)
+            signals.post_delete.connect(receive, sender=job)
+
+            assert prune() == (2, {})
+            assert sorted(told) == sorted([task.pk for task in tasks] * 2)
+
+
+class TestWhatIsRead:
+    """Kind of fault: tracebacks and arguments are loaded only to be deleted."""
+
+    def read(self):
+        for task in finished(2):
+            AttemptFactory(task=task)
+        with CaptureQueriesContext(connection) as asked:
+            assert prune() == (2, {})
+        return [query["sql"] for query in asked]
+
+    @pytest.mark.parametrize("with_receiver", [False, True])
+    def test_of_a_task_with_referring_models_only_the_key(self, with_receiver):
+        def receive(**kwargs):
+            pass
+
+        if with_receiver:
+            signals.pre_delete.connect(receive)
+        try:
+            with project_models(("Job", {"task": foreign_key(models.CASCADE)})):
+                statements = self.read()
+        finally:
+            signals.pre_delete.disconnect(receive)
+
+        assert not [sql for sql in statements if "last_error" in sql or "traceback" in sql]
+
+    def test_without_referring_models_no_row_at_all(self):
+        statements = self.read()
+
+        words = ("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT", "ROLLBACK", "START")
+        told = [sql for sql in statements if not sql.upper().startswith(words)]
+        catalogs = [sql for sql in told if "pg_constraint" in sql or "sqlite_master" in sql]
+        # Those in question, those that are locked, and a DELETE for each table.
+        assert len(told) - len(catalogs) == 4
+        assert len(catalogs) <= 2
+
+
+class TestManyThatCannotGo:
+    """Kind of fault: one page of rows that must stay hides all the rows behind it."""
+
+    def test_do_not_hide_what_is_behind_them(self):
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            kept = finished(7, days=9)
+            for task in kept:
+                job.objects.create(task=task)
+            finished(4)
+
+            assert prune(batch_size=3) == (4, {"shop_job": 7})
+            assert ids() == {task.pk for task in kept}
+
+    def test_that_finished_at_the_same_time_are_each_tried_once(self):
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            tasks = finished(7)
+            Task.objects.update(finished_at=Clock(-9 * DAY))
+            for task in tasks[:5]:
+                job.objects.create(task=task)
+
+            assert prune(batch_size=2) == (2, {"shop_job": 5})
+
+    def test_are_not_tried_again_before_the_others(self):
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            for task in finished(1_000, days=9):
+                job.objects.create(task=task)
+            behind = finished(1)[0]
+            pruner = Pruner()
+
+            def one_batch():
+                turns = iter([True])
+                return pruner.prune(lambda: next(turns, False))["successful"]
+
+            assert (one_batch(), dict(pruner.kept)) == (0, {"shop_job": 1_000})
+            assert (one_batch(), dict(pruner.kept)) == (1, {})
+            assert behind.pk not in ids()
+            # From the start again: somebody may have let them go meanwhile.
+            job.objects.all().delete()
+            assert one_batch() == 1_000
+
+
+class TestForeignKeysThatNoModelKnows:
+    """Kind of fault: a table of somebody else keeps a batch, and is not named."""
+
+    @contextmanager
+    def table(self, rest=""):
+        kind = "integer" if connection.vendor == "sqlite" else "bigint"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"CREATE TABLE service_row (task {kind}, FOREIGN KEY (task) "
+                f"REFERENCES bgtask_task (id) {rest})"
+            )
+        try:
+            yield
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("DROP TABLE service_row")
+
+    def insert(self, task):
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO service_row VALUES (%s)", [task.pk])
+
+    RULES = (
+        pytest.param("", id="plain"),
+        pytest.param("ON DELETE RESTRICT", id="restrict"),
+        pytest.param(
+            "DEFERRABLE INITIALLY DEFERRED",
+            id="deferred",
+            marks=pytest.mark.vendor("sqlite", "postgresql"),
+        ),
+    )
+
+    @pytest.mark.parametrize("rest", RULES)
+    def test_keep_only_what_they_refer_to(self, rest, pruned):
+        with self.table(rest):
+            tasks = finished(5)
+            AttemptFactory(task=tasks[3])
+            self.insert(tasks[3])
+
+            assert pruned() == (4, {"service_row": 1})
+            assert ids() == {tasks[3].pk}
+            assert Attempt.objects.count() == 1
+
+    def test_may_cascade_by_themselves(self, pruned):
+        with self.table("ON DELETE CASCADE"):
+            tasks = finished(2)
+            self.insert(tasks[0])
+
+            assert pruned() == (2, {})
+
+    @pytest.mark.vendor("postgresql")
+    def test_of_a_partitioned_table_are_looked_at_once(self):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE service_row (task bigint REFERENCES bgtask_task (id)) "
+                "PARTITION BY HASH (task)"
+            )
+            cursor.execute(
+                "CREATE TABLE service_part PARTITION OF service_row "
+                "FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+            )
+        try:
+            tasks = finished(2)
+            self.insert(tasks[0])
+
+            assert prune() == (1, {"service_row": 1})
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("DROP TABLE service_row")
+
+    @pytest.mark.vendor("postgresql")
+    def test_that_may_not_be_read_keep_only_what_they_refer_to(self):
+        with self.table("DEFERRABLE INITIALLY DEFERRED"), connection.cursor() as cursor:
+            tasks = finished(5)
+            self.insert(tasks[3])
+            cursor.execute("CREATE ROLE limited")
+            cursor.execute("GRANT SELECT, UPDATE, DELETE ON bgtask_task, bgtask_attempt TO limited")
+            try:
+                with transaction.atomic():
+                    cursor.execute("SET LOCAL ROLE limited")
+                    assert prune() == (4, {"service_row": 1})
+            finally:
+                cursor.execute("DROP OWNED BY limited")
+                cursor.execute("DROP ROLE limited")
+
+    @pytest.mark.vendor("postgresql")
+    def test_of_another_schema_are_named_with_it(self):
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE SCHEMA service")
+            cursor.execute("CREATE TABLE service.row (task bigint REFERENCES bgtask_task (id))")
+        try:
+            tasks = finished(2)
+            with connection.cursor() as cursor:
+                cursor.execute("INSERT INTO service.row VALUES (%s)", [tasks[0].pk])
+
+            assert prune() == (1, {"service.row": 1})
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("DROP SCHEMA service CASCADE")
+
+
+class TestOtherTables:
+    """Siblings: rows may refer to workers and to statistics as well."""
+
+    @pytest.mark.parametrize("on_delete", [models.CASCADE, models.PROTECT, models.DO_NOTHING])
+    def test_a_worker_that_cannot_go_keeps_only_itself(self, on_delete):
+        with project_models(("Host", {"worker": foreign_key(on_delete, "bgtask.Worker")})) as (
+            host,
+        ):
+            workers = [WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY)) for _ in range(3)]
+            host.objects.create(worker=workers[1])
+
+            pruner = Pruner()
+            pruned = pruner.prune()
+
+            goes = on_delete is models.CASCADE
+            assert pruned["workers"] == (3 if goes else 2)
+            assert pruner.kept == ({} if goes else {"shop_host": 1})
+            assert Worker.objects.count() == (0 if goes else 1)
+
+    @pytest.mark.parametrize("on_delete", [models.CASCADE, models.PROTECT, models.DO_NOTHING])
+    def test_a_minute_that_cannot_go_keeps_only_itself(self, on_delete):
+        with project_models(("Mark", {"minute": foreign_key(on_delete, "bgtask.TaskStats")})) as (
+            mark,
+        ):
+            rows = [
+                TaskStats.objects.create(minute=Clock(-days * DAY), queue="a", task_name="b")
+                for days in (31, 32, 33)
+            ]
+            mark.objects.create(minute=rows[1])
+
+            pruner = Pruner()
+            pruned = pruner.prune()
+
+            goes = on_delete is models.CASCADE
+            assert pruned["statistics"] == (3 if goes else 2)
+            assert pruner.kept == ({} if goes else {"shop_mark": 1})
+
+
+class TestWords:
+    def test_the_command_says_what_it_deleted_and_what_keeps_the_rest(self):
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+            output = StringIO()
+
+            call_command("prune_tasks", stdout=output)
+
+        assert output.getvalue().startswith("Deleted 2 successful, ")
+        assert "\nCould not delete 1 rows: rows of shop_job refer to them." in output.getvalue()
+
+    def test_discard_logs_what_keeps_the_rest(self, caplog):
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+
+            assert Task.objects.discard() == 2
+
+        assert "Could not delete 1 rows: rows of shop_job refer to them." in caplog.messages
+
+    def test_the_log_of_a_worker_says_what_keeps_tasks(self, caplog):
+        maintenance = Maintenance(
+            may_judge=lambda: False, is_idle=lambda: True, on_rescued=lambda outcomes: None
+        )
+        with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
+            tasks = finished(3)
+            job.objects.create(task=tasks[0])
+
+            maintenance._prune()
+
+        assert "Could not delete 1 rows: rows of shop_job refer to them." in caplog.messages
+
+    def test_a_failing_chore_is_named_in_the_log(self, caplog):
+        """Kind of fault: a message that doesn't say what failed."""
+
+        def fail():
+            raise OperationalError("no such table: shop_job")
+
+        maintenance = Maintenance(
+            may_judge=lambda: False, is_idle=lambda: True, on_rescued=lambda outcomes: None
+        )
+        maintenance._do(_Chore("prune", fail, 60.0))
+
+        assert (
+            "The chore 'prune' failed, and will be done later: no such table: shop_job"
+            in caplog.messages
+        )
