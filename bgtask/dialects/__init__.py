@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import Dialect, Head, Outlook
+from bgtask.dialects.base import Dialect, Head, Outlook, Server
 from bgtask.dialects.clock import Clock, KeyFrom, Since
 from bgtask.dialects.mariadb import MariaDB
 from bgtask.dialects.postgresql import PostgreSQL
 from bgtask.dialects.sqlite import SQLite
 
-__all__ = ["Clock", "Dialect", "Head", "KeyFrom", "Outlook", "Since", "dialect_of"]
+__all__ = ["Clock", "Dialect", "Head", "KeyFrom", "Outlook", "Server", "Since", "dialect_of"]
 
 _mariadb = MariaDB()  # And MySQL.
 _dialects: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
