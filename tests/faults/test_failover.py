@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
+from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
@@ -92,6 +92,25 @@ def workers_on(server):
     return [id_ for (id_,) in ids], [pid for (pid,) in pids]
 
 
+def await_refused_beats(worker):
+    """Wait for ten in a row: the first and the tenth failure of an outage are logged."""
+    told = worker.output().count("The heartbeat of")
+    eventually(
+        lambda: worker.output().count("The heartbeat of") >= told + 2,
+        timeout=30,
+        explain=worker.output,
+    )
+
+
+def await_beats(worker):
+    """Wait until the worker has been at work for a second more."""
+    row = Worker.objects.alive().get(pid=worker.pid)
+    later = Worker.objects.filter(
+        pk=row.pk, heartbeat_at__gt=row.heartbeat_at + timedelta(seconds=1)
+    )
+    eventually(later.exists, timeout=30, explain=worker.output)
+
+
 def test_synchronous_failover_loses_nothing_and_doubles_nothing(pair, stage, settled):
     """Kind: commits lost with the primary."""
     pair.make_synchronous()
@@ -175,7 +194,7 @@ def test_former_primary_that_comes_back_gets_no_writes(pair, stage, settled):
     connections["default"].close()
     with connected_to(Server(pair.standby.settings)):
         committed = {tasks.query().pk for _ in range(5)}
-        time.sleep(2)  # Long enough for each thread to try several times.
+        await_refused_beats(worker)
         started = {one.task for one in stage.ledger.executions()}
         after, connected = workers_on(pair.primary)
         pair.primary.stop()
@@ -205,7 +224,7 @@ def test_tasks_wait_while_new_connections_are_refused(pair, stage, settled):
     with connected_to(Server(pair.standby.settings)):
         committed = {tasks.query().pk for _ in range(20)}
         eventually(lambda: "former primary" in worker.output(), explain=worker.output)
-        time.sleep(1)  # Long enough to fail them all.
+        await_beats(worker)  # Long enough to fail them all.
         failed = Attempt.objects.count()
         pair.primary.stop()
         audit = settled(committed)
