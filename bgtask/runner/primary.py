@@ -67,7 +67,7 @@ class Primary:
         self._stale_since: float | None = None
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def comparing(self) -> Iterator[None]:
         """In here, compare each new connection of this process."""
         connection_created.connect(self._connected, weak=False)
         try:

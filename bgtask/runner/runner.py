@@ -111,7 +111,7 @@ class Runner:
 
     def run(self) -> bool:
         """Until stopped; False if a task had to be left running, or an outcome unwritten."""
-        with self._primary.watched():
+        with self._primary.comparing():
             return self._run()
 
     def _run(self) -> bool:

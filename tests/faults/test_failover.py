@@ -296,7 +296,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, sta
 def test_another_cluster_is_refused(pair, stage, own_server):
     """Kind: two servers behind one name, whose timelines can't be compared."""
     primary = Primary("default")
-    with connected_to(own_server), primary.watched():
+    with connected_to(own_server), primary.comparing():
         connections["default"].ensure_connection()
         with connected_to(Server(pair.settings)):
             with pytest.raises(OperationalError, match="leads to another cluster"):
@@ -311,7 +311,7 @@ def test_another_cluster_is_refused(pair, stage, own_server):
 def test_standby_is_refused_for_the_queue_and_allowed_for_other_databases(pair, stage):
     """Kind: a server that can't be written to."""
     primary = Primary("default")
-    with connected_to(Server(pair.standby.settings)), primary.watched():
+    with connected_to(Server(pair.standby.settings)), primary.comparing():
         with pytest.raises(OperationalError, match="leads to a standby"):
             connections["default"].ensure_connection()
         assert connections["default"].connection is None
