@@ -62,7 +62,7 @@ class Primary:
         self._lock = threading.Lock()
         self._newest: Server | None = None
         self._servers: weakref.WeakKeyDictionary[Any, Server] = weakref.WeakKeyDictionary()
-        self._last_refusal: float | None = None
+        self._last_refusals: dict[str, float] = {}  # By what is wrong.
         self._refused = False
         self._stale_since: float | None = None
 
@@ -152,9 +152,9 @@ class Primary:
         now = time.monotonic()
         if not server.is_standby and self._stale_since is None:
             self._stale_since = now
-        if self._last_refusal is None or now > self._last_refusal + QUIET_SECONDS:
+        if now > self._last_refusals.get(fault, -QUIET_SECONDS) + QUIET_SECONDS:
             logger.error("Refused a connection to the database %r. %s", self._alias, fault)
-        self._last_refusal = now
+        self._last_refusals[fault] = now
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:
