@@ -163,6 +163,8 @@ def test_worker_that_is_declared_dead_again_after_a_lease_goes_on(stage, settled
     )
     eventually(lease_is_over.exists, timeout=30, explain=worker.output)
     eventually(lambda: declare_dead_as_soon_as_alive([first]), explain=worker.output)
+    third = Worker.objects.alive().exclude(pk__in=[first, second.pk])
+    eventually(third.exists, timeout=30, explain=worker.output)
 
     assert settled({tasks.quick().pk}).executions == {1: 1}
     assert worker.is_running()
