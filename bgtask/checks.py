@@ -178,8 +178,8 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "(PRAGMA synchronous is OFF or NORMAL).",
             hint="A power cut loses the tasks that were enqueued since the last checkpoint. Set "
             "PRAGMA synchronous=FULL in its init_command, or accept the loss and add "
-            "bgtask.W012 to SILENCED_SYSTEM_CHECKS.",
-            id="bgtask.W012",
+            "bgtask.W013 to SILENCED_SYSTEM_CHECKS.",
+            id="bgtask.W013",
         )
     mode = connection.settings_dict["OPTIONS"].get("transaction_mode") or ""
     if mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):

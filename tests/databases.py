@@ -89,6 +89,31 @@ def postgresql(*, durable: bool = False) -> Iterator[Settings]:
 
 
 @contextmanager
+def standby(primary: Settings) -> Iterator[Settings]:
+    """A hot standby of this PostgreSQL. It follows its primary asynchronously."""
+    of = Path(primary["HOST"])
+    pid, user = of.joinpath("postmaster.pid").read_text().split()[0], of.stat().st_uid
+    programs = Path(os.readlink(f"/proc/{pid}/exe")).parent
+
+    def run(program: str, *args: object) -> None:
+        subprocess.run(
+            [programs / program, *map(str, args)], cwd="/", user=user, check=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    with _private_directory("standby") as directory:
+        os.chown(directory, user, -1)
+        directory.chmod(0o700)
+        run("pg_basebackup", "-D", directory, "-h", of, "-U", primary["USER"], "-R", "-c", "fast")
+        # The primary keeps its socket and its log among its data, and they were copied.
+        directory.joinpath(".s.PGSQL.5432.lock").unlink(missing_ok=True)
+        directory.joinpath("log").unlink(missing_ok=True)
+        at, log = ("-D", directory), directory / "log"
+        run("pg_ctl", *at, "-o", f"-h '' -k {directory}", "-l", log, "-w", "start")
+        yield {**primary, "HOST": str(directory)}
+
+
+@contextmanager
 def mariadb(*, durable: bool = False) -> Iterator[Settings]:
     try:
         import MySQLdb  # noqa: F401

@@ -37,7 +37,7 @@ DATABASES = {
     },
 }
 # The tests survive a power cut by being run again.
-SILENCED_SYSTEM_CHECKS = ["bgtask.W012"]
+SILENCED_SYSTEM_CHECKS = ["bgtask.W013"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 SECRET_KEY = "only-for-tests"

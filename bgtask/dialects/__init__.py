@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
+from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook, Server
 from bgtask.dialects.clock import Clock, KeyFrom, Since
 from bgtask.dialects.mariadb import MariaDB
 from bgtask.dialects.postgresql import PostgreSQL
@@ -20,6 +20,7 @@ __all__ = [
     "KeyFrom",
     "Outlook",
     "Reference",
+    "Server",
     "Since",
     "TooLarge",
     "dialect_of",

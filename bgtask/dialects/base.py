@@ -83,7 +83,27 @@ class Outlook:
     next_due: float | None = None  # Seconds until the next SCHEDULED task is due; ≤ 0: overdue.
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """
+    Which PostgreSQL server a connection leads to.
+
+    Each promotion of a standby begins a new timeline, whose number is higher. Timelines can only
+    be compared within one cluster. A standby has neither, since it follows another server's.
+    """
+
+    is_standby: bool
+    cluster: int = 0
+    timeline: int = 0
+
+
 class Dialect(ABC):
+    # Which server
+
+    def server(self, connection: BaseDatabaseWrapper) -> Server | None:
+        """Return which server this connection leads to, or None where no server can tell."""
+        return None
+
     # Time
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
+from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook, Server
 from bgtask.dialects.references import Reference, check_on_postgresql, postgresql_references
 from bgtask.dialects.statements import CLAIMED, compiled, instances, on_conflict, sorted_out
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 # Sleeping runners listen here; the payload is the queue.
 CHANNEL = "bgtask"
+
+# The name of the current WAL file begins with the timeline. pg_control_checkpoint() would still
+# give the old one after a promotion. On a standby, pg_current_wal_lsn() raises an error.
+SERVER = """
+    SELECT standby,
+           CASE WHEN NOT standby THEN (SELECT system_identifier FROM pg_control_system()) END,
+           CASE WHEN NOT standby THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+    FROM (SELECT pg_is_in_recovery() AS standby OFFSET 0) AS server
+"""
 
 OUTCOME_TYPES = {
     "id": "bigint",
@@ -32,6 +41,13 @@ OUTCOME_TYPES = {
 
 
 class PostgreSQL(Dialect):
+    def server(self, connection: BaseDatabaseWrapper) -> Server | None:
+        with connection.cursor() as cursor:
+            cursor.execute(SERVER)
+            (row,) = cursor.fetchall()
+        is_standby, cluster, timeline = row
+        return Server(True) if is_standby else Server(False, cluster, int(timeline, 16))
+
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         # now() would be the start of the transaction, clock_timestamp() differ from row to row.
         now = "statement_timestamp()"

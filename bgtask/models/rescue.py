@@ -183,8 +183,9 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
             "error_fingerprint": failure.fingerprint,
         }
     ours = tasks.filter(pk=task.pk, status=Status.RUNNING)
-    if isinstance(task.token, int):
-        ours = ours.filter(token=task.token)
+    token: Any = task.token
+    if isinstance(token, int):
+        ours = ours.filter(token=token)
     else:  # SQLite stores text in any column. The row is locked, so its token can't have changed.
         task.token = TOKEN_CEILING
     if not ours.update(

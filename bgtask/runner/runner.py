@@ -21,6 +21,7 @@ from bgtask.runner.hand import Hand
 from bgtask.runner.heartbeat import Heartbeat
 from bgtask.runner.maintenance import Maintenance
 from bgtask.runner.pool import Pool
+from bgtask.runner.primary import Primary
 from bgtask.runner.statistics import Statistics
 from bgtask.runner.suspects import Suspects
 from bgtask.runner.watchdog import Watchdog, limit_waiting, watched
@@ -69,10 +70,13 @@ class Runner:
         self._stop_by: float | None = None  # When patience with running tasks ends.
         self._forced = False
         self._to_be_replaced = False
+        self._astray = ""  # Why this process seems to be connected to two servers.
+        self._declared_dead_at: float | None = None
         self._is_broken = False
         self._is_excused = False
         self._all_done = False
         limit_waiting(self._alias)
+        self._primary = Primary(self._alias)
         self._watchdog = Watchdog(max(get_settings().lease / 4, SILENCE))
         self._statistics = Statistics()
         self._announcer = Announcer()
@@ -107,11 +111,18 @@ class Runner:
 
     def run(self) -> bool:
         """Until stopped; False if a task had to be left running, or an outcome unwritten."""
+        with self._primary.comparing():
+            return self._run()
+
+    def _run(self) -> bool:
         end = time.monotonic() + self._duration if self._duration > 0 else None
         self._wakeup = wakeup_for(self._alarm, self._alias, self.queues)
         self._watchdog.start()
         if not self._report_for_duty():
             self._watchdog.stop()
+            if why := self._astray or self._on_stale_server():
+                self._end(why)
+                return False
             self._tell(LEFT)
             return True
         for part in (self._pool, self._completer, self._announcer, self._maintenance):
@@ -159,8 +170,12 @@ class Runner:
         self._alarm.ring()
 
     def _report_for_duty(self) -> bool:
-        """Register, however long the database takes; False if stopped meanwhile."""
-        while not self._stopping:
+        """
+        Register, however long the database takes.
+
+        Return False if this process was stopped meanwhile, or must be replaced.
+        """
+        while not self._stopping and not self._on_stale_server():
             started = time.monotonic()
             try:
                 with watched(self._alias):
@@ -258,8 +273,8 @@ class Runner:
     def _turn(self) -> bool:
         """Do what there is to do; True if it is worth looking again at once."""
         try:
-            if self._heartbeat.declared_dead:
-                self._begin_anew()
+            if self._heartbeat.declared_dead and not self._begin_anew():
+                return False
             self._claimer.give_back_stale()
             if self._hand.doubtful:
                 self._hand.reconcile(self.worker, self._pool.running())
@@ -267,6 +282,8 @@ class Runner:
                     self._suspects.alone = False
             if not self._heartbeat.trusted():
                 return False
+            if self._primary.refused:
+                self._primary.try_again()
             wanted = self._wanted()
             if wanted and time.monotonic() < self._not_before:
                 self._look_again = self._not_before
@@ -297,12 +314,41 @@ class Runner:
         self._look_again = now + self._sleep
         self._next_due = None if next_due is None else now + next_due
 
-    def _begin_anew(self) -> None:
-        """Declared dead: others have what was not started; what runs will be fenced off."""
-        logger.error("Worker %s was declared dead; it begins anew.", self.worker)
+    def _begin_anew(self) -> bool:
+        """
+        Declared dead: others have what was not started; what runs will be fenced off.
+
+        Return False if this process must be replaced instead of registering again. Nobody may
+        declare the new worker dead before its lease is over. If a beat doesn't find it any
+        sooner, the beat went to another server.
+        """
         self._hand.forget(self._pool.withdraw())
         self._heartbeat.stop()
-        self._report_for_duty()
+        now, before = time.monotonic(), self._declared_dead_at
+        self._declared_dead_at = now
+        if before is not None and now < before + get_settings().lease:
+            self._astray = (
+                f"worker {self.worker} was declared dead {now - before:.1f} s after the one "
+                "before, sooner than its lease ends. Its threads may be connected to two "
+                "servers: check that the database's host names lead to one primary only"
+            )
+            return False
+        logger.error("Worker %s was declared dead; it begins anew.", self.worker)
+        return self._report_for_duty()
+
+    def _on_stale_server(self) -> str:
+        """
+        Return why this process gives up: for a lease, it has reached no newer server than this.
+
+        The server may be the right one. Only a process without memories of another can use it.
+        """
+        seconds = self._primary.stale_for()
+        if seconds <= get_settings().lease:
+            return ""
+        return (
+            f"for {seconds:.0f} s the database could be reached only on a former primary or in "
+            "another cluster. The next process accepts it: check that this is the right one"
+        )
 
     # From other threads
 
@@ -310,6 +356,7 @@ class Runner:
         """Not what others may have by now, nor more than a crash should repeat."""
         return (
             self._heartbeat.trusted()
+            and not self._primary.refused
             and self._completer.backlog < BACKLOG
             and self._announcer.backlog < UNSAID
         )
@@ -362,6 +409,12 @@ class Runner:
         A thread cannot be killed, only its process: under a supervisor at once, alone when none
         of the threads is of use any more. Nor can a process go on without one of its parts.
         """
+        why = self._astray
+        if not self._heartbeat.trusted():  # Or the newer server is alive, and worth waiting for.
+            why = why or self._on_stale_server()
+        if why:
+            self._end(why)
+            return True
         parts = (self._pool, self._completer, self._announcer, self._maintenance, self._heartbeat)
         lost = [type(part).__name__ for part in parts if not part.is_alive()]
         stuck = self._pool.stuck
@@ -369,10 +422,13 @@ class Runner:
         if stuck < enough and not lost:
             return False
         what = f"its {' and '.join(lost)} has ended" if lost else f"{stuck} threads are stuck"
-        logger.error("This process ends, to be replaced: %s.", what)
-        self._to_be_replaced, self._is_broken = True, bool(lost)
-        self._stop_by = time.monotonic() + get_settings().grace
+        self._end(what, is_broken=bool(lost))
         return True
+
+    def _end(self, why: str, *, is_broken: bool = False) -> None:
+        logger.error("This process ends, to be replaced: %s.", why)
+        self._to_be_replaced, self._is_broken = True, is_broken
+        self._stop_by = time.monotonic() + get_settings().grace
 
     def _is_drained(self) -> bool:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""

@@ -127,7 +127,7 @@ class Watchdog:
             return
         logger.warning("The database has not answered for %g s; hanging up.", self._patience)
         section.since = time.monotonic()
-        _hang_up(section.socket)
+        hang_up(section.socket)
 
 
 def _cancel(raw: Any) -> bool:
@@ -140,7 +140,7 @@ def _cancel(raw: Any) -> bool:
     return True
 
 
-def _hang_up(descriptor: int) -> None:
+def hang_up(descriptor: int) -> None:
     """Shut the socket under whoever waits on it: that ends the wait, with the driver's error."""
     with (
         contextlib.suppress(OSError),  # Closed meanwhile.

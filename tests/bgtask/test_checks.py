@@ -180,7 +180,7 @@ def test_a_sqlite_that_loses_tasks_in_a_power_cut(mode):
     with connection.cursor() as cursor:
         cursor.execute(f"PRAGMA synchronous = {mode}")
     try:
-        found = [one for one in check_databases(databases=["default"]) if one.id == "bgtask.W012"]
+        found = [one for one in check_databases(databases=["default"]) if one.id == "bgtask.W013"]
     finally:
         connection.close()
 

@@ -41,6 +41,10 @@ class Proxy:
     def connections(self) -> int:
         return len(self._pairs)
 
+    def lead_to(self, target: Path) -> None:
+        """Pass new connections on to another server."""
+        self._target = target
+
     def freeze(self) -> None:
         self._thawed.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
 
 import pytest
 
@@ -125,6 +126,64 @@ def test_process_that_cannot_hear_that_it_is_to_stop_is_killed_and_its_task_is_n
     attempt = task.history.get()
     assert attempt.outcome == AttemptOutcome.INTERRUPTED
     assert "did not stop in time" in attempt.message
+
+
+def declare_dead_as_soon_as_alive(known=()):
+    """Do what a second server does that knows nothing of this worker: it has no such row."""
+    new = Worker.objects.alive().exclude(pk__in=known).values_list("pk", flat=True).first()
+    Worker.objects.filter(pk=new).declare_dead()
+    return new
+
+
+def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced(stage):
+    """Kind: threads of one process on two servers."""
+    worker = stage.worker(LEASE=60, HEARTBEAT=0.2)
+
+    first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)
+    eventually(lambda: declare_dead_as_soon_as_alive([first]), timeout=30, explain=worker.output)
+
+    assert worker.wait() == 1
+    errors = [line for line in worker.output().splitlines() if "ERROR" in line]
+    assert len(errors) == 2
+    assert "begins anew" in errors[0]
+    assert "connected to two servers" in errors[1]
+
+
+def test_worker_that_is_declared_dead_again_after_a_lease_goes_on(stage, settled):
+    worker = stage.worker(LEASE=2, HEARTBEAT=0.2)
+
+    first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)
+    second = eventually(
+        lambda: Worker.objects.alive().exclude(pk=first).first(),
+        timeout=30,
+        explain=worker.output,
+    )
+    lease_is_over = Worker.objects.filter(
+        pk=second.pk, heartbeat_at__gt=second.started_at + timedelta(seconds=2.5)
+    )
+    eventually(lease_is_over.exists, timeout=30, explain=worker.output)
+    eventually(lambda: declare_dead_as_soon_as_alive([first]), explain=worker.output)
+    third = Worker.objects.alive().exclude(pk__in=[first, second.pk])
+    eventually(third.exists, timeout=30, explain=worker.output)
+
+    assert settled({tasks.quick().pk}).executions == {1: 1}
+    assert worker.is_running()
+
+
+def test_supervisor_replaces_a_process_that_is_declared_dead_twice_within_a_lease(stage, settled):
+    supervisor = stage.worker("--processes=2", LEASE=60, HEARTBEAT=0.2)
+    known = []
+    while "connected to two servers" not in supervisor.output():
+        known.append(
+            eventually(
+                lambda: declare_dead_as_soon_as_alive(known), timeout=30, explain=supervisor.output
+            )
+        )
+    eventually(lambda: "ended: exit status 1" in supervisor.output(), explain=supervisor.output)
+    eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=supervisor.output)
+
+    assert settled({tasks.quick().pk}).executions == {1: 1}
+    assert supervisor.is_running()
 
 
 def test_process_whose_heartbeat_thread_has_died_is_replaced(stage, settled):
