@@ -69,6 +69,7 @@ def start(
             "previewed_at": preview.previewed_at,
             "high_water": preview.high_water,
             "matched": preview.matched,
+            "matched_at_least": preview.matched_at_least,
         },
     )
     return operation
@@ -91,7 +92,7 @@ def do(
 def step(operation: Operation, seconds: float = STEP) -> Operation:
     """Go on for about so long. Whoever else steps the same operation meanwhile is given way to."""
     deadline = time.monotonic() + seconds
-    scope = _scope(operation)
+    scope, selection = _scope(operation), _selection(operation)
     has_one_writer = connections[scope.db].vendor == "sqlite"
     while operation.is_running:
         begun = sorted(operation.begun_data)  # A chunk whose mark was not written comes first.
@@ -100,7 +101,8 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
             .order_by("pk")
             .values_list("pk", flat=True)[:LOOK_AHEAD]
         )
-        for ids in [begun] if begun else _batches(ahead, CHUNK):
+        meant = ahead if begun else selection.having(ahead)
+        for ids in [begun] if begun else _batches(meant, CHUNK):
             began = time.monotonic()
             if not _advance(operation, ids):
                 operation.refresh_from_db()
@@ -111,6 +113,11 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
                 return operation
         if not begun and len(ahead) < LOOK_AHEAD:
             _finish(operation)
+        elif not begun and not _pass(operation, ahead[-1]):
+            operation.refresh_from_db()
+            return operation
+        if time.monotonic() > deadline:
+            return operation
     return operation
 
 
@@ -121,8 +128,24 @@ def _batches(ids: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def _scope(operation: Operation) -> TaskQuerySet:
-    selection = Selection.parse_narrow(operation.filter_data)
-    return scope_of(ACTIONS[operation.verb], selection, operation.previewed_at)
+    return scope_of(ACTIONS[operation.verb], _selection(operation), operation.previewed_at)
+
+
+def _selection(operation: Operation) -> Selection:
+    return Selection.parse_narrow(operation.filter_data)
+
+
+def _pass(operation: Operation, last_id: int) -> bool:
+    """Go on behind tasks that do not have the argument; False if somebody else was faster."""
+    if operation.last_id >= last_id:
+        return True
+    ours = Operation.objects.filter(
+        pk=operation.pk, state=OperationState.RUNNING, last_id=operation.last_id, begun=""
+    )
+    is_ours = bool(ours.update(last_id=last_id))
+    if is_ours:
+        operation.last_id = last_id
+    return is_ours
 
 
 def _advance(operation: Operation, ids: list[int]) -> bool:
@@ -178,6 +201,9 @@ def _judge(operation: Operation, ids: list[int], tasks: TaskQuerySet) -> _Chunk:
     action = ACTIONS[operation.verb]
     scope = _scope(operation).filter(pk__in=ids).order_by("pk").select_for_update()
     found = list(scope.values_list("pk", "status"))
+    # They are locked, and decided about once more: nothing but the ids came from the look ahead.
+    having = set(_selection(operation).having([pk for pk, _status in found]))
+    found = [(pk, status) for pk, status in found if pk in having]
     able = [pk for pk, status in found if status in action.statuses]
     meant = tasks.filter(action.narrow(operation.previewed_at), pk__in=able)
     before = {pk: name for pk, name in operation.begun_data.items() if name is not None}
@@ -244,13 +270,15 @@ def _finish(operation: Operation) -> None:
         "skipped_for": json.dumps(skipped),
         # More may have come to match below the mark since it was counted.
         "matched": max(operation.matched, operation.changed + sum(skipped.values())),
+        "matched_at_least": False,
     }
     running_one = Operation.objects.filter(
         pk=operation.pk, state=OperationState.RUNNING, last_id=operation.last_id
     )
+    is_big = operation.is_big
     with transaction.atomic(using=running_one.db):
         is_ours = bool(running_one.update(**values))
-        if is_ours and operation.is_big:
+        if is_ours and is_big:
             log_one(operation)
     if is_ours:
         for name, value in values.items():
@@ -266,12 +294,9 @@ def _taken_meanwhile(operation: Operation) -> int:
     same = Selection.parse_narrow(operation.filter_data).without(
         "status", "since", "until", "error"
     )
-    return (
-        same.tasks()
-        .running()
-        .filter(pk__lte=operation.high_water, locked_at__gte=operation.previewed_at)
-        .count()
-    )
+    running = same.without("argument").candidates().running()
+    taken = running.filter(pk__lte=operation.high_water, locked_at__gte=operation.previewed_at)
+    return same.exactly(taken).count()
 
 
 def log_one(operation: Operation) -> None:

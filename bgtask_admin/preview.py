@@ -49,6 +49,7 @@ class Preview:
     previewed_at: datetime
     high_water: int
     matched: int
+    matched_at_least: bool = False  # By an argument only the newest tasks were looked at.
     key: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @classmethod
@@ -58,18 +59,20 @@ class Preview:
         tasks = Task.objects.all()
         now = database_time(tasks.db)
         scope = scope_of(action, selection, now)
+        found = selection.look(scope)
         return cls(
             action=action,
             selection=selection,
             previewed_at=now,
             high_water=tasks.aggregate(highest=Max("pk"))["highest"] or 0,
-            matched=scope.count(),
+            matched=len(found.ids) if selection.looks_into_arguments else scope.count(),
+            matched_at_least=not found.is_all,
         )
 
     @property
     def scope(self) -> TaskQuerySet:
         scope = scope_of(self.action, self.selection, self.previewed_at)
-        return scope.filter(pk__lte=self.high_water)
+        return self.selection.exactly(scope.filter(pk__lte=self.high_water))
 
     def in_words(self) -> str:
         return words_for(self.action, self.selection)
@@ -109,6 +112,7 @@ class Preview:
                 "at": self.previewed_at.isoformat(),
                 "high_water": self.high_water,
                 "matched": self.matched,
+                "at_least": self.matched_at_least,
                 "key": self.key,
                 "user": str(user.pk),
             },
@@ -133,13 +137,18 @@ class Preview:
             previewed_at=datetime.fromisoformat(data["at"]),
             high_water=data["high_water"],
             matched=data["matched"],
+            matched_at_least=data["at_least"],
             key=data["key"],
         )
 
 
 def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> TaskQuerySet:
-    """The tasks that are meant; of chosen ones also those that will have to be skipped."""
-    tasks = selection.tasks()
+    """
+    The tasks that are meant; of chosen ones also those that will have to be skipped.
+
+    An argument is not asked for here: ``Selection.having`` decides about it.
+    """
+    tasks = selection.without("argument").candidates()
     if selection.is_chosen_one_by_one:
         return tasks
     if selection.status is None:

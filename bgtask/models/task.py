@@ -7,10 +7,10 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from bgtask import registry
 from bgtask.conf import DEFAULT_QUEUE, get_settings
 from bgtask.errors import Failure, plain_failure
 from bgtask.exceptions import ClaimLost
+from bgtask.models.arguments import named
 from bgtask.models.fields import ExactCharField, PartialIndex
 from bgtask.models.manager import QueueManager
 from bgtask.models.outcome import Outcome
@@ -215,13 +215,7 @@ class Task(models.Model):
 
         Raises MalformedTask as ``params`` does.
         """
-        args, kwargs = self.params()
-        names: list[str] = []
-        if registry.knows(self.task_name):
-            parameters = registry.find(self.task_name).parameters.values()
-            names = [one.name for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD]
-        names += [str(index) for index in range(len(names), len(args))]
-        return {**dict(zip(names, args, strict=False)), **kwargs}
+        return dict(named(self.task_name, *self.params()))
 
     # The end of an attempt. Each raises ClaimLost if the task is no longer this attempt's.
 
