@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import django_filters
 from django import forms
@@ -79,7 +80,8 @@ class IdsField(forms.Field):
         return sorted({one for one in ids if one is not None})
 
 
-class WantedArgument(NamedTuple):
+@dataclass(frozen=True)
+class WantedArgument:
     """The value as it was written: JSON where it reads as JSON, otherwise text."""
 
     name: str

@@ -9,7 +9,8 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 
 MOST_ROWS = 10_000
-SLICE_ROWS = 200  # Parameters may be long, so few are in memory at once.
+MOST_DECODED_ROWS = 3_000  # For a page: to decode the parameters takes the longest.
+SLICE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -17,23 +18,27 @@ class Found:
     """The tasks that have the argument, the newest first."""
 
     ids: list[int] = field(default_factory=list)
-    is_all: bool = True  # False: there are older tasks that were not looked at.
+    looked_at: int = 0  # So many of the newest tasks; 0: all of them.
 
 
-def look(argument: Argument, tasks: TaskQuerySet) -> Found:
+def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
     """Look through the newest of these tasks."""
     newest = tasks.order_by("-pk").values_list("pk", flat=True)[: MOST_ROWS + 1]
-    ids = list(newest)
-    if not ids:
+    window = list(newest)
+    is_all = len(window) <= MOST_ROWS
+    window = window[:MOST_ROWS]
+    if not window:
         return Found()
-    window = ids[:MOST_ROWS]
     rows = tasks.filter(argument.candidates(), pk__range=(window[-1], window[0])).order_by("-pk")
     found: list[int] = []
-    last = window[0] + 1
+    last, decoded = window[0] + 1, 0
     while page := list(rows.filter(pk__lt=last).values_list(*_COLUMNS)[:SLICE_ROWS]):
         found += [pk for pk, name, params in page if argument.fits(name, params)]
         last = page[-1][0]
-    return Found(found, is_all=len(ids) <= MOST_ROWS)
+        decoded += len(page)
+        if decoded >= most_decoded and last > window[-1]:
+            return Found(found, looked_at=sum(pk >= last for pk in window))
+    return Found(found, looked_at=0 if is_all else len(window))
 
 
 def having(argument: Argument, ids: Sequence[int]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -20,7 +20,7 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 from bgtask.status import Status
 from bgtask_admin.filters import TIMES, TaskFilter
-from bgtask_admin.looking import Found, having, look
+from bgtask_admin.looking import MOST_ROWS, Found, having, look
 from bgtask_admin.masking import MASK
 from bgtask_admin.search import parse_search
 
@@ -126,9 +126,9 @@ class Selection:
         """Return those of these tasks that have the argument, among the newest ones."""
         return tasks.filter(pk__in=self.look(tasks).ids) if self.argument else tasks
 
-    def look(self, tasks: TaskQuerySet) -> Found:
+    def look(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
         """Look through the newest of these tasks for the argument."""
-        return look(self.argument, tasks) if self.argument else Found()
+        return look(self.argument, tasks, most_decoded) if self.argument else Found()
 
     def having(self, ids: Sequence[int]) -> list[int]:
         """Return those of these tasks that have the argument; all, if none is asked for."""
@@ -158,7 +158,7 @@ class Selection:
         """The same for who may not see arguments, to be put into words."""
         if not self.looks_into_arguments:
             return self
-        argument = self.cleaned["argument"]._replace(text=MASK)
+        argument = replace(self.cleaned["argument"], text=MASK)
         return Selection(self.data, {**self.cleaned, "argument": argument})
 
     def query(self, **changes: str | None) -> str:
@@ -186,7 +186,7 @@ class Selection:
             local = timezone.localtime(value) if timezone.is_aware(value) else value
             value = date_format(local, "Y-m-d H:i:s")
         if key == "argument":
-            value = "{} = {}".format(*value)
+            value = f"{value.name} = {value.text}"
         return str(_label(key) % value)
 
 

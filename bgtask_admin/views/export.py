@@ -13,7 +13,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
-from bgtask_admin.looking import MOST_ROWS
 from bgtask_admin.masking import masked
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS
 from bgtask_admin.selection import InvalidSelection
@@ -44,7 +43,7 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
         return HttpResponse("\n".join(error.messages), status=400, content_type="text/plain")
     if selection.looks_into_arguments:
         tasks = tasks.filter(pk__in=found.ids)
-    name = "tasks" if found.is_all else f"tasks-among-the-newest-{MOST_ROWS}"
+    name = f"tasks-among-the-newest-{found.looked_at}" if found.looked_at else "tasks"
     rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
     if form == "csv":
         response = StreamingHttpResponse(_csv(rows), content_type="text/csv; charset=utf-8")

@@ -12,7 +12,7 @@ from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.utils.translation import gettext as _
 
-from bgtask_admin import looking, operations
+from bgtask_admin import operations
 from bgtask_admin.counting import CAP
 from bgtask_admin.keyset import page_of
 from bgtask_admin.models import Operation
@@ -109,7 +109,6 @@ def _page(
         form=form,
         reason=reason["reason"],
         breakdown=preview.breakdown(CAP),
-        most_looked_at=looking.MOST_ROWS,
         list_url=f"{url('bgtask_task_changelist')}?{preview.selection.query()}",
         next=where_from(request),
     )

@@ -32,6 +32,7 @@ LONG = 2_000  # Characters of arguments that a list does not load.
 # newest, of a status those that come next in the order of the list.
 NEWEST = 10_000
 NEWEST_TEXTS = 2_000  # To read through a traceback takes the longest.
+MOST_DECODED = 2_000  # Parameters of a page; if more tasks may match, as many are looked at.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -139,6 +140,10 @@ def look(request: HttpRequest, selection: Selection) -> Looked:
         if stretch.end or selection.looks_into_arguments:
             # All keys at once: to find them is the work, and would be done again to count them.
             keys = stretch.keys(tasks, 0, looked_at + 1)
+            if selection.looks_into_arguments and len(keys) > MOST_DECODED:
+                looked_at = MOST_DECODED
+                stretch = stretch.no_longer_than(looked_at, listed(by_index))
+                keys = stretch.keys(tasks, 0, looked_at + 1)
             having = set(selection.having([id_ for _, id_ in keys]))
             keys = [key for key in keys if key[1] in having]
             page = page_in(stretch, keys, SIZE, _load)

@@ -8,6 +8,7 @@ import pytest
 from django.utils.html import strip_tags
 
 from bgtask.models import Task
+from bgtask.models.arguments import Argument
 from bgtask.status import Status
 from bgtask_admin import looking, operations
 from bgtask_admin.models import Operation, OperationState
@@ -184,6 +185,22 @@ def test_the_confirmation_says_at_least_where_it_did_not_look_everywhere(admin_c
     assert Task.objects.failed().count() == 2
 
 
+@pytest.mark.parametrize(
+    ("decoded", "looked_at"), [(1, 2), (2, 3), (3, 0)], ids=["one", "two", "all"]
+)
+def test_a_look_says_behind_how_many_tasks_it_ended(monkeypatch, decoded, looked_at):
+    """An argument: a look that decoded enough ends, and says how far it came."""
+    monkeypatch.setattr(looking, "SLICE_ROWS", 1)
+    ids = [
+        TaskFactory(task_params=f'[[], {{"a": "{value}"}}]').pk for value in ("x", "no", "x", "x")
+    ]
+    TaskFactory(task_params='[[], {"a": "no"}]')
+
+    found = looking.look(Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded)
+
+    assert (len(found.ids), found.looked_at) == (decoded, looked_at)
+
+
 def test_an_exact_number_is_told_as_such(admin_client):
     TaskFactory(status=Status.FAILED, task_params='[[], {"a": 1}]')
     TaskFactory(status=Status.FAILED, task_params='[[], {"b": {"a": 1}}]')
@@ -198,7 +215,6 @@ def test_an_exact_number_is_told_as_such(admin_client):
 def test_an_export_has_no_other_task_and_its_name_says_how_far_it_looked(admin_client, monkeypatch):
     """An argument: what is exported has it."""
     monkeypatch.setattr(looking, "MOST_ROWS", 2)
-    monkeypatch.setattr("bgtask_admin.views.export.MOST_ROWS", 2)
     TaskFactory(task_params='[[], {"a": 1}]')
     newer = TaskFactory(task_params='[[], {"a": 1}]')
     TaskFactory(task_params='[[], {"b": {"a": 1}}]')

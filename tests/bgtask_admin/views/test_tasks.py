@@ -116,6 +116,18 @@ def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
     assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
 
 
+def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatch):
+    """An argument: where many tasks may have it, fewer are looked at."""
+    monkeypatch.setattr(tasks, "MOST_DECODED", 2)
+    ids = [task.pk for task in TaskFactory.create_batch(3, task_params='[[], {"a": 1}]')]
+
+    first = admin_client.get(f"{TASKS}?argument=a:1")
+
+    assert [task.pk for task in first.context["rows"].rows] == ids[:0:-1]
+    assert "2 tasks match among the first 2 of this list" in strip_tags(text(first))
+    assert shown(admin_client, f"argument=a:1&after={first.context['rows'].older}") == ids[:1]
+
+
 def test_long_arguments_are_not_loaded(admin_client):
     TaskFactory(task_params='[["' + "x" * 5_000 + '"], {}]')
 
