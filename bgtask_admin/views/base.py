@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import Error, InterfaceError, OperationalError, transaction
+from django.db import Error, InterfaceError, OperationalError, connections, transaction
 from django.http import (
     HttpRequest,
     HttpResponseBase,
@@ -109,7 +109,10 @@ def bound(view: View, site: AdminSite) -> Any:
             logger.exception("The database refused a change from the page %s.", request.path)
             return _refused(request, site, error)
 
-    return transaction.non_atomic_requests(site.admin_view(inside))
+    found = site.admin_view(inside)
+    for alias in connections:
+        transaction.non_atomic_requests(using=alias)(found)
+    return found
 
 
 def _refused(request: HttpRequest, site: AdminSite, error: Error) -> HttpResponseBase:

@@ -9,6 +9,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, connection, connections
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -173,6 +174,42 @@ def test_a_chunk_that_failed_is_done_again(split, monkeypatch):
     operation = operations.step(Operation.objects.get(), seconds=60)
 
     assert (operation.changed, operation.skipped, Task.objects.held().count()) == (5, 0, 5)
+
+
+def test_what_somebody_else_did_after_a_failure_is_not_counted(log_in_other):
+    """A mark in the log follows the tasks: a chunk that was rolled back has changed nothing."""
+    task, *others = TaskFactory.create_batch(3)
+    operation = start(Verb.HOLD, status="READY")
+    with pytest.raises(DatabaseError), refused(Task, "status"):
+        operations.step(operation)
+    task.cancel()
+
+    operation = operations.step(Operation.objects.get(), seconds=60)
+
+    assert (operation.changed, operation.skipped) == (len(others), 1)
+
+
+@pytest.mark.parametrize("alias", ["default", "other"])
+def test_atomic_requests_does_not_hold_back_the_commit_of_the_log(
+    admin_client, log_in_other, monkeypatch, alias
+):
+    """A change and its entry in the log: the entry is committed before the change is made."""
+    monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+    was_open = []
+    update = QuerySet.update_or_create
+    monkeypatch.setattr(
+        QuerySet,
+        "update_or_create",
+        lambda *args, **given: [
+            was_open.append(connections["other"].in_atomic_block),
+            update(*args, **given),
+        ][1],
+    )
+
+    admin_client.post(f"{LANDING}pause/", {"name": "mail"})
+
+    assert Queue.objects.get().name == "mail"
+    assert was_open == [False]
 
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
