@@ -101,7 +101,7 @@ class Operation(models.Model):
     @property
     def is_big(self) -> bool:
         """Too many tasks for an entry in the history of each."""
-        return self.matched > 100 or self.matched_at_least
+        return max(self.matched, self.changed) > 100
 
 
 class Page(models.Model):

@@ -273,17 +273,16 @@ def _finish(operation: Operation) -> None:
         "matched_at_least": False,
     }
     running_one = Operation.objects.filter(
-        pk=operation.pk, state=OperationState.RUNNING, last_id=operation.last_id
+        pk=operation.pk, state=OperationState.RUNNING, last_id=operation.last_id, begun=""
     )
-    is_big = operation.is_big
     with transaction.atomic(using=running_one.db):
         is_ours = bool(running_one.update(**values))
-        if is_ours and is_big:
-            log_one(operation)
-    if is_ours:
-        for name, value in values.items():
-            setattr(operation, name, value)
-    else:
+        if is_ours:
+            for name, value in values.items():
+                setattr(operation, name, value)
+            if operation.is_big:
+                log_one(operation)
+    if not is_ours:
         operation.refresh_from_db()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.utils.html import strip_tags
 
 from bgtask.models import Task
@@ -183,6 +184,20 @@ def test_the_confirmation_says_at_least_where_it_did_not_look_everywhere(admin_c
     operation = Operation.objects.get()
     assert (operation.matched, operation.matched_at_least, operation.changed) == (3, False, 3)
     assert Task.objects.failed().count() == 2
+
+
+def test_the_history_names_every_task_though_not_all_were_counted(admin_user, monkeypatch):
+    """An argument: what is not counted before is logged all the same."""
+    monkeypatch.setattr(looking, "MOST_ROWS", 1)
+    tasks = TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
+    seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "a:1"}))
+
+    operation = operations.step(operations.start(seen, {}, user=admin_user), seconds=60)
+
+    assert (seen.matched, operation.matched) == (1, 3)
+    assert set(LogEntry.objects.values_list("object_id", flat=True)) == {
+        str(task.pk) for task in tasks
+    }
 
 
 @pytest.mark.parametrize(

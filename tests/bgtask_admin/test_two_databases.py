@@ -232,6 +232,22 @@ def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, v
     assert sorted(LogEntry.objects.values_list("object_repr", flat=True)) == sorted(map(str, tasks))
 
 
+@pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
+def test_who_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
+    """A mark in the log follows the tasks: a chunk that is begun is neither replaced nor ended."""
+    tasks = TaskFactory.create_batch(3)
+    ids = ",".join(str(task.pk) for task in tasks)
+    mine = start(Verb.HOLD, **({"ids": ids} if chosen else {"status": "READY"}))
+    yours = Operation.objects.get()
+    with pytest.raises(DatabaseError), refused(Operation, "changed"):
+        operations.step(mine)
+
+    for _ in range(2):
+        operations.step(yours)
+
+    assert (yours.state, yours.changed, yours.skipped) == (OperationState.DONE, 3, 0)
+
+
 def test_a_chunk_that_somebody_else_marked_is_not_counted_again(log_in_other):
     """A mark in the log follows the tasks: of two who step, one counts."""
     TaskFactory.create_batch(3)
