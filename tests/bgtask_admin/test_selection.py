@@ -38,6 +38,8 @@ def found(query: str) -> set[int]:
         ("argument=customer:42", {"task_params": '[[], {"customer": 42, "other": 1}]'}),
         ("argument=customer:42", {"task_params": '[[], {"customer": 42}]'}),
         ('argument=customer:"42"', {"task_params": '[[], {"customer": "42"}]'}),
+        ("argument=customer=42", {"task_params": '[[], {"customer": 42}]'}),
+        ("argument=url=http://x", {"task_params": '[[], {"url": "http://x"}]'}),
         ("argument=name:Zo%C3%AB", {"task_params": '[[], {"name": "Zo\\u00eb"}]'}),
     ],
 )
