@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.health.literal import Literal
 from bgtask.models import Task, TaskQuerySet
+from bgtask.models.arguments import Argument
 from bgtask.status import FINISHED, Status
 from bgtask_admin.reading import FIRST, LAST, YEARS, id_of, in_zone, moment_of
 
 MAX_IDS = 1_000
+MAX_ARGUMENT_LENGTH = 300
 
 # The time by which tasks of a status are listed, and which a window of time is about.
 TIMES = {
@@ -31,6 +34,7 @@ TIMES = {
 }
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_ARGUMENT = re.compile(r"([^:=]+)[:=](.+)\Z", re.DOTALL)
 _RELATIVE = re.compile(r"\A(\d{1,6})\s*([smhd])\Z")
 
 
@@ -76,18 +80,60 @@ class IdsField(forms.Field):
         return sorted({one for one in ids if one is not None})
 
 
-class ArgumentField(forms.Field):
-    """``name:value`` or ``name=value``."""
+@dataclass(frozen=True)
+class WantedArgument:
+    """The value as it was written: JSON where it reads as JSON, otherwise text."""
 
-    def to_python(self, value: Any) -> tuple[str, str] | None:
+    name: str
+    text: str
+
+    @property
+    def argument(self) -> Argument:
+        value = json_value(self.text)
+        return Argument(self.name, self.text if value is NO_JSON else value)
+
+
+NO_JSON = object()
+
+
+def json_value(text: str) -> Any:
+    """Return what this text says as JSON, or NO_JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return NO_JSON
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    return number if math.isfinite(number := float(text)) else _refuse(text)
+
+
+class ArgumentField(forms.Field):
+    """
+    ``name:value`` or ``name=value``; the first of the two signs ends the name.
+
+    ``code:42`` is the number, ``code:"42"`` the text.
+    """
+
+    def to_python(self, value: Any) -> WantedArgument | None:
         if not (text := str(value or "").strip()):
             return None
-        name, separator, wanted = re.sub("=", ":", text, count=1).partition(":")
-        if not (separator and name and wanted and len(text) <= 300):
+        if len(text) > MAX_ARGUMENT_LENGTH:
             raise ValidationError(
-                _("“%(value)s” is not of the form name:value."), params={"value": text[:50]}
+                _("An argument to look for has at most %(count)d characters."),
+                params={"count": MAX_ARGUMENT_LENGTH},
             )
-        return name, wanted
+        match = _ARGUMENT.match(text)
+        if match is None:
+            raise ValidationError(
+                _('“%(value)s” is not of the form name:value. The empty text is name:"".'),
+                params={"value": text[:50]},
+            )
+        return WantedArgument(match[1], match[2])
 
 
 class WholeNumberFilter(django_filters.Filter):
@@ -105,25 +151,9 @@ class IdsFilter(django_filters.Filter):
 class ArgumentFilter(django_filters.Filter):
     field_class = ArgumentField
 
-    def filter(self, queryset: TaskQuerySet, value: tuple[str, str] | None) -> TaskQuerySet:
-        return queryset.filter(_has_argument(*value)) if value else queryset
-
-
-def _has_argument(name: str, value: str) -> Q:
-    """
-    In the text of the parameters, so that no database's JSON is asked.
-
-    Only by its name: what stands at a place behind lists and objects no pattern finds, and the
-    signature says another place after the next release, perhaps in the midst of an operation.
-    """
-    key = json.dumps(name)
-    quoted = Q(task_params__contains=f"{key}: {json.dumps(value)}")
-    try:
-        json.loads(value)
-    except ValueError:
-        return quoted
-    plain = f"{key}: {value}"
-    return quoted | Q(task_params__contains=f"{plain},") | Q(task_params__contains=f"{plain}}}")
+    def filter(self, queryset: TaskQuerySet, value: WantedArgument | None) -> TaskQuerySet:
+        """Leave out what cannot have it. ``Selection`` decides about the rest."""
+        return queryset.filter(value.argument.candidates()) if value else queryset
 
 
 class TaskFilterForm(forms.Form):

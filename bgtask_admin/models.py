@@ -33,10 +33,12 @@ class Operation(models.Model):
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
-        models.SET_NULL,
+        # Users may be in another database, where a deletion cannot update this table. The key of
+        # a deleted user stays here, so never follow it: ``by`` has the name.
+        models.DO_NOTHING,
         null=True,
         blank=True,
-        db_constraint=False,  # Users may live in another database.
+        db_constraint=False,
         related_name="+",
         verbose_name=_("user"),
     )
@@ -49,7 +51,11 @@ class Operation(models.Model):
     previewed_at = models.DateTimeField(_("previewed at"))
     high_water = models.PositiveBigIntegerField(_("up to id"), default=0)
     last_id = models.PositiveBigIntegerField(_("done up to id"), default=0)
+    # The chunk whose mark is not written yet: ids, and the names of those that it changes. Used
+    # only where the tasks are in another database.
+    begun = models.TextField(_("begun"), default="", blank=True)
     matched = models.PositiveIntegerField(_("matched"), default=0)
+    matched_at_least = models.BooleanField(_("more may match"), default=False)
     changed = models.PositiveIntegerField(_("changed"), default=0)
     skipped = models.PositiveIntegerField(_("skipped"), default=0)
     skipped_for = UnicodeTextField(_("skipped for"), default="{}")
@@ -81,6 +87,11 @@ class Operation(models.Model):
         return json.loads(self.skipped_for)  # type: ignore[no-any-return]
 
     @property
+    def begun_data(self) -> dict[int, str | None]:
+        """The ids of the begun chunk, with a text for each task that the chunk changes."""
+        return {int(pk): name for pk, name in json.loads(self.begun or "{}").items()}
+
+    @property
     def is_running(self) -> bool:
         return self.state == OperationState.RUNNING
 
@@ -91,7 +102,7 @@ class Operation(models.Model):
     @property
     def is_big(self) -> bool:
         """Too many tasks for an entry in the history of each."""
-        return self.matched > 100
+        return max(self.matched, self.changed) > 100
 
 
 class NoRows(QueueManager):

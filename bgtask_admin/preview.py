@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.manager import database_time
 from bgtask.status import Status
+from bgtask_admin.looking import MOST_DECODED_ROWS, Found
 from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, Action
 
@@ -49,7 +50,9 @@ class Preview:
     previewed_at: datetime
     high_water: int
     matched: int
+    looked_at: int = 0  # By an argument: so many of the newest tasks. 0: all of them.
     key: str = field(default_factory=lambda: secrets.token_hex(16))
+    found: Found | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def take(cls, action: Action, selection: Selection) -> Preview:
@@ -58,18 +61,30 @@ class Preview:
         tasks = Task.objects.all()
         now = database_time(tasks.db)
         scope = scope_of(action, selection, now)
+        found = selection.look(scope, MOST_DECODED_ROWS)
         return cls(
             action=action,
             selection=selection,
             previewed_at=now,
             high_water=tasks.aggregate(highest=Max("pk"))["highest"] or 0,
-            matched=scope.count(),
+            matched=len(found.ids) if selection.looks_into_arguments else scope.count(),
+            looked_at=found.looked_at,
+            found=found,
         )
 
     @property
     def scope(self) -> TaskQuerySet:
         scope = scope_of(self.action, self.selection, self.previewed_at)
-        return scope.filter(pk__lte=self.high_water)
+        scope = scope.filter(pk__lte=self.high_water)
+        if not self.selection.looks_into_arguments:
+            return scope
+        found = self.found or self.selection.look(scope, MOST_DECODED_ROWS)
+        return scope.filter(pk__in=found.ids)
+
+    @property
+    def matched_at_least(self) -> bool:
+        """Whether there may be more than ``matched``."""
+        return bool(self.looked_at)
 
     def in_words(self) -> str:
         return words_for(self.action, self.selection)
@@ -109,6 +124,7 @@ class Preview:
                 "at": self.previewed_at.isoformat(),
                 "high_water": self.high_water,
                 "matched": self.matched,
+                "looked_at": self.looked_at,
                 "key": self.key,
                 "user": str(user.pk),
             },
@@ -133,13 +149,18 @@ class Preview:
             previewed_at=datetime.fromisoformat(data["at"]),
             high_water=data["high_water"],
             matched=data["matched"],
+            looked_at=data.get("looked_at", 0),
             key=data["key"],
         )
 
 
 def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> TaskQuerySet:
-    """The tasks that are meant; of chosen ones also those that will have to be skipped."""
-    tasks = selection.tasks()
+    """
+    The tasks that are meant; of chosen ones also those that will have to be skipped.
+
+    An argument is not asked for here: ``Selection.having`` decides about it.
+    """
+    tasks = selection.without("argument").candidates()
     if selection.is_chosen_one_by_one:
         return tasks
     if selection.status is None:

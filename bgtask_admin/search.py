@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
 from bgtask.status import Status
+from bgtask_admin.filters import NO_JSON, json_value
 
-# word:value, with the value in quotes where it has spaces.
-_PART = re.compile(r'(?:([A-Za-z_][\w.-]*):)?(?:"([^"]*)"|(\S+))')
+# word:value, with the value in quotes where it has spaces; \" is a quotation mark in it.
+_PART = re.compile(r'(?:([A-Za-z_][\w.-]*):)?(?:"((?:[^"\\]|\\.)*)"|(\S+))', re.DOTALL)
+_ESCAPED = re.compile(r'\\(["\\])')
+MAX_LENGTH = 500
 _TASK_NAME = re.compile(r"\A[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\Z")
 _WORDS = {
     "status": "status",
@@ -41,12 +45,17 @@ def parse_search(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     free: list[str] = []
-    for word, quoted, plain in _PART.findall(text[:500]):
-        value = quoted or plain
+    if len(text) > MAX_LENGTH:  # A part of it would find other tasks.
+        raise ValidationError(
+            _("A search has at most %(count)d characters."), params={"count": MAX_LENGTH}
+        )
+    for word, quoted, plain in (match.groups() for match in _PART.finditer(text)):
+        value = plain if quoted is None else _ESCAPED.sub(r"\1", quoted)
         if not word:
-            key, value = _without_word(value, bool(quoted))
+            key, value = _without_word(value, quoted is not None)
         elif word.startswith("args.") and len(word) > 5:
-            key, value = "argument", f"{word[5:]}:{value}"
+            key = "argument"
+            value = f"{word[5:]}:{value if quoted is None else _quoted_argument(value)}"
         elif word.lower() in _WORDS:
             key = _WORDS[word.lower()]
         else:
@@ -68,9 +77,28 @@ def parse_search(text: str) -> dict[str, str]:
     return found
 
 
+def _quoted_argument(value: str) -> str:
+    """
+    Return what was in quotation marks as the filter writes it.
+
+    They make text of what would be a number, true, false or null; a list or an object needs them
+    for its blanks, and stays one.
+    """
+    read = json_value(value)
+    is_plain = read is NO_JSON and value and value == value.strip()
+    if is_plain or isinstance(read, list | dict):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _without_word(value: str, was_quoted: bool) -> tuple[str, str]:
     if was_quoted:
         return "", value
+    if value.startswith("args.") and value.endswith(":"):
+        raise ValidationError(
+            _('“%(value)s” says no value. The empty text is %(value)s"".'),
+            params={"value": value[:50]},
+        )
     if value.isascii() and value.isdigit():
         return "id", value
     if value.upper() in Status.values:

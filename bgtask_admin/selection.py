@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -17,8 +17,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from bgtask.models import Task, TaskQuerySet
+from bgtask.models.arguments import Argument
 from bgtask.status import Status
 from bgtask_admin.filters import TIMES, TaskFilter
+from bgtask_admin.looking import MOST_ROWS, Found, having, look
 from bgtask_admin.masking import MASK
 from bgtask_admin.search import parse_search
 
@@ -112,8 +114,32 @@ class Selection:
     def looks_into_arguments(self) -> bool:
         return "argument" in self.data
 
+    @property
+    def argument(self) -> Argument | None:
+        return self.cleaned["argument"].argument if self.looks_into_arguments else None
+
     def tasks(self) -> TaskQuerySet:
-        """Raises InvalidSelection where django-filter would have dropped a filter."""
+        """Return the tasks that match; by an argument, among the newest ones: see ``look``."""
+        return self.exactly(self.without("argument").candidates())
+
+    def exactly(self, tasks: TaskQuerySet) -> TaskQuerySet:
+        """Return those of these tasks that have the argument, among the newest ones."""
+        return tasks.filter(pk__in=self.look(tasks).ids) if self.argument else tasks
+
+    def look(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+        """Look through the newest of these tasks for the argument."""
+        return look(self.argument, tasks, most_decoded) if self.argument else Found()
+
+    def having(self, ids: Sequence[int]) -> list[int]:
+        """Return those of these tasks that have the argument; all, if none is asked for."""
+        return having(self.argument, ids) if self.argument else list(ids)
+
+    def candidates(self) -> TaskQuerySet:
+        """
+        Return the tasks that match, and by an argument also others: ask ``having`` about them.
+
+        Raises InvalidSelection where django-filter would have dropped a filter.
+        """
         filtered = TaskFilter(dict(self.data), queryset=Task.objects.all())
         if not filtered.is_valid():
             raise InvalidSelection(_("This filter is not valid any more."))
@@ -132,8 +158,8 @@ class Selection:
         """The same for who may not see arguments, to be put into words."""
         if not self.looks_into_arguments:
             return self
-        name, _value = self.cleaned["argument"]
-        return Selection(self.data, {**self.cleaned, "argument": (name, MASK)})
+        argument = replace(self.cleaned["argument"], text=MASK)
+        return Selection(self.data, {**self.cleaned, "argument": argument})
 
     def query(self, **changes: str | None) -> str:
         data = {**self.data, **changes}
@@ -160,7 +186,7 @@ class Selection:
             local = timezone.localtime(value) if timezone.is_aware(value) else value
             value = date_format(local, "Y-m-d H:i:s")
         if key == "argument":
-            value = "{} = {}".format(*value)
+            value = f"{value.name} = {value.text}"
         return str(_label(key) % value)
 
 

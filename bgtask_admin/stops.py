@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -17,8 +18,10 @@ from bgtask.models.manager import database_time
 from bgtask.status import WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.preview import Preview
+from bgtask_admin.recording import recorded
 from bgtask_admin.selection import Selection
-from bgtask_admin.verbs import Verb
+from bgtask_admin.verbs import ACTIONS, Verb
 
 
 def hold_type(
@@ -30,27 +33,31 @@ def hold_type(
     The first step moves waiting ones aside; workers put aside what is enqueued later.
     """
     stop = _stop(Hold, user, reason, minutes)
-    Hold.objects.update_or_create(task_name=task_name, defaults=stop)
-    return operations.do(
-        Verb.HOLD_TYPE, Selection.parse({"task": task_name}), user=user, reason=reason
-    )
+    with recorded(_start(Verb.HOLD_TYPE, task_name, user, reason)) as operation:
+        Hold.objects.update_or_create(task_name=task_name, defaults=stop)
+    return operations.step(operation)
 
 
 def release_type(task_name: str, *, user: Any) -> Operation:
     """Let tasks of this name be started again."""
-    Hold.objects.filter(task_name=task_name).delete()
-    return operations.do(Verb.RELEASE_TYPE, Selection.parse({"task": task_name}), user=user)
+    with recorded(_start(Verb.RELEASE_TYPE, task_name, user)) as operation:
+        Hold.objects.filter(task_name=task_name).delete()
+    return operations.step(operation)
 
 
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:
     """Nothing more of this queue is started; what waits stays where it is."""
-    Queue.objects.update_or_create(name=queue, defaults=_stop(Queue, user, reason, minutes))
-    return _note(Verb.PAUSE, {"queue": queue}, user=user, reason=reason)
+    stop = _stop(Queue, user, reason, minutes)
+    with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
+        Queue.objects.update_or_create(name=queue, defaults=stop)
+    return operation
 
 
 def resume(queue: str, *, user: Any) -> Operation:
-    Queue.objects.filter(name=queue).delete()
-    return _note(Verb.RESUME, {"queue": queue}, user=user)
+    """Let tasks of this queue be started again."""
+    with recorded(_note(Verb.RESUME, {"queue": queue}, user), _done) as operation:
+        Queue.objects.filter(name=queue).delete()
+    return operation
 
 
 def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
@@ -59,47 +66,50 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
 
     Raises ValidationError for one that is alive: its tasks are running.
     """
-    with transaction.atomic(using=Worker.objects.all().db):
+    with recorded(_note(Verb.RESCUE, {"worker": worker.label}, user), _done) as operation:
         Worker.objects.silent().filter(pk=worker.pk).declare_dead()
         worker.refresh_from_db()
         if worker.state != WorkerState.DEAD:
             raise ValidationError(_("%s is alive: its tasks are running.") % worker)
         held = Task.objects.filter(locked_by=worker.pk)
-        matched = held.count()
-        changed = held.rescue(_("released by %s") % user.get_username())
-    return _note(Verb.RESCUE, {"worker": worker.label}, user=user, matched=matched, changed=changed)
+        operation.matched = held.count()
+        operation.changed = held.rescue(_("released by %s") % user.get_username())
+        operation.skipped = max(operation.matched - operation.changed, 0)
+    return operation
 
 
 def _stop(model: Any, user: Any, reason: str, minutes: int | None) -> dict[str, Any]:
     now = database_time(model.objects.all().db)
     until: datetime | None = now + timedelta(minutes=minutes) if minutes else None
-    return {"since": now, "until": until, "by": user.get_username(), "reason": reason[:500]}
+    by = user.get_username()[:255]
+    return {"since": now, "until": until, "by": by, "reason": reason[:500]}
+
+
+def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[[], Operation]:
+    """Return what stores the entry of a verb that steps through tasks."""
+    preview = Preview.take(ACTIONS[verb], Selection.parse({"task": task_name}))
+    return partial(operations.start, preview, {}, user=user, reason=reason)
 
 
 def _note(
-    verb: Verb,
-    names: dict[str, str],
-    *,
-    user: Any,
-    reason: str = "",
-    matched: int = 0,
-    changed: int = 0,
-) -> Operation:
-    now = timezone.now()
-    operation: Operation = Operation.objects.create(
+    verb: Verb, names: dict[str, str], user: Any, reason: str = ""
+) -> Callable[[], Operation]:
+    """Return what stores the entry of a verb that is done at once."""
+    return partial(
+        Operation.objects.create,
         key=secrets.token_hex(16),
-        user=user,
-        by=user.get_username(),
+        user_id=user.pk,
+        by=user.get_username()[:255],
         verb=verb,
         filter=json.dumps(names),
         filter_words=", ".join(names.values()),
         reason=reason[:500],
-        previewed_at=now,
-        finished_at=now,
-        matched=matched,
-        changed=changed,
-        skipped=max(matched - changed, 0),
-        state=OperationState.DONE,
+        previewed_at=timezone.now(),
     )
+
+
+def _done(operation: Operation) -> None:
+    operation.state = OperationState.DONE
+    operation.finished_at = timezone.now()
+    operation.save()
     operations.log_one(operation)
-    return operation

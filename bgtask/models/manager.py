@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +23,12 @@ def database_time(alias: str) -> datetime:
         cursor.execute(f"SELECT {dialect_of(connection).clock(connection)}", [])
         (value,) = cursor.fetchone()
     return as_read(connection, value)  # type: ignore[no-any-return]
+
+
+def writing(alias: str) -> AbstractContextManager[None]:
+    """Open a short transaction that will write, though it may read first."""
+    connection = connections[alias]
+    return dialect_of(connection).transaction(connection)
 
 
 def as_read(connection: Any, value: Any) -> Any:

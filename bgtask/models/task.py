@@ -7,11 +7,11 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from bgtask import registry
 from bgtask.conf import DEFAULT_QUEUE, LONGEST, get_settings
 from bgtask.dialects.statements import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
 from bgtask.errors import Failure, plain_failure
 from bgtask.exceptions import ClaimLost, MalformedTask
+from bgtask.models.arguments import named
 from bgtask.models.counters import as_count
 from bgtask.models.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
@@ -247,13 +247,7 @@ class Task(models.Model):
 
         Raises MalformedTask as ``params`` does.
         """
-        args, kwargs = self.params()
-        names: list[str] = []
-        if registry.knows(self.task_name):
-            parameters = registry.find(self.task_name).parameters.values()
-            names = [one.name for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD]
-        names += [str(index) for index in range(len(names), len(args))]
-        return {**dict(zip(names, args, strict=False)), **kwargs}
+        return dict(named(self.task_name, *self.params()))
 
     # The end of an attempt. Each raises ClaimLost if the task is no longer this attempt's.
 

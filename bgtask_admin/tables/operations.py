@@ -7,6 +7,7 @@ from typing import Any
 import django_tables2 as tables
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from bgtask_admin import text
@@ -53,8 +54,9 @@ class OperationTable(RoomTable):
             text.short(record.reason, 120),
         )
 
-    def render_matched(self, value: int) -> str:
-        return f"{value:,}"
+    def render_matched(self, record: Operation) -> str:
+        number = f"{record.matched:,}"
+        return gettext("at least %s") % number if record.matched_at_least else number
 
     def render_changed(self, record: Operation) -> SafeString:
         return format_html(

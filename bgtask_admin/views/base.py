@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import Error, InterfaceError, OperationalError, connections, transaction
 from django.http import (
     HttpRequest,
     HttpResponseBase,
@@ -18,8 +20,11 @@ from django.http import (
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
 
 from bgtask_admin.permissions import Rights, demand
+
+logger = logging.getLogger("bgtask.pages")
 
 View = Callable[..., HttpResponseBase]
 
@@ -87,10 +92,38 @@ def complain(request: HttpRequest, error: ValidationError) -> None:
 
 
 def bound(view: View, site: AdminSite) -> Any:
-    """The view in this site, behind its door."""
+    """
+    The view in this site, behind its door.
+
+    It never runs in the transaction of ATOMIC_REQUESTS: a step over many tasks commits by and by,
+    and across two databases the log is committed before the tasks are changed.
+    """
 
     @wraps(view)
     def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        return view(request, site, *args, **kwargs)
+        try:
+            return view(request, site, *args, **kwargs)
+        except Error as error:
+            if request.method != "POST":
+                raise
+            logger.exception("The database refused a change from the page %s.", request.path)
+            return _refused(request, site, error)
 
-    return site.admin_view(inside)
+    found = site.admin_view(inside)
+    for alias in connections:
+        transaction.non_atomic_requests(using=alias)(found)
+    return found
+
+
+def _refused(request: HttpRequest, site: AdminSite, error: Error) -> HttpResponseBase:
+    """Tell the operator. The text of the error stays in the log: it may quote arguments."""
+    is_away = isinstance(error, OperationalError | InterfaceError)
+    return page(
+        request,
+        site,
+        "refused.html",
+        status=503 if is_away else 409,
+        title=_("Not done"),
+        kind=type(error).__name__,
+        is_away=is_away,
+    )

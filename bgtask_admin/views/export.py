@@ -36,9 +36,14 @@ class _Echo:
 @needs(VIEW)
 def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase:
     try:
-        tasks = listed(read_selection(request))
+        selection = read_selection(request)
+        tasks = listed(selection.without("argument"))
+        found = selection.look(tasks)
     except InvalidSelection as error:
         return HttpResponse("\n".join(error.messages), status=400, content_type="text/plain")
+    if selection.looks_into_arguments:
+        tasks = tasks.filter(pk__in=found.ids)
+    name = f"tasks-among-the-newest-{found.looked_at}" if found.looked_at else "tasks"
     rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
     if form == "csv":
         response = StreamingHttpResponse(_csv(rows), content_type="text/csv; charset=utf-8")
@@ -46,7 +51,7 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
         response = StreamingHttpResponse(_json(rows), content_type="application/json")
     else:
         raise Http404
-    response["Content-Disposition"] = f'attachment; filename="tasks.{form}"'
+    response["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
     return response
 
 

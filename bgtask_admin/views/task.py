@@ -167,7 +167,7 @@ def _latest(task: Task) -> list[Task]:
 
 def _log(task: Task) -> list[LogEntry]:
     kind = ContentType.objects.get_for_model(Task)
-    entries = LogEntry.objects.filter(content_type=kind, object_id=str(task.pk))
+    entries = LogEntry.objects.filter(content_type_id=kind.pk, object_id=str(task.pk))
     return list(entries.select_related("user").order_by("-action_time", "-pk")[:30])
 
 

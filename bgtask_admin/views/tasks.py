@@ -32,6 +32,7 @@ LONG = 2_000  # Characters of arguments that a list does not load.
 # newest, of a status those that come next in the order of the list.
 NEWEST = 10_000
 NEWEST_TEXTS = 2_000  # To read through a traceback takes the longest.
+MOST_DECODED = 2_000  # Parameters of a page; if more tasks may match, as many are looked at.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -98,13 +99,14 @@ def read_selection(request: HttpRequest) -> Selection:
 
 
 def is_bounded_by_id(selection: Selection) -> bool:
-    return selection.status is None and bool(
+    return not _is_looked_through(selection) and bool(
         selection.data.keys() - {"id", "ids", "task", "fingerprint"}
     )
 
 
 def listed(selection: Selection) -> TaskQuerySet:
-    tasks = selection.tasks()
+    """What matches; by an argument also others, about which ``Selection.having`` decides."""
+    tasks = selection.candidates()
     if is_bounded_by_id(selection):
         newest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         tasks = tasks.filter(pk__gt=newest - NEWEST)
@@ -132,14 +134,25 @@ def look(request: HttpRequest, selection: Selection) -> Looked:
     stretch = Stretch.of(order, after, before)
     tasks = listed(selection)
     by_index = selection.only(*_indexed(selection))
-    if selection.status and by_index.data != selection.data:
+    if _is_looked_through(selection) and by_index.data != selection.data:
         looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
         stretch = stretch.no_longer_than(looked_at, listed(by_index))
-        if stretch.end:
+        if stretch.end or selection.looks_into_arguments:
             # All keys at once: to find them is the work, and would be done again to count them.
             keys = stretch.keys(tasks, 0, looked_at + 1)
+            if selection.looks_into_arguments and len(keys) > MOST_DECODED:
+                looked_at = MOST_DECODED
+                stretch = stretch.no_longer_than(looked_at, listed(by_index))
+                keys = stretch.keys(tasks, 0, looked_at + 1)
+            having = set(selection.having([id_ for _, id_ in keys]))
+            keys = [key for key in keys if key[1] in having]
             page = page_in(stretch, keys, SIZE, _load)
-            return Looked(page, len(keys), looked_at, is_further=bool(after or before))
+            return Looked(
+                page,
+                len(keys),
+                looked_at if stretch.end else 0,
+                is_further=bool(after or before),
+            )
     page = page_in(stretch, stretch.keys(tasks, 0, SIZE + 1), SIZE, _load)
     matching: int | None = 0
     if set(selection.data) == {"status"}:
@@ -147,6 +160,11 @@ def look(request: HttpRequest, selection: Selection) -> Looked:
     elif selection.data:
         matching = capped(tasks)
     return Looked(page, matching, NEWEST if is_bounded_by_id(selection) else 0)
+
+
+def _is_looked_through(selection: Selection) -> bool:
+    """Whether the list is looked at stretch by stretch, from its beginning to its end."""
+    return selection.status is not None or selection.looks_into_arguments
 
 
 def _indexed(selection: Selection) -> set[str]:

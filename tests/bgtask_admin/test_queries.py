@@ -41,6 +41,8 @@ def crowd(db):
         f"{TASKS}?argument=a:1&status=READY",
         f"{LANDING}error/abc/",
         f"{CONFIRM}?verb=requeue&status=FAILED",
+        f"{CONFIRM}?verb=requeue&status=FAILED&argument=a:1",
+        f"{TASKS}export.csv?argument=a:1",
         f"{LANDING}hold/?name=shop.task_1",
         OPERATIONS,
         f"{TASKS}export.csv",

@@ -18,6 +18,12 @@ from bgtask_admin.search import parse_search
         ("attempts:3 worker:web-1:4121", {"attempts_min": "3", "worker": "web-1:4121"}),
         ("args.customer:42", {"argument": "customer:42"}),
         ('args.name:"Ada L"', {"argument": "name:Ada L"}),
+        ('args.zip:"04109"', {"argument": "zip:04109"}),
+        ('args.zip:"14109"', {"argument": 'zip:"14109"'}),
+        ('args.ids:"[1, 2]" queue:mail', {"argument": "ids:[1, 2]", "queue": "mail"}),
+        ('args.name:""', {"argument": 'name:""'}),
+        ('args.name:"\\"Ada\\" \\\\ L"', {"argument": 'name:"Ada" \\ L'}),
+        ("args.url:http://x/?a=1", {"argument": "url:http://x/?a=1"}),
         ("timed out", {"error": "timed out", "status": "FAILED", "since": "24h"}),
         ('"42"', {"error": "42", "status": "FAILED", "since": "24h"}),
         (

@@ -3,9 +3,11 @@ from __future__ import annotations
 import html
 import re
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from django.utils import timezone
+from django.utils.html import strip_tags
 
 from bgtask.models import Task
 from bgtask.status import Status
@@ -80,14 +82,50 @@ def test_nobody_finds_out_by_searching_what_they_may_not_see(log_in):
     assert response.status_code == 403
 
 
-def test_an_argument_is_found_where_the_call_named_it_and_the_page_says_so(admin_client):
+def test_an_argument_is_found_by_its_name_where_the_function_is_known(admin_client):
+    """An argument: the page says where it cannot look by name."""
     named = TaskFactory(task_name="tests.tasks.add", task_params='[[], {"a": 42, "b": 1}]')
-    TaskFactory(task_name="tests.tasks.add", task_params="[[42, 1], {}]")
-    query = "status=READY&argument=a:42"
+    positional = TaskFactory(task_name="tests.tasks.add", task_params="[[42, 1], {}]")
+    unknown = TaskFactory(task_name="gone.add", task_params="[[42, 1], {}]")
 
-    assert shown(admin_client, query) == [named.pk]
-    assert "gave the argument by its name" in text(admin_client.get(f"{TASKS}?{query}"))
-    assert "gave the argument by its name" not in text(admin_client.get(TASKS))
+    for status in ("status=READY&", ""):
+        found = shown(admin_client, f"{status}argument=a:42")
+        assert sorted(found) == [named.pk, positional.pk]
+    assert unknown.pk in shown(admin_client, "argument=0:42")
+    said = "only if this site knows the function"
+    assert said in text(admin_client.get(f"{TASKS}?argument=a:42"))
+    assert said not in text(admin_client.get(TASKS))
+
+
+@pytest.mark.parametrize("status", ["", "status=SUCCESSFUL&"])
+def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
+    admin_client, monkeypatch, status
+):
+    """An argument: a search that did not look everywhere says so."""
+    monkeypatch.setattr(tasks, "NEWEST", 2)
+    old = TaskFactory(status=Status.SUCCESSFUL, task_params='[[], {"a": 1}]')
+    TaskFactory.create_batch(2, status=Status.SUCCESSFUL, task_params='[[], {"b": {"a": 1}}]')
+    query = f"{status}argument=a:1"
+
+    first = admin_client.get(f"{TASKS}?{query}")
+    older = first.context["rows"].older
+
+    assert first.context["rows"].rows == []
+    said = strip_tags(text(first))
+    assert "0 tasks match among the first 2 of this list; go further" in said
+    assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
+
+
+def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatch):
+    """An argument: where many tasks may have it, fewer are looked at."""
+    monkeypatch.setattr(tasks, "MOST_DECODED", 2)
+    ids = [task.pk for task in TaskFactory.create_batch(3, task_params='[[], {"a": 1}]')]
+
+    first = admin_client.get(f"{TASKS}?argument=a:1")
+
+    assert [task.pk for task in first.context["rows"].rows] == ids[:0:-1]
+    assert "2 tasks match among the first 2 of this list" in strip_tags(text(first))
+    assert shown(admin_client, f"argument=a:1&after={first.context['rows'].older}") == ids[:1]
 
 
 def test_long_arguments_are_not_loaded(admin_client):

@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("bgtask_admin", "0001_initial"),
+        ("bgtask_admin", "0002_operation_across_databases"),
     ]
 
     operations = [

@@ -20,7 +20,7 @@ def widen(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("bgtask_admin", "0001_initial"),
+        ("bgtask_admin", "0003_pages_as_proxies"),
     ]
 
     operations = [

@@ -1,0 +1,58 @@
+"""Look through tasks for an argument: in slices, and through so many at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bgtask.models import Task, TaskQuerySet
+from bgtask.models.arguments import Argument
+
+MOST_ROWS = 10_000
+MOST_DECODED_ROWS = 3_000  # For a page: to decode the parameters takes the longest.
+SLICE_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tasks that have the argument, the newest first."""
+
+    ids: list[int] = field(default_factory=list)
+    looked_at: int = 0  # So many of the newest tasks; 0: all of them.
+
+
+def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+    """Look through the newest of these tasks."""
+    newest = tasks.order_by("-pk").values_list("pk", flat=True)[: MOST_ROWS + 1]
+    window = list(newest)
+    is_all = len(window) <= MOST_ROWS
+    window = window[:MOST_ROWS]
+    if not window:
+        return Found()
+    rows = tasks.filter(argument.candidates(), pk__range=(window[-1], window[0])).order_by("-pk")
+    found: list[int] = []
+    last, decoded = window[0] + 1, 0
+    while page := list(rows.filter(pk__lt=last).values_list(*_COLUMNS)[:SLICE_ROWS]):
+        found += [pk for pk, name, params in page if argument.fits(name, params)]
+        last = page[-1][0]
+        decoded += len(page)
+        if decoded >= most_decoded and last > window[-1]:
+            return Found(found, looked_at=sum(pk >= last for pk in window))
+    return Found(found, looked_at=0 if is_all else len(window))
+
+
+def having(argument: Argument, ids: Sequence[int]) -> list[int]:
+    """Return those of these tasks that have the argument, in their order."""
+    found: set[int] = set()
+    for some in _slices(ids):
+        rows = Task.objects.filter(argument.candidates(), pk__in=some).values_list(*_COLUMNS)
+        found.update(pk for pk, name, params in rows if argument.fits(name, params))
+    return [pk for pk in ids if pk in found]
+
+
+_COLUMNS = ("pk", "task_name", "task_params")
+
+
+def _slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), SLICE_ROWS):
+        yield ids[start : start + SLICE_ROWS]
