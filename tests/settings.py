@@ -3,7 +3,8 @@ The settings of every test and of every process a test starts.
 
 ``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON; without it the tests
 run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones. For single processes:
-``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, and ``BGTASK_TEST_APPS`` further apps.
+``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, ``BGTASK_TEST_DATABASES`` further entries of
+DATABASES, as JSON, and ``BGTASK_TEST_APPS`` further apps.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ DATABASES = {
         "NAME": ":memory:",
         "TEST": {"MIGRATE": False},
     },
+    **json.loads(os.environ.get("BGTASK_TEST_DATABASES", "{}")),
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -28,7 +28,7 @@ def own_server(django_db_blocker: Any) -> Iterator[Server]:
             mine = stack.enter_context(server(connection.vendor, durable=True))
         except ServerMissing as error:
             pytest.skip(str(error))
-        with django_db_blocker.unblock(), _connected_to(mine):
+        with django_db_blocker.unblock(), connected_to(mine):
             call_command("migrate", verbosity=0)
         yield mine
 
@@ -38,7 +38,7 @@ def stage(
     own_server: Server, django_db_blocker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
     monkeypatch.setenv(ledger_module.PATH, "")  # Put back at the end, whatever a stage sets.
-    with django_db_blocker.unblock(), _connected_to(own_server):
+    with django_db_blocker.unblock(), connected_to(own_server):
         stage = Stage(own_server, tmp_path)
         yield stage
         stage.close()
@@ -86,7 +86,7 @@ def settled(stage: Stage) -> Callable[..., Audit]:
     return settle
 
 
-class _connected_to:  # noqa: N801  # Reads like a function, as it is used.
+class connected_to:  # noqa: N801  # Reads like a function, as it is used.
     """In here, ``default`` is this server."""
 
     def __init__(self, server: Server) -> None:
