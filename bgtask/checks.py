@@ -60,6 +60,16 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                 id="bgtask.W001",
             )
         )
+    alias = router.db_for_write(apps.get_model("bgtask", "Task"))
+    if settings.listen and (vendor := connections[alias].vendor) != "postgresql":
+        found.append(
+            Error(
+                f"BGTASK['LISTEN'] is {settings.listen!r}, but the tasks are in {alias!r}, a "
+                f"database of {vendor}, which sends no notifications.",
+                hint="Leave BGTASK['LISTEN'] out.",
+                id="bgtask.E005",
+            )
+        )
     if any(len(token) < 32 for token in settings.monitor_tokens):
         found.append(
             Warning(

@@ -11,10 +11,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 DEFAULT_QUEUE = "default"
 LONGEST = timedelta(days=36_525).total_seconds()  # What every database can add to its clock.
@@ -47,6 +48,7 @@ class Settings:
     max_params_bytes: int = 256 * 1024
     keep: Mapping[str, float | None] = field(default_factory=lambda: KEEP)
     grace: float = 30.0  # What a stopping worker gives its tasks to end.
+    listen: str | Literal[False] | None = None  # On this alias; None: where the tasks are.
     monitor_tokens: tuple[str, ...] = ()
     thresholds: Mapping[str, Any] = field(default_factory=lambda: THRESHOLDS)
 
@@ -147,6 +149,24 @@ def _keep(name: str, value: Any) -> Mapping[str, float | None]:
     return MappingProxyType({**KEEP, **ages})
 
 
+def _listen(name: str, value: Any) -> str | Literal[False] | None:
+    if value is None or value is True:
+        return None
+    if value is False:
+        return False
+    if not isinstance(value, str):
+        raise _wrong(name, "an alias in DATABASES, True or False", value)
+    if value not in connections.settings:
+        known = ", ".join(sorted(connections.settings))
+        raise _wrong(name, f"an alias in DATABASES ({known}), True or False", value)
+    if (vendor := connections[value].vendor) != "postgresql":
+        raise ImproperlyConfigured(
+            f"BGTASK[{name!r}] is {value!r}, a database of {vendor}. Only PostgreSQL has LISTEN: "
+            f"leave BGTASK[{name!r}] out."
+        )
+    return value
+
+
 def _tokens(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(token, str) for token in value):
         raise _wrong(name, "a list of strings", "<hidden>")
@@ -193,6 +213,7 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "MAX_PARAMS_BYTES": _bytes,
     "KEEP": _keep,
     "GRACE": _seconds,
+    "LISTEN": _listen,
     "MONITOR_TOKENS": _tokens,
     "THRESHOLDS": _thresholds,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, Action
 
 SAMPLES, GROUPS = 3, 10
+SLICE_ROWS = 2_000
 _SALT = "bgtask_admin.preview"
 _VALID = 24 * 3_600  # Seconds for which a preview may be confirmed.
 
@@ -91,13 +93,10 @@ class Preview:
 
     def breakdown(self, most: int | None = None) -> Breakdown:
         """By task, queue and status; of so many only, the newest, where there are more."""
-        column = self.selection.time_column
-        rows = self.scope.order_by(*([f"-{column}"] if column else []), "-pk")
-        columns = ("pk", "task_name", "queue", "status", "enqueued_at")
         groups: dict[tuple[str, ...], Group] = {}
         samples: list[int] = []
         number = 0
-        for pk, name, queue, status, enqueued in rows.values_list(*columns)[:most].iterator():
+        for pk, name, queue, status, enqueued in self._rows(most):
             number += 1
             if number <= SAMPLES:
                 samples.append(pk)
@@ -114,6 +113,25 @@ class Preview:
             samples=tuple(samples),
             looked_at=number,
         )
+
+    def _rows(self, most: int | None) -> Iterator[tuple[int, str, str, str, datetime]]:
+        """
+        Yield the newest rows first, at most so many; if all are wanted, in slices by id.
+
+        Outside of a transaction, an open cursor of PostgreSQL fails behind a connection pooler.
+        """
+        columns = ("pk", "task_name", "queue", "status", "enqueued_at")
+        if most is not None:
+            column = self.selection.time_column
+            rows = self.scope.order_by(*([f"-{column}"] if column else []), "-pk")
+            yield from list(rows.values_list(*columns)[:most])
+            return
+        last = self.high_water + 1
+        while found := list(
+            self.scope.filter(pk__lt=last).order_by("-pk").values_list(*columns)[:SLICE_ROWS]
+        ):
+            yield from found
+            last = found[-1][0]
 
     def signed(self, user: Any) -> str:
         """What the confirmation carries: the filter and the mark, never ids by the thousand."""

@@ -30,7 +30,7 @@ class ServerMissing(RuntimeError):
 
 @contextmanager
 def sqlite(*, durable: bool = False) -> Iterator[Settings]:
-    with _private_directory("sqlite") as directory:
+    with private_directory("sqlite") as directory:
         yield {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(directory / "bgtask.sqlite3"),
@@ -67,7 +67,7 @@ def postgresql(*, durable: bool = False) -> Iterator[Settings]:
     # It locks a file that all users of a machine would share, and the first one would own;
     # but this server is nobody else's.
     PostgresServer._lock = nullcontext()
-    with _private_directory("postgresql") as directory:
+    with private_directory("postgresql") as directory:
         server = get_server(directory, cleanup_mode="stop")
         try:
             if not durable:
@@ -122,10 +122,12 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
             "No mysqlclient: apt-get install libmariadb-dev gcc pkg-config, "
             'and then pip install -e ".[mysql]"'
         ) from error
-    install, daemon = _program("mariadb-install-db"), _program("mariadbd")
+    install, daemon = (
+        program(name, "mariadb-server") for name in ("mariadb-install-db", "mariadbd")
+    )
     as_root = ["--user=root"] if os.geteuid() == 0 else []  # It refuses unless told so.
 
-    with _private_directory("mariadb") as directory:
+    with private_directory("mariadb") as directory:
         data, socket, log = directory / "data", directory / "socket", directory / "log"
         initial = directory / "initial.sql"
         initial.write_text("CREATE DATABASE IF NOT EXISTS bgtask;\n")
@@ -187,11 +189,11 @@ DATABASES: dict[str, Callable[..., AbstractContextManager[Settings]]] = {
 }
 
 
-def _program(name: str) -> str:
+def program(name: str, package: str) -> str:
     # Debian keeps servers in a folder that only root has in its PATH.
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
-        raise ServerMissing(f"No {name}: apt-get install mariadb-server")
+        raise ServerMissing(f"No {name}: apt-get install {package}")
     return found
 
 
@@ -224,7 +226,7 @@ _SWEEPER = """
 
 
 @contextmanager
-def _private_directory(name: str) -> Iterator[Path]:
+def private_directory(name: str) -> Iterator[Path]:
     """A temporary directory that goes even if this process is killed."""
     directory = Path(tempfile.mkdtemp(prefix=f"bgtask-{name}-"))
     sweeper = subprocess.Popen(

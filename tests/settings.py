@@ -3,8 +3,9 @@ The settings of every test and of every process a test starts.
 
 ``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON; without it the tests
 run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones. For single processes:
-``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, and ``BGTASK_TEST_APPS`` further apps;
-``BGTASK_TEST_APPS_FIRST`` those in front of all others.
+``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, ``BGTASK_TEST_DATABASES`` further entries of
+DATABASES, as JSON, ``BGTASK_TEST_APPS`` further apps, and ``BGTASK_TEST_APPS_FIRST`` those in
+front of all others.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ DATABASES = {
         "NAME": ":memory:",
         "TEST": {"MIGRATE": False},
     },
+    **json.loads(os.environ.get("BGTASK_TEST_DATABASES", "{}")),
 }
 # The tests survive a power cut by being run again.
 SILENCED_SYSTEM_CHECKS = ["bgtask.W013"]

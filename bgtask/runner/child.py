@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 NO_WORKER = 0  # Not yet, or not any more: it waits for the database.
 LEFT = "left"  # It has signed off, and may be replaced …
 OVER = "over"  # … or not: it has done all that it was to do.
+REFUSED = "refused"  # It can't work with this database, and a replacement couldn't either.
 
 
 @dataclass(slots=True)

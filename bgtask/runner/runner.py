@@ -11,14 +11,16 @@ from django.db import DataError, Error, IntegrityError
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.models import Outcome, Task, Worker
-from bgtask.runner.alarm import Alarm, wakeup_for
+from bgtask.models.transactions import TransactionsRefused, check_transactions
+from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import Announcer
 from bgtask.runner.care import mend
-from bgtask.runner.child import LEFT, NO_WORKER, OVER
+from bgtask.runner.child import LEFT, NO_WORKER, OVER, REFUSED
 from bgtask.runner.claimer import Claimer
 from bgtask.runner.completer import Completer
 from bgtask.runner.hand import Hand
 from bgtask.runner.heartbeat import Heartbeat
+from bgtask.runner.listeners import wakeup_for
 from bgtask.runner.maintenance import Maintenance
 from bgtask.runner.pool import Pool
 from bgtask.runner.primary import Primary
@@ -110,7 +112,11 @@ class Runner:
     # Life
 
     def run(self) -> bool:
-        """Until stopped; False if a task had to be left running, or an outcome unwritten."""
+        """
+        Until stopped; False if a task had to be left running, or an outcome unwritten.
+
+        Raise TransactionsRefused if the database allows no transactions.
+        """
         with self._primary.comparing():
             return self._run()
 
@@ -118,7 +124,13 @@ class Runner:
         end = time.monotonic() + self._duration if self._duration > 0 else None
         self._wakeup = wakeup_for(self._alarm, self._alias, self.queues)
         self._watchdog.start()
-        if not self._report_for_duty():
+        try:
+            has_reported = self._report_for_duty()
+        except TransactionsRefused:
+            self._watchdog.stop()
+            self._tell(REFUSED)
+            raise
+        if not has_reported:
             self._watchdog.stop()
             if why := self._astray or self._on_stale_server():
                 self._end(why)
@@ -179,6 +191,7 @@ class Runner:
             started = time.monotonic()
             try:
                 with watched(self._alias):
+                    check_transactions(self._alias)
                     self.worker = Worker.register(self.queues or (), self._pool.threads)
             except Error as error:
                 self._failed("The database does not answer", error)

@@ -21,7 +21,7 @@ from bgtask.models import Outcome, Task, Worker
 from bgtask.models.manager import database_time
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import announce
-from bgtask.runner.child import OVER, Child
+from bgtask.runner.child import OVER, REFUSED, Child
 from bgtask.runner.statistics import Statistics
 
 logger = logging.getLogger("bgtask")
@@ -148,6 +148,13 @@ class Supervisor:
         if status == 0 and child.last_words:
             slot.failures = 0
             slot.done = self._stopping or child.last_words == OVER
+            return
+        if child.last_words == REFUSED:
+            # The child has logged why.
+            self._clean = False
+            slot.done = True
+            if not self._stopping:
+                self.stop()
             return
         # Whatever its status: a task may have ended its process by _exit(0).
         reason = child.killed_for or _reason(status)

@@ -6,13 +6,14 @@ import os
 
 import pytest
 from django.core.checks import run_checks
-from django.db import connection, connections
+from django.db import connection, connections, router
 from django.test import modify_settings
 
 from bgtask.checks import check_databases, check_legacy_settings, check_settings
 from tests.bgtask.apps import App
 
 TOKEN = "x" * 32
+POSTGRESQL = "django.db.backends.postgresql"
 WAL = {"init_command": "PRAGMA journal_mode=WAL"}
 
 
@@ -54,6 +55,17 @@ def test_senseless_settings(settings, bgtask, id_, words):
     assert message.id == id_
     assert words in message.msg
     assert message.hint
+
+
+def test_listening_where_no_notifications_are_sent(settings, monkeypatch):
+    monkeypatch.setitem(connections.settings, "direct", {"ENGINE": POSTGRESQL})
+    monkeypatch.setattr(router, "db_for_write", lambda model: "other")
+    settings.BGTASK = {"LISTEN": "direct"}
+
+    (message,) = check_settings()
+
+    assert message.id == "bgtask.E005"
+    assert "the tasks are in 'other', a database of sqlite" in message.msg
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,20 @@ def test_a_ratio_is_a_part_of_the_whole(settings):
         get_settings()
 
 
+@pytest.mark.parametrize(("value", "listen"), [(None, None), (True, None), (False, False)])
+def test_workers_listen_unless_told_not_to(settings, value, listen):
+    settings.BGTASK = {"LISTEN": value}
+
+    assert get_settings().listen is listen
+
+
+@pytest.mark.vendor("postgresql")
+def test_listen_names_a_database(settings):
+    settings.BGTASK = {"LISTEN": "default"}
+
+    assert get_settings().listen == "default"
+
+
 # Changes
 
 
@@ -112,7 +126,7 @@ def test_an_unknown_key_is_an_error_that_names_the_known(settings, name):
         get_settings()
 
     assert f"Unknown option BGTASK[{name!r}]" in str(error.value)
-    assert "GRACE, HEARTBEAT, JITTER, KEEP, LEASE, MAX_ATTEMPTS" in str(error.value)
+    assert "GRACE, HEARTBEAT, JITTER, KEEP, LEASE, LISTEN, MAX_ATTEMPTS" in str(error.value)
 
 
 NO_THRESHOLDS: list[object] = [None, 5, {"oldest": 1}, {"queues": []}]
@@ -130,6 +144,7 @@ DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, tim
         *[("HEARTBEAT", value) for value in DURATIONS],
         *[("KEEP", value) for value in (None, 7, {"lost": 60}, {"failed": 0}, {"failed": "7"})],
         *[("MONITOR_TOKENS", value) for value in ("secret", [""], [5], 5, None, [" "])],
+        *[("LISTEN", value) for value in ("", "direct", 0, 1, ["default"])],
         *[("THRESHOLDS", value) for value in NO_THRESHOLDS],
         ("THRESHOLDS", {"oldest_ready": 60}),
         ("THRESHOLDS", {"oldest_ready": (300, 60)}),
@@ -163,6 +178,20 @@ def test_bgtask_is_a_dictionary(settings, value):
     settings.BGTASK = value
 
     with pytest.raises(ImproperlyConfigured, match="BGTASK must be a dictionary"):
+        get_settings()
+
+
+def test_the_known_aliases_are_named_where_listen_names_another(settings):
+    settings.BGTASK = {"LISTEN": "direct"}
+
+    with pytest.raises(ImproperlyConfigured, match=r"\(default, other\).* not 'direct'"):
+        get_settings()
+
+
+def test_only_a_database_of_postgresql_can_be_listened_on(settings):
+    settings.BGTASK = {"LISTEN": "other"}
+
+    with pytest.raises(ImproperlyConfigured, match=r"'other', a database of sqlite\. Only Postgre"):
         get_settings()
 
 

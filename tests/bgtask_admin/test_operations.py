@@ -12,6 +12,7 @@ from bgtask.dialects import Clock
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor, Status
 from bgtask_admin import operations
+from bgtask_admin import preview as preview_module
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.operations import result_in_words
 from bgtask_admin.preview import GROUPS, Preview
@@ -135,6 +136,24 @@ def test_breaks_down_the_newest_where_there_are_too_many():
 
     assert {group.queue for group in seen.groups} == {"q0", "q1"}
     assert seen.looked_at == 2
+
+
+@pytest.mark.parametrize("status", ["FAILED", None], ids=["by-time", "by-id"])
+def test_breaks_down_each_task_once_where_it_reads_several_slices(monkeypatch, status):
+    monkeypatch.setattr(preview_module, "SLICE_ROWS", 2)
+    at = Clock(-10)
+    tasks = [
+        TaskFactory(status=Status.FAILED, queue="mail", finished_at=at, task_name=f"kind {n}")
+        for n in range(5)
+    ]
+
+    seen = preview(queue="mail", **({"status": status} if status else {})).breakdown()
+
+    assert {group.task_name: group.count for group in seen.groups} == {
+        task.task_name: 1 for task in tasks
+    }
+    assert seen.looked_at == 5
+    assert seen.samples == tuple(task.pk for task in reversed(tasks[-3:]))
 
 
 def test_tells_how_many_more_kinds_there_are_than_it_shows():

@@ -14,6 +14,8 @@ SOURCES = sorted([*ROOT.glob("bgtask/**/*.py"), *ROOT.glob("bgtask_admin/**/*.py
 EVALUATION = {"eval", "exec", "compile", "__import__"}
 IMPORT = {"import_module", "import_string", "literal_eval", "locate"}
 FOREIGN = {"pickle", "marshal", "shelve", "yaml", "dill", "cloudpickle"}
+# Read in slices instead: outside of a transaction these fail behind a connection pooler.
+CURSORS = {"iterator", "aiterator", "chunked_cursor", "create_cursor"}
 CLIENTS = {"http", "urllib", "requests", "httpx", "smtplib", "ftplib", "aiohttp", "telnetlib"}
 
 
@@ -45,6 +47,17 @@ def test_no_text_becomes_code(tree):
 
 def test_no_format_but_json_is_read(tree):
     assert not FOREIGN & {name.partition(".")[0] for name in modules_imported(tree)}
+
+
+def test_no_cursor_stays_open_on_the_server(tree):
+    """Kind: state of a session that a later statement needs, which a pooler may take away."""
+    called = {
+        node.func.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+
+    assert not CURSORS & called
 
 
 def test_nobody_is_called_over_the_network(tree):

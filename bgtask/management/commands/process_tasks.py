@@ -19,6 +19,7 @@ from django.utils import autoreload
 
 from bgtask.conf import get_settings
 from bgtask.management.arguments import queue_name
+from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner import Runner, output
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.care import without_pools
@@ -96,7 +97,7 @@ class Command(BaseCommand):
         return self._run(**options)
 
     def _run(self, **options: Any) -> bool:
-        _check_tables()
+        _check_database()
         runner = Runner(
             queues=options["queues"],
             threads=options["threads"],
@@ -113,7 +114,10 @@ class Command(BaseCommand):
                 stack.enter_context(self._reachable(stop))
             if options["supervised"]:
                 leave_with_parent(stop)
-            return runner.run()
+            try:
+                return runner.run()
+            except TransactionsRefused as error:
+                raise CommandError(str(error)) from error
 
     def _reload(self, options: dict[str, Any]) -> None:
         """Django's reloader has the main thread, and the runner one of its own, until it ends."""
@@ -139,7 +143,7 @@ class Command(BaseCommand):
             self._has_left.set()
 
     def _supervise(self, options: dict[str, Any]) -> bool:
-        _check_tables()
+        _check_database()
         connections.close_all()
         supervisor = Supervisor(sys.argv, options["processes"], options["duration"])
         with _stopped_by_signals(supervisor.stop):
@@ -203,15 +207,19 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _check_tables() -> None:
-    """A table that is missing will not come by waiting."""
+def _check_database() -> None:
+    """Refuse to start where waiting would not help."""
     from bgtask.models import Worker
 
-    limit_waiting(Worker.objects.all().db)  # Before the first connection is made.
+    alias = Worker.objects.all().db
+    limit_waiting(alias)  # Before the first connection is made.
     try:
         list(Worker.objects.filter(pk=0))
+        check_transactions(alias)
+    except TransactionsRefused as error:
+        raise CommandError(str(error)) from error
     except Error as error:
-        connection = connections[Worker.objects.all().db]
+        connection = connections[alias]
         try:
             missing = Worker._meta.db_table not in connection.introspection.table_names()
         except Error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from bgtask.models import Task
+from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner.maintenance import Pruner
 
 
@@ -13,6 +15,10 @@ class Command(BaseCommand):
     help = "Delete finished tasks older than BGTASK['KEEP'] says. Workers do so by themselves."
 
     def handle(self, **options: Any) -> None:
+        try:
+            check_transactions(Task.objects.all().db)
+        except TransactionsRefused as error:
+            raise CommandError(str(error)) from error
         pruner = Pruner()
         pruned = pruner.prune()
         self.stdout.write(

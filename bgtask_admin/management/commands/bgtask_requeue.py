@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from bgtask.models import Task
+from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.status import FINISHED, Status
 from bgtask_admin import operations
 from bgtask_admin.preview import Preview
@@ -68,6 +69,10 @@ class Command(BaseCommand):
         )
         if not options.is_valid():
             raise CommandError(f"--spread: {' '.join(map(str, options.errors['spread']))}")
+        try:
+            check_transactions(Task.objects.all().db)
+        except TransactionsRefused as error:
+            raise CommandError(str(error)) from error
         try:
             selection = Selection.parse_narrow(_filter(given))
             preview = Preview.take(action, selection)
