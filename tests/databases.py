@@ -101,7 +101,7 @@ def standby(primary: Settings) -> Iterator[Settings]:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    with _private_directory("standby") as directory:
+    with private_directory("standby") as directory:
         os.chown(directory, user, -1)
         directory.chmod(0o700)
         run("pg_basebackup", "-D", directory, "-h", of, "-U", primary["USER"], "-R", "-c", "fast")
