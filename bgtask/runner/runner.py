@@ -17,6 +17,7 @@ from bgtask.runner.care import mend
 from bgtask.runner.child import LEFT, NO_WORKER, OVER
 from bgtask.runner.claimer import Claimer
 from bgtask.runner.completer import Completer
+from bgtask.runner.connecting import prepared_connections
 from bgtask.runner.hand import Hand
 from bgtask.runner.heartbeat import Heartbeat
 from bgtask.runner.maintenance import Maintenance
@@ -107,6 +108,10 @@ class Runner:
 
     def run(self) -> bool:
         """Until stopped; False if a task had to be left running, or an outcome unwritten."""
+        with prepared_connections():
+            return self._run()
+
+    def _run(self) -> bool:
         end = time.monotonic() + self._duration if self._duration > 0 else None
         self._wakeup = wakeup_for(self._alarm, self._alias, self.queues)
         self._watchdog.start()

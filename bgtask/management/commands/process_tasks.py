@@ -23,6 +23,7 @@ from bgtask.runner import Runner, output
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.care import without_pools
 from bgtask.runner.child import leave_with_parent, tell_on
+from bgtask.runner.connecting import prepared_connections
 from bgtask.runner.supervisor import Supervisor
 from bgtask.runner.watchdog import limit_waiting
 
@@ -76,6 +77,7 @@ class Command(BaseCommand):
             without_pools()  # In a process of our own, that is.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
+            stack.enter_context(prepared_connections())
             try:
                 stack.enter_context(
                     output.directed(options["log_file"], options["log_level"], options["log_std"])
