@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 DEFAULT_QUEUE = "default"
 LONGEST = timedelta(days=36_525).total_seconds()  # What every database can add to its clock.
@@ -196,3 +197,12 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "MONITOR_TOKENS": _tokens,
     "THRESHOLDS": _thresholds,
 }
+
+
+def require_autocommit(alias: str) -> None:
+    """Raise ImproperlyConfigured where Django commits nothing by itself on this database."""
+    if not connections[alias].settings_dict["AUTOCOMMIT"]:
+        raise ImproperlyConfigured(
+            f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False, so nothing that a worker writes is "
+            "committed. Remove it, or set it to True, for the database of the queue."
+        )

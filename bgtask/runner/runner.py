@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from django.db import Error
 
 from bgtask import registry
-from bgtask.conf import get_settings
+from bgtask.conf import get_settings, require_autocommit
 from bgtask.models import Outcome, Task, Worker
 from bgtask.runner.alarm import Alarm, wakeup_for
 from bgtask.runner.announcer import Announcer
@@ -65,6 +65,7 @@ class Runner:
         self._is_supervised = tell is not None
         self._tell = tell or (lambda word: None)
         self._alias = Task.objects.all().db
+        require_autocommit(self._alias)
         self._alarm = Alarm()
         self._stopping = False
         self._stop_by: float | None = None  # When patience with running tasks ends.

@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
-from bgtask.conf import get_settings
+from bgtask.conf import get_settings, require_autocommit
 from bgtask.management.arguments import queue_name
 from bgtask.runner import Runner, output
 from bgtask.runner.alarm import Alarm
@@ -65,8 +65,11 @@ class Command(BaseCommand):
         add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
+        from bgtask.models import Task
+
         try:
             get_settings()
+            require_autocommit(Task.objects.all().db)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:

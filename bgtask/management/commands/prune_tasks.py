@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
 
+from bgtask.conf import require_autocommit
+from bgtask.models import Task
 from bgtask.runner.maintenance import prune
 
 
@@ -13,6 +16,10 @@ class Command(BaseCommand):
     help = "Delete finished tasks older than BGTASK['KEEP'] says. Workers do so by themselves."
 
     def handle(self, **options: Any) -> None:
+        try:
+            require_autocommit(Task.objects.all().db)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         pruned = prune()
         self.stdout.write(
             "Deleted " + ", ".join(f"{number} {what}" for what, number in pruned.items()) + "."
