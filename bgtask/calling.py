@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -68,7 +69,7 @@ def _is_in_event_loop() -> bool:
 
 def _refuse_own_generator(generator: Any, function: Callable[..., Any]) -> None:
     """A generator of another function may be a value; the function's own has run nothing."""
-    code = generator.gi_code if inspect.isgenerator(generator) else generator.ag_code
+    code: CodeType = generator.gi_code if inspect.isgenerator(generator) else generator.ag_code
     if code is getattr(inspect.unwrap(function), "__code__", None):
         raise InvalidFunction(
             f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno}) is a generator: "

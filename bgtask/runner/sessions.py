@@ -54,7 +54,7 @@ class Sessions:
 
     def _remembers(self, connection: BaseDatabaseWrapper) -> bool:
         """Compare what a library keeps on the wrapper with what a new wrapper has."""
-        if vars(connection).keys() <= _names_of(_django_class(type(connection))):
+        if vars(connection).keys() <= _djangos_names(type(connection)):
             return False
         alias = connection.alias
         if alias not in self._initial:
@@ -120,7 +120,7 @@ class _Watch:
 
 @lru_cache
 def _watched_cursor(base: Any) -> Any:
-    class WatchedCursor(base):
+    class WatchedCursor(base):  # type: ignore[misc]
         def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
             _note(self, query)
             return super().execute(query, *args, **kwargs)
@@ -160,20 +160,17 @@ def _watch_queries(raw: Any, note: Callable[[Any], None]) -> None:
     raw.query = query
 
 
-def _django_class(kind: type[BaseDatabaseWrapper]) -> type[BaseDatabaseWrapper]:
-    """The class of Django's own that a library's wrapper extends."""
-    return next((base for base in kind.__mro__ if base.__module__.startswith(_DJANGO)), kind)
-
-
 @lru_cache
-def _names_of(kind: type[BaseDatabaseWrapper]) -> frozenset[str]:
+def _djangos_names(kind: Any) -> frozenset[str]:
+    """The attributes of the class of Django's own that a library's wrapper extends."""
+    own = next((base for base in kind.__mro__ if base.__module__.startswith(_DJANGO)), kind)
     settings = next(iter(connections.settings.values()))
-    return frozenset([*vars(kind(settings, "")), *dir(kind), *_OF_CONNECTING])
+    return frozenset([*vars(own(settings, "")), *dir(own), *_OF_CONNECTING])
 
 
 def _own_attributes(connection: BaseDatabaseWrapper) -> dict[str, Any]:
     """What a library keeps on the wrapper: a tenant's name, for instance."""
-    names = _names_of(_django_class(type(connection)))
+    names = _djangos_names(type(connection))
     return {
         name: value if isinstance(value, _SIMPLE) else type(value)
         for name, value in vars(connection).items()

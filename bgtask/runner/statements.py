@@ -30,7 +30,7 @@ _SUSPICIOUS = (
     "set_config", "advisory_lock", "get_lock", "load_extension", "dblink", "setseed",
     "pg_settings", "pg_temp", ":=", "and chain", "/*!", "/*m!",
 )  # fmt: skip
-_INTO_SESSION = re.compile(r"\binto\s+(?:outfile\s|(?:local\s+|global\s+)?temp|@)")
+_INTO_SESSION = re.compile(r"into\s+(?:outfile\s|(?:local\s+|global\s+)?temp|@)")
 
 # A SELECT that reads from no table calls functions for their effects, and a function of the
 # project's own may have any. These have none on the session.
@@ -50,7 +50,7 @@ _HARMLESS_CALLS = _words(
     generate_series unnest random rand uuid gen_random_uuid abs round floor ceil mod power sqrt
     length char_length octet_length lower upper trim ltrim rtrim substr substring replace concat
     concat_ws left right lpad rpad position md5 sha1 sha2 encode decode format quote hex unhex
-    typeof printf instr
+    typeof printf instr utc_timestamp utc_date utc_time timestamp timestampdiff timestampadd
     """
 )
 _HARMLESS_PREFIXES = (

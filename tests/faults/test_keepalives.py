@@ -122,7 +122,7 @@ def _seen_by_a_task(server: Listening, tmp_path: Path, **settings: object) -> st
         assert worker.wait(60) == 0, worker.output()
         task.refresh_from_db()
         assert task.status == "SUCCESSFUL", (task.last_error, worker.output())
-        return str(json.loads(task.return_value))
+        return str(json.loads(task.return_value or "null"))
     finally:
         worker.kill()
         Task.objects.all().delete()
