@@ -65,7 +65,9 @@ class Sessions:
 def watch_new_connection(connection: BaseDatabaseWrapper) -> None:
     """Watch it if this thread runs tasks or signal receivers, and it is not somebody's copy."""
     sessions: Sessions | None = getattr(_of_thread, "sessions", None)
-    if sessions is not None and connections[connection.alias] is connection:
+    if sessions is not None and any(
+        connection is own for own in connections.all(initialized_only=True)
+    ):
         sessions.watch(connection)
 
 
@@ -78,16 +80,16 @@ class _Watch:
         raw = connection.connection
         wrappers = connection.execute_wrappers
         wrappers[:] = [wrapper for wrapper in wrappers if not isinstance(wrapper, _Watch)]
+        # In front, where nobody's `with connection.execute_wrapper(…)` takes it away.
+        wrappers.insert(0, self)
         self._pgconn = getattr(raw, "pgconn", None)
-        if self._pgconn is not None and hasattr(raw, "cursor_factory"):
-            # The driver's own cursors as well: callproc and raw connections pass Django by.
+        # The driver as well: callproc and raw connections pass Django by.
+        if self._pgconn is not None:
             raw.bgtask_watch = self
             raw.cursor_factory = _watched_cursor(raw.cursor_factory)
-        else:
-            # In front, where nobody's `with connection.execute_wrapper(…)` takes it away.
-            wrappers.insert(0, self)
-            if self._vendor == "mysql":
-                _watch_queries(raw, self._note_beginning)
+            del wrappers[0]  # It would see each statement twice.
+        elif self._vendor == "mysql" and hasattr(raw, "query"):
+            _watch_queries(raw, self._note_beginning)
         self._reported = self._report()
 
     def __call__(

@@ -30,7 +30,7 @@ _SUSPICIOUS = (
     "set_config", "advisory_lock", "get_lock", "load_extension", "dblink", "setseed",
     "pg_settings", "pg_temp", ":=", "and chain", "/*!", "/*m!",
 )  # fmt: skip
-_INTO_SESSION = re.compile(r"into\s+(?:outfile\s|(?:local\s+|global\s+)?temp|@)")
+_INTO_SESSION = re.compile(r"into\s+(?:outfile\s|(?:local\s+|global\s+)?temp(?:orary)?\s|@)")
 
 # A SELECT that reads from no table calls functions for their effects, and a function of the
 # project's own may have any. These have none on the session.

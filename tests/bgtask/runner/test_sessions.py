@@ -241,6 +241,62 @@ def test_a_change_is_noticed_whichever_way_it_takes(how):
     assert used[0] is not used[1]
 
 
+@pytest.mark.vendor("postgresql")
+def test_what_a_function_sets_is_noticed_where_the_server_reports_it():
+    """The text of the query does not tell, but PostgreSQL does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION public.only_read() RETURNS text LANGUAGE sql AS"
+            " $$ SELECT set_config('default_transaction_read_only', 'on', false) $$"
+        )
+    try:
+        leave("SELECT only_read() FROM generate_series(1, 2)")
+        found = find("SHOW default_transaction_read_only")
+        Runner(drain=True).run()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION public.only_read()")
+
+    found.refresh_from_db()
+    assert found.return_value == '"off"'
+
+
+@pytest.mark.vendor("postgresql", "mysql")
+def test_a_connection_that_is_none_of_the_threads_own_is_left_alone():
+    """Django makes some for itself, with an alias that nobody configured."""
+    connected = []
+
+    def connect(**kwargs):
+        with connection._nodb_cursor() as cursor:
+            cursor.execute("SELECT 1")
+            connected.append(cursor.fetchone()[0])
+
+    task_succeeded.connect(connect)
+    try:
+        noop()
+        Runner(drain=True).run()
+    finally:
+        task_succeeded.disconnect(connect)
+
+    assert connected == [1]
+
+
+def test_what_is_not_committed_without_autocommit_is_not_left_to_the_next(monkeypatch):
+    """A task may use a database without autocommit, if it is not the queue's."""
+    from bgtask.runner.care import Care
+
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    try:
+        care = Care()
+        Group.objects.create(name="not committed")
+        care.after("a task")
+        connection.commit()  # By the next task.
+        assert not Group.objects.exists()
+    finally:
+        connection.close()
+
+
 @background(max_attempts=1)
 def work():
     """What tasks ordinarily do with the ORM."""
