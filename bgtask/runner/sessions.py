@@ -54,7 +54,8 @@ class Sessions:
 
     def _remembers(self, connection: BaseDatabaseWrapper) -> bool:
         """Compare what a library keeps on the wrapper with what a new wrapper has."""
-        if vars(connection).keys() <= _djangos_names(type(connection)):
+        kind: Any = type(connection)
+        if vars(connection).keys() <= _djangos_names(kind):
             return False
         alias = connection.alias
         if alias not in self._initial:
@@ -172,7 +173,8 @@ def _djangos_names(kind: Any) -> frozenset[str]:
 
 def _own_attributes(connection: BaseDatabaseWrapper) -> dict[str, Any]:
     """What a library keeps on the wrapper: a tenant's name, for instance."""
-    names = _djangos_names(type(connection))
+    kind: Any = type(connection)
+    names = _djangos_names(kind)
     return {
         name: value if isinstance(value, _SIMPLE) else type(value)
         for name, value in vars(connection).items()

@@ -13,6 +13,7 @@ from django.db.models.functions import Concat, ExtractYear, Lower, Now
 from bgtask import background
 from bgtask.models import Task
 from bgtask.runner import Runner
+from bgtask.runner.care import Care
 from bgtask.runner.statements import may_change_session
 from bgtask.signals import task_succeeded
 from tests.tasks import noop
@@ -283,8 +284,6 @@ def test_a_connection_that_is_none_of_the_threads_own_is_left_alone():
 
 def test_what_is_not_committed_without_autocommit_is_not_left_to_the_next(monkeypatch):
     """A task may use a database without autocommit, if it is not the queue's."""
-    from bgtask.runner.care import Care
-
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
     try:
@@ -329,8 +328,6 @@ def test_a_task_that_leaves_nothing_keeps_its_connection():
 
 
 def test_a_task_that_leaves_nothing_costs_no_statement_more():
-    from bgtask.runner.care import Care
-
     connection.ensure_connection()
     care, statements = Care(), []
 
