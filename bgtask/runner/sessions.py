@@ -87,7 +87,8 @@ class _Watch:
         # The driver as well: callproc and raw connections pass Django by.
         if self._pgconn is not None:
             raw.bgtask_watch = self
-            raw.cursor_factory = _watched_cursor(raw.cursor_factory)
+            if not issubclass(raw.cursor_factory, _Watched):  # As one from a pool may be.
+                raw.cursor_factory = _watched_cursor(raw.cursor_factory)
             del wrappers[0]  # It would see each statement twice.
         elif self._vendor == "mysql" and hasattr(raw, "query"):
             _watch_queries(raw, self._note_beginning)
@@ -121,9 +122,13 @@ class _Watch:
             self.changed = not begins_harmlessly(text, self._vendor)
 
 
+class _Watched:
+    """Marks the cursor classes that tell what they execute."""
+
+
 @lru_cache
 def _watched_cursor(base: Any) -> Any:
-    class WatchedCursor(base):  # type: ignore[misc]
+    class WatchedCursor(_Watched, base):  # type: ignore[misc]
         def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
             _note(self, query)
             return super().execute(query, *args, **kwargs)

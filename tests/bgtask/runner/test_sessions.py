@@ -130,6 +130,9 @@ def test_the_next_task_starts_in_a_clean_session(change, look):
     assert used[0] is not used[1]
 
 
+# Settings here are those that no PostgreSQL reports: what is sent has to tell.
+
+
 def _by_raw_connection(sql):
     def way():
         connection.connection.cursor().execute(sql)
@@ -141,12 +144,12 @@ def _composed():
     from psycopg import sql
 
     with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SET {} TO tenant_a").format(sql.Identifier("search_path")))
+        cursor.execute(sql.SQL("SET {} TO 7000").format(sql.Identifier("statement_timeout")))
 
 
 def _many():
     with connection.cursor() as cursor:
-        cursor.executemany("SELECT set_config(%s, %s, false)", [("search_path", "tenant_a")])
+        cursor.executemany("SELECT set_config(%s, %s, false)", [("statement_timeout", "7s")])
 
 
 def _called(procedure, *params):
@@ -158,17 +161,17 @@ def _called(procedure, *params):
 
 
 def _psycopg_execute():
-    connection.connection.execute("SET search_path TO tenant_a")
+    connection.connection.execute("SET statement_timeout = '7s'")
 
 
 def _own_function():
     with connection.cursor() as cursor:
-        cursor.execute("SELECT into_tenant()")
+        cursor.execute("SELECT hurry()")
 
 
 def _own_function_as_a_table():
     with connection.cursor() as cursor:
-        cursor.execute("SELECT * FROM public.into_tenant()")
+        cursor.execute("SELECT * FROM public.hurry()")
 
 
 def _raw_autocommit():
@@ -184,12 +187,12 @@ def _raw_transaction_of_sqlite():
 
 
 WAYS = {
-    "raw cursor": _by_raw_connection("SET search_path TO tenant_a"),
+    "raw cursor": _by_raw_connection("SET statement_timeout = '7s'"),
     "raw cursor of mysql": _by_raw_connection("SET sql_mode = ''"),
     "raw connection": _psycopg_execute,
     "composed": _composed,
     "executemany": _many,
-    "callproc": _called("set_config", "search_path", "tenant_a", False),
+    "callproc": _called("set_config", "statement_timeout", "7s", False),
     "callproc of mysql": _called("out_of_mode", 1),
     "function": _own_function,
     "function as a table": _own_function_as_a_table,
@@ -210,14 +213,14 @@ def _stored_functions():
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute(
-                "CREATE FUNCTION public.into_tenant() RETURNS text LANGUAGE sql AS"
-                " $$ SELECT set_config('search_path', 'tenant_a', false) $$"
+                "CREATE FUNCTION public.hurry() RETURNS text LANGUAGE sql AS"
+                " $$ SELECT set_config('statement_timeout', '7s', false) $$"
             )
         if connection.vendor == "mysql":
             cursor.execute("CREATE PROCEDURE out_of_mode(n int) SET SESSION sql_mode = ''")
         yield
         if connection.vendor == "postgresql":
-            cursor.execute("DROP FUNCTION public.into_tenant()")
+            cursor.execute("DROP FUNCTION public.hurry()")
         if connection.vendor == "mysql":
             cursor.execute("DROP PROCEDURE out_of_mode")
 
@@ -228,7 +231,7 @@ def _stored_functions():
     [pytest.param(way, marks=pytest.mark.vendor(VENDORS.get(way, "postgresql"))) for way in WAYS],
 )
 def test_a_change_is_noticed_whichever_way_it_takes(how):
-    look = {"postgresql": "SHOW search_path", "mysql": "SELECT @@sql_mode"}.get(
+    look = {"postgresql": "SHOW statement_timeout", "mysql": "SELECT @@sql_mode"}.get(
         connection.vendor, "SELECT 1"
     )
     before = value_of(look)
@@ -260,6 +263,33 @@ def test_what_a_function_sets_is_noticed_where_the_server_reports_it():
 
     found.refresh_from_db()
     assert found.return_value == '"off"'
+
+
+@pytest.mark.vendor("postgresql")
+def test_a_changed_session_goes_back_to_no_pool(monkeypatch):
+    """A worker inside another process shares the pool of the driver with it."""
+    connection.close()
+    monkeypatch.setitem(
+        connection.settings_dict["OPTIONS"], "pool", {"min_size": 1, "max_size": 12}
+    )
+    try:
+        noop()  # From the first to the last, the same few connections are used again and again.
+        leave("SET search_path TO tenant_a")
+        Runner(drain=True).run()
+        connection.ensure_connection()
+        found = {value_of("SHOW search_path")}
+        others = [connection.copy() for _ in range(3)]
+        for other in others:
+            with other.cursor() as cursor:
+                cursor.execute("SHOW search_path")
+                found.add(cursor.fetchone()[0])
+        for other in others:
+            other.close()
+    finally:
+        connection.close()
+        connection.close_pool()
+
+    assert found == {'"$user", public'}
 
 
 @pytest.mark.vendor("postgresql", "mysql")
