@@ -84,7 +84,7 @@ def pooled(listening: Listening, tmp_path: Path) -> Iterator[int]:
     ini.write_text(
         f"[databases]\nbgtask = host=127.0.0.1 port={listening.settings['PORT']} user=postgres\n"
         f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nunix_socket_dir=\n"
-        "auth_type=any\npool_mode=transaction\nignore_startup_parameters=options\n"
+        "auth_type=any\npool_mode=transaction\ndefault_pool_size=1\nignore_startup_parameters=options\n"
     )
     ini.chmod(0o644)
     process = subprocess.Popen([program, "-q", str(ini)], user=listening.user, cwd="/")
