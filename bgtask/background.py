@@ -8,11 +8,12 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
 from bgtask import registry
 from bgtask.backoff import Backoff
+from bgtask.calling import call
 from bgtask.exceptions import InvalidFunction, InvalidOption, InvalidParameters
 from bgtask.options import (
     LEGACY_OPTIONS,
@@ -126,9 +127,7 @@ class BackgroundFunction(Generic[P, R]):
 
     def now(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function here and now, and return its value; nothing is stored."""
-        if inspect.iscoroutinefunction(self.function):
-            return async_to_sync(self.function)(*args, **kwargs)
-        return self.function(*args, **kwargs)
+        return call(self.function, args, kwargs)
 
     def using(self, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
         """A copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``."""

@@ -19,7 +19,7 @@ from django.utils.timezone import get_default_timezone
 from bgtask import registry
 from bgtask.background import CALL_OPTIONS
 from bgtask.clashes import check_commands
-from bgtask.conf import get_settings
+from bgtask.conf import get_settings, require_autocommit
 
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
 
@@ -39,6 +39,7 @@ def register() -> None:
     checks.register(check_legacy_settings, "bgtask")
     checks.register(check_functions, "bgtask")
     checks.register(check_commands, "bgtask")
+    checks.register(check_autocommit, "bgtask")
     checks.register(check_databases, checks.Tags.database)
     checks.register(check_user, "bgtask", deploy=True)
 
@@ -119,6 +120,24 @@ def check_functions(**kwargs: Any) -> list[CheckMessage]:
                 )
             )
     return found
+
+
+def check_autocommit(**kwargs: Any) -> list[CheckMessage]:
+    """No connection is made; so every command runs it."""
+    from bgtask.models import Task
+
+    try:
+        require_autocommit(router.db_for_write(Task))
+    except ImproperlyConfigured as error:
+        return [
+            Error(
+                str(error),
+                hint="Tasks themselves may use other databases without autocommit; they commit "
+                "there what they write.",
+                id="bgtask.E010",
+            )
+        ]
+    return []
 
 
 def check_user(**kwargs: Any) -> list[CheckMessage]:

@@ -217,3 +217,12 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "MONITOR_TOKENS": _tokens,
     "THRESHOLDS": _thresholds,
 }
+
+
+def require_autocommit(alias: str) -> None:
+    """Raise ImproperlyConfigured where Django commits nothing by itself on this database."""
+    if not connections[alias].settings_dict["AUTOCOMMIT"]:
+        raise ImproperlyConfigured(
+            f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False, so nothing that a worker writes is "
+            "committed. Remove it, or set it to True, for the database of the queue."
+        )

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
 from bgtask import registry
@@ -56,7 +57,13 @@ def run_due(
     most once. ``limit`` ends tasks that go on enqueuing themselves.
     """
     queues = [queues] if isinstance(queues, str) else queues
-    worker = Worker.register(queues or ())
+    try:
+        worker = Worker.register(queues or ())
+    except SynchronousOnlyOperation as error:
+        raise SynchronousOnlyOperation(
+            "run_due() waits for the database, which a coroutine must not: write "
+            "await sync_to_async(run_due)()."
+        ) from error
     done: list[Task] = []
     seen: set[int] = set()
     try:

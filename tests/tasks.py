@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group
+
 from bgtask import background, current_task
 from tests import ledger
 
@@ -73,6 +76,17 @@ def meet(directory, number, party):
         while len(list(Path(directory).iterdir())) < party:
             time.sleep(0.01)
         return os.getpid()
+
+
+@background(max_attempts=1)
+async def meet_in_the_database(directory, number, party):
+    """As `meet`, in the thread in which an async task uses the ORM."""
+    return await sync_to_async(meet.function)(directory, number, party)
+
+
+@background(max_attempts=1)
+async def count_groups():
+    return await Group.objects.acount()
 
 
 @background

@@ -119,11 +119,13 @@ class Announcer:
         care = Care()
         while (batch := self._batches.get()) is not None:
             care.before()
-            try:
-                announce(batch)
-            except Exception:  # A logging handler of the project's, for instance.
-                logger.exception("Outcomes could not be announced.")
-            care.after("A signal receiver")
-            self._said += len(batch)
+            for pair in batch:
+                try:
+                    announce([pair])
+                except Exception:  # A logging handler of the project's, for instance.
+                    logger.exception("Outcomes could not be announced.")
+                care.after("A signal receiver")
+                self._said += 1
+                del pair
             del batch  # With the errors, and all that their frames hold.
         connections.close_all()

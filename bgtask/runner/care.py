@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask.runner.sessions import Sessions
 from bgtask.runner.watchdog import watched
 
 logger = logging.getLogger("bgtask")
@@ -35,6 +36,7 @@ class Care:
 
     def __init__(self) -> None:
         self._used_at = time.monotonic()
+        self._sessions = Sessions()
 
     def before(self) -> None:
         if time.monotonic() - self._used_at > IDLE:
@@ -53,11 +55,20 @@ class Care:
     def _put_right(self, what: object) -> None:
         for connection in connections.all(initialized_only=True):
             if connection.connection is None and not connection.in_atomic_block:
+                if self._sessions.is_changed(connection):
+                    _forget(connection)
                 continue
             if connection.in_atomic_block:
                 _drop(connection, what, "left a transaction open")
             elif not connection.autocommit and connection.settings_dict["AUTOCOMMIT"]:
                 _drop(connection, what, "turned autocommit off")
+            elif connection.autocommit and _has_open_transaction(connection):
+                _drop(connection, what, "left a transaction open")
+            elif self._sessions.is_changed(connection):
+                logger.debug("%s changed its session on %r.", what, connection.alias)
+                _forget(connection)
+            elif not connection.settings_dict["AUTOCOMMIT"]:
+                connection.rollback()  # What it did not commit, the next one must not.
             elif connection.errors_occurred:
                 _replace_if_broken(connection)
                 connection.errors_occurred = False
@@ -81,6 +92,20 @@ def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
     with watched(connection.alias):
         if connection.connection is not None and not _is_usable(connection):
             _close(connection)
+
+
+def _has_open_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Ask the driver, which sees what a task did without Django; it asks no server."""
+    raw = connection.connection
+    try:
+        if connection.vendor == "postgresql":
+            # Active, in a transaction, in a failed one.
+            return not raw.autocommit or raw.info.transaction_status in (1, 2, 3)
+        if connection.vendor == "sqlite":
+            return bool(raw.in_transaction) or raw.isolation_level is not None
+        return not raw.get_autocommit()
+    except Exception:  # Closed: the next statement finds out.
+        return False
 
 
 def _is_usable(connection: BaseDatabaseWrapper) -> bool:
@@ -116,6 +141,8 @@ def _forget(connection: BaseDatabaseWrapper) -> None:
             connection.in_atomic_block = False
             connection.savepoint_ids = []
             connection.run_on_commit = []
+            if connection.settings_dict["OPTIONS"].get("pool"):
+                raw.close()  # Or the pool would give it to others as it is.
             _close(connection)
     except Exception:
         logger.debug("A connection could not be closed.", exc_info=True)

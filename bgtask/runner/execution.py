@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import inspect
 import logging
 import time
 import traceback
@@ -14,6 +12,7 @@ from typing import Any
 
 from bgtask import registry, signals
 from bgtask.backoff import Backoff, backoff
+from bgtask.calling import call
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask, _current
 from bgtask.errors import Failure, class_of, describe, plain_failure
@@ -32,6 +31,8 @@ from bgtask.serialization import dump_value, load_params
 from bgtask.status import AttemptOutcome, Status
 
 logger = logging.getLogger("bgtask")
+
+_CALLERS = (__name__, call.__module__)  # Modules whose frames come before those of a task.
 
 
 @dataclass(slots=True)
@@ -69,10 +70,7 @@ def _run(task: Task, current: CurrentTask) -> _End:
     try:
         if signals.task_started.receivers:
             signals.announce(signals.task_started, task=task)
-        value = function(*args, **kwargs)
-        if inspect.iscoroutine(value):
-            value = asyncio.run(value)
-        return _End(value=_kept(task, value))
+        return _End(value=_kept(task, call(function, args, kwargs)))
     except BaseException as error:  # Even sys.exit() must not leave the task RUNNING.
         return _End(error=error)
 
@@ -113,13 +111,17 @@ def _outcome(task: Task, end: _End, began: float) -> Outcome:
 
 
 def _describe(error: BaseException, started: bool) -> Failure:
-    """The traceback without the frames of this module, which say nothing to anybody."""
+    """The traceback without the frames that called the task, which say nothing to anybody."""
     # What a task raises that itself asks for others is an error like any other.
     if not started and isinstance(error, MalformedTask | UnknownTask):
         kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
         return plain_failure(kind, str(error))
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+    while (
+        (first := error.__traceback__) is not None
+        and first.tb_next is not None
+        and first.tb_frame.f_globals.get("__name__") in _CALLERS
+    ):
+        error.__traceback__ = first.tb_next
     if isinstance(error, MemoryError):
         # What the task took is wanted by its neighbours, and to write this very error down.
         traceback.clear_frames(error.__traceback__)

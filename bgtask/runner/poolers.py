@@ -12,7 +12,7 @@ def is_direct(connection: BaseDatabaseWrapper) -> bool:
     PostgreSQL tells a client the process id of its session when the client connects. A pooler
     tells the client a number that it made up.
     """
-    return backend_pid(connection) == int(connection.connection.info.backend_pid)
+    return backend_pid(connection) == told_pid(connection)
 
 
 def backend_pid(connection: BaseDatabaseWrapper) -> int:
@@ -20,3 +20,8 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         return int(cursor.fetchone()[0])
+
+
+def told_pid(connection: BaseDatabaseWrapper) -> int:
+    """Return the process id that the other end told when the connection was made."""
+    return int(connection.connection.info.backend_pid)

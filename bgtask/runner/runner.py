@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
-from bgtask.conf import get_settings
+from bgtask.conf import get_settings, require_autocommit
 from bgtask.models import Outcome, Task, Worker
 from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner.alarm import Alarm
@@ -18,6 +18,7 @@ from bgtask.runner.care import mend
 from bgtask.runner.child import LEFT, NO_WORKER, OVER, REFUSED
 from bgtask.runner.claimer import Claimer
 from bgtask.runner.completer import Completer
+from bgtask.runner.connecting import prepared_connections
 from bgtask.runner.hand import Hand
 from bgtask.runner.heartbeat import Heartbeat
 from bgtask.runner.listeners import wakeup_for
@@ -67,6 +68,7 @@ class Runner:
         self._is_supervised = tell is not None
         self._tell = tell or (lambda word: None)
         self._alias = Task.objects.all().db
+        require_autocommit(self._alias)
         self._alarm = Alarm()
         self._stopping = False
         self._stop_by: float | None = None  # When patience with running tasks ends.
@@ -117,7 +119,7 @@ class Runner:
 
         Raise TransactionsRefused if the database allows no transactions.
         """
-        with self._primary.comparing():
+        with prepared_connections(), self._primary.comparing():
             return self._run()
 
     def _run(self) -> bool:

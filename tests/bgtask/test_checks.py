@@ -6,10 +6,12 @@ import os
 
 import pytest
 from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections, router
 from django.test import modify_settings
 
 from bgtask.checks import check_databases, check_legacy_settings, check_settings
+from bgtask.runner import Runner
 from tests.bgtask.apps import App
 
 TOKEN = "x" * 32
@@ -244,3 +246,55 @@ def test_a_zone_whose_clocks_do_not_change(app: App, zone):
 
     assert check.returncode == 0, check.stderr
     assert "(bgtask." not in check.stderr
+
+
+# AUTOCOMMIT: the kind of fault is a setting with which all seems to work, and nothing is kept
+
+
+@pytest.fixture
+def _without_autocommit(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+
+
+@pytest.mark.usefixtures("_without_autocommit")
+def test_a_queue_whose_database_commits_nothing_is_an_error():
+    (message,) = [found for found in run_checks(None, ["bgtask"]) if found.id == "bgtask.E010"]
+
+    assert message.is_serious()
+    assert "DATABASES['default']['AUTOCOMMIT'] is False" in message.msg
+    assert "set it to True" in message.msg
+
+
+def test_autocommit_is_no_matter_where_the_queue_is_not(settings, monkeypatch):
+    monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
+    monkeypatch.setitem(connections.settings, "other", connections.settings["default"])
+    settings.DATABASE_ROUTERS = ["tests.bgtask.test_checks.ToOther"]
+    monkeypatch.setattr(
+        connections["other"], "settings_dict", {**connection.settings_dict, "AUTOCOMMIT": True}
+    )
+
+    assert not [found for found in run_checks(None, ["bgtask"]) if found.id == "bgtask.E010"]
+
+
+class ToOther:
+    def db_for_write(self, model, **hints):
+        return "other"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("process_tasks", "--drain"), ("prune_tasks",), ("bgtask_requeue", "--status=FAILED")],
+    ids=lambda command: command[0],
+)
+def test_commands_that_write_refuse_to_start_without_autocommit(app: App, command):
+    refused = app.run(*command, "--skip-checks", database={"AUTOCOMMIT": False})
+
+    assert refused.returncode == 1
+    assert "CommandError: DATABASES['default']['AUTOCOMMIT'] is False" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.usefixtures("_without_autocommit")
+def test_a_runner_refuses_to_start_without_autocommit():
+    with pytest.raises(ImproperlyConfigured, match="AUTOCOMMIT"):
+        Runner()

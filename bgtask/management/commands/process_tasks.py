@@ -17,13 +17,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
-from bgtask.conf import get_settings
+from bgtask.conf import get_settings, require_autocommit
 from bgtask.management.arguments import queue_name
 from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner import Runner, output
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.care import without_pools
 from bgtask.runner.child import leave_with_parent, tell_on
+from bgtask.runner.connecting import prepared_connections
 from bgtask.runner.supervisor import Supervisor
 from bgtask.runner.watchdog import limit_waiting
 
@@ -65,8 +66,11 @@ class Command(BaseCommand):
         add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
+        from bgtask.models import Task
+
         try:
             get_settings()
+            require_autocommit(Task.objects.all().db)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:
@@ -77,6 +81,7 @@ class Command(BaseCommand):
             without_pools()  # In a process of our own, that is.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
+            stack.enter_context(prepared_connections())
             try:
                 stack.enter_context(
                     output.directed(options["log_file"], options["log_level"], options["log_std"])

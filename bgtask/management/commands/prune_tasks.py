@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from bgtask.conf import require_autocommit
 from bgtask.models import Task
 from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner.maintenance import Pruner
@@ -16,8 +18,9 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
+            require_autocommit(Task.objects.all().db)
             check_transactions(Task.objects.all().db)
-        except TransactionsRefused as error:
+        except (ImproperlyConfigured, TransactionsRefused) as error:
             raise CommandError(str(error)) from error
         pruner = Pruner()
         pruned = pruner.prune()

@@ -6,8 +6,10 @@ import os
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from bgtask.conf import require_autocommit
 from bgtask.models import Task
 from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.status import FINISHED, Status
@@ -63,6 +65,10 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def handle(self, **given: Any) -> None:
+        try:
+            require_autocommit(Task.objects.all().db)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         action = ACTIONS[Verb.REQUEUE]
         options = action.form(
             {"spread": given["spread"], "reset_attempts": given["reset_attempts"]}
