@@ -19,7 +19,7 @@ from bgtask.models import Task
 from bgtask.runner.poolers import is_direct
 from tests.databases import ServerMissing, postgresql
 from tests.faults import tasks
-from tests.faults.conftest import _connected_to
+from tests.faults.conftest import connected_to
 from tests.faults.servers import PostgreSQLServer
 from tests.faults.stage import APPS
 from tests.helpers import eventually, is_required
@@ -66,7 +66,7 @@ def listening(django_db_blocker) -> Iterator[Listening]:
         )
         server.settings["PORT"] = str(port)
         stack.enter_context(django_db_blocker.unblock())
-        stack.enter_context(_connected_to(server))
+        stack.enter_context(connected_to(server))
         call_command("migrate", verbosity=0)
         yield server
 
