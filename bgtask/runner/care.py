@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.runner.sessions import Sessions
+from bgtask.runner.sessions import OwnConnection, Sessions
 from bgtask.runner.watchdog import watched
 
 logger = logging.getLogger("bgtask")
@@ -45,38 +45,43 @@ class Care:
 
     def after(self, what: object) -> None:
         """Put right what a task left behind; ``what`` is named in the warning."""
-        try:
-            self._put_right(what)
-        except Exception:
-            logger.exception("The connections that %s left behind are dropped.", what)
-            for connection in connections.all(initialized_only=True):
-                _forget(connection)
-
-    def _put_right(self, what: object) -> None:
-        for connection in connections.all(initialized_only=True):
-            if connection.connection is None and not connection.in_atomic_block:
-                if self._sessions.is_changed(connection):
-                    _forget(connection)
-                continue
-            if connection.in_atomic_block:
-                _drop(connection, what, "left a transaction open")
-            elif not connection.autocommit and connection.settings_dict["AUTOCOMMIT"]:
-                _drop(connection, what, "turned autocommit off")
-            elif connection.autocommit and _has_open_transaction(connection):
-                _drop(connection, what, "left a transaction open")
-            elif self._sessions.is_changed(connection):
-                logger.debug("%s changed its session on %r.", what, connection.alias)
-                _forget(connection)
-            elif not connection.settings_dict["AUTOCOMMIT"]:
-                connection.rollback()  # What it did not commit, the next one must not.
-            elif connection.errors_occurred:
-                _replace_if_broken(connection)
-                connection.errors_occurred = False
-            # With CONN_HEALTH_CHECKS, the first statement of the next task is to find out anew.
-            connection.health_check_done = False  # type: ignore[attr-defined]
+        for alias, own in list(self._sessions.own.items()):
+            try:
+                is_kept = _put_right(own, what)
+            except Exception:
+                logger.exception("The connection %r that %s left behind is dropped.", alias, what)
+                is_kept = False
+            if not is_kept:
+                _forget(own.connection)
+                self._sessions.replace(alias)
         if settings.DEBUG:
             reset_queries()
         self._used_at = time.monotonic()
+
+
+def _put_right(own: OwnConnection, what: object) -> bool:
+    """Return False if the connection is not fit for the next task."""
+    connection = own.connection
+    if connection.connection is None and not connection.in_atomic_block:
+        return not own.is_changed()
+    used = own.is_used()
+    if connection.in_atomic_block:
+        return _is_left(connection, what, "left a transaction open")
+    if not connection.autocommit and connection.settings_dict["AUTOCOMMIT"]:
+        return _is_left(connection, what, "turned autocommit off")
+    if connection.autocommit and _has_open_transaction(connection, used):
+        return _is_left(connection, what, "left a transaction open")
+    if own.is_changed(used):
+        logger.debug("%s changed its session on %r.", what, connection.alias)
+        return False
+    if not connection.settings_dict["AUTOCOMMIT"]:
+        connection.rollback()  # What it did not commit, the next one must not.
+    elif connection.errors_occurred:
+        _replace_if_broken(connection)
+        connection.errors_occurred = False
+    # With CONN_HEALTH_CHECKS, the first statement of the next task is to find out anew.
+    connection.health_check_done = False  # type: ignore[attr-defined]
+    return True
 
 
 def mend(alias: str) -> None:
@@ -94,13 +99,13 @@ def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
             _close(connection)
 
 
-def _has_open_transaction(connection: BaseDatabaseWrapper) -> bool:
+def _has_open_transaction(connection: BaseDatabaseWrapper, used: bool) -> bool:
     """Ask the driver, which sees what a task did without Django; it asks no server."""
     raw = connection.connection
     try:
         if connection.vendor == "postgresql":
             # Active, in a transaction, in a failed one.
-            return not raw.autocommit or raw.info.transaction_status in (1, 2, 3)
+            return not raw.autocommit or (used and raw.info.transaction_status in (1, 2, 3))
         if connection.vendor == "sqlite":
             return bool(raw.in_transaction) or raw.isolation_level is not None
         return not raw.get_autocommit()
@@ -118,14 +123,14 @@ def _is_usable(connection: BaseDatabaseWrapper) -> bool:
     return True
 
 
-def _drop(connection: BaseDatabaseWrapper, what: object, fault: str) -> None:
+def _is_left(connection: BaseDatabaseWrapper, what: object, fault: str) -> bool:
     logger.warning(
         "%s %s on the database %r; what it wrote there is rolled back.",
         what,
         fault,
         connection.alias,
     )
-    _forget(connection)
+    return False
 
 
 def _forget(connection: BaseDatabaseWrapper) -> None:

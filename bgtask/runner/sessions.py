@@ -32,35 +32,65 @@ _of_thread = threading.local()
 
 
 class Sessions:
-    """Watch the connections of the thread that makes this object."""
+    """
+    The connections of the thread that makes this object.
+
+    All of them are looked at after each task, so a look at an unused one must cost next to nothing.
+    """
 
     def __init__(self) -> None:
-        self._watches: dict[str, _Watch] = {}
-        self._initial: dict[str, dict[str, Any]] = {}
+        self.own: dict[str, OwnConnection] = {}
         _of_thread.sessions = self
-        for connection in connections.all(initialized_only=True):
-            if connection.connection is not None:
-                self.watch(connection)
+        for alias in connections:
+            with contextlib.suppress(Exception):  # Without its driver, it is of no use to a task.
+                self.own[alias] = OwnConnection(connections[alias])
+
+    def replace(self, alias: str) -> None:
+        """Go on with the connection that Django makes for this alias now."""
+        self.own[alias] = OwnConnection(connections[alias])
 
     def watch(self, connection: BaseDatabaseWrapper) -> None:
         """Begin to watch a new connection: nothing has changed it so far."""
-        self._watches[connection.alias] = _Watch(connection)
+        self.own[connection.alias] = OwnConnection(connection)
 
-    def is_changed(self, connection: BaseDatabaseWrapper) -> bool:
-        watch = self._watches.get(connection.alias)
-        if connection.connection is not None and watch is not None and watch.is_changed(connection):
-            return True
-        return self._remembers(connection)
 
-    def _remembers(self, connection: BaseDatabaseWrapper) -> bool:
-        """Compare what a library keeps on the wrapper with what a new wrapper has."""
+class OwnConnection:
+    """One of Django's connection objects, and what is known of its session."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
         kind: Any = type(connection)
-        if vars(connection).keys() <= _djangos_names(kind):
+        self._is_djangos = kind.__module__.startswith(_DJANGO)
+        self._attributes = 0
+        self._watch = None if connection.connection is None else _Watch(connection)
+
+    def is_used(self) -> bool:
+        """Return whether a statement was seen since this was last asked."""
+        if self._watch is None:
+            return True
+        used, self._watch.used = self._watch.used, False
+        return used
+
+    def is_changed(self, used: bool = True) -> bool:
+        """Return whether the next task would find the session, or this object, changed."""
+        watch = self._watch
+        if watch is not None and self.connection.connection is not None:
+            if watch.changed or (used and watch.reports_change()):
+                return True
+        return self._remembers()
+
+    def _remembers(self) -> bool:
+        """Compare what a library keeps on the wrapper with what a new wrapper has."""
+        attributes = vars(self.connection)
+        # A library has to add an attribute to a wrapper of Django's own before it can change one.
+        if self._is_djangos and len(attributes) == self._attributes:
             return False
-        alias = connection.alias
-        if alias not in self._initial:
-            self._initial[alias] = _own_attributes(connections.create_connection(alias))
-        return _own_attributes(connection) != self._initial[alias]
+        kind: Any = type(self.connection)
+        if attributes.keys() <= _djangos_names(kind):
+            self._attributes = len(attributes)
+            return False
+        initial = _initial_attributes(self.connection.alias)
+        return _own_attributes(self.connection) != initial
 
 
 def watch_new_connection(connection: BaseDatabaseWrapper) -> None:
@@ -78,6 +108,7 @@ class _Watch:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._vendor = connection.vendor
         self.changed = False
+        self.used = False
         raw = connection.connection
         wrappers = connection.execute_wrappers
         wrappers[:] = [wrapper for wrapper in wrappers if not isinstance(wrapper, _Watch)]
@@ -101,11 +132,13 @@ class _Watch:
         return execute(sql, params, many, context)
 
     def note(self, sql: Any) -> None:
+        self.used = True
         if not self.changed and may_change_session(sql, self._vendor):
             self.changed = True
 
-    def is_changed(self, connection: BaseDatabaseWrapper) -> bool:
-        return self.changed or self._reported != self._report()
+    def reports_change(self) -> bool:
+        """Return whether PostgreSQL has reported another value of a setting."""
+        return self._pgconn is not None and self._reported != self._report()
 
     def _report(self) -> list[bytes | None] | None:
         if self._pgconn is None:
@@ -117,6 +150,7 @@ class _Watch:
 
     def _note_beginning(self, query: Any) -> None:
         """What MySQL's driver sends has its parameters in the text, and may be very long."""
+        self.used = True
         if not self.changed:
             text = bytes(query[:500]).decode(errors="replace")
             self.changed = not begins_harmlessly(text, self._vendor)
@@ -174,6 +208,11 @@ def _djangos_names(kind: Any) -> frozenset[str]:
     own = next((base for base in kind.__mro__ if base.__module__.startswith(_DJANGO)), kind)
     settings = next(iter(connections.settings.values()))
     return frozenset([*vars(own(settings, "")), *dir(own), *_OF_CONNECTING])
+
+
+@lru_cache
+def _initial_attributes(alias: str) -> dict[str, Any]:
+    return _own_attributes(connections.create_connection(alias))
 
 
 def _own_attributes(connection: BaseDatabaseWrapper) -> dict[str, Any]:
