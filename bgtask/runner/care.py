@@ -45,15 +45,17 @@ class Care:
 
     def after(self, what: object) -> None:
         """Put right what a task left behind; ``what`` is named in the warning."""
-        for alias, own in list(self._sessions.own.items()):
+        unfit = []
+        for alias, own in self._sessions.own.items():
             try:
-                is_kept = _put_right(own, what)
+                if not _put_right(own, what):
+                    unfit.append(own)
             except Exception:
                 logger.exception("The connection %r that %s left behind is dropped.", alias, what)
-                is_kept = False
-            if not is_kept:
-                _forget(own.connection)
-                self._sessions.replace(alias)
+                unfit.append(own)
+        for own in unfit:
+            _forget(own.connection)
+            self._sessions.replace(own.connection.alias)
         if settings.DEBUG:
             reset_queries()
         self._used_at = time.monotonic()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from bgtask import registry
+from bgtask.conf import get_settings
 from bgtask.dialects import MOST_HEADS, Head, Outlook
 from bgtask.models import Task, Worker
 from bgtask.runner.hand import Hand
@@ -209,7 +210,9 @@ class Claimer:
         # found by reconciling, and what is startable must not wait for the rest.
         self._hand.forget([*on_hold, *unknown])
         if startable:
-            shortest = min(task.seconds_allowed for task in startable)
+            # The settings are read once: to do so for each task would take as long as its claim.
+            own = [task.seconds_allowed for task in startable if task.max_run_time is not None]
+            shortest = min(own, default=get_settings().max_run_time)
             self._patience = min(PATIENCE, shortest / 4)
             self._pool.submit(startable)
         elif not self._hand:
