@@ -73,10 +73,9 @@ class OwnConnection:
 
     def is_changed(self, used: bool = True) -> bool:
         """Return whether the next task would find the session, or this object, changed."""
-        watch = self._watch
-        if watch is not None and self.connection.connection is not None:
-            if watch.changed or (used and watch.reports_change()):
-                return True
+        watch = self._watch if self.connection.connection is not None else None
+        if watch is not None and (watch.changed or (used and watch.reports_change())):
+            return True
         return self._remembers()
 
     def _remembers(self) -> bool:
