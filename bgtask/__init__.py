@@ -1,7 +1,7 @@
 """A task queue for Django, kept in the project's own database."""
 
-from bgtask.background import BackgroundFunction, background
 from bgtask.context import current_task
+from bgtask.decorators import BackgroundFunction, background
 from bgtask.exceptions import (
     BgtaskError,
     Cancelled,

@@ -17,9 +17,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.timezone import get_default_timezone
 
 from bgtask import registry
-from bgtask.background import CALL_OPTIONS
 from bgtask.clashes import check_commands
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.decorators import CALL_OPTIONS
 
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
 

@@ -18,7 +18,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 DEFAULT_QUEUE = "default"
-LONGEST = timedelta(days=36_525).total_seconds()  # What every database can add to its clock.
+MAX_DURATION_SECONDS = timedelta(
+    days=36_525
+).total_seconds()  # What every database can add to its clock.
 MIN_PARAMS_BYTES = 1_024  # Up to this, nobody has to ask what the limit is.
 
 KEEP: Mapping[str, float | None] = MappingProxyType(
@@ -122,7 +124,11 @@ def _bytes(name: str, value: Any) -> int:
 def _seconds(name: str, value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value <= MAX_DURATION_SECONDS
+    ):
         raise _wrong(name, "a duration: seconds or a timedelta, up to a hundred years", value)
     return float(value)
 

@@ -29,7 +29,7 @@ class CurrentTask:
     stop_requested: bool = False  # Is its worker about to stop?
     # When it was seen to be rescued or cancelled by force, by the monotonic clock: its outcome
     # will not count.
-    taken_back_at: float | None = None
+    lost_at: float | None = None
 
     @property
     def id(self) -> int:

@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 from django.conf import settings
 from django.utils import timezone
 
-from bgtask.backoff import Backoff, as_seconds
-from bgtask.conf import LONGEST
+from bgtask.conf import MAX_DURATION_SECONDS
 from bgtask.exceptions import InvalidOption
+from bgtask.retries import Backoff, as_seconds
 
 Schedule = int | float | timedelta | datetime | None
 
@@ -90,7 +90,7 @@ def check_schedule(value: Any) -> float | datetime | None:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(f"schedule takes seconds, a timedelta or a datetime, not {value!r}.")
-    if not abs(value) <= LONGEST:
+    if not abs(value) <= MAX_DURATION_SECONDS:
         raise InvalidOption(f"schedule={brief(value)} is not within a hundred years.")
     return float(value)
 
@@ -149,7 +149,7 @@ def _max_run_time(value: Any) -> float | None:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidOption(f"max_run_time takes seconds or a timedelta, not {value!r}.")
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= MAX_DURATION_SECONDS:
         raise InvalidOption(f"max_run_time={brief(value)} is not above zero, or too long.")
     return float(seconds)
 

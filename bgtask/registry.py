@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bgtask.exceptions import InvalidFunction, UnknownTask
 
 if TYPE_CHECKING:
-    from bgtask.background import BackgroundFunction
+    from bgtask.decorators import BackgroundFunction
 
 _functions: dict[str, BackgroundFunction[Any, Any]] = {}
 

@@ -23,7 +23,7 @@ task_retried = Signal()  # Another attempt will follow: error; None after an int
 task_given_up = Signal()  # FAILED, no attempt will follow: error.
 
 
-def announce(signal: Signal, **facts: Any) -> None:
+def send(signal: Signal, **facts: Any) -> None:
     """Tell all who listen, whatever one of them does."""
     try:
         responses = signal.send_robust(type(facts["task"]), **facts)

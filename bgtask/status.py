@@ -71,12 +71,12 @@ LIVE = frozenset(Status) - FINISHED
 WAITING = frozenset({Status.SCHEDULED, Status.READY, Status.HELD})
 
 # Every move there is: verb → (from, to). Nothing else may change a status.
-MOVES = MappingProxyType(
+TRANSITIONS = MappingProxyType(
     {
         "promote": ({Status.SCHEDULED}, {Status.READY}),
         "claim": ({Status.READY}, {Status.RUNNING}),
         "release": ({Status.RUNNING}, {Status.READY, Status.CANCELLED}),
-        "park": ({Status.RUNNING}, {Status.HELD, Status.CANCELLED}),
+        "set_aside": ({Status.RUNNING}, {Status.HELD, Status.CANCELLED}),
         "succeed": ({Status.RUNNING}, {Status.SUCCESSFUL}),
         "fail": ({Status.RUNNING}, {Status.FAILED}),
         "retry": ({Status.RUNNING}, {Status.SCHEDULED, Status.CANCELLED}),

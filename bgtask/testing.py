@@ -23,14 +23,14 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
 from bgtask import registry
-from bgtask.background import BackgroundFunction
+from bgtask.decorators import BackgroundFunction
 from bgtask.exceptions import Retry
 from bgtask.models import Outcome, Task, TaskQuerySet, Worker
 from bgtask.models import enqueue as storing
-from bgtask.runner.announcer import announce
-from bgtask.runner.execution import execute
 from bgtask.serialization import dump_params
 from bgtask.status import HeldFor, Status
+from bgtask.worker.events import dispatch
+from bgtask.worker.executor import execute
 
 __all__ = ["TaskFailed", "assert_enqueued", "enqueued", "immediately", "run_due"]
 
@@ -84,7 +84,7 @@ def run_due(
     finally:
         held = Task.objects.running().filter(locked_by=worker)
         Task.objects.release(list(held))
-        worker.leave()
+        worker.deregister()
 
 
 @contextmanager
@@ -101,10 +101,10 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
         try:
             ours = Task.objects.filter(pk=task.pk)
             ours.run_now()
-            for claimed in ours.ready().take(worker):
+            for claimed in ours.ready().claim_these(worker):
                 _run(claimed, raise_errors)
         finally:
-            worker.leave()
+            worker.deregister()
         task.refresh_from_db()
 
     before = storing.after_storing
@@ -170,21 +170,21 @@ def _check_parameters(
 def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Task]:
     """What a worker would claim next, without what it would park."""
     while True:
-        outlook = Task.objects.outlook(queues, limit=_ALL)
-        heads = [head for head in outlook.heads if head.queue not in outlook.paused]
+        snapshot = Task.objects.snapshot(queues, limit=_ALL)
+        heads = [head for head in snapshot.heads if head.queue not in snapshot.paused]
         if heads:
             best = max(heads, key=lambda head: head.priority)
             tasks = Task.objects.claim(worker, best.queue, min(limit, _BATCH), None, best.priority)
         else:
-            tasks = Task.objects.claim_suspect(worker, queues, outlook.paused)
+            tasks = Task.objects.claim_suspect(worker, queues, snapshot.paused)
         if not tasks:
             return []
-        on_hold = [task for task in tasks if task.task_name in outlook.on_hold]
+        on_hold = [task for task in tasks if task.task_name in snapshot.on_hold]
         unknown = [
             task for task in tasks if task not in on_hold and not registry.knows(task.task_name)
         ]
-        Task.objects.park(on_hold, HeldFor.TYPE)
-        Task.objects.park(unknown, HeldFor.UNKNOWN)
+        Task.objects.set_aside(on_hold, HeldFor.TYPE)
+        Task.objects.set_aside(unknown, HeldFor.UNKNOWN)
         if startable := [task for task in tasks if task not in on_hold and task not in unknown]:
             return startable
 
@@ -200,7 +200,7 @@ def _run(task: Task, raise_errors: bool) -> None:
     else:
         outcome = execute(task)
     statuses = Task.objects.finish([outcome])
-    announce([(outcome, statuses[task.pk])] if task.pk in statuses else [])
+    dispatch([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):
         raise TaskFailed(f"{task} failed: {outcome.exception!r}") from outcome.exception
 

@@ -200,7 +200,7 @@ class TaskFilter(django_filters.FilterSet):
     )
     worker = django_filters.CharFilter("last_worker", max_length=255, label=_("Worker"))
     argument = ArgumentFilter(label=_("Argument (name:value)"))
-    since = MomentFilter(method="unfiltered", label=_("Since"))
+    since = MomentFilter(method="unfiltered", label=_("SecondsSince"))
     until = MomentFilter(method="unfiltered", label=_("Until"))
     id = WholeNumberFilter(min_value=0, max_value=9_223_372_036_854_775_807, label=_("Id"))
     ids = IdsFilter("id", "in", label=_("Ids"))

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.models.fields import UnicodeCharField, UnicodeTextField
-from bgtask.models.manager import QueueManager
+from bgtask.db.fields import UnicodeCharField, UnicodeTextField
+from bgtask.db.routing import QueueManager
 from bgtask_admin.verbs import Verb
 
 

@@ -25,8 +25,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from bgtask.db.routing import writing
 from bgtask.models import Deletion, Task, TaskQuerySet
-from bgtask.models.manager import writing
 from bgtask.status import Status
 from bgtask_admin.masking import MASK
 from bgtask_admin.models import Operation, OperationState

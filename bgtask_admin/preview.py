@@ -12,8 +12,8 @@ from django.core import signing
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
+from bgtask.db.routing import database_now
 from bgtask.models import Task, TaskQuerySet
-from bgtask.models.manager import database_time
 from bgtask.status import Status
 from bgtask_admin.looking import MOST_DECODED_ROWS, Found
 from bgtask_admin.selection import InvalidSelection, Selection
@@ -61,7 +61,7 @@ class Preview:
         """Raises InvalidSelection for a filter that would mean everything."""
         selection.must_be_narrow()
         tasks = Task.objects.all()
-        now = database_time(tasks.db)
+        now = database_now(tasks.db)
         scope = scope_of(action, selection, now)
         found = selection.look(scope, MOST_DECODED_ROWS)
         return cls(

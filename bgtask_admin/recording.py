@@ -18,8 +18,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, router, transaction
 from django.utils import timezone
 
+from bgtask.db.routing import writing
 from bgtask.models import Task
-from bgtask.models.manager import writing
 from bgtask_admin.models import Operation, OperationState
 
 LOG_BATCH_ROWS = 20  # One statement's entries: with long reasons they stay below 64 KiB.

@@ -13,8 +13,8 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from bgtask.db.routing import database_now
 from bgtask.models import Hold, Queue, Task, Worker
-from bgtask.models.manager import database_time
 from bgtask.status import WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
@@ -79,7 +79,7 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
 
 
 def _stop(model: Any, user: Any, reason: str, minutes: int | None) -> dict[str, Any]:
-    now = database_time(model.objects.all().db)
+    now = database_now(model.objects.all().db)
     until: datetime | None = now + timedelta(minutes=minutes) if minutes else None
     by = user.get_username()[:255]
     return {"since": now, "until": until, "by": by, "reason": reason[:500]}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests import ledger as ledger_module
+from tests import execution_log as ledger_module
+from tests.execution_log import ExecutionLog
 from tests.helpers import chromium, is_required
-from tests.ledger import Ledger
 from tests.processes import ROOT, Child
 
 Start = Callable[..., Child]
@@ -43,14 +43,14 @@ def database_vendor() -> str:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    path = tmp_path / "ledger"
+def execution_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecutionLog:
+    path = tmp_path / "execution_log"
     monkeypatch.setenv(ledger_module.PATH, str(path))
-    return Ledger(path)
+    return ExecutionLog(path)
 
 
 @pytest.fixture
-def child_env(django_db_setup: None, ledger: Ledger) -> dict[str, str]:
+def child_env(django_db_setup: None, execution_log: ExecutionLog) -> dict[str, str]:
     """The environment in which a child finds the database of the running test."""
     # After django_db_setup NAME is the test database's.
     return {

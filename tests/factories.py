@@ -8,9 +8,9 @@ from typing import Any
 import factory
 from factory.django import DjangoModelFactory
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
+from bgtask.db.routing import database_now
 from bgtask.models import Attempt, Hold, Queue, QueueStats, Task, TaskStats, Worker
-from bgtask.models.manager import database_time
 from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status, WorkerState
 
 
@@ -21,7 +21,7 @@ class RowFactory(DjangoModelFactory):
     @classmethod
     def _create(cls, model_class: Any, *args: Any, **kwargs: Any) -> Any:
         row = super()._create(model_class, *args, **kwargs)
-        row.refresh_from_db()  # Times are the database's: read what it made of Clock(…).
+        row.refresh_from_db()  # Times are the database's: read what it made of DatabaseNow(…).
         return row
 
 
@@ -32,16 +32,16 @@ class WorkerFactory(RowFactory):
         model = Worker
 
     class Params:
-        silent = factory.Trait(lease_expires_at=Clock(-1))
-        stopped = factory.Trait(state=WorkerState.STOPPING, stopped_at=Clock(-10))
+        silent = factory.Trait(lease_expires_at=DatabaseNow(-1))
+        stopped = factory.Trait(state=WorkerState.STOPPING, stopped_at=DatabaseNow(-10))
         dead = factory.Trait(state=WorkerState.DEAD)
 
     host = "host"
     pid = factory.Sequence(lambda number: number + 1)
     label = factory.LazyAttribute(lambda worker: f"{worker.host}:{worker.pid}")
-    started_at = Clock(-60)
-    heartbeat_at = Clock()
-    lease_expires_at = Clock(60)
+    started_at = DatabaseNow(-60)
+    heartbeat_at = DatabaseNow()
+    lease_expires_at = DatabaseNow(60)
 
 
 class TaskFactory(RowFactory):
@@ -56,20 +56,22 @@ class TaskFactory(RowFactory):
         lambda task: HeldFor.OPERATOR if task.status == Status.HELD else None
     )
     run_at = factory.LazyAttribute(
-        lambda task: Clock(3600 if task.status == Status.SCHEDULED else -60)
+        lambda task: DatabaseNow(3600 if task.status == Status.SCHEDULED else -60)
     )
-    enqueued_at = Clock(-60)
+    enqueued_at = DatabaseNow(-60)
     locked_by = factory.LazyAttribute(
         lambda task: WorkerFactory() if task.status == Status.RUNNING else None
     )
     last_worker = factory.LazyAttribute(lambda task: task.locked_by.label if task.locked_by else "")
     locked_at = factory.LazyAttribute(
-        lambda task: Clock(-1) if task.status == Status.RUNNING else None
+        lambda task: DatabaseNow(-1) if task.status == Status.RUNNING else None
     )
     deadline_at = factory.LazyAttribute(
-        lambda task: Clock(3600) if task.status == Status.RUNNING else None
+        lambda task: DatabaseNow(3600) if task.status == Status.RUNNING else None
     )
-    finished_at = factory.LazyAttribute(lambda task: Clock(-1) if task.status in FINISHED else None)
+    finished_at = factory.LazyAttribute(
+        lambda task: DatabaseNow(-1) if task.status in FINISHED else None
+    )
     attempts = factory.LazyAttribute(
         lambda task: 0 if task.status in (Status.SCHEDULED, Status.READY, Status.HELD) else 1
     )
@@ -85,8 +87,8 @@ class AttemptFactory(RowFactory):
     task = factory.SubFactory(TaskFactory, status=Status.FAILED)
     token = factory.Sequence(lambda number: number + 1)
     number = 1
-    started_at = Clock(-2)
-    finished_at = Clock(-1)
+    started_at = DatabaseNow(-2)
+    finished_at = DatabaseNow(-1)
     outcome = AttemptOutcome.FAILED
     error_class = "ValueError"
     message = "no luck"
@@ -125,7 +127,7 @@ class StopFactory(DjangoModelFactory):
     class Meta:
         abstract = True
 
-    since = Clock(-60)
+    since = DatabaseNow(-60)
     by = "ann"
 
 
@@ -149,5 +151,5 @@ class HoldFactory(StopFactory):
 
 def minutes_ago(number: int) -> datetime:
     """The beginning of a minute, by the clock of the database."""
-    now = database_time(Task.objects.all().db)
+    now = database_now(Task.objects.all().db)
     return now.replace(second=0, microsecond=0) - timedelta(minutes=number)

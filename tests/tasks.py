@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 
 from bgtask import background, current_task
-from tests import ledger
+from tests import execution_log
 
 
 @background
@@ -36,12 +36,12 @@ def nap(seconds):
     time.sleep(seconds)
 
 
-# What leaves a line in the ledger, and what goes wrong as a process does
+# What leaves a line in the execution_log, and what goes wrong as a process does
 
 
 def _noted():
     task = current_task()
-    return ledger.execution(task.id, task.token, task.attempt)
+    return execution_log.execution(task.id, task.token, task.attempt)
 
 
 @background

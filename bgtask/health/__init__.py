@@ -5,15 +5,15 @@ The one source for the dashboard, the JSON, the metrics and the command line, so
 a graph and a page cannot disagree. Nothing here writes.
 """
 
-from bgtask.health.document import Document, as_document, as_utc, database
-from bgtask.health.failing import ErrorGroup, FailingNow, failing_now
-from bgtask.health.figures import Health, Level, QueueHealth, Reason, Stopped, Stuck, Workers
-from bgtask.health.history import History, Point, Series, history
-from bgtask.health.limits import Limits, Thresholds
-from bgtask.health.measuring import measure
+from bgtask.health.collect import measure
+from bgtask.health.error_groups import ErrorGroup, FailingNow, failing_now
+from bgtask.health.evaluate import check, evaluate, only
+from bgtask.health.formatting import duration
+from bgtask.health.history import History, Point, Series, read_history
 from bgtask.health.notable import MOST_QUEUES, notable, worst_first
-from bgtask.health.verdict import judge, only, take
-from bgtask.health.words import duration
+from bgtask.health.serializers import Document, as_document, as_utc, database
+from bgtask.health.thresholds import Limits, Thresholds
+from bgtask.health.types import Health, Level, QueueHealth, Reason, Stopped, Stuck, Workers
 
 __all__ = [
     "MOST_QUEUES",
@@ -34,14 +34,14 @@ __all__ = [
     "Workers",
     "as_document",
     "as_utc",
+    "check",
     "database",
     "duration",
+    "evaluate",
     "failing_now",
-    "history",
-    "judge",
     "measure",
     "notable",
     "only",
-    "take",
+    "read_history",
     "worst_first",
 ]

@@ -30,9 +30,9 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from bgtask.dialects import Since
+from bgtask.db import SecondsSince
+from bgtask.db.routing import database_now
 from bgtask.models import QueueHistory, QueueStats, TaskStats
-from bgtask.models.manager import database_time
 from bgtask.models.stats import BACKLOG, QUARTER, RESULTS
 
 STEPS = (60, 300, 900, 1800, 3600, 4 * 3600, 86_400)  # Seconds.
@@ -84,7 +84,7 @@ class History:
         return Series(queue=queue, points=tuple(Point(at=point.at) for point in self.total.points))
 
 
-def history(
+def read_history(
     hours: float = 1,
     queues: Sequence[str] | None = None,
     now: datetime | None = None,
@@ -99,7 +99,7 @@ def history(
     ``series_of`` names the queues that get a series of their own; None: every queue. The others
     are only added up, in the database, so that a thousand queues cost little more than ten.
     """
-    now = now or database_time(TaskStats.objects.all().db)
+    now = now or database_now(TaskStats.objects.all().db)
     step = next((one for one in STEPS if hours * 3600 / one <= POINTS), STEPS[-1])
     number = max(math.ceil(hours * 3600 / step), 1)
     end = _next(now, step)
@@ -200,7 +200,8 @@ class _Figures:
         # Half a minute more, lest the time since the clock was read put a minute too early.
         since = Value((self.now - self.start).total_seconds() + 30, FloatField())
         return rows.annotate(
-            kind=Value(kind, TextField()), place=_Whole((since - Since("minute")) / self.step)
+            kind=Value(kind, TextField()),
+            place=_Whole((since - SecondsSince("minute")) / self.step),
         )
 
     def _added_up(self) -> Coalesce:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from bgtask.health.figures import Level, QueueHealth
+from bgtask.health.types import Level, QueueHealth
 
 MOST_QUEUES = 100  # That a document, the metrics or a command list, each of them.
 

@@ -4,7 +4,7 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
-import bgtask.models.fields
+import bgtask.db.fields
 
 
 class Migration(migrations.Migration):
@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
                 ("reason", models.CharField(blank=True, max_length=500, verbose_name="reason")),
                 (
                     "task_name",
-                    bgtask.models.fields.ExactCharField(
+                    bgtask.db.fields.ExactCharField(
                         max_length=255, unique=True, verbose_name="task name"
                     ),
                 ),
@@ -53,7 +53,7 @@ class Migration(migrations.Migration):
                 ("reason", models.CharField(blank=True, max_length=500, verbose_name="reason")),
                 (
                     "name",
-                    bgtask.models.fields.ExactCharField(
+                    bgtask.db.fields.ExactCharField(
                         max_length=100, unique=True, verbose_name="name"
                     ),
                 ),
@@ -75,7 +75,7 @@ class Migration(migrations.Migration):
                 ("minute", models.DateTimeField(verbose_name="minute")),
                 (
                     "queue",
-                    bgtask.models.fields.ExactCharField(max_length=100, verbose_name="queue"),
+                    bgtask.db.fields.ExactCharField(max_length=100, verbose_name="queue"),
                 ),
                 ("ready", models.PositiveIntegerField(verbose_name="ready")),
                 (
@@ -106,11 +106,11 @@ class Migration(migrations.Migration):
                 ("minute", models.DateTimeField(verbose_name="minute")),
                 (
                     "queue",
-                    bgtask.models.fields.ExactCharField(max_length=100, verbose_name="queue"),
+                    bgtask.db.fields.ExactCharField(max_length=100, verbose_name="queue"),
                 ),
                 (
                     "task_name",
-                    bgtask.models.fields.ExactCharField(max_length=255, verbose_name="task name"),
+                    bgtask.db.fields.ExactCharField(max_length=255, verbose_name="task name"),
                 ),
                 ("succeeded", models.PositiveIntegerField(default=0, verbose_name="succeeded")),
                 ("failed", models.PositiveIntegerField(default=0, verbose_name="failed")),
@@ -201,7 +201,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "task_name",
-                    bgtask.models.fields.ExactCharField(max_length=255, verbose_name="task name"),
+                    bgtask.db.fields.ExactCharField(max_length=255, verbose_name="task name"),
                 ),
                 (
                     "task_params",
@@ -221,7 +221,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "queue",
-                    bgtask.models.fields.ExactCharField(
+                    bgtask.db.fields.ExactCharField(
                         db_default="default",
                         default="default",
                         max_length=100,
@@ -236,7 +236,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "unique_key",
-                    bgtask.models.fields.ExactCharField(
+                    bgtask.db.fields.ExactCharField(
                         blank=True, max_length=255, null=True, verbose_name="unique key"
                     ),
                 ),
@@ -358,7 +358,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "error_fingerprint",
-                    bgtask.models.fields.ExactCharField(
+                    bgtask.db.fields.ExactCharField(
                         blank=True,
                         db_default="",
                         default="",
@@ -431,7 +431,7 @@ class Migration(migrations.Migration):
                 ("traceback", models.TextField(blank=True, verbose_name="traceback")),
                 (
                     "error_fingerprint",
-                    bgtask.models.fields.ExactCharField(
+                    bgtask.db.fields.ExactCharField(
                         blank=True, max_length=32, verbose_name="error fingerprint"
                     ),
                 ),
@@ -464,7 +464,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["crashes", "queue", "-priority", "run_at", "id"],
                 name="bgtask_task_claim",
                 where={"status": "READY"},
@@ -472,7 +472,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["run_at", "id", "queue"],
                 name="bgtask_task_promote",
                 where={"status": "SCHEDULED"},
@@ -480,7 +480,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["locked_by", "id"],
                 name="bgtask_task_locked",
                 where={"locked_by__isnull": False},
@@ -488,7 +488,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["deadline_at", "id"],
                 front=[],
                 name="bgtask_task_deadline",
@@ -497,7 +497,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["task_name", "id"],
                 front=["held_for"],
                 name="bgtask_task_held",
@@ -506,7 +506,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["status", "-finished_at", "-id"],
                 name="bgtask_task_finished",
                 where={"finished_at__isnull": False},
@@ -514,7 +514,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["error_fingerprint", "-finished_at", "-id"],
                 name="bgtask_task_error",
                 where={"status": "FAILED"},
@@ -526,7 +526,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
-            index=bgtask.models.fields.PartialIndex(
+            index=bgtask.db.fields.PartialIndex(
                 fields=["unique_key"],
                 name="bgtask_task_unique",
                 unique=True,

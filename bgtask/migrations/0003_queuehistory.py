@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-import bgtask.models.fields
+import bgtask.db.fields
 
 
 class Migration(migrations.Migration):
@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ("minute", models.DateTimeField(verbose_name="first minute")),
                 (
                     "queue",
-                    bgtask.models.fields.ExactCharField(max_length=100, verbose_name="queue"),
+                    bgtask.db.fields.ExactCharField(max_length=100, verbose_name="queue"),
                 ),
                 ("succeeded", models.PositiveBigIntegerField(default=0, verbose_name="succeeded")),
                 ("failed", models.PositiveBigIntegerField(default=0, verbose_name="failed")),

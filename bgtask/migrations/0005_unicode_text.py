@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import migrations
 
-import bgtask.models.fields
+import bgtask.db.fields
 from bgtask.models.unicode import widen_columns
 
 
@@ -29,61 +29,59 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name="attempt",
                     name="error_class",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=255, verbose_name="error class"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="attempt",
                     name="message",
-                    field=bgtask.models.fields.UnicodeTextField(blank=True, verbose_name="message"),
+                    field=bgtask.db.fields.UnicodeTextField(blank=True, verbose_name="message"),
                 ),
                 migrations.AlterField(
                     model_name="attempt",
                     name="traceback",
-                    field=bgtask.models.fields.UnicodeTextField(
-                        blank=True, verbose_name="traceback"
-                    ),
+                    field=bgtask.db.fields.UnicodeTextField(blank=True, verbose_name="traceback"),
                 ),
                 migrations.AlterField(
                     model_name="attempt",
                     name="worker",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=255, verbose_name="worker"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="hold",
                     name="by",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=255, verbose_name="by"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="hold",
                     name="reason",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=500, verbose_name="reason"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="queue",
                     name="by",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=255, verbose_name="by"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="queue",
                     name="reason",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=500, verbose_name="reason"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="task",
                     name="error_class",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True,
                         db_default="",
                         default="",
@@ -94,14 +92,14 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name="task",
                     name="last_error",
-                    field=bgtask.models.fields.UnicodeTextField(
+                    field=bgtask.db.fields.UnicodeTextField(
                         blank=True, db_default="", default="", verbose_name="last error"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="task",
                     name="last_worker",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True,
                         db_default="",
                         default="",
@@ -112,21 +110,21 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name="task",
                     name="return_value",
-                    field=bgtask.models.fields.UnicodeTextField(
+                    field=bgtask.db.fields.UnicodeTextField(
                         blank=True, null=True, verbose_name="return value"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="task",
                     name="task_params",
-                    field=bgtask.models.fields.UnicodeTextField(
+                    field=bgtask.db.fields.UnicodeTextField(
                         db_default="[[], {}]", default="[[], {}]", verbose_name="parameters"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="task",
                     name="verbose_name",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True,
                         db_default="",
                         default="",
@@ -137,21 +135,17 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name="worker",
                     name="host",
-                    field=bgtask.models.fields.UnicodeCharField(
-                        max_length=255, verbose_name="host"
-                    ),
+                    field=bgtask.db.fields.UnicodeCharField(max_length=255, verbose_name="host"),
                 ),
                 migrations.AlterField(
                     model_name="worker",
                     name="label",
-                    field=bgtask.models.fields.UnicodeCharField(
-                        max_length=255, verbose_name="label"
-                    ),
+                    field=bgtask.db.fields.UnicodeCharField(max_length=255, verbose_name="label"),
                 ),
                 migrations.AlterField(
                     model_name="worker",
                     name="queues",
-                    field=bgtask.models.fields.UnicodeTextField(
+                    field=bgtask.db.fields.UnicodeTextField(
                         blank=True, help_text="Comma-separated; empty: all.", verbose_name="queues"
                     ),
                 ),

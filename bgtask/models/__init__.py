@@ -1,7 +1,7 @@
 from bgtask.models.attempt import Attempt
 from bgtask.models.deletion import Deletion
 from bgtask.models.outcome import Outcome
-from bgtask.models.queue import Hold, Queue
+from bgtask.models.pause import Hold, Queue
 from bgtask.models.stats import QueueHistory, QueueStats, TaskStats
 from bgtask.models.task import Task
 from bgtask.models.task_queryset import TaskQuerySet

@@ -3,8 +3,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.models.fields import ExactCharField, UnicodeCharField, UnicodeTextField
-from bgtask.models.manager import QueueManager
+from bgtask.db.fields import ExactCharField, UnicodeCharField, UnicodeTextField
+from bgtask.db.routing import QueueManager
 from bgtask.models.task import Task
 from bgtask.status import AttemptOutcome
 

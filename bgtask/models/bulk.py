@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.dialects import dialect_of
+from bgtask.db import operations_for
 
 if TYPE_CHECKING:
     from bgtask.models.task_queryset import TaskQuerySet
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PAGE = 1_000  # A thousand parameters are within the limits of every database.
 
 
-def let_go(held: TaskQuerySet, names: Iterable[str], connection: BaseDatabaseWrapper) -> int:
+def release_held(held: TaskQuerySet, names: Iterable[str], connection: BaseDatabaseWrapper) -> int:
     """
     Unhold those of these HELD tasks that have one of these names; return how many.
 
@@ -28,7 +28,7 @@ def let_go(held: TaskQuerySet, names: Iterable[str], connection: BaseDatabaseWra
         ids = [0]
         while ids:
             page = held.filter(task_name=name, pk__gt=ids[-1]).order_by("pk")
-            with dialect_of(connection).transaction(connection):
+            with operations_for(connection).transaction(connection):
                 # What somebody else is at is left to him: many workers may start at once.
                 page = page.select_for_update(
                     skip_locked=connection.features.has_select_for_update_skip_locked

@@ -8,7 +8,7 @@ from django.db.models import F, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Least
 
-from bgtask.dialects.statements import COUNT_MAX, TOKEN_CEILING
+from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
 
 
 def raised_token() -> Combinable:

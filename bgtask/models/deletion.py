@@ -21,7 +21,7 @@ from django.db.models.deletion import (
     get_candidate_relations_to_delete,
 )
 
-from bgtask.dialects import Reference, dialect_of, referred
+from bgtask.db import Reference, operations_for, referred
 from bgtask.models import bulk
 
 Model = type[models.Model]
@@ -57,7 +57,7 @@ def delete(
     """
     deletion = Deletion()
     connection = connections[rows.db]
-    with dialect_of(connection).transaction(connection):
+    with operations_for(connection).transaction(connection):
         # Lock the rows in the order of their keys, so that two deletions can't deadlock.
         ids = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
         for start in range(0, len(ids), bulk.PAGE):
@@ -83,7 +83,7 @@ def is_referred_to(model: Model, alias: str) -> bool:
     """Tell whether models, or foreign keys that the database tells in advance, refer to it."""
     connection = connections[alias]
     return has_referring_models([model]) or bool(
-        dialect_of(connection).references(connection, model._meta.db_table)
+        operations_for(connection).references(connection, model._meta.db_table)
     )
 
 
@@ -106,7 +106,7 @@ class _Page:
         self.model = model
         self.alias = alias
         self.connection = connections[alias]
-        self.dialect = dialect_of(self.connection)
+        self.operations = operations_for(self.connection)
         self.history = history
         self.ours = {model, *history}
         self.others = {*self.ours, *others}
@@ -128,7 +128,7 @@ class _Page:
                     self.delete(ids[middle:])
                     return
                 if not tables:
-                    tables = {ids[0]: _table_of(error) or self.dialect.refusing_table(error)
+                    tables = {ids[0]: _table_of(error) or self.operations.refusing_table(error)
                               or f"another table ({error})"}  # fmt: skip
             else:
                 self.deletion.number += len(ids)
@@ -149,7 +149,7 @@ class _Page:
                 _raw_delete(model, self.alias, **{f"{column}__in": ids})
             _raw_delete(self.model, self.alias, pk__in=ids)
             unread = [one for one in references if not one.is_readable]
-            self.dialect.check_now(self.connection, [*unread, *self._references_to(tables)])
+            self.operations.check_now(self.connection, [*unread, *self._references_to(tables)])
 
     # What models refer
 
@@ -179,7 +179,7 @@ class _Page:
         return [
             reference
             for model in self.ours
-            for reference in self.dialect.references(self.connection, model._meta.db_table)
+            for reference in self.operations.references(self.connection, model._meta.db_table)
             if reference.schema or reference.table not in ours
         ]
 
@@ -187,7 +187,7 @@ class _Page:
         return [
             reference
             for table in sorted(tables)
-            for reference in self.dialect.references(self.connection, table)
+            for reference in self.operations.references(self.connection, table)
         ]
 
     def _referred(self, ids: Sequence[int], references: Iterable[Reference]) -> dict[int, str]:
@@ -209,7 +209,7 @@ class _Page:
 
     def _kept_by(self, error: IntegrityError, ids: Sequence[int]) -> dict[int, str]:
         """Return the rows that this error is about, as far as it tells."""
-        if reference := self.dialect.refused_by(error):
+        if reference := self.operations.refused_by(error):
             return dict.fromkeys(self._referred(ids, [reference]), reference.table)
         kept: dict[int, str] = {}
         by_model: dict[tuple[Model, str], list[Any]] = defaultdict(list)

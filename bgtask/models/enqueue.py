@@ -12,9 +12,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask import signals
 from bgtask.conf import DEFAULT_QUEUE
-from bgtask.dialects import dialect_of
+from bgtask.db import operations_for
+from bgtask.db.routing import as_read
 from bgtask.exceptions import InvalidParameters
-from bgtask.models.manager import as_read
 from bgtask.options import TaskOptions, check_names
 from bgtask.serialization import dump_params
 
@@ -82,16 +82,16 @@ def _texts(params: Iterable[Params]) -> Iterator[str]:
 
 def _store_all(model: type[Task], alias: str, name: str, texts: Iterable[str], options: Any) -> int:
     connection = connections[alias]
-    dialect = dialect_of(connection)
+    operations = operations_for(connection)
     columns = _columns(name, options)
     row = _row(connection, columns, options.get("schedule"))
     total = 0
-    with dialect.transaction(connection):
+    with operations.transaction(connection):
         for batch in _batches(connection, row, texts):
-            dialect.insert_many(connection, *row, batch)
+            operations.insert_many(connection, *row, batch)
             total += len(batch)
         if total:
-            dialect.wake(connection, columns["queue"])
+            operations.wake(connection, columns["queue"])
     return total
 
 
@@ -99,15 +99,15 @@ def _batches(
     connection: BaseDatabaseWrapper, row: Row, texts: Iterable[str]
 ) -> Iterator[list[str]]:
     """Texts for one statement each: bounded in rows, and in bytes."""
-    dialect = dialect_of(connection)
+    operations = operations_for(connection)
     _names, values, params = row
     # Each row repeats the SQL and the values that all rows share.
-    shared = sum(map(len, values)) + sum(dialect.sent_bytes(str(one)) + 4 for one in params) + 16
-    room = dialect.statement_bytes(connection)
+    shared = sum(map(len, values)) + sum(operations.sent_bytes(str(one)) + 4 for one in params) + 16
+    room = operations.statement_bytes(connection)
     batch: list[str] = []
     used = 0
     for text in texts:
-        size = dialect.sent_bytes(text) + shared
+        size = operations.sent_bytes(text) + shared
         if size > room:
             _refuse_size(connection, text)
         if batch and (used + size > room or len(batch) == BATCH_ROWS):
@@ -123,16 +123,16 @@ def _check_size(connection: BaseDatabaseWrapper, text: str) -> None:
     """Raise InvalidParameters if the database does not take a statement of this size."""
     if len(text) <= SMALL_BYTES:
         return
-    dialect = dialect_of(connection)
-    if dialect.sent_bytes(text) > dialect.statement_bytes(connection):
+    operations = operations_for(connection)
+    if operations.sent_bytes(text) > operations.statement_bytes(connection):
         _refuse_size(connection, text)
 
 
 def _refuse_size(connection: BaseDatabaseWrapper, text: str) -> NoReturn:
-    dialect = dialect_of(connection)
+    operations = operations_for(connection)
     raise InvalidParameters(
-        f"The parameters take {dialect.sent_bytes(text):,} bytes in a statement, which is too "
-        f"many for the database's limit ({dialect.limit_in_words(connection)}). Keep large data "
+        f"The parameters take {operations.sent_bytes(text):,} bytes in a statement, which is too "
+        f"many for the database's limit ({operations.limit_in_words(connection)}). Keep large data "
         "in a model or a file and pass its key, or raise that limit."
     )
 
@@ -142,7 +142,7 @@ def _store_each(
 ) -> int:
     total = 0
     connection = connections[alias]
-    with dialect_of(connection).transaction(connection):
+    with operations_for(connection).transaction(connection):
         for text in texts:
             _enqueue(model, alias, name, text, options)
             total += 1
@@ -164,9 +164,9 @@ def _row(
     connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
 ) -> Row:
     """Names, SQL and parameters of a new row; what a default says is left out."""
-    dialect = dialect_of(connection)
+    operations = operations_for(connection)
     given = {name: value for name, value in columns.items() if value not in (None, "")}
-    clock = dialect.clock(connection)
+    clock = operations.clock(connection)
     params = list(given.values())
     if isinstance(schedule, datetime):
         when = connection.ops.adapt_datetimefield_value(schedule)
@@ -174,7 +174,7 @@ def _row(
         params += [when, when]
     elif schedule:
         status = "'SCHEDULED'" if schedule > 0 else "'READY'"
-        run_at = dialect.clock(connection, "%s")
+        run_at = operations.clock(connection, "%s")
         params.append(schedule)
     else:
         status, run_at = "'READY'", clock
@@ -186,7 +186,7 @@ def _store(
     alias: str, task: Task, columns: dict[str, Any], schedule: float | datetime | None
 ) -> None:
     connection = connections[alias]
-    row = dialect_of(connection).insert(connection, *_row(connection, columns, schedule))
+    row = operations_for(connection).insert(connection, *_row(connection, columns, schedule))
     task.pk, task.status, run_at, enqueued_at = row
     task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
     task._state.adding = False
@@ -196,7 +196,7 @@ def _store(
 
 def _announce(task: Task) -> None:
     if signals.task_enqueued.receivers:
-        signals.announce(signals.task_enqueued, task=task)
+        signals.send(signals.task_enqueued, task=task)
 
 
 after_storing = _announce  # A seam for bgtask.testing, which runs the task.

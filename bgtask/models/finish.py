@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Value, When
 from django.db.models.expressions import Combinable
 
-from bgtask.dialects import Clock, TooLarge, dialect_of
+from bgtask.db import DatabaseNow, TooLarge, operations_for
 from bgtask.models.counters import attempts_without_one, raised_token
 from bgtask.status import FINISHED, AttemptOutcome, Status
 
@@ -41,16 +41,16 @@ def _batches(
         if outcomes:
             yield outcomes
         return
-    dialect = dialect_of(connection)
-    room = dialect.statement_bytes(connection)
+    operations = operations_for(connection)
+    room = operations.statement_bytes(connection)
     batch: list[Outcome] = []
     used = 0
     for outcome in outcomes:
-        size = sum(map(dialect.sent_bytes, _texts(outcome))) + ROW_BYTES
+        size = sum(map(operations.sent_bytes, _texts(outcome))) + ROW_BYTES
         if size > room:
             raise TooLarge(
                 f"The outcome of {outcome.task} takes {size:,} bytes in a statement, which is too "
-                f"many for the database's limit ({dialect.limit_in_words(connection)})."
+                f"many for the database's limit ({operations.limit_in_words(connection)})."
             )
         if batch and used + size > room:
             yield batch
@@ -75,11 +75,11 @@ def _characters(outcome: Outcome) -> int:
 
 def _finish(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> dict[int, str]:
     """Write outcomes that fit into one statement."""
-    dialect = dialect_of(connection)
+    operations = operations_for(connection)
     if not any(outcome.kind for outcome in outcomes):
-        return dialect.finish(connection, outcomes)
-    with dialect.transaction(connection):
-        accepted = dialect.finish(connection, outcomes)
+        return operations.finish(connection, outcomes)
+    with operations.transaction(connection):
+        accepted = operations.finish(connection, outcomes)
         _record(connection, (outcome for outcome in outcomes if outcome.task.pk in accepted))
     return accepted
 
@@ -110,7 +110,7 @@ def finished_before(tasks: TaskQuerySet, outcomes: Sequence[Outcome]) -> dict[in
     return found
 
 
-def put_back(
+def return_claims(
     queryset: TaskQuerySet, tasks: Sequence[Task], *, status: Status, **changes: Any
 ) -> int:
     """What was claimed and not started; the attempt does not count."""
@@ -122,7 +122,7 @@ def put_back(
         ours = queryset.filter(pk__in=sorted(ids), token=token, status=Status.RUNNING)
         total += ours.update(
             status=_unless_cancelled(Value(status.value)),
-            finished_at=Case(When(cancel_requested=True, then=Clock()), default=None),
+            finished_at=Case(When(cancel_requested=True, then=DatabaseNow()), default=None),
             token=raised_token(),
             attempts=attempts_without_one(),
             **{name: _unless_cancelled(Value(value), None) for name, value in changes.items()},
@@ -142,8 +142,8 @@ def _record(connection: BaseDatabaseWrapper, outcomes: Iterable[Outcome]) -> Non
                 number=outcome.task.attempts,
                 worker=outcome.task.last_worker,
                 # Read once: its age grows, and it would seem to end before it started.
-                started_at=Clock(-((age := outcome.age) + outcome.duration)),
-                finished_at=Clock(-age),
+                started_at=DatabaseNow(-((age := outcome.age) + outcome.duration)),
+                finished_at=DatabaseNow(-age),
                 outcome=outcome.kind,
                 error_class=outcome.failure.error_class if outcome.failure else "",
                 message=outcome.failure.message if outcome.failure else "",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bgtask.errors import Failure
+from bgtask.failures import Failure
 from bgtask.status import AttemptOutcome, Status
 
 if TYPE_CHECKING:

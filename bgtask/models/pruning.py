@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.db.models import Q, Subquery
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models.deletion import Deletion, delete
 from bgtask.status import Status
 
@@ -64,7 +64,9 @@ class Pruning(Iterator[int]):
 
     def _next_ids(self) -> list[int]:
         # Rendered per batch: the clock goes on.
-        old = self._tasks.filter(finished_at__lt=Clock(-self._age)).order_by("finished_at", "id")
+        old = self._tasks.filter(finished_at__lt=DatabaseNow(-self._age)).order_by(
+            "finished_at", "id"
+        )
         if self.after is not None:
             # The database compares its own column, since SQLite can't find a time that Python
             # has read and written.

@@ -12,13 +12,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask import registry
-from bgtask.backoff import backoff
 from bgtask.conf import get_settings
-from bgtask.dialects import Clock, dialect_of
-from bgtask.dialects.statements import COUNT_MAX, TOKEN_CEILING
-from bgtask.errors import Failure, plain_failure
+from bgtask.db import DatabaseNow, operations_for
+from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
+from bgtask.failures import Failure, plain_failure
 from bgtask.models.counters import as_count, raised_token
 from bgtask.models.outcome import Outcome
+from bgtask.retries import backoff
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _rescue_page(
     A row that was edited by hand must not keep its neighbours from being rescued.
     """
     try:
-        with dialect_of(connection).transaction(connection):
+        with operations_for(connection).transaction(connection):
             return _rescue_locked(tasks, connection, page, reason, by_force)
     except (DataError, IntegrityError, ValueError, TypeError, OverflowError) as error:
         if len(page) > 1:
@@ -142,7 +142,9 @@ class _Found(NamedTuple):
 def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> list[_Found]:
     running = tasks.filter(status=Status.RUNNING, pk__gt=after)
     if not all_running:
-        running = running.filter(Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=Clock()))
+        running = running.filter(
+            Q(locked_by__state=WorkerState.DEAD) | Q(deadline_at__lte=DatabaseNow())
+        )
     found = running.order_by("pk").values_list(
         "pk", "locked_by", "locked_by__state", "locked_by__stopped_at"
     )
@@ -151,7 +153,7 @@ def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> list[_Found]:
 
 def _is_overdue() -> Case:
     return Case(
-        When(deadline_at__lte=Clock(), then=Value(True)),
+        When(deadline_at__lte=DatabaseNow(), then=Value(True)),
         default=Value(False),
         output_field=BooleanField(),
     )
@@ -175,7 +177,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
     if changes["status"] in (Status.READY, Status.SCHEDULED) and task.cancel_requested:
         changes["status"] = Status.CANCELLED
     if changes["status"] in (Status.FAILED, Status.CANCELLED):
-        changes["finished_at"] = Clock()
+        changes["finished_at"] = DatabaseNow()
     if changes["status"] != Status.READY:
         changes |= {
             "last_error": failure.traceback,
@@ -200,7 +202,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
                 number=task.attempts,
                 worker=task.last_worker,
                 started_at=task.locked_at,
-                finished_at=Clock(),
+                finished_at=DatabaseNow(),
                 outcome=kind,
                 error_class=failure.error_class,
                 message=failure.message,
@@ -253,7 +255,7 @@ def _after_timeout(task: Task) -> dict[str, Any]:
         wait = backoff(task.attempts, rule, get_settings().jitter)
     except Exception:  # The rule is user code; the default one never fails.
         wait = backoff(task.attempts)
-    return {"status": Status.SCHEDULED, "run_at": Clock(wait)}
+    return {"status": Status.SCHEDULED, "run_at": DatabaseNow(wait)}
 
 
 def _cancelled() -> Failure:

@@ -11,10 +11,10 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Count, Max, Min, Sum
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.dialects import Clock, Since
+from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.db.fields import ExactCharField
+from bgtask.db.routing import QueueManager, database_now
 from bgtask.models.deletion import delete, is_referred_to
-from bgtask.models.fields import ExactCharField
-from bgtask.models.manager import QueueManager, database_time
 
 QUARTER = timedelta(minutes=15)
 SETTLED = timedelta(hours=1)  # By then the slowest worker has told what became of its tasks.
@@ -36,7 +36,7 @@ class StatsQuerySet(models.QuerySet[Any]):
         Add to ``kept`` how many could not be deleted, by the table that refers to them.
         """
         total = 0
-        old = self.filter(minute__lt=Clock(-age))
+        old = self.filter(minute__lt=DatabaseNow(-age))
         row_by_row = is_referred_to(self.model, self.db)
         # In batches, for one DELETE of months would be cut short by the watchdog.
         while last := list(old.order_by("minute").values_list("minute", flat=True)[:batch_size])[
@@ -66,7 +66,7 @@ class QueueStatsQuerySet(StatsQuerySet):
         A queue that was seen within the hour and is empty now gets its zero. Of more than
         MOST_QUEUES, those whose oldest task is the oldest and that have the most ready get a row.
         """
-        now = database_time(self.db)
+        now = database_now(self.db)
         minute = now.replace(second=0, microsecond=0)
         if self.filter(minute=minute).exists():
             return 0
@@ -76,11 +76,11 @@ class QueueStatsQuerySet(StatsQuerySet):
         ready = Task.objects.using(self.db).ready().order_by().values_list("crashes", "queue")
         rows: dict[str, tuple[int, float]] = {}
         for _crashes, queue, more, age in ready.annotate(
-            number=Count("pk"), age=Since(Min("run_at"))
+            number=Count("pk"), age=SecondsSince(Min("run_at"))
         ):
             number, oldest = rows.get(queue, (0, 0.0))
             rows[queue] = (number + more, max(oldest, float(age or 0.0)))
-        recent = self.filter(minute__gte=Clock(-3600)).values_list("queue", flat=True)
+        recent = self.filter(minute__gte=DatabaseNow(-3600)).values_list("queue", flat=True)
         for queue in set(recent.distinct()) - rows.keys():
             rows[queue] = (0, 0.0)
         others = rows.pop(OTHER_QUEUES, None)
@@ -115,7 +115,7 @@ class QueueHistoryQuerySet(StatsQuerySet):
         Whoever else does so at the same time comes to the same sums.
         """
         new = 0
-        end = start_of_quarter(database_time(self.db) - SETTLED)
+        end = start_of_quarter(database_now(self.db) - SETTLED)
         while (begin := self._next()) is not None and begin < end:
             # Some hours at once, where there is much to catch up with: a day of thousands of
             # queues would not fit into memory.

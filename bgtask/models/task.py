@@ -7,14 +7,14 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.conf import DEFAULT_QUEUE, LONGEST, get_settings
-from bgtask.dialects.statements import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from bgtask.errors import Failure, plain_failure
+from bgtask.conf import DEFAULT_QUEUE, MAX_DURATION_SECONDS, get_settings
+from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
+from bgtask.db.routing import QueueManager
+from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
 from bgtask.exceptions import ClaimLost, MalformedTask
+from bgtask.failures import Failure, plain_failure
 from bgtask.models.arguments import named
 from bgtask.models.counters import as_count
-from bgtask.models.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
-from bgtask.models.manager import QueueManager
 from bgtask.models.outcome import Outcome
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
@@ -284,9 +284,9 @@ class Task(models.Model):
         if not Task.objects.release([self]):
             raise ClaimLost(f"{self} is no longer this attempt's to release.")
 
-    def park(self, held_for: HeldFor) -> None:
+    def set_aside(self, held_for: HeldFor) -> None:
         """Put aside what was not started, and cannot or must not be."""
-        if not Task.objects.park([self], held_for):
+        if not Task.objects.set_aside([self], held_for):
             raise ClaimLost(f"{self} is no longer this attempt's to park.")
 
     def _end(self, outcome: Outcome) -> None:
@@ -313,7 +313,7 @@ class Task(models.Model):
 
 
 def _is_run_time(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 0 < value <= LONGEST
+    return isinstance(value, int | float) and 0 < value <= MAX_DURATION_SECONDS
 
 
 def _failure(failure: Failure | str) -> Failure:

@@ -9,19 +9,19 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.conf import get_settings
-from bgtask.dialects import MOST_HEADS, Clock, KeyFrom, dialect_of
-from bgtask.dialects.statements import PRIORITY_MIN
-from bgtask.models.bulk import let_go
+from bgtask.db import MOST_HEADS, DatabaseNow, KeysetAtOrAfter, operations_for
+from bgtask.db.sql import PRIORITY_MIN
+from bgtask.models.bulk import release_held
 from bgtask.models.counters import raised_token
 from bgtask.models.deletion import Deletion, kept_in_words
 from bgtask.models.enqueue import enqueue, enqueue_many
-from bgtask.models.finish import finish, finished_before, put_back
+from bgtask.models.finish import finish, finished_before, return_claims
 from bgtask.models.pruning import Pruning, delete_tasks
 from bgtask.models.rescue import rescue
 from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
 
 if TYPE_CHECKING:
-    from bgtask.dialects import Head, Outlook
+    from bgtask.db import Head, QueueSnapshot
     from bgtask.models.outcome import Outcome
     from bgtask.models.task import Task
     from bgtask.models.worker import Worker
@@ -49,7 +49,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def overdue(self) -> TaskQuerySet:
         """Running past their deadline."""
-        return self.running().filter(deadline_at__lte=Clock())
+        return self.running().filter(deadline_at__lte=DatabaseNow())
 
     def lost(self) -> TaskQuerySet:
         """Running in the hands of a worker that is dead."""
@@ -58,7 +58,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
     def abandoned(self) -> TaskQuerySet:
         """Running by the book, in the hands of a worker that is dead or silent."""
         return self.running().filter(
-            Q(locked_by__state=WorkerState.DEAD) | Q(locked_by__lease_expires_at__lte=Clock())
+            Q(locked_by__state=WorkerState.DEAD) | Q(locked_by__lease_expires_at__lte=DatabaseNow())
         )
 
     def held(self) -> TaskQuerySet:
@@ -97,7 +97,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
             tasks = tasks.filter(priority__gte=floor)
         if after is not None:
             negated_priority, run_at, id_ = after
-            tasks = tasks.filter(KeyFrom(run_at, id_), priority=-negated_priority)
+            tasks = tasks.filter(KeysetAtOrAfter(run_at, id_), priority=-negated_priority)
         return tasks
 
     def suspects(self) -> TaskQuerySet:
@@ -135,16 +135,16 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     # Claim, and the ways out of RUNNING
 
-    def outlook(
+    def snapshot(
         self, queues: Sequence[str] | None = None, after: str = "", limit: int = MOST_HEADS
-    ) -> Outlook:
+    ) -> QueueSnapshot:
         """
         Return what there is to do in these queues, or in all, and what must not be done.
 
         Of all queues it returns the heads of the first ``limit`` behind the queue ``after``.
         """
         connection = self._connection()
-        return dialect_of(connection).outlook(connection, queues, after, limit)
+        return operations_for(connection).snapshot(connection, queues, after, limit)
 
     def claim(
         self,
@@ -155,17 +155,21 @@ class TaskQuerySet(models.QuerySet["Task"]):
         floor: int | None = None,
     ) -> list[Task]:
         """Give the worker up to ``limit`` ready tasks of this queue, the most pressing first."""
-        return self.claimable(queue, after, floor)[:limit].take(worker)
+        return self.claimable(queue, after, floor)[:limit].claim_these(worker)
 
     def claim_heads(self, worker: Worker, heads: Sequence[Head], limit: int) -> list[Task]:
         """Give the worker up to ``limit`` of these heads of many queues, in this order."""
         max_run_time = get_settings().max_run_time
-        return dialect_of(self._connection()).claim_heads(self, heads, limit, worker, max_run_time)
+        return operations_for(self._connection()).claim_heads(
+            self, heads, limit, worker, max_run_time
+        )
 
-    def claim_news(self, worker: Worker, queue: str, limit: int) -> list[Task]:
+    def claim_notified(self, worker: Worker, queue: str, limit: int) -> list[Task]:
         """As ``claim``, by who was told of this queue, and has not looked what must not be done."""
         max_run_time = get_settings().max_run_time
-        return dialect_of(self._connection()).claim_news(self, worker, queue, limit, max_run_time)
+        return operations_for(self._connection()).claim_notified(
+            self, worker, queue, limit, max_run_time
+        )
 
     def claim_suspect(
         self, worker: Worker, queues: Sequence[str] | None = None, paused: Iterable[str] = ()
@@ -174,11 +178,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         suspects = self.suspects().exclude(queue__in=tuple(paused))
         if queues is not None:
             suspects = suspects.filter(queue__in=queues)
-        return suspects[:1].take(worker)
+        return suspects[:1].claim_these(worker)
 
-    def take(self, worker: Worker) -> list[Task]:
+    def claim_these(self, worker: Worker) -> list[Task]:
         """Give the worker just these READY tasks, but for those that others are taking."""
-        return dialect_of(self._connection()).claim(self, worker, get_settings().max_run_time)
+        return operations_for(self._connection()).claim(self, worker, get_settings().max_run_time)
 
     def finish(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
         """
@@ -200,11 +204,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def release(self, tasks: Sequence[Task]) -> int:
         """Give back what was claimed and not started; the attempt does not count."""
-        return self._wake(put_back(self, tasks, status=Status.READY))
+        return self._wake(return_claims(self, tasks, status=Status.READY))
 
-    def park(self, tasks: Sequence[Task], held_for: HeldFor) -> int:
+    def set_aside(self, tasks: Sequence[Task], held_for: HeldFor) -> int:
         """Put aside what was claimed and cannot or must not be started."""
-        return put_back(self, tasks, status=Status.HELD, held_for=held_for)
+        return return_claims(self, tasks, status=Status.HELD, held_for=held_for)
 
     def rescue(
         self, reason: str = "", tell: Callable[[list[Outcome]], object] | None = None
@@ -221,12 +225,12 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def promote(self, limit: int = 1_000) -> int:
         """Make SCHEDULED tasks READY whose time has come; return how many."""
-        due = self.scheduled().filter(run_at__lte=Clock()).order_by("run_at", "id")[:limit]
-        return dialect_of(self._connection()).promote(due)
+        due = self.scheduled().filter(run_at__lte=DatabaseNow()).order_by("run_at", "id")[:limit]
+        return operations_for(self._connection()).promote(due)
 
     def run_now(self) -> int:
         """Make SCHEDULED tasks READY before their time; return how many."""
-        return self._wake(self.scheduled().update(status=Status.READY, run_at=Clock()))
+        return self._wake(self.scheduled().update(status=Status.READY, run_at=DatabaseNow()))
 
     def hold(self, held_for: HeldFor = HeldFor.OPERATOR) -> int:
         """Stop READY and SCHEDULED tasks from being claimed; return how many."""
@@ -238,7 +242,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return self._wake(
             self.held().update(
                 status=Case(
-                    When(run_at__lte=Clock(), then=Value(Status.READY.value)),
+                    When(run_at__lte=DatabaseNow(), then=Value(Status.READY.value)),
                     default=Value(Status.SCHEDULED.value),
                 ),
                 held_for=None,
@@ -263,7 +267,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
                 When(status=Status.RUNNING, then=Value(True)), default=F("cancel_requested")
             ),
             held_for=None,
-            finished_at=Case(When(waits, then=Clock()), default=F("finished_at")),
+            finished_at=Case(When(waits, then=DatabaseNow()), default=F("finished_at")),
             status=Case(When(waits, then=Value(Status.CANCELLED.value)), default=F("status")),
         )
 
@@ -274,10 +278,10 @@ class TaskQuerySet(models.QuerySet["Task"]):
         Attempts are kept, for one more execution where they were used up, or reset for all of
         them. ``spread`` puts them off, evenly by id, over so many seconds.
         """
-        changes: dict[str, Any] = {"status": Status.READY, "run_at": Clock()}
+        changes: dict[str, Any] = {"status": Status.READY, "run_at": DatabaseNow()}
         if spread > 0:
             step = F("id") % Value(10_007) * Value(spread / 10_007)
-            changes = {"status": Status.SCHEDULED, "run_at": Clock(step)}
+            changes = {"status": Status.SCHEDULED, "run_at": DatabaseNow(step)}
         if reset_attempts:
             changes["attempts"] = 0
         return self._wake(
@@ -332,22 +336,22 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """Let tasks run that were parked as unknown, and are known here; return how many."""
         waiting = self.held().filter(held_for=HeldFor.UNKNOWN).order_by()
         known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
-        return let_go(waiting, known, self._connection())
+        return release_held(waiting, known, self._connection())
 
     def unhold_over(self) -> int:
         """Let tasks run again whose hold is over; return how many."""
-        from bgtask.models.queue import Hold
+        from bgtask.models.pause import Hold
 
         on_hold = Hold.objects.in_force().values_list("task_name", flat=True)
         waiting = self.held().filter(held_for=HeldFor.TYPE).order_by()
         names = set(waiting.values_list("task_name", flat=True).distinct())
         over = names - set(on_hold) if names else set()
-        return let_go(waiting, over, self._connection())
+        return release_held(waiting, over, self._connection())
 
     def _wake(self, changed: int) -> int:
         if changed:
             connection = self._connection()
-            dialect_of(connection).wake(connection, "")
+            operations_for(connection).wake(connection, "")
         return changed
 
     # What is told of them

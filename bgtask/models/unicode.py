@@ -9,7 +9,7 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-from bgtask.models.fields import UnicodeCharField, UnicodeTextField
+from bgtask.db.fields import UnicodeCharField, UnicodeTextField
 
 
 def narrow_columns(

@@ -9,10 +9,10 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.conf import get_settings
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
+from bgtask.db.fields import UnicodeCharField, UnicodeTextField
+from bgtask.db.routing import QueueManager
 from bgtask.models.deletion import delete
-from bgtask.models.fields import UnicodeCharField, UnicodeTextField
-from bgtask.models.manager import QueueManager
 from bgtask.status import WorkerState
 
 
@@ -23,19 +23,19 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
     def alive(self) -> WorkerQuerySet:
         """Those heard of recently enough to keep what they claimed."""
-        return self.living().filter(lease_expires_at__gt=Clock())
+        return self.living().filter(lease_expires_at__gt=DatabaseNow())
 
     def silent(self) -> WorkerQuerySet:
         """Those not heard of for longer than their lease, and not yet declared dead."""
-        return self.living().filter(lease_expires_at__lte=Clock())
+        return self.living().filter(lease_expires_at__lte=DatabaseNow())
 
-    def note_stop(self) -> int:
+    def record_stop(self) -> int:
         """
         What these leave running is interrupted, and no suspect of their end.
 
         It stops nobody: for the worker itself, told to stop, or whoever has just killed it.
         """
-        return self.living().filter(stopped_at=None).update(stopped_at=Clock())
+        return self.living().filter(stopped_at=None).update(stopped_at=DatabaseNow())
 
     def declare_dead(self) -> int:
         """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
@@ -50,7 +50,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         from bgtask.models.task import Task
 
         total = last = 0
-        dead = self.filter(state=WorkerState.DEAD, heartbeat_at__lt=Clock(-age), tasks=None)
+        dead = self.filter(state=WorkerState.DEAD, heartbeat_at__lt=DatabaseNow(-age), tasks=None)
         while ids := list(
             dead.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:1000]
         ):
@@ -102,9 +102,9 @@ class Worker(models.Model):
             label=f"{host}:{pid}",
             queues=",".join(queues),
             threads=threads,
-            started_at=Clock(),
-            heartbeat_at=Clock(),
-            lease_expires_at=Clock(get_settings().lease),
+            started_at=DatabaseNow(),
+            heartbeat_at=DatabaseNow(),
+            lease_expires_at=DatabaseNow(get_settings().lease),
         )
         worker.refresh_from_db()
         return worker
@@ -117,21 +117,21 @@ class Worker(models.Model):
         """Renew the lease; False when this worker was declared dead."""
         return bool(
             self._living().update(
-                heartbeat_at=Clock(),
-                lease_expires_at=Clock(get_settings().lease),
+                heartbeat_at=DatabaseNow(),
+                lease_expires_at=DatabaseNow(get_settings().lease),
                 stuck=stuck,
             )
         )
 
-    def retire(self) -> bool:
+    def mark_stopping(self) -> bool:
         """Take nothing more; what runs may still end, for the lease is kept."""
         return bool(self._living().update(state=WorkerState.STOPPING))
 
-    def note_stop(self) -> bool:
+    def record_stop(self) -> bool:
         """It was told to stop, or leaves of its own accord."""
-        return bool(Worker.objects.filter(pk=self.pk).note_stop())
+        return bool(Worker.objects.filter(pk=self.pk).record_stop())
 
-    def leave(self) -> bool:
+    def deregister(self) -> bool:
         """End of duty. Nothing may be running any more, or it will run again elsewhere."""
         return bool(Worker.objects.filter(pk=self.pk).declare_dead())
 

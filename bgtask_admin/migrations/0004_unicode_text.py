@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import migrations
 
-import bgtask.models.fields
+import bgtask.db.fields
 from bgtask.models.unicode import widen_columns
 
 
@@ -29,38 +29,34 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name="operation",
                     name="by",
-                    field=bgtask.models.fields.UnicodeCharField(max_length=255, verbose_name="who"),
+                    field=bgtask.db.fields.UnicodeCharField(max_length=255, verbose_name="who"),
                 ),
                 migrations.AlterField(
                     model_name="operation",
                     name="filter",
-                    field=bgtask.models.fields.UnicodeTextField(
-                        default="{}", verbose_name="filter"
-                    ),
+                    field=bgtask.db.fields.UnicodeTextField(default="{}", verbose_name="filter"),
                 ),
                 migrations.AlterField(
                     model_name="operation",
                     name="filter_words",
-                    field=bgtask.models.fields.UnicodeTextField(blank=True, verbose_name="tasks"),
+                    field=bgtask.db.fields.UnicodeTextField(blank=True, verbose_name="tasks"),
                 ),
                 migrations.AlterField(
                     model_name="operation",
                     name="options",
-                    field=bgtask.models.fields.UnicodeTextField(
-                        default="{}", verbose_name="options"
-                    ),
+                    field=bgtask.db.fields.UnicodeTextField(default="{}", verbose_name="options"),
                 ),
                 migrations.AlterField(
                     model_name="operation",
                     name="reason",
-                    field=bgtask.models.fields.UnicodeCharField(
+                    field=bgtask.db.fields.UnicodeCharField(
                         blank=True, max_length=500, verbose_name="reason"
                     ),
                 ),
                 migrations.AlterField(
                     model_name="operation",
                     name="skipped_for",
-                    field=bgtask.models.fields.UnicodeTextField(
+                    field=bgtask.db.fields.UnicodeTextField(
                         default="{}", verbose_name="skipped for"
                     ),
                 ),

@@ -80,7 +80,7 @@ def _look() -> Snapshot | Unreadable:
     began = time.monotonic()
     try:
         with for_everybody():
-            figures = health.take()
+            figures = health.check()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("The state of the queue cannot be read: %s", error)
         # Its text may name hosts and users, so it goes to the log only.

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.health import Level, QueueHealth
 from bgtask_admin import text
-from bgtask_admin.tables.room import RoomTable
+from bgtask_admin.tables.room import DashboardTable
 from bgtask_admin.templatetags.bgtask_admin import per_minute
 
 _LEVELS = {
@@ -22,7 +22,7 @@ _LEVELS = {
 }
 
 
-class QueueTable(RoomTable):
+class QueueTable(DashboardTable):
     name = tables.Column(verbose_name=_("Queue"))
     state = tables.Column(accessor="status", verbose_name=_("State"))
     ready = tables.Column(verbose_name=_("Ready"), attrs={"td": {"class": "bg-number"}})
@@ -46,7 +46,7 @@ class QueueTable(RoomTable):
     chart = tables.Column(accessor="name", verbose_name="")
     actions = tables.Column(accessor="name", verbose_name="", attrs={"td": {"class": "bg-actions"}})
 
-    class Meta(RoomTable.Meta):
+    class Meta(DashboardTable.Meta):
         empty_text = _(
             "No queue has anything to do. Queues appear here by themselves once something is "
             "enqueued."

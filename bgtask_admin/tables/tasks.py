@@ -14,7 +14,7 @@ from bgtask.status import FINISHED, Status
 from bgtask_admin import text
 from bgtask_admin.filters import TIMES
 from bgtask_admin.masking import arguments_in_a_line
-from bgtask_admin.tables.room import RoomTable
+from bgtask_admin.tables.room import DashboardTable
 from bgtask_admin.templatetags.bgtask_admin import status_badge
 from bgtask_admin.tracebacks import last_line
 
@@ -57,7 +57,7 @@ class TickColumn(tables.Column):
         )
 
 
-class TaskTable(RoomTable):
+class TaskTable(DashboardTable):
     tick = TickColumn()
     task = tables.Column(accessor="task_name", verbose_name=_("Task"))
     status = tables.Column(verbose_name=_("Status"))
@@ -66,7 +66,7 @@ class TaskTable(RoomTable):
     error = tables.Column(accessor="error_class", verbose_name=_("Error"), empty_values=())
     when = tables.Column(accessor="pk", verbose_name=_("When"))
 
-    class Meta(RoomTable.Meta):
+    class Meta(DashboardTable.Meta):
         empty_text = _("No task matches.")
         attrs = {"class": "bg-table bg-tasks", "id": "result_list"}
         row_attrs = {"data-id": lambda record: record.pk}

@@ -11,8 +11,8 @@ from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from bgtask.db.routing import database_now
 from bgtask.models import Attempt, Hold, Task
-from bgtask.models.manager import database_time
 from bgtask_admin import text
 from bgtask_admin.charts import Band, Chart
 from bgtask_admin.counting import CAP, capped
@@ -41,7 +41,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
     names = Counter(row[1] for row in rows)
     if newest and not names:
         names[newest.task.task_name] = 0
-    now = database_time(Task.objects.all().db)
+    now = database_now(Task.objects.all().db)
     return page(
         request,
         site,

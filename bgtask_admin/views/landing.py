@@ -39,11 +39,11 @@ MOST_RUNNING = 5  # Tasks that are shown of each.
 def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
     span = request.GET.get("span", "")
     span = span if span in SPANS else "1h"
-    now = health.take()
+    now = health.check()
     shown = health.worst_first(now.queues, MOST_QUEUES)
     if len(now.queues) <= MOST_QUEUES:
         shown.sort(key=attrgetter("name"))
-    past = health.history(
+    past = health.read_history(
         SPANS[span], now=now.generated_at, series_of=[queue.name for queue in shown]
     )
     may_view = request.user.has_perm(VIEW)

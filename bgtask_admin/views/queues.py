@@ -26,12 +26,12 @@ def queue_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
     search = request.GET.get("q", "").strip()[:LONGEST_NAME]
     order = request.GET.get("order", "")
     order = order if order in ORDERS else ORDERS[0]
-    now = health.take()
+    now = health.check()
     found = [queue for queue in now.queues if search.lower() in queue.name.lower()]
     found = sorted(found, key=attrgetter("name")) if order == "name" else health.worst_first(found)
     queues = Paginator(found, QUEUES_PER_PAGE).get_page(request.GET.get("page"))
     names = [queue.name for queue in queues]
-    past = health.history(HOURS, names, now=now.generated_at, series_of=names)
+    past = health.read_history(HOURS, names, now=now.generated_at, series_of=names)
     return page(
         request,
         site,

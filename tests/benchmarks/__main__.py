@@ -50,8 +50,8 @@ def main() -> int:
 def _measure(options: argparse.Namespace, directory: Path) -> int:
     from django.core.management import call_command
 
-    from tests.benchmarks.bench import Bench
     from tests.benchmarks.figures import Figure, as_markdown
+    from tests.benchmarks.harness import Bench
 
     call_command("migrate", verbosity=0)
     bench = Bench(options.database, directory, options.repeat, options.quick)
@@ -71,11 +71,11 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
 
 def _rows() -> dict[str, Callable]:
     """Imported late: they need Django's models."""
-    from tests.benchmarks import crowd, drain, enqueue, idle, latency, queues, threads
+    from tests.benchmarks import drain, enqueue, idle, large_tables, latency, queues, threads
 
     functions = (
         drain.drain, drain.two, enqueue.one_by_one, enqueue.many, latency.pick_up, latency.due,
-        crowd.crowd, idle.idle, threads.waiting, threads.slow_beside_fast, queues.many_queues,
+        large_tables.crowd, idle.idle, threads.waiting, threads.slow_beside_fast, queues.many_queues,
     )  # fmt: skip
     return dict(zip(ROWS, functions, strict=True))
 

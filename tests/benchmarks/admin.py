@@ -76,11 +76,11 @@ def _measure(options: argparse.Namespace) -> int:
     from django.core.management import call_command
     from django.db import connection
 
-    from tests.benchmarks import room
+    from tests.benchmarks import dashboard
 
     call_command("migrate", verbosity=0)
     began = time.monotonic()
-    room.build(options.rows)
+    dashboard.build(options.rows)
     _say(f"{options.rows:,} tasks after {time.monotonic() - began:.0f} s")
 
     load = os.getloadavg()[0]
@@ -229,7 +229,7 @@ def _cpu() -> float:
     """Seconds used so far, here and by the server for this connection."""
     from django.db import connection
 
-    from tests.benchmarks.bench import cpu_of
+    from tests.benchmarks.harness import cpu_of
 
     if connection.vendor != "postgresql":
         return time.process_time()

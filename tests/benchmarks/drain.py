@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.benchmarks import yardsticks
-from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.harness import Bench
 
 GOALS = {"postgresql": "≥ 15,000", "sqlite": "≥ 15,000", "mysql": "≥ 6,000"}
 
@@ -42,5 +42,5 @@ def _ours(bench: Bench, number: int, workers: int = 1) -> tuple[float, float]:
     bench.clear()
     numbers = bench.fill(number)
     drained = bench.drain(number, workers=workers)
-    bench.witness.confirm(numbers)
+    bench.probe.confirm(numbers)
     return number / drained.seconds, drained.cpu / number * 1e6

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from bgtask.models import Task
-from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.harness import Bench
 from tests.benchmarks.tasks import noop
 from tests.processes import ROOT
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.benchmarks.bench import COUNTING, Bench, counted, cpu_of, rss_of
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.harness import COUNTING, Bench, counted, cpu_of, rss_of
 from tests.benchmarks.tasks import noop
 
 INTERVAL = 5.0  # The default of --sleep.

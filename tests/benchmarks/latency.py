@@ -7,8 +7,8 @@ import time
 from datetime import timedelta
 
 from bgtask.models import Task
-from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures, percentile
+from tests.benchmarks.harness import Bench
 from tests.benchmarks.tasks import noop
 
 POLL = 0.5  # Of MariaDB, which has nothing to wake a sleeper by.
@@ -29,9 +29,9 @@ def pick_up(bench: Bench) -> Figures:
                 returned[n] = time.monotonic()
                 time.sleep(random.uniform(0.06, 0.14))
             time.sleep(POLL * 2)
-        bench.witness.confirm(returned)
+        bench.probe.confirm(returned)
         waits = [
-            max(sight.start - returned[sight.number], 0) * 1000 for sight in bench.witness.sights()
+            max(sight.start - returned[sight.number], 0) * 1000 for sight in bench.probe.sights()
         ]
         for name, share, goal in zip(("p50", "p95"), (0.5, 0.95), goals[bench.vendor], strict=True):
             figures.note(name, percentile(waits, share), "ms", f"≤ {goal:.0f}")
@@ -49,11 +49,11 @@ def due(bench: Bench) -> Figures:
             for n in range(1, number + 1):
                 noop.using(schedule=timedelta(seconds=1 + n * 0.037))(n)
             bench.until(lambda: Task.objects.succeeded().count() == number, 0.5)
-        bench.witness.confirm(range(1, number + 1))
+        bench.probe.confirm(range(1, number + 1))
         wall = time.time() - time.monotonic()
         run_at = {int(task.params()[0][0]): task.run_at.timestamp() for task in Task.objects.all()}
         late = [
-            (sight.start + wall - run_at[sight.number]) * 1000 for sight in bench.witness.sights()
+            (sight.start + wall - run_at[sight.number]) * 1000 for sight in bench.probe.sights()
         ]
         figures.note("p50", percentile(late, 0.5), "ms late")
         figures.note("p95", percentile(late, 0.95), "ms late", goal)

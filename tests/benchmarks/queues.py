@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bgtask.models import Task
-from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.harness import Bench
 from tests.benchmarks.tasks import noop
 
 QUEUES = (1, 10, 100, 1_000, 2_000)
@@ -35,5 +35,5 @@ def _drain(bench: Bench, number: int, queues: int) -> float:
         Task.objects.bulk_update(tasks, ["queue"], batch_size=100)
         bench.settle()
     drained = bench.drain(number)
-    bench.witness.confirm(numbers)
+    bench.probe.confirm(numbers)
     return drained.seconds

@@ -76,7 +76,7 @@ def _measure(tasks: int) -> int:
     from django.core.management import call_command
 
     from bgtask.models import Task
-    from bgtask.runner.runner import Runner
+    from bgtask.worker.runner import Runner
     from tests.tasks import noop
 
     call_command("migrate", verbosity=0)

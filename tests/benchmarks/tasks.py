@@ -1,20 +1,20 @@
-"""What the workers under test run: almost nothing, and each tells the witness."""
+"""What the workers under test run: almost nothing, and each tells the probe."""
 
 from __future__ import annotations
 
 import time
 
 from bgtask import background
-from tests.benchmarks import witness
+from tests.benchmarks import probe
 
 
 @background
 def noop(number):
-    witness.saw(number, time.monotonic())
+    probe.saw(number, time.monotonic())
 
 
 @background
 def nap(number, seconds):
     start = time.monotonic()
     time.sleep(seconds)
-    witness.saw(number, start)
+    probe.saw(number, start)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.harness import Bench
+from tests.benchmarks.probe import Sight
 from tests.benchmarks.tasks import nap, noop
-from tests.benchmarks.witness import Sight
 
 THREADS = 32
 NAP = 0.01
@@ -22,7 +22,7 @@ def waiting(bench: Bench) -> Figures:
         nap.enqueue_many((n, NAP) for n in range(1, number + 1))
         bench.settle()
         drained = bench.drain(number, f"--threads={THREADS}")
-        bench.witness.confirm(range(1, number + 1))
+        bench.probe.confirm(range(1, number + 1))
         rate = number / drained.seconds
         figures.note("32 threads", rate, "/s")
         figures.note("… of 32 / 10 ms", rate / best, "", "≥ 0.9")
@@ -40,8 +40,8 @@ def slow_beside_fast(bench: Bench) -> Figures:
         bench.settle()
         # MariaDB has but its poll.
         bench.drain(number, "--threads=2", "--sleep=0.5", workers=2, stay=True)
-        bench.witness.confirm(range(1, number + 1))
-        sights = bench.witness.sights()
+        bench.probe.confirm(range(1, number + 1))
+        sights = bench.probe.sights()
         figures.note("in all", sights[-1].end - sights[0].start, "s")
         figures.note(
             "a thread was free while a task was ready", _longest_free(sights, 4), "s", "≤ 2"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from bgtask.models import Worker
-from tests.benchmarks.bench import raw_connection
+from tests.benchmarks.harness import raw_connection
 
 BATCH = 100
 COLUMNS = (

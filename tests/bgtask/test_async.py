@@ -12,10 +12,10 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, transaction
 
 from bgtask import InvalidFunction, background, current_task
-from bgtask.errors import class_of
+from bgtask.failures import class_of
 from bgtask.models import Task
-from bgtask.runner import Runner
 from bgtask.testing import immediately, run_due
+from bgtask.worker import Runner
 from tests.helpers import eventually
 from tests.tasks import count_groups, meet_in_the_database
 

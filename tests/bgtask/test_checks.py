@@ -11,7 +11,7 @@ from django.db import connection, connections, router
 from django.test import modify_settings
 
 from bgtask.checks import check_databases, check_legacy_settings, check_settings
-from bgtask.runner import Runner
+from bgtask.worker import Runner
 from tests.bgtask.apps import App
 
 TOKEN = "x" * 32

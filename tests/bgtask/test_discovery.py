@@ -6,8 +6,8 @@ import pytest
 
 from bgtask import UnknownTask, background, registry
 from bgtask.models import Task
-from bgtask.runner import maintenance
 from bgtask.testing import run_due
+from bgtask.worker import maintenance
 from tests.bgtask.apps import App
 from tests.factories import TaskFactory
 from tests.tasks import noop

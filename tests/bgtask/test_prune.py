@@ -10,10 +10,10 @@ from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, QueueStats, Task, TaskStats, Worker
-from bgtask.runner import maintenance
 from bgtask.status import LIVE, AttemptOutcome, Status
+from bgtask.worker import maintenance
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ DAY = 86_400
 
 
 def finished(status, *, days):
-    return TaskFactory(status=status, finished_at=Clock(-days * DAY))
+    return TaskFactory(status=status, finished_at=DatabaseNow(-days * DAY))
 
 
 def statuses():
@@ -60,7 +60,7 @@ def test_ages_are_settings(settings):
 
 def test_what_is_not_finished_is_kept_however_old():
     for status in LIVE:
-        TaskFactory(status=status, enqueued_at=Clock(-4_000 * DAY))
+        TaskFactory(status=status, enqueued_at=DatabaseNow(-4_000 * DAY))
 
     maintenance.prune()
 
@@ -71,7 +71,7 @@ def test_the_history_of_a_task_goes_with_it():
     old, young = finished("SUCCESSFUL", days=8), finished("SUCCESSFUL", days=1)
     for task in (old, young):
         Attempt.objects.create(
-            task=task, token=1, number=1, finished_at=Clock(), outcome=AttemptOutcome.FAILED
+            task=task, token=1, number=1, finished_at=DatabaseNow(), outcome=AttemptOutcome.FAILED
         )
 
     maintenance.prune()
@@ -111,8 +111,8 @@ def test_stops_between_batches_when_there_is_something_else_to_do():
 
 def test_workers_and_statistics_go_even_if_there_is_always_something_else_to_do():
     finished("SUCCESSFUL", days=8)
-    WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY))
-    TaskStats.objects.create(minute=Clock(-31 * DAY), queue="a", task_name="b")
+    WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-2 * DAY))
+    TaskStats.objects.create(minute=DatabaseNow(-31 * DAY), queue="a", task_name="b")
 
     maintenance.prune(may_go_on=lambda: False)
 
@@ -125,7 +125,7 @@ def test_workers_and_statistics_go_even_if_there_is_always_something_else_to_do(
 def test_statistics_go_in_batches_the_oldest_first(number):
     for days in range(29, 29 + number):
         for name in ("one", "another"):
-            TaskStats.objects.create(minute=Clock(-days * DAY), queue="a", task_name=name)
+            TaskStats.objects.create(minute=DatabaseNow(-days * DAY), queue="a", task_name=name)
 
     with CaptureQueriesContext(connection) as asked:
         assert TaskStats.objects.prune(30.5 * DAY, batch_size=2) == 2 * (number - 2)
@@ -148,11 +148,11 @@ def test_a_task_that_was_requeued_meanwhile_is_kept():
 
 
 def test_dead_workers_go_after_a_day_unless_they_hold_something():
-    WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY))
-    recent = WorkerFactory(dead=True, heartbeat_at=Clock(-DAY / 2))
-    alive = WorkerFactory(heartbeat_at=Clock(-2 * DAY))
+    WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-2 * DAY))
+    recent = WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-DAY / 2))
+    alive = WorkerFactory(heartbeat_at=DatabaseNow(-2 * DAY))
     holding = TaskFactory(
-        status="RUNNING", locked_by=WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY))
+        status="RUNNING", locked_by=WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-2 * DAY))
     ).locked_by
 
     pruned = maintenance.prune()
@@ -163,8 +163,10 @@ def test_dead_workers_go_after_a_day_unless_they_hold_something():
 
 def test_statistics_go_after_a_month():
     for days in (29, 31):
-        TaskStats.objects.create(minute=Clock(-days * DAY), queue="a", task_name="b")
-        QueueStats.objects.create(minute=Clock(-days * DAY), queue="a", ready=1, oldest_ready_age=1)
+        TaskStats.objects.create(minute=DatabaseNow(-days * DAY), queue="a", task_name="b")
+        QueueStats.objects.create(
+            minute=DatabaseNow(-days * DAY), queue="a", ready=1, oldest_ready_age=1
+        )
 
     pruned = maintenance.prune()
 

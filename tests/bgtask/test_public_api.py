@@ -45,7 +45,7 @@ def test_is_imported_and_decorates_before_django_is_set_up():
         "-c",
         "import sys, bgtask\n"
         "from django.apps import apps\n"
-        "@bgtask.background(schedule=60)\n"
+        "@bgtask.decorators(schedule=60)\n"
         "def notify_user(user_id): ...\n"
         "assert not apps.ready\n"
         "assert 'bgtask.models' not in sys.modules\n"
@@ -63,7 +63,7 @@ def test_needs_nothing_but_django():
         "from django.conf import settings\n"
         "settings.configure(INSTALLED_APPS=['bgtask'])\n"
         "import django; django.setup()\n"
-        "import bgtask.testing, bgtask.runner.runner\n"
+        "import bgtask.testing, bgtask.worker.runner\n"
         "from django.core.management import load_command_class as load\n"
         "load('bgtask', 'process_tasks'), load('bgtask', 'prune_tasks')\n"
         "print(*{name.split('.')[0] for name in sys.modules}, sep='\\n')\n",

@@ -11,10 +11,10 @@ from django.db import OperationalError, connection, models, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, Task, TaskStats, Worker
-from bgtask.runner.maintenance import Maintenance, Pruner, _Chore
 from bgtask.status import Status
+from bgtask.worker.maintenance import Maintenance, Pruner, _PeriodicJob
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 from tests.models import project_models
 
@@ -28,7 +28,10 @@ def foreign_key(on_delete, to="bgtask.Task", kind=models.ForeignKey, **options):
 
 
 def finished(number, *, days=8):
-    return [TaskFactory(status="SUCCESSFUL", finished_at=Clock(-days * DAY)) for _ in range(number)]
+    return [
+        TaskFactory(status="SUCCESSFUL", finished_at=DatabaseNow(-days * DAY))
+        for _ in range(number)
+    ]
 
 
 def ids(model=Task):
@@ -313,7 +316,7 @@ class TestManyThatCannotGo:
     def test_that_finished_at_the_same_time_are_each_tried_once(self):
         with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
             tasks = finished(7)
-            Task.objects.update(finished_at=Clock(-9 * DAY))
+            Task.objects.update(finished_at=DatabaseNow(-9 * DAY))
             for task in tasks[:5]:
                 job.objects.create(task=task)
 
@@ -446,7 +449,9 @@ class TestOtherTables:
         with project_models(("Host", {"worker": foreign_key(on_delete, "bgtask.Worker")})) as (
             host,
         ):
-            workers = [WorkerFactory(dead=True, heartbeat_at=Clock(-2 * DAY)) for _ in range(3)]
+            workers = [
+                WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-2 * DAY)) for _ in range(3)
+            ]
             host.objects.create(worker=workers[1])
 
             pruner = Pruner()
@@ -463,7 +468,7 @@ class TestOtherTables:
             mark,
         ):
             rows = [
-                TaskStats.objects.create(minute=Clock(-days * DAY), queue="a", task_name="b")
+                TaskStats.objects.create(minute=DatabaseNow(-days * DAY), queue="a", task_name="b")
                 for days in (31, 32, 33)
             ]
             mark.objects.create(minute=rows[1])
@@ -518,7 +523,7 @@ class TestWords:
         maintenance = Maintenance(
             may_judge=lambda: False, is_idle=lambda: True, on_rescued=lambda outcomes: None
         )
-        maintenance._do(_Chore("prune", fail, 60.0))
+        maintenance._do(_PeriodicJob("prune", fail, 60.0))
 
         assert (
             "The chore 'prune' failed, and will be done later: no such table: shop_job"

@@ -8,7 +8,7 @@ import pytest
 from django.db import Error, connection
 from django.db.utils import DataError, IntegrityError, OperationalError
 
-from bgtask.dialects import TooLarge, is_about_data
+from bgtask.db import TooLarge, is_about_data
 from bgtask.models import Task
 from tests.factories import TaskFactory
 

@@ -11,8 +11,8 @@ import pytest
 from bgtask import GiveUp, Retry, background, current_task
 from bgtask.context import CurrentTask
 from bgtask.models import Attempt, Task, Worker
-from bgtask.runner.execution import execute
 from bgtask.testing import run_due
+from bgtask.worker.executor import execute
 from tests.bgtask.times import LATENCY, RESOLUTION, seconds_until
 
 pytestmark = pytest.mark.django_db

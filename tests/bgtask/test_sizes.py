@@ -9,8 +9,8 @@ from django.db import connection, transaction
 
 from bgtask.exceptions import InvalidParameters
 from bgtask.models import Attempt, Task, Worker
-from bgtask.runner.completer import Completer
-from tests.bgtask.conformance.outcomes import failure, success
+from bgtask.worker.completer import Completer
+from tests.bgtask.lifecycle.outcomes import failure, success
 from tests.helpers import eventually
 from tests.tasks import noop
 
@@ -128,6 +128,6 @@ def test_an_outcome_larger_than_a_statement_is_written_in_plain_words(packet, ca
 def _long_failure():
     from dataclasses import replace
 
-    from tests.bgtask.conformance.outcomes import FAILURE
+    from tests.bgtask.lifecycle.outcomes import FAILURE
 
     return replace(FAILURE, traceback="'\n" * 8_000)

@@ -8,10 +8,10 @@ import pytest
 from django.db import connection
 
 from bgtask import background, registry
-from bgtask.errors import MAX_MESSAGE, MAX_TEXT
+from bgtask.failures import MAX_MESSAGE, MAX_TEXT
 from bgtask.models import Task
 from bgtask.testing import run_due
-from tests.bgtask.test_errors import HOSTILE, endless
+from tests.bgtask.test_failures import HOSTILE, endless
 from tests.factories import TaskFactory
 from tests.tasks import fail
 

@@ -8,8 +8,8 @@ from django.db import IntegrityError, transaction
 from django.test import TestCase, TransactionTestCase
 
 from bgtask import Retry, background
+from bgtask.db.routing import database_now
 from bgtask.models import Hold, Queue, Task, Worker
-from bgtask.models.manager import database_time
 from bgtask.testing import TaskFailed, assert_enqueued, enqueued, immediately, run_due
 from tests.factories import TaskFactory
 from tests.tasks import add, fail, noop
@@ -146,7 +146,7 @@ def test_runs_nothing_of_no_queues():
 
 
 def test_leaves_alone_what_is_paused_or_on_hold():
-    now = database_time("default")
+    now = database_now("default")
     Queue.objects.create(name="mail", since=now)
     Hold.objects.create(task_name=add.name, since=now)
     in_paused_queue, of_held_kind, other = noop(queue="mail"), add(1, 2), noop()

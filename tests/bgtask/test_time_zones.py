@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 
-from bgtask.dialects.base import offset_at
+from bgtask.db.operations import offset_at
 from tests.processes import ROOT
 
 STORED = ROOT / "tests/bgtask/test_times_stored.py"

@@ -15,8 +15,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from bgtask import Retry, background
+from bgtask.db.routing import database_now
 from bgtask.models import Task, Worker
-from bgtask.models.manager import database_time
 from bgtask.testing import run_due
 from tests.tasks import add, fail
 
@@ -48,7 +48,7 @@ def now_as_given(**difference):
 
 
 def test_the_clock_of_the_database_is_read_as_now():
-    assert from_now(database_time("default")) == pytest.approx(0, abs=MINUTE)
+    assert from_now(database_now("default")) == pytest.approx(0, abs=MINUTE)
 
 
 @pytest.mark.parametrize("schedule", [None, 3_600, timedelta(hours=-1)], ids=repr)
@@ -111,7 +111,7 @@ def test_what_is_due_is_promoted_and_what_is_not_is_not():
 def test_the_outlook_knows_when_the_next_is_due():
     add(1, 2, schedule=600)
 
-    assert Task.objects.outlook().next_due == pytest.approx(600, abs=MINUTE)
+    assert Task.objects.snapshot().next_due == pytest.approx(600, abs=MINUTE)
 
 
 def test_a_claim_is_marked_with_the_time_and_its_deadline():

@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 from django.db import connection
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, Hold, Queue, Task
 from bgtask.status import Status
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, preview_of, text
@@ -51,11 +51,11 @@ def rows(hostile):
     Task.objects.succeeded().update(return_value=hostile)
     Attempt.objects.create(
         task=Task.objects.failed().get(), token=1, number=1, worker=hostile,
-        finished_at=Clock(-1), outcome="failed", error_class=hostile, message=hostile,
+        finished_at=DatabaseNow(-1), outcome="failed", error_class=hostile, message=hostile,
         traceback=hostile, error_fingerprint=hostile[:32],
     )  # fmt: skip
-    Hold.objects.create(task_name=hostile, since=Clock(), by=hostile, reason=hostile)
-    Queue.objects.create(name=hostile[:100], since=Clock(), by=hostile, reason=hostile)
+    Hold.objects.create(task_name=hostile, since=DatabaseNow(), by=hostile, reason=hostile)
+    Queue.objects.create(name=hostile[:100], since=DatabaseNow(), by=hostile, reason=hostile)
 
 
 def pages(client):

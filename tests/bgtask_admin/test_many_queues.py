@@ -6,9 +6,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
+from bgtask.db.routing import database_now
 from bgtask.models import Queue, Task, TaskStats
-from bgtask.models.manager import database_time
 from bgtask_admin.monitoring import snapshot
 from tests.bgtask_admin.urls import LANDING, text
 from tests.factories import PauseFactory, TaskFactory, TaskStatsFactory, WorkerFactory
@@ -27,12 +27,12 @@ def many(db):
         Task(
             task_name="tests.tasks.noop",
             queue=f"tenant-{number:04}",
-            run_at=Clock(-1),
-            enqueued_at=Clock(-1),
+            run_at=DatabaseNow(-1),
+            enqueued_at=DatabaseNow(-1),
         )
         for number in range(MANY)
     )
-    minute = database_time("default").replace(second=0, microsecond=0)
+    minute = database_now("default").replace(second=0, microsecond=0)
     TaskStats.objects.bulk_create(
         TaskStats(
             minute=minute,
@@ -42,9 +42,9 @@ def many(db):
         )
         for number in range(MANY)
     )
-    TaskFactory(queue="tenant-0777", run_at=Clock(-4000))
+    TaskFactory(queue="tenant-0777", run_at=DatabaseNow(-4000))
     PauseFactory(name="tenant-0555")
-    TaskFactory.create_batch(5, queue="tenant-0333", run_at=Clock(-2))
+    TaskFactory.create_batch(5, queue="tenant-0333", run_at=DatabaseNow(-2))
     snapshot.forget()
 
 
@@ -78,7 +78,7 @@ class TestPage:
         assert len(many_asked) == len(few_asked)
 
     def test_lists_few_reasons_and_says_how_many_more_there_are(self, admin_client, many):
-        Task.objects.update(run_at=Clock(-4000))
+        Task.objects.update(run_at=DatabaseNow(-4000))
 
         page = text(admin_client.get(LANDING))
 
@@ -176,7 +176,7 @@ class TestDocuments:
         assert listed == sorted(listed)
 
     def test_stats_lists_few_reasons(self, ask, many):
-        Task.objects.update(run_at=Clock(-4000))
+        Task.objects.update(run_at=DatabaseNow(-4000))
 
         document = ask("stats").json()
 

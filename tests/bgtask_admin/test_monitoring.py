@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.monitoring import snapshot
@@ -40,7 +40,7 @@ def tables_missing(monkeypatch) -> None:
 
 
 def behind(age: float = 400) -> None:
-    TaskFactory(queue="mail", run_at=Clock(-age))
+    TaskFactory(queue="mail", run_at=DatabaseNow(-age))
     WorkerFactory()
 
 
@@ -119,7 +119,7 @@ class TestHealth:
 
     def test_tells_each_check_with_its_own_verdict(self, client) -> None:
         behind()
-        TaskFactory(status=Status.RUNNING, deadline_at=Clock(-1))
+        TaskFactory(status=Status.RUNNING, deadline_at=DatabaseNow(-1))
 
         checks = client.get(HEALTH, headers=BEARER).json()["checks"]
 
@@ -134,7 +134,7 @@ class TestHealth:
         assert checks["queue.mail:failure_ratio"][0]["observedValue"] is None
 
     def test_says_that_no_worker_is_alive(self, client) -> None:
-        TaskFactory(run_at=Clock(-400))
+        TaskFactory(run_at=DatabaseNow(-400))
 
         (workers,) = client.get(HEALTH, headers=BEARER).json()["checks"]["workers:alive"]
 

@@ -8,7 +8,7 @@ from django.contrib.admin.models import DELETION, LogEntry
 from django.db import connection, models
 from django.utils import timezone
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor, Status
 from bgtask_admin import operations
@@ -111,8 +111,8 @@ def test_leaves_alone_what_failed_again_after_the_preview(admin_user):
 
 
 def test_breaks_down_what_it_means_by_task_queue_and_status():
-    TaskFactory.create_batch(3, status=Status.FAILED, queue="mail", enqueued_at=Clock(-50))
-    newest = TaskFactory(status=Status.FAILED, queue="mail", enqueued_at=Clock(-10))
+    TaskFactory.create_batch(3, status=Status.FAILED, queue="mail", enqueued_at=DatabaseNow(-50))
+    newest = TaskFactory(status=Status.FAILED, queue="mail", enqueued_at=DatabaseNow(-10))
     TaskFactory(status=Status.CANCELLED, queue="mail")
     TaskFactory(status=Status.FAILED, queue="reports")
 
@@ -130,7 +130,7 @@ def test_breaks_down_what_it_means_by_task_queue_and_status():
 
 def test_breaks_down_the_newest_where_there_are_too_many():
     for age in range(5):
-        TaskFactory(status=Status.FAILED, queue=f"q{age}", finished_at=Clock(-age * 10 - 10))
+        TaskFactory(status=Status.FAILED, queue=f"q{age}", finished_at=DatabaseNow(-age * 10 - 10))
 
     seen = preview(status="FAILED").breakdown(2)
 
@@ -141,7 +141,7 @@ def test_breaks_down_the_newest_where_there_are_too_many():
 @pytest.mark.parametrize("status", ["FAILED", None], ids=["by-time", "by-id"])
 def test_breaks_down_each_task_once_where_it_reads_several_slices(monkeypatch, status):
     monkeypatch.setattr(preview_module, "SLICE_ROWS", 2)
-    at = Clock(-10)
+    at = DatabaseNow(-10)
     tasks = [
         TaskFactory(status=Status.FAILED, queue="mail", finished_at=at, task_name=f"kind {n}")
         for n in range(5)

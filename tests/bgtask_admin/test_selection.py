@@ -7,7 +7,7 @@ import pytest
 from django.http import QueryDict
 from django.utils import timezone
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.selection import InvalidSelection, Selection
@@ -61,15 +61,15 @@ def test_each_filter_finds_its_tasks_and_no_others(query, columns):
     ],
 )
 def test_a_window_is_about_the_time_by_which_a_status_is_listed(status, column):
-    recent = TaskFactory(status=status, **{column: Clock(-60)})
-    TaskFactory(status=status, **{column: Clock(-7200)})
+    recent = TaskFactory(status=status, **{column: DatabaseNow(-60)})
+    TaskFactory(status=status, **{column: DatabaseNow(-7200)})
 
     assert found(f"status={status}&since=1h") == {recent.pk}
 
 
 def test_a_window_has_two_ends():
     before = quote((timezone.now() - timedelta(hours=1)).isoformat())
-    old = TaskFactory(status=Status.FAILED, finished_at=Clock(-7200))
+    old = TaskFactory(status=Status.FAILED, finished_at=DatabaseNow(-7200))
     TaskFactory(status=Status.FAILED)
 
     assert found(f"status=FAILED&since=3h&until={before}") == {old.pk}

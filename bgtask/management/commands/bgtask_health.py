@@ -55,7 +55,7 @@ class Command(BaseCommand):
             self._unknown(f"--warn-age {warn:g} is later than --crit-age {crit:g}")
         try:
             thresholds = Thresholds.in_force().with_oldest_ready(warn, crit, queues or ())
-            verdict = health.take(queues, thresholds)
+            verdict = health.check(queues, thresholds)
         except ImproperlyConfigured as error:
             self._unknown(str(error))
         except (DatabaseError, InterfaceError) as error:

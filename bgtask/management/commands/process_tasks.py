@@ -20,13 +20,13 @@ from django.utils import autoreload
 from bgtask.conf import get_settings, require_autocommit
 from bgtask.management.arguments import queue_name
 from bgtask.models.transactions import TransactionsRefused, check_transactions
-from bgtask.runner import Runner, output
-from bgtask.runner.alarm import Alarm
-from bgtask.runner.care import without_pools
-from bgtask.runner.child import leave_with_parent, tell_on
-from bgtask.runner.connecting import prepared_connections
-from bgtask.runner.supervisor import Supervisor
-from bgtask.runner.watchdog import limit_waiting
+from bgtask.worker import Runner, logs
+from bgtask.worker.child import leave_with_parent, reporter
+from bgtask.worker.connecting import prepared_connections
+from bgtask.worker.connections import disable_pooling
+from bgtask.worker.supervisor import Supervisor
+from bgtask.worker.waker import Waker
+from bgtask.worker.watchdog import limit_waiting
 
 SLACK = 5.0  # Seconds beyond all patience, after which a process that is to stop is ended.
 
@@ -50,8 +50,8 @@ class Command(BaseCommand):
         add("--log-file", metavar="FILE", help="Write the log to this file as well.")
         add("--log-std", action="store_true",
             help="What tasks print goes to the log.")  # fmt: skip
-        add("--log-level", type=str.upper, choices=output.LEVELS, metavar="LEVEL",
-            help=f"One of {', '.join(output.LEVELS)}.")  # fmt: skip
+        add("--log-level", type=str.upper, choices=logs.LEVELS, metavar="LEVEL",
+            help=f"One of {', '.join(logs.LEVELS)}.")  # fmt: skip
         add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
             help="Serve only this queue; may be repeated.")  # fmt: skip
         add("--threads", type=_count, default=1, metavar="N",
@@ -78,13 +78,13 @@ class Command(BaseCommand):
         if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
             raise CommandError("--processes starts this command line anew, and here is none.")
         if self._called_from_command_line:  # type: ignore[attr-defined]
-            without_pools()  # In a process of our own, that is.
+            disable_pooling()  # In a process of our own, that is.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
             stack.enter_context(prepared_connections())
             try:
                 stack.enter_context(
-                    output.directed(options["log_file"], options["log_level"], options["log_std"])
+                    logs.configured(options["log_file"], options["log_level"], options["log_std"])
                 )
             except OSError as error:
                 raise CommandError(
@@ -110,7 +110,7 @@ class Command(BaseCommand):
             duration=options["duration"],
             drain=options["drain"],
             max_tasks=options["max_tasks"],
-            tell=options["supervised"] and tell_on(options["supervised"]),
+            report=options["supervised"] and reporter(options["supervised"]),
         )
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(_ended_in_time(runner.stop))
@@ -173,17 +173,17 @@ def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     The thread that sees to it is there from the beginning: a handler that started it could find
     the main thread starting one, and wait for a lock that is its own.
     """
-    alarm, left = Alarm(), threading.Event()
+    waker, left = Waker(), threading.Event()
 
     def end() -> None:
-        while not alarm.sleep(3600.0):
+        while not waker.sleep(3600.0):
             pass
         if not left.wait(2 * get_settings().grace + SLACK):
             os._exit(1)
 
     def stop_in_time() -> None:
         stop()
-        alarm.ring()
+        waker.wake()
 
     thread = threading.Thread(target=end, name="bgtask-end", daemon=True)
     thread.start()
@@ -191,9 +191,9 @@ def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
         yield stop_in_time
     finally:
         left.set()
-        alarm.ring()
+        waker.wake()
         thread.join()
-        alarm.close()
+        waker.close()
 
 
 @contextlib.contextmanager

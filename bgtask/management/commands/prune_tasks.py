@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from bgtask.conf import require_autocommit
 from bgtask.models import Task
 from bgtask.models.transactions import TransactionsRefused, check_transactions
-from bgtask.runner.maintenance import Pruner
+from bgtask.worker.maintenance import Pruner
 
 
 class Command(BaseCommand):

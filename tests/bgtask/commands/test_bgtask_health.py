@@ -6,7 +6,7 @@ import re
 import pytest
 from django.core.management import call_command
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.status import Status
 from tests.factories import TaskFactory, TaskStatsFactory, WorkerFactory
 
@@ -27,7 +27,7 @@ def check(capsys):
 
 
 def behind(age: float, queue: str = "mail") -> None:
-    TaskFactory(queue=queue, run_at=Clock(-age))
+    TaskFactory(queue=queue, run_at=DatabaseNow(-age))
     WorkerFactory()
 
 
@@ -61,7 +61,7 @@ class TestVerdict:
 
     def test_may_be_of_some_queues_only(self, check) -> None:
         behind(400)
-        TaskFactory(queue="reports", run_at=Clock(-5))
+        TaskFactory(queue="reports", run_at=DatabaseNow(-5))
 
         code, line = check("--queue=reports")
 

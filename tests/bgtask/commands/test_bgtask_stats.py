@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from django.core.management import CommandError, call_command
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from tests.factories import PauseFactory, TaskFactory, TaskStatsFactory, WorkerFactory
 
@@ -17,7 +17,7 @@ SCHEMA = Path(__file__).parents[3] / "docs" / "monitoring" / "stats.schema.json"
 
 
 def test_shows_a_table_that_people_can_read(capsys) -> None:
-    TaskFactory.create_batch(2, queue="mail", run_at=Clock(-400))
+    TaskFactory.create_batch(2, queue="mail", run_at=DatabaseNow(-400))
     TaskStatsFactory(queue="mail", succeeded=75, failed=25)
     PauseFactory(name="reports")
     WorkerFactory(threads=4)
@@ -44,7 +44,7 @@ def test_says_so_where_there_is_nothing(capsys) -> None:
 
 
 def test_prints_json_of_the_documented_shape(capsys) -> None:
-    TaskFactory(run_at=Clock(-400))
+    TaskFactory(run_at=DatabaseNow(-400))
 
     call_command("bgtask_stats", "--json")
 

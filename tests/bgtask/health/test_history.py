@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from bgtask.health import history
+from bgtask.db.routing import database_now
+from bgtask.health import read_history
 from bgtask.models import QueueHistory, QueueStats, Task, TaskStats
-from bgtask.models.manager import database_time
 from tests.factories import QueueStatsFactory, TaskStatsFactory, minutes_ago
 
 pytestmark = pytest.mark.django_db
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
     ids=["an hour", "a day", "a week"],
 )
 def test_has_as_many_points_as_a_chart_can_show(hours: int, minutes: int, points: int) -> None:
-    past = history(hours)
+    past = read_history(hours)
 
     assert past.step == timedelta(minutes=minutes)
     assert len(past.total.points) == points
@@ -27,16 +27,16 @@ def test_has_as_many_points_as_a_chart_can_show(hours: int, minutes: int, points
 
 
 def test_ends_with_the_step_that_goes_on() -> None:
-    before = database_time(Task.objects.all().db)
+    before = database_now(Task.objects.all().db)
 
-    past = history(1)
+    past = read_history(1)
 
     assert past.total.points[-1].at <= before + past.step
     assert past.end > before
 
 
 def test_begins_its_steps_on_the_clock_on_the_wall() -> None:
-    past = history(24)
+    past = read_history(24)
 
     wall = timezone.localtime(past.start) if timezone.is_aware(past.start) else past.start
     assert (wall.minute % 15, wall.second, wall.microsecond) == (0, 0, 0)
@@ -47,7 +47,7 @@ def test_every_minute_has_its_own_figures() -> None:
     for number, minute in enumerate(minutes):
         TaskStatsFactory(minute=minute, succeeded=number * 10, failed=1, retried=2)
 
-    past = history(1)
+    past = read_history(1)
 
     by_time = {point.at: point for point in past.of("default").points}
     for number, minute in enumerate(minutes):
@@ -63,7 +63,7 @@ def test_a_step_is_the_sum_of_its_minutes_and_the_peak_of_its_backlog() -> None:
         TaskStatsFactory(minute=minute, succeeded=1)
         QueueStatsFactory(minute=minute, ready=number, oldest_ready_age=number * 1000)
 
-    past = history(24)
+    past = read_history(24)
 
     points = [point for point in past.total.points if point.finished]
     assert sum(point.succeeded for point in points) == 600
@@ -82,7 +82,7 @@ def test_adds_up_the_tasks_of_a_queue_and_the_queues() -> None:
     QueueStatsFactory(minute=at, ready=5, oldest_ready_age=7000)
     QueueStatsFactory(minute=at, queue="mail", ready=6, oldest_ready_age=9000)
 
-    past = history(1)
+    past = read_history(1)
 
     assert [series.queue for series in past.queues] == ["default", "mail"]
     (default,) = (point for point in past.of("default").points if point.at == at)
@@ -95,14 +95,14 @@ def test_tells_no_backlog_from_one_that_nobody_looked_at() -> None:
     at = minutes_ago(2)
     QueueStatsFactory(minute=at, ready=0)
 
-    points = {point.at: point.ready for point in history(1).total.points}
+    points = {point.at: point.ready for point in read_history(1).total.points}
 
     assert points[at] == 0
     assert points[at - timedelta(minutes=3)] is None
 
 
 def test_a_queue_of_which_nothing_is_known_has_empty_points() -> None:
-    series = history(1).of("unheard-of")
+    series = read_history(1).of("unheard-of")
 
     assert len(series.points) == 60
     assert {point.finished for point in series.points} == {0}
@@ -113,7 +113,7 @@ def test_leaves_out_other_queues_and_other_times() -> None:
     TaskStatsFactory(minute=1, succeeded=10)
     TaskStatsFactory(minute=90, queue="mail", succeeded=100)
 
-    past = history(1, ["mail"])
+    past = read_history(1, ["mail"])
 
     assert sum(point.succeeded for point in past.total.points) == 1
 
@@ -133,37 +133,37 @@ def days() -> None:
 @pytest.mark.parametrize("hours", [1, 6, 24, 48, 7 * 24])
 @pytest.mark.usefixtures("days")
 def test_is_the_same_when_quarters_have_been_added_up(hours: int) -> None:
-    now = database_time(Task.objects.all().db)
-    before = history(hours, now=now)
+    now = database_now(Task.objects.all().db)
+    before = read_history(hours, now=now)
 
     QueueHistory.objects.roll_up()
 
-    assert history(hours, now=now) == before
+    assert read_history(hours, now=now) == before
 
 
 @pytest.mark.usefixtures("days")
 def test_reads_the_quarters_and_not_their_minutes(django_assert_num_queries) -> None:
-    now = database_time(Task.objects.all().db)
-    before = history(7 * 24, now=now)
+    now = database_now(Task.objects.all().db)
+    before = read_history(7 * 24, now=now)
     QueueHistory.objects.roll_up()
     added_up = QueueHistory.objects.latest("minute").minute + timedelta(minutes=15)
     for model in (TaskStats, QueueStats):
         model.objects.filter(minute__lt=added_up).delete()
 
     with django_assert_num_queries(1):
-        after = history(7 * 24, now=now)
+        after = read_history(7 * 24, now=now)
 
     assert after == before
 
 
 @pytest.mark.usefixtures("days")
 def test_reads_the_minutes_where_nobody_adds_up_any_more() -> None:
-    now = database_time(Task.objects.all().db)
-    before = history(24, now=now)
+    now = database_now(Task.objects.all().db)
+    before = read_history(24, now=now)
     QueueHistory.objects.roll_up()
     QueueHistory.objects.filter(minute__gte=now - timedelta(hours=10)).delete()
 
-    assert history(24, now=now) == before
+    assert read_history(24, now=now) == before
 
 
 def test_takes_few_queries_however_long_it_is(django_assert_max_num_queries) -> None:
@@ -171,4 +171,4 @@ def test_takes_few_queries_however_long_it_is(django_assert_max_num_queries) -> 
         TaskStatsFactory(minute=minute, queue=f"queue-{minute}")
 
     with django_assert_max_num_queries(3):
-        history(7 * 24)
+        read_history(7 * 24)

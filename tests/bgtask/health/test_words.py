@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bgtask.health import duration
-from bgtask.health.words import percent
+from bgtask.health.formatting import percent
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, Hold
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, text
@@ -42,7 +42,7 @@ def test_shows_the_newest_traceback_and_who_is_affected(admin_client):
 
 def test_a_type_on_hold_is_not_offered_again(admin_client):
     failed(task_name="shop.send")
-    Hold.objects.create(task_name="shop.send", since=Clock())
+    Hold.objects.create(task_name="shop.send", since=DatabaseNow())
 
     page = text(admin_client.get(f"{LANDING}error/abc/"))
 

@@ -5,7 +5,7 @@ from copy import copy
 
 import pytest
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, Hold, Queue, Task
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, TASKS, text
@@ -33,7 +33,7 @@ def failed(**columns):
 
 def test_says_what_is_wrong_and_since_when(admin_client):
     WorkerFactory()
-    TaskFactory(queue="mail", run_at=Clock(-412))
+    TaskFactory(queue="mail", run_at=DatabaseNow(-412))
 
     page = text(admin_client.get(LANDING))
 
@@ -92,7 +92,7 @@ def test_one_who_holds_hundreds_hides_no_other(admin_client):
         for one in copies:
             one.pk = None
         Task.objects.bulk_create(copies)
-    longest = TaskFactory(status=Status.RUNNING, locked_by=held[3], locked_at=Clock(-900))
+    longest = TaskFactory(status=Status.RUNNING, locked_by=held[3], locked_at=DatabaseNow(-900))
 
     page = text(admin_client.get(LANDING))
 
@@ -133,8 +133,8 @@ def test_of_many_slow_queues_the_rates_are_added_up(admin_client):
 
 
 def test_shows_what_is_stopped_by_whom_and_why(admin_client):
-    Hold.objects.create(task_name="shop.send", since=Clock(), by="jo", reason="INC-77")
-    Queue.objects.create(name="mail", since=Clock(), by="jo")
+    Hold.objects.create(task_name="shop.send", since=DatabaseNow(), by="jo", reason="INC-77")
+    Queue.objects.create(name="mail", since=DatabaseNow(), by="jo")
 
     page = text(admin_client.get(LANDING))
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgtask.dialects import Clock
+from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, Task
 from bgtask.status import Status
 from bgtask_admin import operations
@@ -24,14 +24,16 @@ def test_every_status_has_its_page(admin_client, status):
 
 
 def test_tells_its_life_with_the_durations_between(admin_client):
-    task = TaskFactory(status=Status.FAILED, enqueued_at=Clock(-100), finished_at=Clock(-10))
+    task = TaskFactory(
+        status=Status.FAILED, enqueued_at=DatabaseNow(-100), finished_at=DatabaseNow(-10)
+    )
     Attempt.objects.create(
         task=task,
         token=1,
         number=1,
         worker="web-1:4121",
-        started_at=Clock(-40),
-        finished_at=Clock(-10),
+        started_at=DatabaseNow(-40),
+        finished_at=DatabaseNow(-10),
         outcome="failed",
         error_class="shop.Refused",
         message="no luck",

@@ -1,0 +1,36 @@
+"""The few things bgtask has to ask each database for in its own words."""
+
+from __future__ import annotations
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from bgtask.db.functions import DatabaseNow, KeysetAtOrAfter, SecondsSince
+from bgtask.db.mysql import MariaDB
+from bgtask.db.operations import MOST_HEADS, Head, QueueOperations, QueueSnapshot, Server
+from bgtask.db.postgresql import PostgreSQL
+from bgtask.db.references import Reference, referred
+from bgtask.db.refusals import TooLarge, is_about_data
+from bgtask.db.sqlite import SQLite
+
+__all__ = [
+    "MOST_HEADS",
+    "DatabaseNow",
+    "Head",
+    "KeysetAtOrAfter",
+    "QueueOperations",
+    "QueueSnapshot",
+    "Reference",
+    "SecondsSince",
+    "Server",
+    "TooLarge",
+    "is_about_data",
+    "operations_for",
+    "referred",
+]
+
+_mariadb = MariaDB()  # And MySQL.
+_operations: dict[str, QueueOperations] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
+
+
+def operations_for(connection: BaseDatabaseWrapper) -> QueueOperations:
+    return _operations.get(connection.vendor, _mariadb)

@@ -1,0 +1,90 @@
+"""The database's clock, as expressions of Django's ORM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import BooleanField, DateTimeField, Expression, F, FloatField, Value
+from django.db.models.sql.compiler import SQLCompiler
+
+import bgtask.db
+
+
+class DatabaseNow(Expression):
+    """
+    The time of the statement by the clock of the database, so many seconds from now.
+
+    Unlike Django's Now() it moves on inside a transaction of PostgreSQL, and is in the time zone
+    of the stored datetimes on MariaDB and MySQL.
+    """
+
+    output_field = DateTimeField()
+
+    def __init__(self, seconds: Any = None) -> None:
+        super().__init__()
+        if seconds is not None and not hasattr(seconds, "resolve_expression"):
+            seconds = Value(float(seconds), output_field=FloatField())
+        self.seconds = seconds
+
+    def get_source_expressions(self) -> list[Any]:
+        return [self.seconds]
+
+    def set_source_expressions(self, exprs: Any) -> None:
+        (self.seconds,) = exprs
+
+    def as_sql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> tuple[str, tuple[Any, ...]]:
+        operations = bgtask.db.operations_for(connection)
+        if self.seconds is None:
+            return operations.clock(connection), ()
+        seconds, params = compiler.compile(self.seconds)
+        return operations.clock(connection, seconds), tuple(params)
+
+
+class SecondsSince(Expression):
+    """Seconds since the time in a column, or another expression, by the clock of the database."""
+
+    output_field = FloatField()
+
+    def __init__(self, column: Any) -> None:
+        super().__init__()
+        self.column: Any = F(column) if isinstance(column, str) else column
+
+    def get_source_expressions(self) -> list[Any]:
+        return [self.column]
+
+    def set_source_expressions(self, exprs: Any) -> None:
+        (self.column,) = exprs
+
+    def as_sql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> tuple[str, tuple[Any, ...]]:
+        column, params = compiler.compile(self.column)
+        return bgtask.db.operations_for(connection).seconds_since(connection, column), params
+
+
+class KeysetAtOrAfter(Expression):
+    """``(run_at, id)`` at or behind a key, both as the database gave them."""
+
+    output_field = BooleanField()
+    conditional = True
+
+    def __init__(self, run_at: Any, id_: int) -> None:
+        super().__init__()
+        self.columns: list[Any] = [F("run_at"), F("id")]
+        self.key = (run_at, id_)
+
+    def get_source_expressions(self) -> list[Any]:
+        return self.columns
+
+    def set_source_expressions(self, exprs: Any) -> None:
+        self.columns = list(exprs)
+
+    def as_sql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> tuple[str, tuple[Any, ...]]:
+        run_at, id_ = (compiler.compile(column)[0] for column in self.columns)
+        # The first half says nothing new, but MariaDB finds its range by nothing else.
+        return f"({run_at} >= %s AND ({run_at}, {id_}) >= (%s, %s))", (self.key[0], *self.key)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from django.db import connections, models, router
+
+from bgtask.db import DatabaseNow, operations_for
+
+
+class QueueManager(models.Manager[Any]):
+    """Reads where it writes: a replica that lags would show tasks that are no more."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().using(self._db or router.db_for_write(self.model))
+
+
+def database_now(alias: str) -> datetime:
+    """What the clock of the database shows, as Django would read it from a column."""
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {operations_for(connection).clock(connection)}", [])
+        (value,) = cursor.fetchone()
+    return as_read(connection, value)  # type: ignore[no-any-return]
+
+
+def writing(alias: str) -> AbstractContextManager[None]:
+    """Open a short transaction that will write, though it may read first."""
+    connection = connections[alias]
+    return operations_for(connection).transaction(connection)
+
+
+def as_read(connection: Any, value: Any) -> Any:
+    """A datetime as the driver gave it → as the ORM would have read it."""
+    clock = DatabaseNow()
+    for convert in connection.ops.get_db_converters(clock):
+        value = convert(value, clock, connection)
+    return value

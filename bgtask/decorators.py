@@ -1,0 +1,298 @@
+"""@background: makes a function one whose calls are kept as tasks, and run by a worker."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from bgtask import registry
+from bgtask.calling import call
+from bgtask.exceptions import InvalidFunction, InvalidOption, InvalidParameters
+from bgtask.options import (
+    LEGACY_OPTIONS,
+    CallOptions,
+    TaskOptions,
+    brief,
+    check_options,
+    drop_legacy,
+)
+from bgtask.retries import Backoff
+
+if TYPE_CHECKING:
+    from bgtask.models import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+
+class BackgroundFunction(Generic[P, R]):
+    """
+    A function whose calls are kept as tasks.
+
+    Calling it stores a task and returns it. Options may be given at the call (``schedule``,
+    ``priority``, ``queue``, ``verbose_name``) where the function has no parameter of that name,
+    or at any time by ``using``.
+    """
+
+    def __init__(self, function: Callable[P, R], name: str, options: dict[str, Any]) -> None:
+        self.function = function
+        self.name = name
+        self.options = options
+        self._signature = inspect.signature(function)
+        self._arity = _simple_arity(self._signature)
+        self._call_options = CALL_OPTIONS - self._signature.parameters.keys()
+        self._legacy_options = LEGACY_OPTIONS.keys() - self._signature.parameters.keys()
+        functools.update_wrapper(self, function)
+
+    def __repr__(self) -> str:
+        return f"<BackgroundFunction {self.name}>"
+
+    @property
+    def place(self) -> str:
+        """Where it is defined: ``file:line``."""
+        code = inspect.unwrap(self.function).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    @property
+    def backoff(self) -> Backoff | None:
+        return self.options.get("backoff")
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        return self._signature.parameters
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Task:
+        """
+        Store a task that calls the function with these parameters, and return it.
+
+        Raises TypeError where they do not fit the function's signature, InvalidParameters (a
+        TypeError too) where they are not JSON, InvalidOption (a ValueError) for a wrong option.
+        """
+        drop_legacy(kwargs, self._legacy_options)
+        given = self._call_options & kwargs.keys()
+        if not given:
+            return self.enqueue(*args, **kwargs)
+        options = {name: kwargs.pop(name) for name in given}
+        return self.using(**options).enqueue(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+        """Store a task; every argument is the function's own, whatever its name."""
+        # Not at the top: `import bgtask` must work before Django has loaded its models.
+        from bgtask.models import Task
+
+        self.bind(args, kwargs)
+        try:
+            return Task.objects.enqueue(self.name, args, kwargs, **self._stored_options)
+        except SynchronousOnlyOperation as error:
+            name = self.function.__name__
+            raise _in_a_coroutine(
+                f"await {name}.aenqueue(…), or with options await {name}.using(…).aenqueue(…)"
+            ) from error
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+        return await sync_to_async(self.enqueue)(*args, **kwargs)
+
+    def enqueue_many(self, params: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
+        """
+        Store a task for each item, all or none; return how many.
+
+        An item is a tuple of positional parameters or a dictionary of keyword parameters.
+        """
+        from bgtask.models import Task
+
+        try:
+            return Task.objects.enqueue_many(
+                self.name, self._each_bound(params), **self._stored_options
+            )
+        except SynchronousOnlyOperation as error:
+            name = self.function.__name__
+            raise _in_a_coroutine(f"await sync_to_async({name}.enqueue_many)(…)") from error
+
+    @overload
+    def now(
+        self: BackgroundFunction[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    @overload
+    def now(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def now(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function here and now, and return its value; nothing is stored."""
+        return call(self.function, args, kwargs)
+
+    def using(self, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
+        """A copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``."""
+        given: dict[str, Any] = dict(options)
+        drop_legacy(given)
+        if "backoff" in given:
+            raise InvalidOption("backoff= is not kept with a task: give it to @background.")
+        checked = check_options(given)
+        return BackgroundFunction(self.function, self.name, {**self.options, **checked})
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError where the function cannot be called so."""
+        fewest, most = self._arity
+        if not kwargs and fewest <= len(args) <= most:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self._signature}: {error}") from None
+
+    @functools.cached_property
+    def _stored_options(self) -> dict[str, Any]:
+        return {name: value for name, value in self.options.items() if name != "backoff"}
+
+    def _each_bound(
+        self, params: Iterable[Sequence[Any] | Mapping[str, Any]]
+    ) -> Iterator[tuple[Sequence[Any], dict[str, Any]]]:
+        fewest, most = self._arity
+        for number, item in enumerate(params):
+            if isinstance(item, tuple | list):
+                if not fewest <= len(item) <= most:
+                    self._bind_item(number, item, {})
+                yield item, {}
+            elif isinstance(item, dict):
+                self._bind_item(number, (), item)
+                yield (), item
+            else:
+                raise InvalidParameters(
+                    f"Item {number} is {item!r}: enqueue_many takes a tuple of positional "
+                    "parameters, or a dictionary of keyword parameters, for each task."
+                )
+
+    def _bind_item(self, number: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self.bind(args, kwargs)
+        except TypeError as error:
+            raise TypeError(f"Item {number}: {error}") from error
+
+
+@overload
+def background(function: Callable[P, R], /) -> BackgroundFunction[P, R]: ...
+@overload
+def background(
+    name: str | None = None, **options: Unpack[TaskOptions]
+) -> Callable[[Callable[P, R]], BackgroundFunction[P, R]]: ...
+
+
+def background(name: Any = None, **options: Any) -> Any:
+    """
+    Make a function a background function: ``@background`` or ``@background(schedule=60)``.
+
+    Options:
+        name          the key its tasks are stored under; the function's dotted path if not given
+        schedule      when: seconds from the call, a timedelta or a datetime
+        queue         a name of A-Z a-z 0-9 _ . -; "default" if not given
+        priority      a whole number, higher first
+        max_attempts  executions before it fails for good; MAX_ATTEMPTS if not given
+        max_run_time  seconds or a timedelta after which it is tried again; MAX_RUN_TIME if not
+        backoff       wait before the next attempt: seconds, a timedelta, or a function of the
+                      number of attempts that returns either; attempts ** 4 + 5 if not given
+        verbose_name  what people see instead of the name
+
+    Raises InvalidFunction (a TypeError) for what cannot be called by name in another process,
+    InvalidOption (a ValueError) for a wrong option.
+    """
+    if callable(name):
+        return background()(name)
+    if name is not None:
+        _check_name(name)
+    drop_legacy(options)
+    checked = check_options(options)
+
+    def decorate(function: Callable[P, R]) -> BackgroundFunction[P, R]:
+        _check_function(function, name)
+        own_name = name or f"{function.__module__}.{function.__qualname__}"
+        _check_name(own_name)
+        decorated = BackgroundFunction(function, own_name, checked)
+        registry.register(decorated)
+        return decorated
+
+    return decorate
+
+
+def _in_a_coroutine(instead: str) -> SynchronousOnlyOperation:
+    return SynchronousOnlyOperation(
+        f"To store a task is to wait for the database, which a coroutine must not: write {instead}."
+    )
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, int | float | timedelta | datetime) and not isinstance(name, bool):
+        raise InvalidOption(
+            f"name takes a text, not {brief(name)}. For when the task is to run, write "
+            f"@background(schedule={brief(name)})."
+        )
+    # Blanks at its end are nothing to some databases when they compare.
+    if not isinstance(name, str) or name != name.strip() or not 1 <= len(name) <= 255:
+        raise InvalidOption(
+            f"name takes a text of 1 to 255 characters, with no blanks around it, not {name!r}."
+        )
+    if "\x00" in name or not _is_storable(name):
+        raise InvalidOption(f"name={name!r} has characters that no database keeps.")
+
+
+def _check_function(function: Any, name: str | None) -> None:
+    """Refuse what a worker, who imports the module anew, could not call by its name."""
+    if isinstance(function, staticmethod | classmethod):
+        raise InvalidFunction(
+            f"{function.__func__.__qualname__} is wrapped in {type(function).__name__} below "
+            "@background. Make it a function of the module."
+        )
+    if isinstance(function, BackgroundFunction):
+        raise InvalidFunction(f"{function.name} is a background function already.")
+    if not inspect.isfunction(inspect.unwrap(function)) or inspect.ismethod(function):
+        raise InvalidFunction(
+            f"{function!r} is not a plain function. A worker calls background functions by name: "
+            "write a function of the module that calls it."
+        )
+    code = inspect.unwrap(function).__code__
+    where = f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+    if function.__name__ == "<lambda>":
+        raise InvalidFunction(f"{where} is a lambda, and has no name to be called by. Use def.")
+    if "<locals>" in function.__qualname__ and name is None:
+        raise InvalidFunction(
+            f"{where} is defined inside another function, so a worker that imports the module "
+            "will not find it. Move it to the top of the module, or give it a name= and make "
+            "sure that it is defined in every worker."
+        )
+    first = next(iter(inspect.signature(function).parameters), None)
+    if first in {"self", "cls"}:
+        raise InvalidFunction(
+            f"{where} is a method, and its {first} cannot be kept as JSON. Write a function of "
+            "the module that takes the primary key."
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidFunction(f"{where} is a generator: calling it would run nothing.")
+
+
+def _is_storable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _simple_arity(signature: inspect.Signature) -> tuple[int, float]:
+    """How few and how many positional arguments are right beyond doubt; (1, 0): ask bind()."""
+    fewest, most = 0, 0.0
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = float("inf")
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            fewest += parameter.default is parameter.empty
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            return 1, 0
+    return fewest, most

@@ -1,0 +1,247 @@
+"""
+The figures, in four cheap queries (five where no task lives): none reads finished tasks, and
+none writes.
+
+What came of the attempts is read from TaskStats. Counting finished tasks would cost more with
+every task that finishes, and miss the attempts that failed and are to be repeated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Any
+
+from django.db.models import (
+    Case,
+    Count,
+    DateTimeField,
+    F,
+    FloatField,
+    IntegerField,
+    Max,
+    Min,
+    Q,
+    Sum,
+    TextField,
+    Value,
+    When,
+)
+from django.db.models.functions import Cast
+
+from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.db.routing import database_now
+from bgtask.health.literal import Literal
+from bgtask.health.thresholds import Thresholds
+from bgtask.health.types import Health, QueueHealth, Stopped, Stuck, Workers
+from bgtask.models import Hold, Queue, Task, TaskStats, Worker
+from bgtask.status import Status, WorkerState
+
+THROUGHPUT_WINDOW = 300.0
+LISTED = 3600.0  # A queue is shown for so long after its last result.
+
+_NONE = Value(0, output_field=IntegerField())
+_NO_AGE = Value(0.0, output_field=FloatField())
+_NO_TIME = Value(None, output_field=DateTimeField())
+_COLUMNS = ("kind", "queue", "now", "number", "since", "age", "first", "second", "third")
+
+
+def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Health:
+    """The figures alone, of these queues, or of all that have tasks, results, limits or a pause."""
+    thresholds = thresholds or Thresholds.in_force()
+    pauses, holds = _stops()
+    paused, on_hold = ({stop.name for stop in stops} for stops in (pauses, holds))
+    figures: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name in {*paused, *thresholds.queues} if queues is None else queues:
+        figures[name] = {}
+    now = _add_tasks(figures, queues, paused, on_hold) or database_now(Task.objects.all().db)
+    _add_results(figures, queues, thresholds, now)
+    workers, of_all, of_some = _workers()
+    for name, figure in figures.items():
+        figure["served_by"] = of_all + of_some[name]
+    running = sum(figure.get("running", 0) for figure in figures.values())
+    held_by_nobody = sum(
+        figure["stuck"].silent + figure["stuck"].lost
+        for figure in figures.values()
+        if "stuck" in figure
+    )
+    return Health(
+        generated_at=now,
+        window=thresholds.window,
+        queues=tuple(
+            QueueHealth(name=name, paused=name in paused, **figure)
+            for name, figure in sorted(figures.items())
+        ),
+        workers=Workers(**workers, busy=running - held_by_nobody),
+        holds=holds,
+        pauses=pauses,
+    )
+
+
+def _stops() -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
+    """The queues that are paused, and the names that are on hold."""
+    details = ("since", "until", "by", "reason")
+    pauses = Queue.objects.in_force().values_list(Value("queue", TextField()), "name", *details)
+    holds = Hold.objects.in_force().values_list(Value("name", TextField()), "task_name", *details)
+    stopped: dict[str, list[Stopped]] = {"queue": [], "name": []}
+    for kind, name, since, until, by, reason in sorted(
+        pauses.union(holds, all=True), key=itemgetter(0, 1)
+    ):
+        stopped[kind].append(Stopped(name=name, since=since, until=until, by=by, reason=reason))
+    return tuple(stopped["queue"]), tuple(stopped["name"])
+
+
+def _add_tasks(
+    figures: dict[str, dict[str, Any]],
+    queues: Sequence[str] | None,
+    paused: set[str],
+    on_hold: set[str],
+) -> datetime | None:
+    """Also tells the time, where there is any task to tell it with."""
+    now = None
+    tasks = Task.objects.order_by()
+    if queues is not None:
+        tasks = tasks.filter(queue__in=queues)
+    # Each status has a partial index of its own, so each is a SELECT of its own.
+    parts = [
+        _part(
+            tasks,
+            Status.READY,
+            # By crashes as well, in front of the queue in the index of claims: nothing is sorted.
+            by=("crashes", "queue"),
+            since=Min("run_at", filter=~Q(task_name__in=on_hold)) if on_hold else Min("run_at"),
+        ),
+        _part(tasks, Status.SCHEDULED, first=Count("pk", filter=Q(attempts__gt=0))),
+        _part(
+            tasks,
+            Status.RUNNING,
+            age=Max(SecondsSince("locked_at")),
+            first=_stuck(lost=False, silent=False, deadline_at__lte=DatabaseNow()),
+            second=_stuck(lost=False, silent=True),
+            third=_stuck(lost=True),
+        ),
+        _part(tasks, Status.HELD),
+    ]
+    for kind, queue, now, number, since, age, first, second, third in parts[0].union(
+        *parts[1:], all=True
+    ):
+        figure = figures[queue]
+        match kind:
+            case Status.READY:
+                figure["ready"] = figure.get("ready", 0) + number
+                if since is not None and queue not in paused:
+                    since = min(since, figure.get("oldest_ready_since", since))
+                    figure["oldest_ready_since"] = since
+                    figure["oldest_ready_age"] = max((now - since).total_seconds(), 0.0)
+            case Status.SCHEDULED:
+                figure["scheduled"], figure["retrying"] = number, first
+            case Status.RUNNING:
+                figure["running"], figure["max_running_seconds"] = number, max(float(age), 0.0)
+                figure["stuck"] = Stuck(overdue=first, silent=second, lost=third)
+            case Status.HELD:
+                figure["held"] = number
+    return now
+
+
+def _part(tasks: Any, status: Status, by: Sequence[str] = ("queue",), **columns: Any) -> Any:
+    row = {
+        "kind": Value(status.value, output_field=TextField()),
+        "now": Max(DatabaseNow()),
+        "number": Count("pk"),
+        "since": _NO_TIME,
+        "age": _NO_AGE,
+        "first": _NONE,
+        "second": _NONE,
+        "third": _NONE,
+        **columns,
+    }
+    return tasks.filter(status=Literal(status)).values(*by).annotate(**row).values_list(*_COLUMNS)
+
+
+def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:
+    condition = Q(locked_by__state=WorkerState.DEAD)
+    if not lost:
+        condition = ~condition
+    if silent is not None:
+        condition &= (
+            Q(locked_by__lease_expires_at__lte=DatabaseNow())
+            if silent
+            else Q(locked_by__lease_expires_at__gt=DatabaseNow())
+        )
+    return Count("pk", filter=condition & Q(**others))
+
+
+def _add_results(
+    figures: dict[str, dict[str, Any]],
+    queues: Sequence[str] | None,
+    thresholds: Thresholds,
+    now: datetime,
+) -> None:
+    windows = {*thresholds.windows, THROUGHPUT_WINDOW}
+    begins = {window: _minute(now - timedelta(seconds=window)) for window in windows}
+    columns: dict[str, Any] = {}
+    for number, window in enumerate(sorted(windows)):
+        within = Q(minute__gte=begins[window])
+        columns |= {
+            f"ended_{number}": Sum(F("succeeded") + F("failed") + F("retried"), filter=within),
+            f"failed_{number}": Sum(F("failed") + F("retried"), filter=within),
+        }
+    oldest = _minute(now - timedelta(seconds=max(LISTED, *windows)))
+    results = TaskStats.objects.filter(minute__gte=oldest)
+    if queues is not None:
+        results = results.filter(queue__in=queues)
+    found = {
+        row["queue"]: {
+            window: (int(row[f"ended_{number}"] or 0), int(row[f"failed_{number}"] or 0))
+            for number, window in enumerate(sorted(windows))
+        }
+        for row in results.values("queue").annotate(**columns)
+    }
+    for queue in {*figures, *found}:
+        limits = thresholds.of(queue)
+        ended, failed = found.get(queue, {}).get(limits.failure_window, (0, 0))
+        lately, _ = found.get(queue, {}).get(THROUGHPUT_WINDOW, (0, 0))
+        minutes = (now - begins[THROUGHPUT_WINDOW]).total_seconds() / 60
+        figures[queue] |= {
+            "window": limits.failure_window,
+            "finished_window": ended,
+            "failed_window": failed,
+            "failure_ratio": failed / ended if ended >= limits.failure_sample else None,
+            "throughput_per_minute": lately / minutes,
+        }
+
+
+def _minute(when: datetime) -> datetime:
+    return when.replace(second=0, microsecond=0)
+
+
+def _workers() -> tuple[dict[str, Any], int, Counter[str]]:
+    """Return their figures, how many claim from all queues, and how many from each named queue."""
+    silent = Case(When(lease_expires_at__lte=DatabaseNow(), then=Value(1)), default=Value(0))
+    groups: Iterable[Any] = (
+        Worker.objects.living()
+        .annotate(silent=silent)
+        .values_list("state", "silent", "queues")
+        .annotate(
+            number=Count("pk"),
+            threads=Cast(Sum("threads"), IntegerField()),
+            age=Max(SecondsSince("heartbeat_at")),
+        )
+    )
+    figures: dict[str, Any] = {"alive": 0, "stopping": 0, "silent": 0, "threads": 0}
+    ages, of_all, of_some = [0.0], 0, Counter[str]()
+    for state, is_silent, queues, number, threads, age in groups:
+        ages.append(float(age))
+        if is_silent:
+            figures["silent"] += number
+        elif state == WorkerState.STOPPING:
+            figures["stopping"] += number
+        else:
+            figures["alive"] += number
+            figures["threads"] += threads
+            names = set(queues.split(",")) - {""}
+            of_all += 0 if names else number
+            of_some.update(dict.fromkeys(names, number))
+    return {**figures, "heartbeat_age_max": max(ages)}, of_all, of_some

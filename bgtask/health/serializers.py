@@ -1,0 +1,113 @@
+"""The figures as plain data, for JSON. Times are in UTC, ages in seconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connections
+from django.utils import timezone
+
+from bgtask.health.notable import notable
+from bgtask.health.types import Health, QueueHealth, Reason, Stuck
+from bgtask.models import Task
+
+Document = dict[str, Any]
+
+
+def as_document(health: Health, version: str) -> Document:
+    """
+    Return the figures and the verdict; docs/monitoring/stats.schema.json describes them.
+
+    Totals and verdict are of all queues, also where not every queue is listed.
+    """
+    shown, omitted = notable(health.queues)
+    return {
+        "status": health.status.value,
+        "sentence": health.sentence,
+        "generated_at": as_utc(health.generated_at),
+        "window_seconds": health.window,
+        "version": version,
+        "database": database(),
+        "totals": {
+            **{count: health.total(count) for count in _COUNTS},
+            "oldest_ready_age_seconds": _rounded(health.oldest_ready_age),
+            "max_running_seconds": _rounded(health.max_running_seconds),
+            "finished_window": health.total("finished_window"),
+            "failed_window": health.total("failed_window"),
+            "throughput_per_minute": _rounded(health.throughput_per_minute),
+        },
+        "workers": {
+            "alive": health.workers.alive,
+            "stopping": health.workers.stopping,
+            "silent": health.workers.silent,
+            "last_heartbeat_age_seconds": _rounded(health.workers.heartbeat_age_max),
+            "threads": health.workers.threads,
+            "busy": health.workers.busy,
+        },
+        "stuck": _stuck(health.stuck),
+        "queues": [_queue(queue) for queue in shown],
+        "queues_omitted": len(omitted),
+        "reasons": [_reason(reason) for reason in health.reasons[:MOST_REASONS]],
+        "reasons_omitted": max(len(health.reasons) - MOST_REASONS, 0),
+    }
+
+
+MOST_REASONS = 100
+_COUNTS = ("ready", "scheduled", "retrying", "running", "held")
+
+
+def _queue(queue: QueueHealth) -> Document:
+    since = queue.oldest_ready_since
+    return {
+        "name": queue.name,
+        "status": queue.status.value,
+        "paused": queue.paused,
+        **{count: getattr(queue, count) for count in _COUNTS},
+        "oldest_ready_age_seconds": _rounded(queue.oldest_ready_age),
+        "oldest_ready_since": None if since is None else as_utc(since),
+        "max_running_seconds": _rounded(queue.max_running_seconds),
+        "stuck": _stuck(queue.stuck),
+        "window_seconds": queue.window,
+        "finished_window": queue.finished_window,
+        "failed_window": queue.failed_window,
+        "failure_ratio": None if queue.failure_ratio is None else round(queue.failure_ratio, 4),
+        "throughput_per_minute": _rounded(queue.throughput_per_minute),
+        "workers": queue.served_by,
+    }
+
+
+def _stuck(stuck: Stuck) -> Document:
+    return {
+        "total": stuck.total,
+        "overdue": stuck.overdue,
+        "silent": stuck.silent,
+        "lost": stuck.lost,
+    }
+
+
+def _reason(reason: Reason) -> Document:
+    return {
+        "status": reason.level.value,
+        "measure": reason.measure,
+        "queue": reason.queue or None,
+        "observed": round(reason.observed, 4),
+        "limit": reason.limit,
+        "text": reason.text,
+    }
+
+
+def _rounded(number: float) -> float:
+    return round(number, 3)
+
+
+def as_utc(when: datetime) -> str:
+    """ISO 8601; without time zones a datetime is one of the default zone."""
+    if timezone.is_naive(when):
+        when = timezone.make_aware(when, timezone.get_default_timezone())
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def database() -> str:
+    """What the queue is kept in: postgresql, sqlite or mysql (MariaDB too)."""
+    return str(connections[Task.objects.all().db].vendor)

@@ -1,0 +1,39 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+# What a function may give as its ``backoff``: attempts → wait, or one wait for all.
+Backoff = Callable[[int], float | timedelta] | float | timedelta
+
+MAX_DELAY_SECONDS = timedelta(days=3650).total_seconds()
+
+
+def default_backoff(attempts: int) -> float:
+    """Seconds before the next attempt, after so many: 6, 21, 86, 261, 630 … (as DelayedJob)."""
+    return float(attempts**4 + 5)
+
+
+def backoff(attempts: int, rule: Backoff | None = None, jitter: float = 0.0) -> float:
+    """
+    Seconds to wait after so many attempts, by this rule or else the default one.
+
+    ``jitter`` adds up to that share of the wait, at random and never less than the rule says,
+    so that tasks which failed together do not come back together.
+    """
+    if rule is None:
+        wait = default_backoff(attempts)
+    else:
+        wait = as_seconds(rule(attempts) if callable(rule) else rule)
+    return min(wait * (1 + random.uniform(0, jitter)), MAX_DELAY_SECONDS)  # noqa: S311
+
+
+def as_seconds(wait: float | timedelta) -> float:
+    seconds = wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"A back-off is zero or more seconds, not {wait!r}.")
+    return seconds

@@ -1,0 +1,3 @@
+from bgtask.worker.runner import Runner
+
+__all__ = ["Runner"]

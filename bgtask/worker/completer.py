@@ -1,0 +1,320 @@
+"""Outcomes → database: many at once, in the background, until each is accepted or refused."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from django.db import connections
+
+from bgtask.db import is_about_data
+from bgtask.failures import plain_failure
+from bgtask.models import Outcome, Task
+from bgtask.status import Status
+from bgtask.worker.connections import reset_connection
+from bgtask.worker.watchdog import watched
+
+logger = logging.getLogger("bgtask")
+
+FLUSH_BATCH = 100  # Outcomes that are worth a flush …
+MAX_FLUSH_BATCH = 400  # … and those that one takes, where more have come in during the one before.
+FLUSH_LINGER_SECONDS = 0.05  # Seconds that the first outcome waits for others.
+BATCH_TRIES = 3  # From this failure of a batch on, its outcomes are also tried one by one.
+SINGLE_FAILURES = 3  # If so many single outcomes fail and none succeeds, the database is away.
+KEPT_RETRY_SECONDS = 5.0  # Between two tries of outcomes that were refused while others passed.
+
+
+def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """
+    Write them; return the new status by id of those that were accepted.
+
+    Refused ones are looked up, for a flush whose reply was lost may have been accepted, and may
+    even have landed after it was given up.
+    """
+    accepted = Task.objects.finish(outcomes)
+    if len(accepted) < len(outcomes):
+        refused = [outcome for outcome in outcomes if outcome.task.pk not in accepted]
+        accepted |= Task.objects.finished_before(refused)
+    return accepted
+
+
+class Completer:
+    """
+    A thread and a connection of its own. ``on_done`` is told of each batch: what was accepted,
+    with its new status, and what was fenced off.
+    """
+
+    def __init__(
+        self,
+        on_done: Callable[[list[tuple[Outcome, str]], list[Outcome]], None],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._alias = Task.objects.all().db
+        self._on_done = on_done
+        self._is_idle = is_idle
+        self._pending: deque[Outcome] = deque()
+        self._news = threading.Event()
+        self._asleep = False  # Until there is something to write.
+        self._closing = False
+        self._kept: list[Outcome] = []  # Refused while others passed; tried again later.
+        self._retry_kept_at = 0.0
+        self._unwritten: set[int] = set()  # The tasks whose outcomes were given up at the stop.
+        self._give_up_at: float | None = None
+        self._in_flight = 0
+        self._thread = threading.Thread(target=self._run, name="bgtask-completer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def backlog(self) -> int:
+        return len(self._pending) + self._in_flight + len(self._kept)
+
+    def put(self, outcome: Outcome) -> None:
+        self._pending.append(outcome)
+        if (
+            self._asleep or len(self._pending) >= FLUSH_BATCH or self._is_idle()
+        ) and not self._news.is_set():
+            self._news.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Write what there is; False if the database did not take all of it in that time."""
+        self._give_up_at = time.monotonic() + max(timeout, 0.0)
+        self._closing = True
+        self._news.set()
+        self._thread.join(max(timeout, 0.0) + 1.0)
+        return not self.backlog and not self._unwritten
+
+    def _run(self) -> None:
+        closing_tries = 0
+        while True:
+            self._wait()
+            batch = self._take(MAX_FLUSH_BATCH)
+            if batch:
+                self._in_flight = len(batch)
+                self._complete(batch)
+                self._in_flight = 0
+                del batch  # With the errors, and all that their frames hold.
+            if self._kept and (self._closing or time.monotonic() >= self._retry_kept_at):
+                self._complete_kept()
+            if self._closing and not self._pending:
+                closing_tries += 1
+                if not self._kept or not self._pause(closing_tries):
+                    break
+        connections.close_all()
+
+    def _take(self, most: int) -> list[Outcome]:
+        return [self._pending.popleft() for _ in range(min(len(self._pending), most))]
+
+    def _wait(self) -> None:
+        """Until there is a batch worth writing."""
+        self._asleep = True  # Before the look: who appends after it will see that they must wake.
+        while not self._pending and not self._closing:
+            timeout = self._retry_kept_at - time.monotonic() if self._kept else None
+            if timeout is not None and timeout <= 0:
+                self._asleep = False
+                return
+            self._news.wait(timeout)
+            self._news.clear()
+        self._asleep = False
+        until = time.monotonic() + FLUSH_LINGER_SECONDS
+        while len(self._pending) < FLUSH_BATCH and not self._closing and not self._is_idle():
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            self._news.wait(left)
+            self._news.clear()
+
+    def _complete(self, batch: list[Outcome]) -> None:
+        """Write the batch; wait while the database is away, and keep what it does not accept."""
+        statuses: dict[int, str] = {}
+        left = list(batch)
+        tries = refusals = 0
+        while left:
+            try:
+                statuses |= self._flush(left)
+                break
+            except Exception as error:
+                self._reset_connection()
+                tries += 1
+                refusals = refusals + 1 if is_about_data(error) else 0
+                if refusals == 1:
+                    continue  # Blame nothing before a second refusal: the first may be an outage's.
+                if not refusals:
+                    _tell_of_failure(len(left), tries, error)
+                one_by_one = (
+                    refusals > 0
+                    or tries >= BATCH_TRIES
+                    or (isinstance(error, MemoryError) and len(left) > 1)
+                )
+            if one_by_one:
+                written, left, is_away = self._write_one_by_one(left)
+                statuses |= written
+                if not is_away:
+                    self._keep(left)
+                    break
+            if not self._pause(tries):
+                self._unwritten.update(outcome.task.pk for outcome in left)
+                break
+            if tries >= BATCH_TRIES:
+                # If a single outcome is refused, only others can show that the database is there.
+                more = self._take(MAX_FLUSH_BATCH - len(left))
+                batch += more
+                left += more
+                self._in_flight = len(batch)
+        self._report(batch, statuses)
+
+    def _complete_kept(self) -> None:
+        """Try the kept outcomes again."""
+        batch = self._kept
+        statuses, self._kept, _ = self._write_one_by_one(batch)
+        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        self._report(batch, statuses)
+
+    def _keep(self, refused: list[Outcome]) -> None:
+        """Keep outcomes in memory that are refused while the database accepts others."""
+        if not refused:
+            return
+        self._kept += refused
+        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        _say(
+            logging.ERROR,
+            "The database refuses the outcomes of %d tasks. They are kept and tried again: %s",
+            len(refused),
+            ", ".join(str(outcome.task) for outcome in refused[:10]),
+        )
+
+    def _report(self, batch: list[Outcome], statuses: dict[int, str]) -> None:
+        """Tell the runner which outcomes were accepted, and which were fenced off."""
+        accepted = [
+            (outcome, statuses[outcome.task.pk]) for outcome in batch if outcome.task.pk in statuses
+        ]
+        unsettled = self._unwritten | {outcome.task.pk for outcome in self._kept}
+        settled = statuses.keys() | unsettled
+        fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
+        try:
+            self._on_done(accepted, fenced)
+        except Exception:  # A failing callback must not stop later batches from being written.
+            _say(
+                logging.ERROR,
+                "%d outcomes are written, and could not be told of.",
+                len(batch),
+                exc_info=True,
+            )
+
+    def _write_one_by_one(
+        self, outcomes: list[Outcome]
+    ) -> tuple[dict[int, str], list[Outcome], bool]:
+        """
+        Write each outcome by itself, so that a refused one does not keep the others.
+
+        Return the new statuses, the outcomes that are left, and whether the database is away.
+        """
+        statuses: dict[int, str] = {}
+        left: list[Outcome] = []
+        is_away = True
+        # In random order: two that are refused must not stand in front of the others each time.
+        for outcome in random.sample(outcomes, len(outcomes)):
+            if is_away and len(left) >= SINGLE_FAILURES:
+                left.append(outcome)
+                continue
+            try:
+                statuses |= self._write_one(outcome)
+                is_away = False
+            except Exception as error:
+                left.append(outcome)
+                if is_about_data(error):
+                    is_away = False
+        return statuses, left, is_away
+
+    def _write_one(self, outcome: Outcome) -> dict[int, str]:
+        """Write one outcome; if the database refuses its text, write plain words instead."""
+        try:
+            return self._flush_twice(outcome)
+        except Exception as error:
+            if not is_about_data(error) or _is_plain(outcome):
+                raise
+            _say(
+                logging.ERROR,
+                "The database refuses what %s left behind; storing plain words: %s",
+                outcome.task,
+                error,
+            )
+        _make_plain(outcome)
+        return self._flush_twice(outcome)
+
+    def _flush_twice(self, outcome: Outcome) -> dict[int, str]:
+        """Flush one outcome, and once more if its data was refused."""
+        try:
+            return self._flush([outcome])
+        except Exception as error:
+            self._reset_connection()
+            if not is_about_data(error):
+                raise
+        try:
+            return self._flush([outcome])
+        except Exception:
+            self._reset_connection()
+            raise
+
+    def _flush(self, outcomes: list[Outcome]) -> dict[int, str]:
+        with watched(self._alias):
+            return flush(outcomes)
+
+    def _reset_connection(self) -> None:
+        with contextlib.suppress(MemoryError):  # Then at the next attempt.
+            reset_connection(self._alias)
+
+    def _pause(self, tries: int) -> bool:
+        """Wait a little longer each time; False when there is no time left."""
+        wait = min(0.1 * 2**tries, 5.0) * random.uniform(0.8, 1.2)  # noqa: S311
+        if self._give_up_at is None:
+            self._news.clear()
+            self._news.wait(wait)
+            return True
+        left = self._give_up_at - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(wait, left))
+        return True
+
+
+def _tell_of_failure(count: int, tries: int, error: Exception) -> None:
+    if tries == 1 or tries % 10 == 0:
+        _say(
+            logging.WARNING,
+            "%d outcomes could not be written, and are kept: %s",
+            count,
+            str(error) or type(error).__name__,
+        )
+
+
+def _say(level: int, message: str, *args: object, exc_info: bool = False) -> None:
+    """A handler of the log is the project's; what it raises must not keep outcomes from writing."""
+    with contextlib.suppress(Exception):
+        logger.log(level, message, *args, exc_info=exc_info)
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    return outcome.return_value is None and (
+        outcome.failure is None or outcome.failure.error_class == "bgtask.Unstorable"
+    )
+
+
+def _make_plain(outcome: Outcome) -> None:
+    outcome.return_value = None
+    outcome.run_at = None
+    if outcome.status == Status.SCHEDULED and outcome.delay is None:
+        outcome.delay = 0.0
+    if outcome.failure is not None:
+        outcome.failure = plain_failure(
+            "bgtask.Unstorable", "The task failed, and the database refused the text of its error."
+        )

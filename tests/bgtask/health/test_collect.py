@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from bgtask import health
+from bgtask.db import DatabaseNow
+from bgtask.db.routing import database_now
+from bgtask.models import Task
+from bgtask.status import Status, WorkerState
+from tests.factories import (
+    HoldFactory,
+    PauseFactory,
+    TaskFactory,
+    TaskStatsFactory,
+    WorkerFactory,
+)
+from tests.tasks import noop
+
+pytestmark = pytest.mark.django_db
+
+
+def only_queue(name: str = "default") -> health.QueueHealth:
+    (queue,) = (queue for queue in health.measure().queues if queue.name == name)
+    return queue
+
+
+def test_says_nothing_of_a_queue_that_nobody_uses() -> None:
+    assert health.measure().queues == ()
+
+
+def test_tells_the_time_by_the_clock_of_the_database() -> None:
+    before = database_now(Task.objects.all().db)
+
+    figures = health.measure()
+
+    after = database_now(Task.objects.all().db)
+    assert before <= figures.generated_at <= after
+
+
+def test_counts_what_is_live_by_queue_and_status() -> None:
+    worker = WorkerFactory()
+    TaskFactory.create_batch(2)
+    TaskFactory(status=Status.SCHEDULED)
+    TaskFactory(status=Status.SCHEDULED, attempts=3)
+    TaskFactory(status=Status.RUNNING, locked_by=worker)
+    TaskFactory(status=Status.HELD)
+    TaskFactory(queue="mail")
+    for status in (Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED):
+        TaskFactory(status=status)
+
+    queues = {queue.name: queue for queue in health.measure().queues}
+
+    assert sorted(queues) == ["default", "mail"]
+    default = queues["default"]
+    assert (default.ready, default.running, default.held) == (2, 1, 1)
+    assert (default.scheduled, default.retrying) == (2, 1)
+    assert queues["mail"].ready == 1
+    assert queues["mail"].scheduled == queues["mail"].running == queues["mail"].held == 0
+
+
+def test_looks_only_at_the_queues_it_is_asked_for() -> None:
+    TaskFactory(queue="mail")
+    TaskFactory(queue="reports")
+    TaskStatsFactory(queue="reports", succeeded=1)
+
+    figures = health.measure(["mail", "nobody-knows-it"])
+
+    assert [queue.name for queue in figures.queues] == ["mail", "nobody-knows-it"]
+
+
+class TestOldestReady:
+    def test_is_as_old_as_the_task_that_was_due_first(self) -> None:
+        TaskFactory(run_at=DatabaseNow(-5))
+        oldest = TaskFactory(run_at=DatabaseNow(-400))
+
+        queue = only_queue()
+
+        assert 400 <= queue.oldest_ready_age < 460
+        assert queue.oldest_ready_since == oldest.run_at
+
+    @pytest.mark.parametrize("crashes_of_the_oldest", [0, 1])
+    def test_may_have_been_lost_before(self, crashes_of_the_oldest: int) -> None:
+        TaskFactory(run_at=DatabaseNow(-5), crashes=1 - crashes_of_the_oldest)
+        oldest = TaskFactory(run_at=DatabaseNow(-400), crashes=crashes_of_the_oldest)
+
+        queue = only_queue()
+
+        assert queue.ready == 2
+        assert queue.oldest_ready_since == oldest.run_at
+
+    def test_is_zero_where_nothing_is_ready(self) -> None:
+        TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-400))  # Not promoted yet.
+        TaskFactory(status=Status.HELD, run_at=DatabaseNow(-400))
+        TaskFactory(status=Status.RUNNING, run_at=DatabaseNow(-400))
+
+        queue = only_queue()
+
+        assert queue.oldest_ready_age == 0
+        assert queue.oldest_ready_since is None
+
+    def test_leaves_out_a_queue_that_is_paused(self) -> None:
+        TaskFactory(run_at=DatabaseNow(-400))
+        PauseFactory()
+
+        queue = only_queue()
+
+        assert queue.paused
+        assert queue.ready == 1
+        assert queue.oldest_ready_age == 0
+        assert queue.oldest_ready_since is None
+
+    def test_comes_back_once_the_pause_is_over(self) -> None:
+        TaskFactory(run_at=DatabaseNow(-400))
+        PauseFactory(until=DatabaseNow(-1))
+
+        queue = only_queue()
+
+        assert not queue.paused
+        assert queue.oldest_ready_age >= 400
+
+    def test_leaves_out_what_is_on_hold_by_its_name(self) -> None:
+        TaskFactory(task_name="tests.tasks.fail", run_at=DatabaseNow(-400))
+        TaskFactory(run_at=DatabaseNow(-5))
+        HoldFactory(task_name="tests.tasks.fail")
+
+        queue = only_queue()
+
+        assert queue.ready == 2
+        assert 5 <= queue.oldest_ready_age < 65
+
+    def test_is_zero_where_all_is_on_hold(self) -> None:
+        TaskFactory(run_at=DatabaseNow(-400))
+        HoldFactory()
+
+        assert only_queue().oldest_ready_age == 0
+
+    def test_is_the_same_as_a_claim_sees_it(self) -> None:
+        noop()
+
+        assert 0 <= only_queue().oldest_ready_age < 60
+
+
+class TestRunning:
+    def test_knows_how_long_the_longest_has_been_running(self) -> None:
+        worker = WorkerFactory()
+        TaskFactory(status=Status.RUNNING, locked_by=worker, locked_at=DatabaseNow(-90))
+        TaskFactory(status=Status.RUNNING, locked_by=worker, locked_at=DatabaseNow(-10))
+
+        figures = health.measure()
+
+        assert 90 <= figures.max_running_seconds < 150
+        assert figures.workers.busy == 2
+
+    def test_is_stuck_past_its_deadline(self) -> None:
+        TaskFactory(status=Status.RUNNING, deadline_at=DatabaseNow(-1))
+        TaskFactory(status=Status.RUNNING)
+
+        assert only_queue().stuck == health.Stuck(overdue=1)
+
+    def test_is_stuck_with_a_worker_that_is_silent_or_dead(self) -> None:
+        TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(silent=True))
+        TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(dead=True))
+
+        figures = health.measure()
+
+        assert figures.stuck == health.Stuck(silent=1, lost=1)
+        assert figures.workers.busy == 0
+
+    def test_is_counted_once_whatever_is_wrong(self) -> None:
+        dead = WorkerFactory(dead=True, silent=True)
+        TaskFactory(status=Status.RUNNING, locked_by=dead, deadline_at=DatabaseNow(-1))
+        silent = WorkerFactory(silent=True)
+        TaskFactory(status=Status.RUNNING, locked_by=silent, deadline_at=DatabaseNow(-1))
+
+        assert only_queue().stuck == health.Stuck(silent=1, lost=1)
+
+
+class TestResults:
+    def test_an_attempt_that_will_be_repeated_has_failed_too(self) -> None:
+        TaskStatsFactory(succeeded=70, failed=10, retried=20)
+
+        queue = only_queue()
+
+        assert (queue.finished_window, queue.failed_window) == (100, 30)
+        assert queue.failure_ratio == pytest.approx(0.3)
+
+    def test_too_few_of_them_say_nothing(self) -> None:
+        TaskStatsFactory(failed=19)
+
+        assert only_queue().failure_ratio is None
+
+    def test_those_before_the_window_do_not_count(self) -> None:
+        TaskStatsFactory(minute=1, succeeded=30)
+        TaskStatsFactory(minute=17, failed=1000)
+
+        queue = only_queue()
+
+        assert (queue.finished_window, queue.failed_window) == (30, 0)
+
+    def test_a_queue_may_have_a_window_of_its_own(self, settings) -> None:
+        settings.BGTASK = {"THRESHOLDS": {"queues": {"mail": {"failure_window": 7200}}}}
+        for queue in ("default", "mail"):
+            TaskStatsFactory(queue=queue, minute=100, failed=30)
+            TaskStatsFactory(queue=queue, minute=1, succeeded=70)
+
+        assert only_queue("mail").failure_ratio == pytest.approx(0.3)
+        assert only_queue("default").failure_ratio == 0
+
+    def test_throughput_is_that_of_the_last_minutes(self) -> None:
+        TaskStatsFactory(minute=2, succeeded=60, failed=3)
+        TaskStatsFactory(minute=8, succeeded=1000)
+
+        # Five whole minutes, and what has gone of this one.
+        assert 63 / 6 <= only_queue().throughput_per_minute <= 63 / 5
+
+    def test_a_queue_is_listed_for_an_hour_after_its_last_result(self) -> None:
+        TaskStatsFactory(queue="lately", minute=55, succeeded=1)
+        TaskStatsFactory(queue="forgotten", minute=70, succeeded=1)
+
+        assert [queue.name for queue in health.measure().queues] == ["lately"]
+
+
+class TestWorkers:
+    def test_are_counted_by_what_they_are(self) -> None:
+        WorkerFactory(threads=4, heartbeat_at=DatabaseNow(-3))
+        WorkerFactory(threads=2)
+        WorkerFactory(threads=8, state=WorkerState.STOPPING)
+        WorkerFactory(threads=16, silent=True, heartbeat_at=DatabaseNow(-250))
+        WorkerFactory(threads=32, dead=True, heartbeat_at=DatabaseNow(-9999))
+
+        workers = health.measure().workers
+
+        assert (workers.alive, workers.stopping, workers.silent) == (2, 1, 1)
+        assert workers.threads == 6
+        assert 250 <= workers.heartbeat_age_max < 310
+
+    def test_serve_the_queues_they_name_or_all(self) -> None:
+        for queue in ("mail", "reports", "mail-2"):
+            TaskFactory(queue=queue)
+        WorkerFactory(queues="mail,other")
+        WorkerFactory(queues="mail", silent=True)
+        WorkerFactory(queues="mail", state=WorkerState.STOPPING)
+        WorkerFactory(queues="")
+
+        served = {queue.name: queue.served_by for queue in health.measure().queues}
+
+        assert served == {"mail": 2, "mail-2": 1, "reports": 1}
+
+
+def test_adds_up_the_queues() -> None:
+    TaskFactory(queue="mail", run_at=DatabaseNow(-100))
+    TaskFactory.create_batch(2, queue="reports", run_at=DatabaseNow(-300))
+
+    figures = health.measure()
+
+    assert figures.total("ready") == 3
+    assert figures.oldest_ready_age == max(queue.oldest_ready_age for queue in figures.queues)
+    assert figures.oldest_ready_age >= timedelta(seconds=300).total_seconds()
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_takes_four_queries_however_much_there_is(django_assert_num_queries, number: int) -> None:
+    for index in range(number):
+        queue = f"queue-{index}"
+        TaskFactory(queue=queue)
+        TaskFactory(queue=queue, status=Status.RUNNING)
+        TaskStatsFactory(queue=queue, succeeded=5)
+        PauseFactory(name=queue)
+        HoldFactory(task_name=f"task-{index}")
+
+    with django_assert_num_queries(4) as captured:
+        health.check()
+
+    assert all(query["sql"].lstrip("( ").startswith("SELECT") for query in captured)

@@ -1,0 +1,467 @@
+"""An outcome is written once, by the attempt it belongs to; all others are left alone."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.exceptions import ClaimLost
+from bgtask.failures import MAX_MESSAGE, MAX_TEXT
+from bgtask.models import Attempt, Task, Worker
+from bgtask.status import AttemptOutcome, Status
+from tests.bgtask.lifecycle.outcomes import FAILURE, KINDS, failure, retry, success
+from tests.factories import TaskFactory, WorkerFactory
+from tests.threads import all_at_once
+
+pytestmark = pytest.mark.django_db
+
+ERROR = ("last_error", "error_class", "error_fingerprint")
+AN_ERROR = (FAILURE.traceback, FAILURE.error_class, FAILURE.fingerprint)
+NO_ERROR = ("", "", "")
+
+
+def claim(number=1):
+    return Task.objects.claim(WorkerFactory(), "default", number)
+
+
+def claimed(**fields):
+    TaskFactory(**fields)
+    (task,) = claim()
+    return task
+
+
+def values(task, *names):
+    return Task.objects.filter(pk=task.pk).values_list(*names).get()
+
+
+def seconds_since(column):
+    """By the clock of the database, of the only task there is."""
+    return Task.objects.annotate(since=SecondsSince(column)).get().since
+
+
+def everything():
+    return list(Task.objects.order_by("pk").values()), list(Attempt.objects.order_by("pk").values())
+
+
+class TestKinds:
+    def test_success(self):
+        task = claimed(last_error="old", error_class="Old", error_fingerprint="o" * 32)
+
+        accepted = Task.objects.finish([success(task, return_value='"ü"', duration=1.2344)])
+
+        assert accepted == {task.pk: Status.SUCCESSFUL}
+        assert values(task, "status", "return_value", "duration_ms", "token", "attempts") == (
+            Status.SUCCESSFUL,
+            '"ü"',
+            1234,
+            task.token,
+            1,
+        )
+        assert values(task, *ERROR) == NO_ERROR
+        assert not Attempt.objects.exists()
+
+    def test_failure(self):
+        task = claimed()
+
+        accepted = Task.objects.finish([failure(task, duration=2)])
+
+        assert accepted == {task.pk: Status.FAILED}
+        assert values(task, "status", "return_value", "duration_ms", "token", "attempts") == (
+            Status.FAILED,
+            None,
+            2000,
+            task.token,
+            1,
+        )
+        assert values(task, *ERROR) == AN_ERROR
+
+    def test_retry(self):
+        task = claimed(return_value="1")
+
+        accepted = Task.objects.finish([retry(task, delay=60)])
+
+        assert accepted == {task.pk: Status.SCHEDULED}
+        assert values(task, "status", "return_value", "finished_at", "token", "attempts") == (
+            Status.SCHEDULED,
+            None,
+            None,
+            task.token,
+            1,
+        )
+        assert values(task, *ERROR) == AN_ERROR
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_nobody_holds_it_any_more(self, kind):
+        task = claimed()
+
+        Task.objects.finish([KINDS[kind](task)])
+
+        assert values(task, "locked_by", "locked_at", "deadline_at") == (None, None, None)
+        assert values(task, "last_worker") == (task.last_worker,)
+
+    @pytest.mark.parametrize(
+        ("kind", "expected"),
+        [("success", "SUCCESSFUL"), ("failure", "FAILED"), ("retry", "CANCELLED")],
+    )
+    def test_a_requested_cancel_only_stops_another_attempt(self, kind, expected):
+        task = claimed()
+        task.cancel()
+
+        accepted = Task.objects.finish([KINDS[kind](task)])
+
+        assert accepted == {task.pk: expected}
+        assert values(task, "status") == (expected,)
+        assert values(task, "finished_at") != (None,)
+
+
+class TestTimes:
+    def test_ages_are_subtracted_from_the_clock_of_the_database(self):
+        task = claimed()
+        ended = time.monotonic() - 100
+
+        Task.objects.finish([success(task, duration=20, ended=ended)])
+
+        assert seconds_since("finished_at") == pytest.approx(100, abs=10)
+        assert seconds_since("started_at") == pytest.approx(120, abs=10)
+
+    def test_a_retry_waits_from_the_end_of_the_attempt(self):
+        task = claimed()
+
+        Task.objects.finish([retry(task, delay=1000, ended=time.monotonic() - 100)])
+
+        assert seconds_since("run_at") == pytest.approx(-900, abs=10)
+
+    def test_the_wait_is_exact_between_the_end_of_the_attempt_and_the_next(self):
+        task = claimed()
+
+        Task.objects.finish([retry(task, delay=630)])
+
+        row, attempt = Task.objects.get(), Attempt.objects.get()
+        # Two statements, so two ages: they may only differ by what lies between them.
+        assert (row.run_at - attempt.finished_at).total_seconds() == pytest.approx(630, abs=0.5)
+
+    def test_a_retry_may_name_its_time(self):
+        task = claimed()
+        chosen = timezone.now().replace(microsecond=123_000) + timedelta(days=3)
+
+        Task.objects.finish([retry(task, delay=None, run_at=chosen)])
+
+        assert values(task, "run_at") == (chosen,)
+
+    @pytest.mark.parametrize("kind", ["success", "failure"])
+    def test_the_end_of_a_task_leaves_its_run_at(self, kind):
+        run_at = TaskFactory().run_at
+        (task,) = claim()
+
+        Task.objects.finish([KINDS[kind](task)])
+
+        assert values(task, "run_at") == (run_at,)
+
+    def test_started_at_is_that_of_the_first_attempt(self):
+        task = claimed()
+        Task.objects.finish([retry(task, delay=0, ended=time.monotonic() - 50)])
+        first = values(task, "started_at")
+        Task.objects.run_now()
+        (task,) = claim()
+
+        Task.objects.finish([success(task, duration=1)])
+
+        assert first != (None,)
+        assert values(task, "started_at") == first
+
+    def test_an_outcome_in_mixed_company_keeps_its_own_times(self):
+        TaskFactory.create_batch(3)
+        one, two, three = claim(3)
+        named = timezone.now().replace(microsecond=0) + timedelta(hours=5)
+
+        Task.objects.finish(
+            [retry(one, delay=None, run_at=named), success(two), retry(three, delay=7200)]
+        )
+
+        assert values(one, "run_at") == (named,)
+        assert Task.objects.filter(
+            pk=three.pk, run_at__gt=DatabaseNow(7000), run_at__lte=DatabaseNow(7200)
+        ).exists()
+
+
+class TestFence:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_an_old_token_changes_nothing(self, kind):
+        stale = claimed()
+        Task.objects.release([stale])
+        claim()
+        before = everything()
+
+        assert Task.objects.finish([KINDS[kind](stale)]) == {}
+        assert everything() == before
+
+    @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_does_not_run_is_left_alone_even_with_the_right_token(self, kind, status):
+        task = TaskFactory(status=status)
+        before = everything()
+
+        assert Task.objects.finish([KINDS[kind](task)]) == {}
+        assert everything() == before
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_was_deleted_is_no_harm(self, kind):
+        task = claimed()
+        Task.objects.filter(pk=task.pk).delete()
+
+        assert Task.objects.finish([KINDS[kind](task)]) == {}
+
+    def test_nothing_at_all_is_no_harm(self):
+        assert Task.objects.finish([]) == {}
+
+    def test_a_stale_outcome_does_not_keep_its_neighbours(self):
+        TaskFactory.create_batch(3)
+        one, stale, two = claim(3)
+        Task.objects.filter(pk=stale.pk).cancel(force=True)
+
+        accepted = Task.objects.finish([retry(one), failure(stale), success(two)])
+
+        assert accepted == {one.pk: Status.SCHEDULED, two.pk: Status.SUCCESSFUL}
+        assert values(stale, "status") == (Status.CANCELLED,)
+
+    def test_of_two_attempts_in_one_batch_only_the_present_one_counts(self):
+        stale = claimed()
+        Task.objects.release([stale])
+        (present,) = claim()
+
+        accepted = Task.objects.finish([failure(stale), success(present)])
+
+        assert accepted == {present.pk: Status.SUCCESSFUL}
+        assert values(present, "status") == (Status.SUCCESSFUL,)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_flush_that_is_repeated_changes_nothing(self, kind):
+        outcome = KINDS[kind](claimed())
+        Task.objects.finish([outcome])
+        before = everything()
+
+        assert Task.objects.finish([outcome]) == {}
+        assert everything() == before
+
+    def test_the_task_itself_says_that_its_claim_is_lost(self):
+        task = claimed()
+        task.succeed()
+
+        with pytest.raises(ClaimLost):
+            task.succeed()
+        with pytest.raises(ClaimLost):
+            task.fail("too late")
+        with pytest.raises(ClaimLost):
+            task.retry("too late", delay=1)
+
+
+class TestLostReply:
+    """A flush was accepted, but its reply never came: the worker asks what became of it."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_was_accepted_is_known_by_its_token(self, kind):
+        outcome = KINDS[kind](claimed())
+        accepted = Task.objects.finish([outcome])
+
+        assert Task.objects.finished_before([outcome]) == accepted != {}
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_still_runs_was_not(self, kind):
+        assert Task.objects.finished_before([KINDS[kind](claimed())]) == {}
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_others_took_back_was_not(self, kind):
+        worker = Worker.register()
+        TaskFactory.create_batch(5)
+        released, cancelled, parked, overdue, lost = Task.objects.claim(worker, "default", 5)
+        released.release()
+        parked.set_aside("type")
+        cancelled.cancel(force=True)
+        Task.objects.filter(pk=overdue.pk).update(deadline_at=DatabaseNow(-1))
+        Task.objects.rescue()
+        worker.deregister()
+        Task.objects.rescue()
+        outcomes = [KINDS[kind](task) for task in (released, parked, cancelled, overdue, lost)]
+
+        assert Task.objects.finish(outcomes) == {}
+        assert Task.objects.finished_before(outcomes) == {}
+
+    def test_a_retry_that_was_claimed_again_is_known_by_its_history(self):
+        outcome = retry(claimed())
+        Task.objects.finish([outcome])
+        Task.objects.run_now()
+        claim()
+
+        assert Task.objects.finished_before([outcome]) == {outcome.task.pk: Status.SCHEDULED}
+
+    @pytest.mark.parametrize("next_move", ["run_now", "hold"])
+    def test_a_retry_that_waits_otherwise_by_now_was_a_retry(self, next_move):
+        outcome = retry(claimed())
+        Task.objects.finish([outcome])
+        getattr(Task.objects.all(), next_move)()
+
+        assert Task.objects.finished_before([outcome]) == {outcome.task.pk: Status.SCHEDULED}
+
+
+class TestText:
+    """Said by a caller, not taken from an exception."""
+
+    def test_is_made_storable(self):
+        task = claimed()
+
+        task.fail("a\x00b\udc80")
+
+        stored = Task.objects.get()
+        assert stored.last_error == Attempt.objects.get().message == "a\ufffdb\\udc80"
+
+    def test_is_cut_where_it_is_too_long(self):
+        claimed().fail("x" * 300_000)
+
+        attempt = Attempt.objects.get()
+        assert len(attempt.message) == MAX_MESSAGE
+        assert len(attempt.traceback) == len(Task.objects.get().last_error) == MAX_TEXT
+
+
+class TestHistory:
+    def test_says_what_the_outcome_said(self):
+        task = claimed(attempts=3, token=8)
+
+        Task.objects.finish([failure(task, duration=30, ended=time.monotonic() - 20)])
+
+        attempt = Attempt.objects.annotate(
+            started=SecondsSince("started_at"), finished=SecondsSince("finished_at")
+        ).get()
+        assert (attempt.task_id, attempt.token, attempt.number) == (task.pk, task.token, 4)
+        assert attempt.worker == task.last_worker
+        assert attempt.outcome == AttemptOutcome.FAILED
+        assert (attempt.error_class, attempt.message, attempt.traceback) == (
+            FAILURE.error_class,
+            FAILURE.message,
+            FAILURE.traceback,
+        )
+        assert attempt.error_fingerprint == FAILURE.fingerprint
+        assert attempt.finished == pytest.approx(20, abs=10)
+        assert attempt.started == pytest.approx(50, abs=10)
+
+    def test_has_a_row_for_each_attempt_that_did_not_succeed(self):
+        first = claimed()
+        Task.objects.finish([retry(first)])
+        Task.objects.run_now()
+        (second,) = claim()
+        Task.objects.finish([retry(second)])
+        Task.objects.run_now()
+        (third,) = claim()
+
+        Task.objects.finish([success(third)])
+
+        expected = [(1, first.token), (2, second.token)]
+        assert list(Attempt.objects.values_list("number", "token")) == expected
+
+
+class TestBatch:
+    def test_is_the_same_as_one_by_one_in_any_order(self):
+        dice = random.Random(7)
+        batch = self.batch()
+        results = []
+        for order in ("together", "one by one", "backwards", "shuffled"):
+            Task.objects.all().delete()
+            Worker.objects.all().delete()
+            outcomes = self.claimed_anew(batch)
+            if order == "backwards":
+                outcomes.reverse()
+            if order == "shuffled":
+                dice.shuffle(outcomes)
+
+            if order == "one by one":
+                accepted = {}
+                for outcome in outcomes:
+                    accepted |= Task.objects.finish([outcome])
+            else:
+                accepted = Task.objects.finish(outcomes)
+            results.append(self.result(accepted, outcomes))
+
+        assert results[0] == results[1] == results[2] == results[3]
+        assert {status for status, *_ in results[0]} == {
+            "RUNNING", "SUCCESSFUL", "FAILED", "SCHEDULED", "CANCELLED",
+        }  # fmt: skip
+
+    @staticmethod
+    def batch():
+        """Kind, cancel requested or not, fenced off or not: each with each."""
+        return [
+            (kind, cancel, stale)
+            for kind in KINDS.values()
+            for cancel in (False, True)
+            for stale in (False, True)
+        ]
+
+    @staticmethod
+    def claimed_anew(batch):
+        outcomes = []
+        for kind, cancel, stale in batch:
+            task = claimed()
+            outcomes.append(kind(task, duration=0.5))
+            if stale:
+                task.release()
+                claim()
+            if cancel:
+                task.cancel()
+        return outcomes
+
+    @staticmethod
+    def result(accepted, outcomes):
+        """Row by row in order of ids, which differ from one round to the next, as tokens do."""
+        told = {outcome.task.pk: outcome.task.token for outcome in outcomes}
+        rows = Task.objects.order_by("pk").prefetch_related("history")
+        return [
+            (
+                task.status,
+                accepted.get(task.pk),
+                task.token == told[task.pk],
+                task.attempts,
+                task.duration_ms,
+                task.last_error,
+                task.finished_at is None,
+                [
+                    (attempt.token == told[task.pk], attempt.number, attempt.outcome)
+                    for attempt in task.history.all()
+                ],
+            )
+            for task in rows
+        ]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtOnce:
+    def test_two_flushes_of_the_same_outcomes_in_opposite_orders_lose_none(self):
+        for _ in range(10):
+            Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(100)))
+            tasks = claim(100)
+            outcomes = [KINDS[list(KINDS)[task.pk % 3]](task) for task in tasks]
+
+            one, two = all_at_once(
+                lambda outcomes=outcomes: persistently(outcomes),
+                lambda outcomes=outcomes: persistently(outcomes[::-1]),
+            )
+
+            assert not one.keys() & two.keys()
+            assert one | two == {outcome.task.pk: outcome.status for outcome in outcomes}
+            for outcome in outcomes:
+                assert values(outcome.task, "status") == (outcome.status,)
+            assert Attempt.objects.count() == sum(outcome.kind is not None for outcome in outcomes)
+            Task.objects.all().delete()
+
+
+def persistently(outcomes):
+    """As the completer does it: what the database could not do now, it is asked again."""
+    while True:
+        try:
+            return Task.objects.finish(outcomes)
+        except OperationalError:
+            time.sleep(0.01)

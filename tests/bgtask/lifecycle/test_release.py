@@ -1,0 +1,141 @@
+"""What was claimed and not started goes back, or aside, as if it had not been claimed."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgtask.exceptions import ClaimLost
+from bgtask.models import Attempt, Task
+from bgtask.status import HeldFor, Status
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+STATE = ("status", "held_for", "token", "attempts", "locked_by", "locked_at", "deadline_at")
+
+
+def state_of(task):
+    return Task.objects.filter(pk=task.pk).values_list(*STATE).get()
+
+
+def everything():
+    return list(Task.objects.order_by("pk").values())
+
+
+@pytest.fixture(params=["release", "set_aside"])
+def return_claims(request):
+    """Both ways back: told of tasks, each returns how many went it."""
+    if request.param == "release":
+        return Task.objects.release
+    return lambda tasks: Task.objects.set_aside(tasks, HeldFor.UNKNOWN)
+
+
+def test_a_released_task_is_ready_and_has_its_attempt_back():
+    before = TaskFactory(token=6, attempts=2)
+    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+
+    task.release()
+
+    assert state_of(task) == (Status.READY, None, task.token + 1, 2, None, None, None)
+    assert Task.objects.get().run_at == before.run_at
+    assert Task.objects.get().finished_at is None
+
+
+@pytest.mark.parametrize("reason", HeldFor)
+def test_a_parked_task_is_held_for_a_reason_and_has_its_attempt_back(reason):
+    TaskFactory(token=6, attempts=2)
+    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+
+    task.set_aside(reason)
+
+    assert state_of(task) == (Status.HELD, reason, task.token + 1, 2, None, None, None)
+
+
+def test_no_history_is_written_for_what_never_ran(return_claims):
+    TaskFactory()
+
+    return_claims(Task.objects.claim(WorkerFactory(), "default", 1))
+
+    assert not Attempt.objects.exists()
+
+
+def test_a_released_task_can_be_claimed_again_by_another_token():
+    TaskFactory()
+    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+    task.release()
+
+    (again,) = Task.objects.claim(WorkerFactory(), "default", 1)
+
+    assert (again.pk, again.attempts) == (task.pk, 1)
+    assert again.token > task.token + 1
+
+
+def test_a_task_whose_cancel_was_requested_is_cancelled_instead(return_claims):
+    TaskFactory()
+    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+    task.cancel()
+
+    number = return_claims([task])
+
+    assert number == 1
+    assert state_of(task) == (Status.CANCELLED, None, task.token + 1, 0, None, None, None)
+    assert Task.objects.get().finished_at is not None
+
+
+def test_some_cancelled_some_not_and_of_different_tokens(return_claims):
+    TaskFactory.create_batch(2)
+    TaskFactory(token=7)
+    cancelled, plain, other = Task.objects.claim(WorkerFactory(), "default", 3)
+    cancelled.cancel()
+
+    number = return_claims([cancelled, plain, other])
+
+    assert number == 3
+    assert state_of(cancelled)[0] == Status.CANCELLED
+    assert state_of(plain)[0] == state_of(other)[0] != Status.CANCELLED
+    assert cancelled.token == plain.token == other.token - 7
+    for task in (cancelled, plain, other):
+        assert state_of(task)[2] == task.token + 1
+
+
+def test_nothing_at_all_is_no_harm(return_claims):
+    assert return_claims([]) == 0
+
+
+class TestFence:
+    def test_an_old_token_changes_nothing(self, return_claims):
+        TaskFactory()
+        (stale,) = Task.objects.claim(WorkerFactory(), "default", 1)
+        Task.objects.get(pk=stale.pk).release()
+        Task.objects.claim(WorkerFactory(), "default", 1)
+        before = everything()
+
+        assert return_claims([stale]) == 0
+        assert everything() == before
+
+    @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
+    def test_what_does_not_run_is_left_alone_even_with_the_right_token(self, return_claims, status):
+        task = TaskFactory(status=status)
+        before = everything()
+
+        assert return_claims([task]) == 0
+        assert everything() == before
+
+    def test_a_stale_task_does_not_keep_its_neighbours(self, return_claims):
+        TaskFactory.create_batch(2)
+        stale, fresh = Task.objects.claim(WorkerFactory(), "default", 2)
+        Task.objects.get(pk=stale.pk).cancel(force=True)
+
+        assert return_claims([stale, fresh]) == 1
+        assert state_of(stale)[0] == Status.CANCELLED
+        assert state_of(fresh)[0] != Status.RUNNING
+
+    def test_the_task_itself_says_that_its_claim_is_lost(self):
+        TaskFactory()
+        (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+        task.release()
+
+        with pytest.raises(ClaimLost, match=r"no longer this attempt's to release"):
+            task.release()
+        with pytest.raises(ClaimLost, match=r"no longer this attempt's to park"):
+            task.set_aside(HeldFor.TYPE)

@@ -1,0 +1,444 @@
+"""What dead workers hold and what ran too long is taken back, once, and nothing else is."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import pytest
+from django.db import OperationalError, connection
+
+from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.models import Attempt, Task, Worker, rescue
+from bgtask.status import AttemptOutcome, Status
+from tests.bgtask.lifecycle.outcomes import failure, retry, success
+from tests.factories import TaskFactory, WorkerFactory
+from tests.threads import all_at_once
+
+pytestmark = pytest.mark.django_db
+
+
+class Case(NamedTuple):
+    """A running task, as it stands when it is taken back; this attempt is counted already."""
+
+    max_attempts: int
+    attempts: int
+    crashes: int
+    cancel_requested: bool
+
+
+class Result(NamedTuple):
+    status: str
+    attempts: int
+    crashes: int
+
+
+def lost(case: Case, max_crashes: int) -> Result:
+    """Its worker died: the first time nobody knows whether the task had even started."""
+    if case.crashes == 0:
+        again = "CANCELLED" if case.cancel_requested else "READY"
+        return Result(again, case.attempts - 1, 1)
+    if case.crashes + 1 == max_crashes or case.attempts >= case.max_attempts:
+        return Result("FAILED", case.attempts, case.crashes + 1)
+    again = "CANCELLED" if case.cancel_requested else "READY"
+    return Result(again, case.attempts, case.crashes + 1)
+
+
+def interrupted(case: Case, max_crashes: int) -> Result:
+    """Its worker was told to stop and left it: neither a crash nor an attempt."""
+    again = "CANCELLED" if case.cancel_requested else "READY"
+    return Result(again, case.attempts - 1, case.crashes)
+
+
+def overdue(case: Case, max_crashes: int) -> Result:
+    """It ran longer than allowed: no crash, and the attempt counts."""
+    if case.attempts >= case.max_attempts:
+        return Result("FAILED", case.attempts, case.crashes)
+    again = "CANCELLED" if case.cancel_requested else "SCHEDULED"
+    return Result(again, case.attempts, case.crashes)
+
+
+def cases(max_crashes: int) -> list[Case]:
+    return [
+        Case(max_attempts, attempts, crashes, cancel_requested)
+        for max_attempts in (1, 2, 3)
+        # One more than allowed is what an operator's requeue grants.
+        for attempts in range(1, max_attempts + 2)
+        for crashes in range(max_crashes)
+        for cancel_requested in (False, True)
+    ]
+
+
+def running(worker=None, **fields):
+    holder = {"locked_by": worker} if worker else {}
+    return TaskFactory(status=Status.RUNNING, **holder, **fields)
+
+
+def circumstances():
+    """What is to be found of a task that is to be taken back, by the name of what it is."""
+    return {
+        "lost": {"locked_by": WorkerFactory(dead=True)},
+        "interrupted": {"locked_by": WorkerFactory(stopped=True, dead=True)},
+        "overdue": {"deadline_at": DatabaseNow(-1)},
+    }
+
+
+def everything():
+    return list(Task.objects.order_by("pk").values()), list(Attempt.objects.order_by("pk").values())
+
+
+class TestEachCase:
+    @pytest.mark.parametrize("max_crashes", [2, 3])
+    @pytest.mark.parametrize("oracle", [lost, interrupted, overdue])
+    def test_ends_as_the_design_says(self, settings, oracle, max_crashes):
+        settings.BGTASK = {"MAX_CRASHES": max_crashes}
+        changes = circumstances()[oracle.__name__]
+        tasks = {
+            running(token=5, **case._asdict(), **changes).pk: case for case in cases(max_crashes)
+        }
+
+        number = Task.objects.rescue()
+
+        rows = Task.objects.in_bulk(tasks)
+        found = {
+            case: Result(rows[pk].status, rows[pk].attempts, rows[pk].crashes)
+            for pk, case in tasks.items()
+        }
+        assert found == {case: oracle(case, max_crashes) for case in tasks.values()}
+        assert number == len(tasks)
+        for row in rows.values():
+            assert row.token == 6
+            assert (row.locked_by, row.locked_at, row.deadline_at) == (None, None, None)
+            assert (row.finished_at is not None) == (row.status in ("FAILED", "CANCELLED"))
+
+    @pytest.mark.parametrize("max_crashes", [2, 3])
+    @pytest.mark.parametrize(
+        ("reason", "outcome"),
+        [
+            ("lost", AttemptOutcome.LOST),
+            ("interrupted", AttemptOutcome.INTERRUPTED),
+            ("overdue", AttemptOutcome.TIMED_OUT),
+        ],
+    )
+    def test_leaves_a_row_of_history(self, settings, reason, outcome, max_crashes):
+        settings.BGTASK = {"MAX_CRASHES": max_crashes}
+        changes = circumstances()[reason]
+        tasks = [running(token=5, **case._asdict(), **changes) for case in cases(max_crashes)]
+
+        Task.objects.rescue()
+
+        history = {attempt.task_id: attempt for attempt in Attempt.objects.all()}
+        assert history.keys() == {task.pk for task in tasks}
+        for task in tasks:
+            attempt = history[task.pk]
+            assert (attempt.token, attempt.number) == (5, task.attempts)
+            assert (attempt.outcome, attempt.worker) == (outcome, task.last_worker)
+            assert attempt.started_at == task.locked_at
+            assert attempt.message
+            assert attempt.error_fingerprint
+
+
+class TestTimedOut:
+    @pytest.mark.parametrize("attempts", [1, 2, 5])
+    def test_waits_as_after_any_failure(self, attempts):
+        running(attempts=attempts, deadline_at=DatabaseNow(-1))
+
+        Task.objects.rescue()
+
+        waited = Task.objects.annotate(since=SecondsSince("run_at")).get().since
+        assert waited == pytest.approx(-(attempts**4 + 5), abs=4)
+
+    def test_says_how_long_it_was_allowed_to_run(self):
+        running(max_run_time=7.5, deadline_at=DatabaseNow(-1))
+
+        Task.objects.rescue()
+
+        task = Task.objects.get()
+        assert "7.5 seconds" in task.last_error
+        assert task.error_class == "bgtask.TimedOut"
+
+    def test_with_a_dead_worker_it_is_lost(self):
+        running(WorkerFactory(dead=True), deadline_at=DatabaseNow(-1))
+
+        Task.objects.rescue()
+
+        assert Attempt.objects.get().outcome == AttemptOutcome.LOST
+
+
+class TestLost:
+    def test_is_ready_when_it_was_ready_before(self):
+        task = running(WorkerFactory(dead=True))
+
+        Task.objects.rescue()
+
+        assert Task.objects.get().run_at == task.run_at
+
+    def test_says_why(self):
+        running(WorkerFactory(dead=True, label="tower:7"))
+
+        Task.objects.rescue("killed by signal 9")
+
+        assert "tower:7" in Attempt.objects.get().message
+        assert "killed by signal 9" in Attempt.objects.get().message
+
+    def test_a_task_that_may_run_again_bears_no_error(self):
+        running(WorkerFactory(dead=True))
+
+        Task.objects.rescue()
+
+        assert Task.objects.get().last_error == ""
+
+    def test_a_convicted_one_says_what_it_was_convicted_of(self, settings):
+        settings.BGTASK = {"MAX_CRASHES": 2}
+        running(WorkerFactory(dead=True), crashes=1)
+
+        Task.objects.rescue()
+
+        assert Task.objects.get().error_class == "bgtask.WorkerLost"
+
+
+class TestInterrupted:
+    def test_is_what_was_left_by_a_worker_that_had_been_told_to_stop(self):
+        worker = WorkerFactory()
+        running(worker)
+        worker.record_stop()
+        worker.deregister()
+
+        Task.objects.rescue("killed by signal 9")
+
+        attempt = Attempt.objects.get()
+        assert attempt.outcome == AttemptOutcome.INTERRUPTED
+        assert attempt.error_class == "bgtask.Interrupted"
+        assert worker.label in attempt.message
+        assert "killed by signal 9" in attempt.message
+
+    def test_makes_no_suspect_and_clears_none(self):
+        stopped = WorkerFactory(stopped=True, dead=True)
+        fine, suspect = running(stopped), running(stopped, crashes=1)
+
+        Task.objects.rescue()
+
+        crashes = dict(Task.objects.values_list("pk", "crashes"))
+        assert crashes == {fine.pk: 0, suspect.pk: 1}
+
+    def test_is_not_what_had_run_for_too_long(self):
+        running(WorkerFactory(stopped=True, dead=True), deadline_at=DatabaseNow(-1))
+
+        Task.objects.rescue()
+
+        assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
+
+    def test_is_no_excuse_for_ever(self, settings):
+        settings.BGTASK = {"MAX_ATTEMPTS": 2, "MAX_CRASHES": 2}
+        task = running(WorkerFactory(stopped=True, dead=True))
+        crashes = []
+        while task.status != Status.FAILED:
+            Task.objects.rescue()
+            task.refresh_from_db()
+            crashes.append(task.crashes)
+            Task.objects.ready().claim_these(WorkerFactory(stopped=True))
+            Worker.objects.declare_dead()
+
+        assert crashes == [0, 0, 1, 2]
+
+    def test_is_told_apart_from_the_lost_of_the_same_page(self):
+        stopped, killed = WorkerFactory(stopped=True, dead=True), WorkerFactory(dead=True)
+        left, lost = running(stopped), running(killed)
+
+        Task.objects.rescue()
+
+        found = dict(Attempt.objects.values_list("task", "outcome"))
+        assert found == {left.pk: AttemptOutcome.INTERRUPTED, lost.pk: AttemptOutcome.LOST}
+
+
+class TestBystanders:
+    @pytest.mark.parametrize(
+        "holder",
+        [
+            {},
+            {"stopped": True},
+            {"silent": True},  # Somebody has to declare it dead first.
+        ],
+        ids=["alive", "stopping", "silent"],
+    )
+    def test_what_a_worker_holds_that_nobody_declared_dead_is_left_to_it(self, holder):
+        running(WorkerFactory(**holder))
+        before = everything()
+
+        assert Task.objects.rescue() == 0
+        assert everything() == before
+
+    @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
+    def test_what_does_not_run_is_left_alone(self, status):
+        WorkerFactory(dead=True)
+        TaskFactory(status=status, crashes=1)
+        before = everything()
+
+        assert Task.objects.rescue() == 0
+        assert everything() == before
+
+    def test_neighbours_of_the_lost_are_left_alone(self):
+        alive, dead = WorkerFactory(), WorkerFactory(dead=True)
+        kept = running(alive)
+        running(dead)
+        too = running(alive)
+
+        assert Task.objects.rescue() == 1
+        assert set(Task.objects.running()) == {kept, too}
+
+    def test_only_those_of_the_queryset(self):
+        dead = WorkerFactory(dead=True)
+        wanted, other = running(dead), running(dead)
+
+        assert Task.objects.filter(pk=wanted.pk).rescue() == 1
+        assert set(Task.objects.running()) == {other}
+
+
+class TestTold:
+    def test_what_was_committed_before_an_error_has_been_told(self, monkeypatch):
+        monkeypatch.setattr(rescue, "PAGE", 2)
+        dead = WorkerFactory(dead=True)
+        first = [running(dead).pk for _ in range(2)]
+        running(dead)
+        told = []
+
+        def break_down_on_the_second_page(execute, sql, params, many, context):
+            if told and sql.startswith("INSERT"):
+                raise OperationalError("the server closed the connection")
+            return execute(sql, params, many, context)
+
+        def tell(outcomes):
+            assert Task.objects.running().count() == 1
+            told.extend(outcome.task.pk for outcome in outcomes)
+
+        with (
+            connection.execute_wrapper(break_down_on_the_second_page),
+            pytest.raises(OperationalError),
+        ):
+            Task.objects.rescue(tell=tell)
+
+        assert told == first
+
+
+class TestForce:
+    def test_a_running_task_is_cancelled_at_once_and_has_a_history(self):
+        task = running(token=3, attempts=2)
+
+        number = Task.objects.cancel(force=True)
+
+        task.refresh_from_db()
+        attempt = Attempt.objects.get()
+        assert number == 1
+        assert (task.status, task.token, task.attempts) == (Status.CANCELLED, 4, 2)
+        assert task.finished_at is not None
+        assert (attempt.outcome, attempt.token) == (AttemptOutcome.CANCELLED, 3)
+
+    def test_what_was_asked_before_is_no_longer_waited_for(self):
+        running(cancel_requested=True)
+
+        assert Task.objects.filter(cancel_requested=True).cancel(force=True) == 1
+        assert Task.objects.get().status == Status.CANCELLED
+
+    def test_what_was_not_asked_before_need_not_be_first(self):
+        running()
+
+        assert Task.objects.filter(cancel_requested=False).cancel(force=True) == 1
+        assert Task.objects.get().status == Status.CANCELLED
+
+    def test_what_its_worker_says_of_it_later_is_dropped(self):
+        task = running()
+        task.cancel(force=True)
+
+        assert Task.objects.finish([success(task)]) == {}
+        assert Task.objects.get().status == Status.CANCELLED
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtOnce:
+    def test_two_rescuers_take_back_each_task_once(self):
+        dead = WorkerFactory(dead=True)
+        Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(450)))
+        Task.objects.claim(dead, "default", 450)
+        alive = WorkerFactory()
+        TaskFactory.create_batch(5)
+        Task.objects.claim(alive, "default", 5)
+
+        numbers = all_at_once(Task.objects.rescue, Task.objects.rescue, Task.objects.rescue)
+
+        assert sum(numbers) == 450
+        assert set(Task.objects.ready().values_list("attempts", "crashes")) == {(0, 1)}
+        assert Task.objects.running().count() == 5
+        assert Attempt.objects.count() == 450
+
+    @pytest.mark.parametrize("outcome", [success, failure, retry])
+    def test_a_finish_that_comes_first_stands(self, outcome):
+        worker = WorkerFactory()
+        TaskFactory()
+        (task,) = Task.objects.claim(worker, "default", 1)
+        Worker.objects.declare_dead()
+        accepted = Task.objects.finish([outcome(task)])
+
+        assert accepted
+        assert Task.objects.rescue() == 0
+        assert Task.objects.get().status == accepted[task.pk]
+
+    @pytest.mark.parametrize("outcome", [success, failure, retry])
+    def test_a_finish_that_comes_second_is_refused(self, outcome):
+        worker = WorkerFactory()
+        TaskFactory()
+        (task,) = Task.objects.claim(worker, "default", 1)
+        Worker.objects.declare_dead()
+        Task.objects.rescue()
+        before = everything()
+
+        assert Task.objects.finish([outcome(task)]) == {}
+        assert everything() == before
+
+    @pytest.mark.parametrize("outcome", [success, failure, retry])
+    def test_a_finish_between_the_look_and_the_rescue_stands(self, outcome):
+        TaskFactory.create_batch(2)
+        finished, taken = Task.objects.claim(WorkerFactory(), "default", 2)
+        told = finished.token
+        assert taken.token == told
+        Worker.objects.declare_dead()
+
+        def finish_after_the_first_statement(execute, sql, params, many, context):
+            result = execute(sql, params, many, context)
+            if not accepted:
+                accepted.extend(all_at_once(lambda: Task.objects.finish([outcome(finished)])))
+            return result
+
+        accepted: list[dict[int, str]] = []
+        with connection.execute_wrapper(finish_after_the_first_statement):
+            number = Task.objects.rescue()
+
+        finished.refresh_from_db()
+        taken.refresh_from_db()
+        assert number == 1
+        assert accepted == [{finished.pk: finished.status}]
+        assert (finished.token, finished.crashes) == (told, 0)
+        assert (taken.status, taken.token, taken.crashes) == (Status.READY, told + 1, 1)
+
+    def test_whoever_comes_first_each_claim_has_one_end(self):
+        for _, order in product(range(5), (1, -1)):
+            Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(60)))
+            tasks = Task.objects.claim(WorkerFactory(), "default", 60)
+            Worker.objects.declare_dead()
+            batches = [tasks[start : start + 10][::order] for start in range(0, 60, 10)][::order]
+
+            accepted, rescued = all_at_once(
+                lambda batches=batches: {
+                    pk
+                    for batch in batches
+                    for pk in Task.objects.finish([success(task) for task in batch])
+                },
+                Task.objects.rescue,
+            )
+
+            rescued += Task.objects.rescue()
+            assert set(Task.objects.succeeded().values_list("pk", flat=True)) == accepted
+            assert Task.objects.ready().count() == rescued == 60 - len(accepted)
+            assert set(Attempt.objects.values_list("task", flat=True)) == (
+                {task.pk for task in tasks} - accepted
+            )
+            Task.objects.all().delete()

@@ -1,0 +1,95 @@
+"""The migrations make what the models say, on every database, and can be undone."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from bgtask.db.fields import PartialIndex
+from bgtask.models import Task
+from tests.factories import TaskFactory
+
+INDEXES = {index.name: index for index in Task._meta.indexes}
+PARTIAL = sorted(name for name, index in INDEXES.items() if isinstance(index, PartialIndex))
+
+
+def constraints():
+    with connection.cursor() as cursor:
+        return connection.introspection.get_constraints(cursor, Task._meta.db_table)
+
+
+def tables():
+    return {name for name in connection.introspection.table_names() if name.startswith("bgtask_")}
+
+
+def definition(name):
+    """What the database itself says of an index."""
+    source = {
+        "postgresql": "SELECT indexdef FROM pg_indexes WHERE indexname = %s",
+        "sqlite": "SELECT sql FROM sqlite_master WHERE name = %s",
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(source, [name])
+        return cursor.fetchone()[0].replace('"', "").replace("::text", "")
+
+
+@pytest.mark.django_db
+def test_no_migration_is_missing(capsys):
+    call_command("makemigrations", "bgtask", check=True, dry_run=True)
+
+    assert "No changes" in capsys.readouterr().out
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_migrations_can_be_undone_and_done_again():
+    before = tables(), constraints().keys()
+
+    try:
+        call_command("migrate", "bgtask", "zero", verbosity=0)
+        assert not {name for name in tables() if not name.startswith("bgtask_admin")}
+    finally:
+        call_command("migrate", verbosity=0)
+
+    assert (tables(), constraints().keys()) == before
+    assert TaskFactory().status == "READY"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", INDEXES)
+def test_every_index_of_the_model_is_there(name):
+    assert name in constraints()
+
+
+@pytest.mark.django_db
+@pytest.mark.vendor("postgresql", "sqlite")
+@pytest.mark.parametrize("name", PARTIAL)
+def test_an_index_is_of_the_rows_it_is_for(name):
+    ((lookup, value),) = INDEXES[name].where.items()
+    column = lookup.removesuffix("__isnull").replace("locked_by", "locked_by_id")
+    condition = f"{column} IS NOT NULL" if lookup.endswith("__isnull") else f"{column} = '{value}'"
+
+    where = definition(name).partition(" WHERE ")[2]
+
+    # PostgreSQL puts the column in brackets of its own.
+    assert where.translate(str.maketrans("", "", "()")) == condition
+
+
+@pytest.mark.django_db
+@pytest.mark.vendor("mysql")
+@pytest.mark.parametrize("name", PARTIAL)
+def test_an_index_of_all_rows_has_in_front_what_tells_its_rows_from_the_others(name):
+    index = INDEXES[name]
+    front = {"bgtask_task_deadline": [], "bgtask_task_held": ["held_for"]}.get(
+        name, ["status"] if "status" in index.where else []
+    )
+    fields = [Task._meta.get_field(field).column for field, _ in index.fields_orders]
+
+    assert constraints()[name]["columns"] == front + fields
+
+
+@pytest.mark.django_db
+def test_the_claim_walks_its_index_forwards():
+    orders = constraints()["bgtask_task_claim"]["orders"]
+
+    assert orders[-4:] == ["ASC", "DESC", "ASC", "ASC"]

@@ -1,0 +1,117 @@
+"""A worker is alive while it beats, and dead for ever once somebody says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.models import Task, Worker
+from bgtask.status import WorkerState
+from tests.factories import TaskFactory, WorkerFactory
+from tests.threads import all_at_once
+
+pytestmark = pytest.mark.django_db
+
+
+def state_of(worker):
+    return Worker.objects.values_list("state", flat=True).get(pk=worker.pk)
+
+
+def lease_of(worker):
+    """Seconds that are left of it, by the clock of the database."""
+    return -Worker.objects.annotate(since=SecondsSince("lease_expires_at")).get(pk=worker.pk).since
+
+
+class TestLease:
+    def test_runs_from_the_moment_it_reports_for_duty(self, settings):
+        settings.BGTASK = {"LEASE": 90}
+
+        worker = Worker.register(["mail", "default"], threads=3)
+
+        assert state_of(worker) == WorkerState.ALIVE
+        assert lease_of(worker) == pytest.approx(90, abs=10)
+        assert (worker.queues, worker.threads) == ("mail,default", 3)
+
+    def test_a_beat_renews_it(self, settings):
+        settings.BGTASK = {"LEASE": 90}
+        worker = WorkerFactory(silent=True)
+
+        assert worker.beat()
+        assert lease_of(worker) == pytest.approx(90, abs=10)
+
+    def test_each_incarnation_has_a_row_of_its_own(self):
+        assert Worker.register().pk != Worker.register().pk
+
+
+class TestDeath:
+    def test_is_declared_of_the_silent_only(self):
+        silent, alive = WorkerFactory(silent=True), WorkerFactory()
+
+        assert Worker.objects.silent().declare_dead() == 1
+        assert (state_of(silent), state_of(alive)) == (WorkerState.DEAD, WorkerState.ALIVE)
+
+    @pytest.mark.parametrize("state", [WorkerState.ALIVE, WorkerState.STOPPING])
+    def test_is_final(self, state):
+        worker = WorkerFactory(state=state)
+        Worker.objects.all().declare_dead()
+        lease = Worker.objects.get().lease_expires_at
+
+        assert not worker.beat()
+        assert not worker.mark_stopping()
+        assert not worker.deregister()
+        assert Worker.objects.all().declare_dead() == 0
+        assert Worker.objects.get().lease_expires_at == lease
+        assert state_of(worker) == WorkerState.DEAD
+
+    def test_a_late_beat_comes_in_time_if_nobody_has_said_so(self):
+        worker = WorkerFactory(silent=True)
+        worker.beat()
+
+        assert Worker.objects.silent().declare_dead() == 0
+        assert worker.beat()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_of_a_beat_and_a_declaration_at_once_one_has_its_way(self):
+        for _ in range(10):
+            worker = WorkerFactory(silent=True)
+
+            beaten, declared = all_at_once(worker.beat, Worker.objects.silent().declare_dead)
+
+            assert declared == (state_of(worker) == WorkerState.DEAD)
+            assert beaten or declared
+            assert worker.beat() == (not declared)
+
+    def test_its_tasks_are_not_touched_by_that_alone(self):
+        task = TaskFactory(status="RUNNING")
+
+        Worker.objects.all().declare_dead()
+
+        assert Task.objects.running().get() == task
+
+
+class TestEnd:
+    def test_who_retires_keeps_its_lease_and_beats_on(self):
+        worker = WorkerFactory()
+
+        assert worker.mark_stopping()
+        assert state_of(worker) == WorkerState.STOPPING
+        assert worker.beat()
+        assert state_of(worker) == WorkerState.STOPPING
+
+    def test_who_leaves_is_dead(self):
+        worker = WorkerFactory()
+
+        assert worker.deregister()
+        assert state_of(worker) == WorkerState.DEAD
+
+    def test_the_long_dead_that_hold_nothing_are_forgotten(self):
+        kept = [
+            WorkerFactory(dead=True),
+            WorkerFactory(heartbeat_at=DatabaseNow(-1000)),
+            WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-1000)),
+        ]
+        TaskFactory(status="RUNNING", locked_by=kept[-1])
+        WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-1000))
+
+        assert Worker.objects.prune(500) == 1
+        assert set(Worker.objects.all()) == set(kept)

@@ -1,0 +1,158 @@
+"""How many tasks are claimed, and how many outcomes are written, at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+from django.db import connection, connections
+from django.db.backends.signals import connection_created
+
+from bgtask.models import Outcome, Task, Worker
+from bgtask.status import Status
+from bgtask.worker import Runner
+from bgtask.worker.completer import MAX_FLUSH_BATCH as MOST_WRITTEN
+from bgtask.worker.completer import Completer
+from bgtask.worker.pool import MAX_PREFETCHED_TASKS as MOST_CLAIMED
+from bgtask.worker.pool import Pool
+from tests.bgtask.lifecycle.outcomes import success
+from tests.helpers import eventually
+from tests.tasks import nap, noop
+
+
+@contextmanager
+def pool_of(threads):
+    ended: list[Outcome] = []
+    pool = Pool(threads, may_start=lambda: True, on_end=ended.append, on_hungry=lambda: None)
+    pool.start()
+    try:
+        yield pool, ended
+    finally:
+        assert pool.close(float("inf"))
+
+
+def tasks_of(function, *args, number=1):
+    text = f"[[{', '.join(map(str, args))}], {{}}]"
+    return [
+        Task(pk=pk, task_name=function.name, task_params=text, status=Status.RUNNING)
+        for pk in range(1, number + 1)
+    ]
+
+
+class TestClaimingAhead:
+    def test_begins_with_one_task_for_each_thread(self):
+        with pool_of(3) as (pool, _):
+            assert pool.wanted() == 3
+
+    def test_goes_up_to_hundreds_for_tasks_that_take_no_time(self):
+        with pool_of(1) as (pool, ended):
+            pool.submit(tasks_of(noop, number=200))
+            eventually(lambda: len(ended) == 200)
+            eventually(lambda: pool.is_idle)
+
+            assert 100 <= pool.wanted() <= MOST_CLAIMED
+
+    def test_goes_back_to_the_free_threads_once_a_task_was_slow(self):
+        with pool_of(2) as (pool, ended):
+            pool.submit(tasks_of(noop, number=200))
+            eventually(lambda: len(ended) == 200)
+            pool.submit(tasks_of(nap, 0.3))
+            eventually(lambda: len(ended) == 201)
+            eventually(lambda: pool.is_idle)
+
+            assert pool.wanted() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWriting:
+    def test_takes_all_that_waits_up_to_some_hundreds(self):
+        noop.enqueue_many((n,) for n in range(2 * MOST_WRITTEN + 50))
+        claimed = Task.objects.claim(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
+        batches = []
+        completer = Completer(lambda accepted, _: batches.append(len(accepted)), lambda: False)
+        for task in claimed:
+            completer.put(success(task))
+
+        completer.start()
+        assert completer.stop(60)
+
+        assert batches == [MOST_WRITTEN, MOST_WRITTEN, 50]
+        assert Task.objects.succeeded().count() == len(claimed)
+
+    def test_a_runner_asks_the_database_for_many_tasks_at_once(self):
+        number = 2_000
+        noop.enqueue_many((n,) for n in range(number))
+        asked: Counter[str] = Counter()
+
+        with _every_statement(asked):
+            assert Runner(drain=True).run()
+
+        assert Task.objects.succeeded().count() == number
+        assert asked.total() < number / 5, asked
+
+    @pytest.mark.vendor("postgresql")
+    def test_a_runner_that_is_told_of_a_task_claims_it_before_it_looks_around(self):
+        said: list[str] = []
+        runner = Runner(sleep=3600)
+
+        def run():
+            runner.run()
+            connections.close_all()
+
+        thread = threading.Thread(target=run, name="runner")
+        with _every_statement_in_words(said):
+            thread.start()
+            try:
+                for number in range(1, 6):  # The first may come while it still looks around.
+                    eventually(lambda: "look" in said)
+                    said.clear()
+                    noop(number)
+                    eventually(lambda n=number: Task.objects.succeeded().count() == n)
+                    if said[0] == "claim":
+                        break
+            finally:
+                runner.stop()
+                thread.join()
+
+        assert said[0] == "claim"
+
+
+@contextmanager
+def _every_statement_in_words(said):
+    """What the thread called "runner" does, one after the other."""
+    words = {"WITH RECURSIVE heads": "look", "FOR UPDATE SKIP LOCKED": "claim"}
+
+    def note(execute, sql, params, many, context):
+        if threading.current_thread().name == "runner":
+            said.extend(word for mark, word in words.items() if mark in sql)
+        return execute(sql, params, many, context)
+
+    def watch(sender, connection, **facts):
+        connection.execute_wrappers.insert(0, note)
+
+    connection_created.connect(watch)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(watch)
+
+
+@contextmanager
+def _every_statement(asked):
+    """Count the statements of all threads."""
+
+    def count(execute, sql, params, many, context):
+        asked[threading.current_thread().name] += 1
+        return execute(sql, params, many, context)
+
+    def watch(sender, connection, **facts):
+        connection.execute_wrappers.insert(0, count)
+
+    connection_created.connect(watch)
+    try:
+        with connection.execute_wrapper(count):
+            yield
+    finally:
+        connection_created.disconnect(watch)

@@ -1,0 +1,272 @@
+"""The thread that writes outcomes is woken, and says what it could not write."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+from django.db import DataError, OperationalError, connection
+
+from bgtask.models import Task, Worker
+from bgtask.worker import completer as module
+from bgtask.worker.completer import Completer
+from tests.bgtask.lifecycle.outcomes import FAILURE, failure, retry, success
+from tests.helpers import eventually
+from tests.tasks import noop
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+
+@pytest.fixture
+def claimed():
+    noop.enqueue_many([()] * 3)
+    return Task.objects.claim(Worker.register(), "default", 3)
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def completer(told):
+    completer = Completer(
+        lambda accepted, fenced: told.append((accepted, fenced)), is_idle=lambda: False
+    )
+    completer.start()
+    yield completer
+    completer.stop(10)
+
+
+def test_outcomes_that_come_in_at_the_same_moment_are_written(completer, claimed):
+    first, second, _ = map(success, claimed)
+
+    completer._pending.append(first)  # Another thread, that has not come to look yet.
+    completer.put(second)
+
+    eventually(lambda: Task.objects.succeeded().count() == 2)
+
+
+def test_what_is_too_much_for_the_memory_at_once_is_written_one_by_one(
+    monkeypatch, completer, claimed
+):
+    flush = module.flush
+
+    def flush_one(outcomes):
+        if len(outcomes) > 1:
+            raise MemoryError
+        return flush(outcomes)
+
+    monkeypatch.setattr(module, "flush", flush_one)
+    for outcome in map(success, claimed):
+        completer.put(outcome)
+
+    eventually(lambda: Task.objects.succeeded().count() == 3, timeout=30)
+
+
+@pytest.fixture
+def flushes(monkeypatch):
+    """The number of outcomes in each flush that was tried; all of them are real."""
+    sizes = []
+    really = module.flush
+
+    def flush(outcomes):
+        sizes.append(len(outcomes))
+        return really(outcomes)
+
+    monkeypatch.setattr(module, "flush", flush)
+    return sizes
+
+
+@contextlib.contextmanager
+def the_table_away():
+    """A real outage in the smallest form, which each database has: the table is renamed."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE bgtask_task RENAME TO bgtask_task_away")
+        try:
+            yield
+        finally:
+            cursor.execute("ALTER TABLE bgtask_task_away RENAME TO bgtask_task")
+
+
+class TestAnOutage:
+    """An outage must not cost a return value, a traceback or an outcome."""
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_of_more_than_three_tries_costs_no_return_value_and_no_traceback(
+        self, completer, claimed, flushes, count
+    ):
+        outcomes = [
+            success(claimed[0], return_value='"kept"'),
+            failure(claimed[1]),
+            retry(claimed[2], return_value=None),
+        ][:count]
+        with the_table_away():
+            for outcome in outcomes:
+                completer.put(outcome)
+            eventually(lambda: len(flushes) >= 8, timeout=60)
+        eventually(lambda: not completer.backlog, timeout=60)
+
+        rows = [Task.objects.get(pk=outcome.task.pk) for outcome in outcomes]
+        assert [row.status for row in rows] == ["SUCCESSFUL", "FAILED", "SCHEDULED"][:count]
+        assert rows[0].return_value == '"kept"'
+        assert {row.last_error for row in rows[1:]} <= {FAILURE.traceback}
+        assert {row.error_class for row in rows[1:]} <= {FAILURE.error_class}
+
+    def test_is_not_called_written_at_the_stop(self, completer, claimed):
+        with the_table_away():
+            completer.put(success(claimed[0]))
+
+            assert not completer.stop(0.5)
+
+    def test_is_not_told_of_as_if_others_had_taken_it(self, completer, claimed, told):
+        with the_table_away():
+            completer.put(success(claimed[0]))
+            completer.stop(0.5)
+
+        assert [(accepted, fenced) for accepted, fenced in told if accepted or fenced] == []
+
+    def test_that_ends_between_two_flushes_blames_nobody(self, completer, claimed, monkeypatch):
+        """The first refusal may be an outage's, as of a server that has just been promoted."""
+        really, errors = module.flush, [DataError("refused once")]
+
+        def flush(outcomes):
+            if errors:
+                raise errors.pop()
+            return really(outcomes)
+
+        monkeypatch.setattr(module, "flush", flush)
+        completer.put(success(claimed[0], return_value='"kept"'))
+
+        eventually(Task.objects.succeeded().exists)
+        assert Task.objects.get(pk=claimed[0].pk).return_value == '"kept"'
+
+
+# An error that the same row meets each time, and that is none of its data's.
+CANNOT = {
+    "sqlite": [
+        "CREATE TRIGGER cannot BEFORE UPDATE ON bgtask_task "
+        "WHEN NEW.return_value LIKE '%hard%' BEGIN SELECT abs(-9223372036854775808); END"
+    ],
+    "postgresql": [
+        "CREATE FUNCTION cannot() RETURNS trigger AS $$ "
+        "BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER cannot BEFORE UPDATE ON bgtask_task FOR EACH ROW "
+        "WHEN (NEW.return_value LIKE '%hard%') EXECUTE FUNCTION cannot()",
+    ],
+    "mysql": [
+        "CREATE TRIGGER cannot BEFORE UPDATE ON bgtask_task FOR EACH ROW "
+        "IF NEW.return_value LIKE '%hard%' THEN SIGNAL SQLSTATE 'HY000' "
+        "SET MYSQL_ERRNO = 1021, MESSAGE_TEXT = 'Disk full'; END IF"
+    ],
+}
+# An error of the data.
+REFUSES = {
+    "sqlite": [CANNOT["sqlite"][0].replace("abs(-9223372036854775808)", "RAISE(ABORT, 'no')")],
+    "postgresql": [CANNOT["postgresql"][0].replace("53100", "22000"), CANNOT["postgresql"][1]],
+    "mysql": [CANNOT["mysql"][0].replace("1021", "1366")],
+}
+
+
+@contextlib.contextmanager
+def triggers(statements):
+    with connection.cursor() as cursor:
+        for statement in statements[connection.vendor]:
+            cursor.execute(statement)
+        try:
+            yield
+        finally:
+            if connection.vendor == "postgresql":
+                cursor.execute("DROP FUNCTION cannot() CASCADE")
+            else:
+                cursor.execute("DROP TRIGGER cannot")
+
+
+class TestAnOutcomeThatTheDatabaseDoesNotTake:
+    """A single refused outcome must neither keep its neighbours nor be lost."""
+
+    def test_is_kept_whole_while_its_neighbours_are_written(
+        self, completer, claimed, monkeypatch, told
+    ):
+        monkeypatch.setattr(module, "KEPT_RETRY_SECONDS", 0.2)
+        with triggers(CANNOT):
+            completer.put(success(claimed[0], return_value='"hard"'))
+            completer.put(success(claimed[1], return_value='"easy"'))
+            completer.put(failure(claimed[2]))
+            eventually(lambda: Task.objects.finished().count() == 2, timeout=60)
+            assert completer.backlog == 1
+            assert Task.objects.get(pk=claimed[2].pk).last_error == FAILURE.traceback
+        eventually(lambda: not completer.backlog, timeout=60)
+
+        assert Task.objects.get(pk=claimed[0].pk).return_value == '"hard"'
+        assert Task.objects.get(pk=claimed[1].pk).return_value == '"easy"'
+        assert sorted(outcome.task.pk for accepted, _ in told for outcome, _ in accepted) == sorted(
+            task.pk for task in claimed
+        )
+
+    def test_that_came_alone_does_not_keep_those_that_come_later(self, completer, claimed, flushes):
+        with triggers(CANNOT):
+            completer.put(success(claimed[0], return_value='"hard"'))
+            eventually(lambda: len(flushes) >= 3, timeout=60)
+            completer.put(success(claimed[1]))
+
+            eventually(lambda: Task.objects.succeeded().count() == 1, timeout=60)
+            assert Task.objects.get(pk=claimed[0].pk).status == "RUNNING"
+
+    def test_is_not_called_written_at_the_stop(self, completer, claimed, told):
+        with triggers(CANNOT):
+            completer.put(success(claimed[0], return_value='"hard"'))
+            completer.put(success(claimed[1]))
+            eventually(lambda: Task.objects.succeeded().count() == 1, timeout=60)
+
+            assert not completer.stop(0.5)
+        assert not any(fenced for _, fenced in told)
+
+    def test_is_fenced_off_once_its_task_is_deleted(self, completer, claimed, monkeypatch, told):
+        monkeypatch.setattr(module, "KEPT_RETRY_SECONDS", 0.2)
+        with triggers(CANNOT):
+            hard = success(claimed[0], return_value='"hard"')
+            completer.put(hard)
+            completer.put(success(claimed[1]))
+            eventually(lambda: Task.objects.succeeded().count() == 1, timeout=60)
+            Task.objects.filter(pk=claimed[0].pk).delete()
+            eventually(lambda: not completer.backlog, timeout=60)
+
+        assert [fenced for _, fenced in told if fenced] == [[hard]]
+
+    def test_is_written_in_plain_words_if_its_data_is_refused_twice(
+        self, completer, claimed, flushes
+    ):
+        with triggers(REFUSES):
+            completer.put(success(claimed[0], return_value='"hard"'))
+            completer.put(success(claimed[1], return_value='"easy"'))
+            eventually(lambda: Task.objects.succeeded().count() == 2, timeout=60)
+
+        assert Task.objects.get(pk=claimed[0].pk).return_value is None
+        assert Task.objects.get(pk=claimed[1].pk).return_value == '"easy"'
+
+
+def test_a_handler_of_the_log_that_raises_costs_no_outcome(
+    completer, claimed, monkeypatch, request
+):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("disk full")
+
+    really, failures = module.flush, iter([OperationalError("for a moment")])
+
+    def flush(outcomes):
+        for error in failures:
+            raise error
+        return really(outcomes)
+
+    handler = Broken()
+    logging.getLogger("bgtask").addHandler(handler)
+    request.addfinalizer(lambda: logging.getLogger("bgtask").removeHandler(handler))
+    monkeypatch.setattr(module, "flush", flush)
+
+    completer.put(success(claimed[0]))
+
+    eventually(Task.objects.succeeded().exists)
+    assert completer.is_alive()

@@ -1,0 +1,79 @@
+"""A sleep that can be cut short, in a process with a thousand open files too."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import socket
+
+import pytest
+
+from bgtask.worker.waker import Waker
+
+
+@pytest.fixture
+def pair():
+    reader, writer = socket.socketpair()
+    yield reader, writer
+    reader.close()
+    writer.close()
+
+
+@pytest.fixture
+def beyond_select():
+    """Give a descriptor another number, above those that select() takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1_100:
+        pytest.skip("no process may open so many files here")
+    if soft != resource.RLIM_INFINITY and soft < 1_100:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1_100, hard))
+    moved = []
+
+    def move(one):
+        moved.append(fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 1_024))
+        return moved[-1]
+
+    yield move
+    for descriptor in moved:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def waker():
+    waker = Waker()
+    yield waker
+    waker.close()
+
+
+def test_a_ring_before_the_sleep_cuts_it_short_once(waker):
+    waker.wake()
+
+    assert waker.sleep(60)
+    assert waker.woken
+    assert not waker.sleep(0)
+    assert not waker.woken
+
+
+def test_what_can_be_read_cuts_it_short_and_is_no_ring(waker, pair):
+    reader, writer = pair
+    writer.send(b"news")
+
+    assert waker.sleep(60, reader)
+    assert not waker.woken
+
+
+def test_descriptors_above_a_thousand_are_heard(waker, pair, beyond_select):
+    reader, writer = pair
+    writer.send(b"news")
+
+    assert waker.sleep(60, beyond_select(reader))
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e9, float("inf")])
+def test_takes_any_number_of_seconds(waker, seconds):
+    if seconds > 0:
+        waker.wake()
+
+    assert waker.sleep(seconds) == (seconds > 0)

@@ -1,0 +1,142 @@
+"""In which order a worker takes what there is, and what it leaves alone."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from django.utils import timezone
+
+from bgtask.models import Hold, Queue, Task
+from bgtask.status import HeldFor, Status
+from tests import tasks
+from tests.helpers import eventually
+from tests.system.acceptance.conftest import statuses
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.fixture
+def in_order_of_start(execution_log):
+    """The tasks in the order in which they were started."""
+
+    def read():
+        stored = Task.objects.in_bulk()
+        return [stored[one.task] for one in execution_log.executions()]
+
+    return read
+
+
+def test_higher_priorities_come_first_and_older_tasks_before_newer(worker, in_order_of_start):
+    priorities = [number % 5 for number in range(60)]
+    random.shuffle(priorities)
+    for priority in priorities:
+        tasks.note.using(priority=priority)()
+
+    worker("--drain").wait()
+
+    started = [(-task.priority, task.pk) for task in in_order_of_start()]
+    assert len(started) == 60
+    assert started == sorted(started)
+
+
+def test_priorities_hold_across_queues(worker, in_order_of_start):
+    for priority in (0, 3, 1, 2):
+        for queue in ("a", "b", "c"):
+            tasks.note.using(queue=queue, priority=priority).enqueue_many([()] * 20)
+
+    worker("--drain").wait()
+
+    started = [-task.priority for task in in_order_of_start()]
+    assert len(started) == 240
+    assert started == sorted(started)
+
+
+def test_equal_priorities_alternate_between_queues(worker, in_order_of_start):
+    for queue in ("newsletter", "passwords"):
+        # Slow enough that each is claimed by itself.
+        tasks.note.using(queue=queue).enqueue_many([(number, 0.11) for number in range(6)])
+
+    worker("--drain").wait()
+
+    queues = [task.queue for task in in_order_of_start()]
+    assert len(queues) == 12
+    assert all(queue != following for queue, following in pairwise(queues))
+
+
+def test_paused_queue_is_served_once_the_pause_is_over(worker):
+    tasks.note.using(queue="mail").enqueue_many([(1,), (2,)])
+    tasks.note()
+    pause = Queue.objects.create(name="mail", since=timezone.now())
+
+    assert worker("--drain").wait() == 0
+
+    assert statuses() == {"SUCCESSFUL": 1, "READY": 2}
+    assert not Task.objects.ready().exclude(attempts=0, token=0).exists()
+
+    pause.delete()
+    assert worker("--drain").wait() == 0
+
+    assert statuses() == {"SUCCESSFUL": 3}
+
+
+def test_pause_binds_what_was_claimed_ahead(worker, gate, until_running, execution_log):
+    tasks.noop.using(priority=2).enqueue_many([()] * 300)
+    slow = tasks.wait_for.using(priority=1)(gate.path)
+    tasks.note.using(queue="mail").enqueue_many([(number,) for number in range(300)])
+    child = worker("--sleep=0.1")
+    until_running(slow, child)
+
+    mail = Task.objects.filter(queue="mail")
+    eventually(mail.running().exists, explain=child.output)
+
+    Queue.objects.create(name="mail", since=timezone.now())
+    # It has looked again once it has seen that this one is due.
+    marker = tasks.note(schedule=0.1)
+    eventually(lambda: not Task.objects.scheduled().exists(), explain=child.output)
+    eventually(lambda: not mail.running().exists(), explain=child.output)
+    gate.open()
+    eventually(Task.objects.succeeded().filter(pk=marker.pk).exists, explain=child.output)
+
+    assert mail.filter(status=Status.READY, attempts=0).count() == 300
+    assert {one.task for one in execution_log.executions()} == {slow.pk, marker.pk}
+
+
+def test_tasks_on_hold_are_put_aside_and_run_once_the_hold_is_over(worker, execution_log):
+    tasks.note.enqueue_many([(1,), (2,)])
+    tasks.add(1, 2)
+    hold = Hold.objects.create(task_name="tests.tasks.note", since=timezone.now())
+
+    assert worker("--drain").wait() == 0
+
+    assert statuses() == {"SUCCESSFUL": 1, "HELD": 2}
+    assert not Task.objects.held().exclude(held_for=HeldFor.TYPE, attempts=0).exists()
+    assert execution_log.executions() == []
+
+    hold.delete()
+    child = worker()
+    eventually(
+        lambda: statuses() == {"SUCCESSFUL": 3}, timeout=30, interval=0.1, explain=child.output
+    )
+
+
+def test_unknown_name_is_held_and_runs_once_a_worker_knows_it(worker, newcomer):
+    stranger = Task.objects.enqueue(newcomer.task_name)
+    other = tasks.note(7)
+
+    child = worker("--drain")
+
+    assert child.wait() == 0
+    stranger.refresh_from_db()
+    other.refresh_from_db()
+    assert (stranger.status, stranger.held_for) == (Status.HELD, HeldFor.UNKNOWN)
+    assert (stranger.attempts, stranger.last_error) == (0, "")
+    assert other.status == Status.SUCCESSFUL
+    assert f"unknown here: {newcomer.task_name}. They run once a worker has" in child.output()
+
+    assert worker("--drain", env=newcomer.env).wait() == 0
+
+    stranger.refresh_from_db()
+    assert (stranger.status, stranger.attempts) == (Status.SUCCESSFUL, 1)
+    assert stranger.return_value == '"hello"'

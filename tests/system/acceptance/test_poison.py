@@ -1,0 +1,68 @@
+"""Tasks that take their process with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgtask.models import Attempt, Task
+from bgtask.status import AttemptOutcome, Status
+from tests import tasks
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.mark.parametrize("poison", [tasks.kill_process, tasks.exit_process])
+def test_is_convicted_and_its_neighbours_go_free(worker, until_ended, execution_log, poison):
+    tasks.note.enqueue_many([(number,) for number in range(100)])
+    task = poison()
+    tasks.note.enqueue_many([(number,) for number in range(100)])
+
+    until_ended(worker("--processes=2", "--threads=4"), timeout=120)
+
+    task.refresh_from_db()
+    assert (task.status, task.crashes) == (Status.FAILED, 3)
+    assert task.error_class == "bgtask.WorkerLost"
+    assert len(execution_log.executions(task.pk)) == 3
+    history = Attempt.objects.filter(task=task)
+    assert [attempt.outcome for attempt in history] == [AttemptOutcome.LOST] * 3
+    assert Task.objects.succeeded().count() == 200
+    assert not Task.objects.succeeded().filter(crashes__gt=1).exists()
+
+
+def test_suspect_runs_while_its_process_runs_nothing_else(worker, until_ended, execution_log):
+    task = tasks.kill_process.using(priority=1)()
+    tasks.note.enqueue_many([(number, 0.05) for number in range(100)])
+
+    until_ended(worker("--processes=2", "--threads=4"), timeout=120)
+
+    as_suspect = execution_log.executions(task.pk)[1:]
+    assert len(as_suspect) == 2
+    for one in as_suspect:
+        beside_it = [
+            other
+            for other in execution_log.executions()
+            if other.start.pid == one.start.pid
+            and other.start.monotonic < one.start.monotonic
+            and (other.end is None or other.end.monotonic > one.start.monotonic)
+        ]
+        assert beside_it == []
+
+
+def test_two_poisons_are_both_convicted(worker, until_ended):
+    tasks.kill_process()
+    tasks.exit_process()
+
+    until_ended(worker("--processes=2"), timeout=120)
+
+    assert set(Task.objects.values_list("status", "crashes")) == {(Status.FAILED, 3)}
+
+
+def test_its_attempts_are_used_up_before_its_crashes(worker, until_ended, execution_log):
+    task = Task.objects.enqueue("tests.tasks.kill_process", max_attempts=1)
+
+    until_ended(worker("--processes=2", MAX_CRASHES=9), timeout=120)
+
+    # One that may not count, since nobody knew that it had started, and the one allowed.
+    task.refresh_from_db()
+    assert (task.status, task.attempts, task.crashes) == (Status.FAILED, 1, 2)
+    assert len(execution_log.executions(task.pk)) == 2

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import os
+
+from django.apps import AppConfig
+
+
+class FaultsConfig(AppConfig):
+    """An app only of the processes that are to suffer: BGTASK_TEST_APPS=tests.system.faults."""
+
+    name = "tests.system.faults"
+    label = "faults"
+
+    def ready(self) -> None:
+        from tests.system.faults import clocks, failpoints
+
+        if descriptor := os.environ.get("BGTASK_TEST_CLOSED"):
+            os.close(int(descriptor))
+        clocks.install()
+        failpoints.install()

@@ -1,0 +1,229 @@
+"""A row whose numbers or dates were edited by hand fails alone; its neighbours run."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+
+from bgtask.db import DatabaseNow
+from bgtask.models import Attempt, QueueStats, Task
+from bgtask.status import Status
+from bgtask.testing import run_due
+from bgtask.worker import Runner
+from bgtask.worker.executor import execute
+from tests.factories import TaskFactory, WorkerFactory
+
+pytestmark = pytest.mark.django_db
+
+SQLITE, POSTGRESQL, MYSQL = ("sqlite",), ("postgresql",), ("mysql",)
+EVERYWHERE = SQLITE + POSTGRESQL + MYSQL
+MOST = 2**31 - 1
+
+# Column, value in SQL, where it can be stored, what becomes of the task.
+ROWS = [
+    ("max_run_time", "1e300", EVERYWHERE, "malformed"),
+    ("max_run_time", "-1e300", EVERYWHERE, "malformed"),
+    ("max_run_time", "4e9", EVERYWHERE, "malformed"),
+    ("max_run_time", "-1", EVERYWHERE, "malformed"),
+    ("max_run_time", "0", EVERYWHERE, "malformed"),
+    ("max_run_time", "1e-300", EVERYWHERE, ""),
+    ("max_run_time", "9e999", SQLITE, "malformed"),  # Infinity.
+    ("max_run_time", "'abc'", SQLITE, "malformed"),
+    ("max_run_time", "x'ff'", SQLITE, "malformed"),
+    ("max_run_time", "'infinity'", POSTGRESQL, "malformed"),
+    ("max_run_time", "'-infinity'", POSTGRESQL, "malformed"),
+    ("max_run_time", "'nan'", POSTGRESQL, "malformed"),
+    ("attempts", f"{MOST}", EVERYWHERE, "malformed"),
+    ("attempts", f"{MOST - 1}", EVERYWHERE, "malformed"),
+    ("attempts", f"{MOST - 2}", EVERYWHERE, ""),
+    ("attempts", "4294967295", SQLITE + MYSQL, "malformed"),
+    ("attempts", "9223372036854775807", SQLITE, "malformed"),
+    ("attempts", "1e300", SQLITE, "malformed"),
+    ("attempts", "'abc'", SQLITE, "malformed"),
+    ("token", "9223372036854775807", EVERYWHERE, ""),
+    ("token", "18446744073709551615", MYSQL, ""),
+    ("token", "1e300", SQLITE, ""),
+    ("token", "'abc'", SQLITE, ""),
+    ("crashes", f"{MOST}", EVERYWHERE, "malformed"),
+    ("crashes", "4294967295", SQLITE + MYSQL, "malformed"),
+    ("crashes", "'abc'", SQLITE, "malformed"),
+    ("max_attempts", f"{MOST}", EVERYWHERE, ""),
+    ("max_attempts", "0", EVERYWHERE, ""),  # As if there were none.
+    ("max_attempts", "4294967295", SQLITE + MYSQL, "malformed"),
+    ("max_attempts", "'abc'", SQLITE, "malformed"),
+    ("priority", f"{MOST}", EVERYWHERE, ""),
+    ("priority", f"{-MOST - 1}", EVERYWHERE, ""),
+    ("priority", "9223372036854775807", SQLITE, "malformed"),
+    ("priority", "-9223372036854775807", SQLITE, "malformed"),
+    ("priority", "1.5", SQLITE, "malformed"),
+    ("priority", "-1.5", SQLITE, "malformed"),
+    ("priority", "9e999", SQLITE, "malformed"),
+    ("priority", "'abc'", SQLITE, "malformed"),
+    ("priority", "x'ff'", SQLITE, "malformed"),
+    ("run_at", "'0001-01-01 00:00:00'", SQLITE + POSTGRESQL, ""),
+    ("run_at", "'1000-01-01 00:00:00'", MYSQL, ""),
+    ("run_at", "'9999-12-31 00:00:00'", EVERYWHERE, ""),
+    ("run_at", "''", SQLITE, ""),
+    ("run_at", "'garbage'", SQLITE, ""),
+    ("run_at", "'2026-13-45 99:00:00'", SQLITE, ""),
+    ("run_at", "x'ff'", SQLITE, ""),
+    ("run_at", "1e300", SQLITE, ""),
+    ("run_at", "'-infinity'", POSTGRESQL, ""),
+    ("run_at", "'infinity'", POSTGRESQL, ""),
+    ("run_at", "'4713-01-01 00:00:00 BC'", POSTGRESQL, ""),
+    ("run_at", "'0000-00-00 00:00:00'", MYSQL, ""),
+]
+
+
+def rows(*columns):
+    """The rows with one of these columns edited, or all, that this database can store."""
+    return pytest.mark.parametrize(
+        ("column", "value", "expected"),
+        [
+            pytest.param(
+                column, value, expected, marks=pytest.mark.vendor(*vendors), id=f"{column}={value}"
+            )
+            for column, value, vendors, expected in ROWS
+            if not columns or column in columns
+        ],
+    )
+
+
+def edit(task, column, value):
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql" and "0000" in value:
+            cursor.execute("SET SESSION sql_mode = 'STRICT_TRANS_TABLES'")
+        cursor.execute(f"UPDATE bgtask_task SET {column} = {value} WHERE id = %s", [task.pk])
+
+
+def run_all():
+    """Claim, execute and finish as a worker does, without reading the rows as run_due() does."""
+    worker = WorkerFactory()
+    while heads := Task.objects.snapshot().heads:
+        for head in heads:
+            tasks = Task.objects.claim(worker, head.queue, 10, None, head.priority)
+            assert tasks
+            Task.objects.finish([execute(task) for task in tasks])
+    Task.objects.finish([execute(task) for task in Task.objects.claim_suspect(worker)])
+
+
+def ended(task):
+    return Task.objects.filter(pk=task.pk).values_list("status", "error_class").get()
+
+
+def expect(expected):
+    return (Status.FAILED, expected) if expected else (Status.SUCCESSFUL, "")
+
+
+@rows()
+def test_ready_row_is_claimed_with_its_neighbours_and_fails_alone(column, value, expected):
+    before, edited, after = TaskFactory.create_batch(3)
+    elsewhere = TaskFactory(queue="other")
+    edit(edited, column, value)
+
+    assert len(Task.objects.claim(WorkerFactory(), "default", 10)) >= 2
+    Task.objects.running().update(
+        status=Status.READY, locked_by=None, locked_at=None, deadline_at=None
+    )
+    edit(edited, column, value)
+    QueueStats.objects.sample()
+    run_all()
+
+    for neighbour in (before, after, elsewhere):
+        assert ended(neighbour) == (Status.SUCCESSFUL, "")
+    assert ended(edited) == expect(expected)
+
+
+@pytest.mark.django_db(transaction=True)
+@rows()
+def test_worker_that_drains_runs_all_neighbours(column, value, expected, caplog):
+    """With hints, floors, patience and statistics, which only a worker has."""
+    tasks = TaskFactory.create_batch(5)
+    others = [TaskFactory(queue="other", priority=number) for number in range(-2, 3)]
+    edit(tasks[2], column, value)
+
+    assert Runner(drain=True, threads=2).run()
+
+    for neighbour in [*tasks[:2], *tasks[3:], *others]:
+        assert ended(neighbour) == (Status.SUCCESSFUL, "")
+    assert ended(tasks[2]) == expect(expected)
+    assert "does not answer" not in caplog.text
+
+
+@rows("run_at")
+def test_scheduled_row_without_a_date_does_not_hide_what_is_due(column, value, expected):
+    edited = TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-3600))
+    neighbour = TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-60))
+    edit(edited, column, value)
+
+    snapshot = Task.objects.snapshot()
+    assert snapshot.next_due is not None
+    assert snapshot.next_due <= 0
+    Task.objects.promote()
+
+    assert Task.objects.filter(pk=neighbour.pk).values_list("status").get() == (Status.READY,)
+
+
+@rows("run_at")
+def test_lone_scheduled_row_without_a_date_does_not_keep_workers_busy(column, value, expected):
+    edit(TaskFactory(status=Status.SCHEDULED), column, value)
+
+    Task.objects.promote()
+
+    due = Task.objects.snapshot().next_due
+    assert due is None or due > 0
+
+
+@pytest.mark.parametrize("why", ["dead worker", "overdue", "by force"])
+@rows("max_run_time", "attempts", "token", "crashes", "max_attempts", "run_at")
+def test_running_row_is_rescued_with_its_neighbours(column, value, expected, why):
+    dead = WorkerFactory(dead=why == "dead worker")
+    deadline = {"deadline_at": DatabaseNow(-1)} if why == "overdue" else {}
+    tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead, **deadline)
+    edit(tasks[1], column, value)
+
+    moved = Task.objects.cancel(force=True) if why == "by force" else Task.objects.rescue()
+
+    assert moved >= 3
+    assert not Task.objects.running().exists()
+    assert Attempt.objects.count() == 3
+
+
+@pytest.mark.parametrize("column", ["run_at", "locked_at"])
+@pytest.mark.vendor("postgresql")
+def test_running_row_that_python_cannot_read_keeps_no_other_from_rescue(column, caplog):
+    dead = WorkerFactory(dead=True)
+    tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead)
+    edit(tasks[1], column, "'infinity'")
+
+    assert Task.objects.rescue() >= 2
+
+    left = set(Task.objects.running().values_list("pk", flat=True))
+    assert left <= {tasks[1].pk}
+    assert ("cannot be rescued" in caplog.text) == bool(left)
+
+
+@rows("max_run_time", "attempts", "token", "crashes", "max_attempts")
+def test_row_can_be_released_requeued_and_moved_with_its_neighbours(column, value, expected):
+    tasks = TaskFactory.create_batch(3, status=Status.FAILED)
+    edit(tasks[1], column, value)
+
+    assert Task.objects.requeue(spread=60) == 3
+    assert Task.objects.run_now() == 3
+    assert Task.objects.hold() == 3
+    assert Task.objects.unhold() == 3
+    assert Task.objects.reset_attempts() == 3
+    edit(tasks[1], column, value)
+    claimed = Task.objects.claim(WorkerFactory(), "default", 10)
+    claimed += Task.objects.claim_suspect(WorkerFactory())
+    assert Task.objects.release(claimed) == 3
+
+
+def test_what_failed_as_malformed_says_which_number_and_what_to_do():
+    edit(TaskFactory(), "max_run_time", "-5")
+
+    run_due(raise_errors=False)
+
+    error = Task.objects.get().last_error
+    assert "max_run_time=-5" in error
+    assert "Correct the row" in error
