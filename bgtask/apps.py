@@ -12,6 +12,7 @@ class BgtaskConfig(AppConfig):
 
     def ready(self) -> None:
         from bgtask import checks
+        from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # They register their hooks.
 
         checks.register()
         # An error inside a tasks.py is raised here, not swallowed.

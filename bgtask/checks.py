@@ -251,7 +251,7 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
 
 def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     """Texts of people and errors must be stored whole, whatever characters they have."""
-    from bgtask.models.unicode import narrow_columns
+    from bgtask.db.unicode import narrow_columns
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@character_set_client, @@character_set_database")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bgtask.exceptions import Cancelled
-
-if TYPE_CHECKING:
-    from bgtask.models import Task
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +20,7 @@ class CurrentTask:
     Use a key of your own data instead, such as an order number or a UUID among the parameters.
     """
 
-    task: Task
+    task: Any  # A Task: models are above this module.
     # Set by other threads; read here, and never unset.
     cancel_requested: bool = False  # Has an operator asked it to stop? Known within a heartbeat.
     stop_requested: bool = False  # Is its worker about to stop?
@@ -37,12 +34,12 @@ class CurrentTask:
 
     @property
     def token(self) -> int:
-        return self.task.token
+        return int(self.task.token)
 
     @property
     def attempt(self) -> int:
         """1 for the first execution."""
-        return self.task.attempts
+        return int(self.task.attempts)
 
     def raise_if_cancelled(self) -> None:
         """Raise Cancelled where an operator asked this task to stop; to be called now and then."""

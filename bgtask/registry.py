@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from inspect import Parameter
+from typing import Any, Protocol
 
 from bgtask.exceptions import InvalidFunction, UnknownTask
-
-if TYPE_CHECKING:
-    from bgtask.decorators import BackgroundFunction
-
-_functions: dict[str, BackgroundFunction[Any, Any]] = {}
+from bgtask.retries import Backoff
 
 
-def register(function: BackgroundFunction[Any, Any]) -> None:
+class RegisteredFunction(Protocol):
+    """What the registry and its users need of a background function."""
+
+    name: str
+    function: Callable[..., Any]
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def backoff(self) -> Backoff | None: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]: ...
+
+
+_functions: dict[str, RegisteredFunction] = {}
+
+
+def register(function: RegisteredFunction) -> None:
     """
     Make the function known by its name.
 
@@ -29,7 +45,7 @@ def register(function: BackgroundFunction[Any, Any]) -> None:
     _functions[function.name] = function
 
 
-def find(name: str) -> BackgroundFunction[Any, Any]:
+def find(name: str) -> RegisteredFunction:
     """The function of this name; raises UnknownTask."""
     try:
         return _functions[name]
@@ -41,7 +57,7 @@ def names() -> frozenset[str]:
     return frozenset(_functions)
 
 
-def functions() -> Iterator[BackgroundFunction[Any, Any]]:
+def functions() -> Iterator[RegisteredFunction]:
     return iter(tuple(_functions.values()))
 
 

@@ -22,11 +22,22 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
-from bgtask import registry
 from bgtask.decorators import BackgroundFunction
 from bgtask.exceptions import Retry
-from bgtask.models import Outcome, Task, TaskQuerySet, Worker
-from bgtask.models import enqueue as storing
+from bgtask.lifecycle import enqueue as storing
+from bgtask.lifecycle.claim import (
+    claim_queue,
+    claim_suspect,
+    claim_these,
+    release_claims,
+    set_aside_claims,
+    sort_claims,
+    take_snapshot,
+)
+from bgtask.lifecycle.finish import finish_attempts
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.promote import promote_due
+from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.serialization import dump_params
 from bgtask.status import HeldFor, Status
 from bgtask.worker.events import dispatch
@@ -70,7 +81,7 @@ def run_due(
         while True:
             if scheduled:
                 Task.objects.scheduled().exclude(pk__in=seen).run_now()
-            while Task.objects.promote():
+            while promote_due():
                 pass
             tasks = _claim(worker, queues, max(limit - len(done), 1))
             if not tasks:
@@ -83,7 +94,7 @@ def run_due(
                 done.append(Task.objects.get(pk=task.pk))
     finally:
         held = Task.objects.running().filter(locked_by=worker)
-        Task.objects.release(list(held))
+        release_claims(list(held))
         worker.deregister()
 
 
@@ -101,7 +112,7 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
         try:
             ours = Task.objects.filter(pk=task.pk)
             ours.run_now()
-            for claimed in ours.ready().claim_these(worker):
+            for claimed in claim_these(ours.ready(), worker):
                 _run(claimed, raise_errors)
         finally:
             worker.deregister()
@@ -170,22 +181,19 @@ def _check_parameters(
 def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Task]:
     """What a worker would claim next, without what it would park."""
     while True:
-        snapshot = Task.objects.snapshot(queues, limit=_ALL)
+        snapshot = take_snapshot(queues, limit=_ALL)
         heads = [head for head in snapshot.heads if head.queue not in snapshot.paused]
         if heads:
             best = max(heads, key=lambda head: head.priority)
-            tasks = Task.objects.claim(worker, best.queue, min(limit, _BATCH), None, best.priority)
+            tasks = claim_queue(worker, best.queue, min(limit, _BATCH), None, best.priority)
         else:
-            tasks = Task.objects.claim_suspect(worker, queues, snapshot.paused)
+            tasks = claim_suspect(worker, queues, snapshot.paused)
         if not tasks:
             return []
-        on_hold = [task for task in tasks if task.task_name in snapshot.on_hold]
-        unknown = [
-            task for task in tasks if task not in on_hold and not registry.knows(task.task_name)
-        ]
-        Task.objects.set_aside(on_hold, HeldFor.TYPE)
-        Task.objects.set_aside(unknown, HeldFor.UNKNOWN)
-        if startable := [task for task in tasks if task not in on_hold and task not in unknown]:
+        startable, on_hold, unknown = sort_claims(tasks, snapshot.on_hold)
+        set_aside_claims(on_hold, HeldFor.TYPE)
+        set_aside_claims(unknown, HeldFor.UNKNOWN)
+        if startable:
             return startable
 
 
@@ -199,7 +207,7 @@ def _run(task: Task, raise_errors: bool) -> None:
                 transaction.set_rollback(True, using=connection.alias)
     else:
         outcome = execute(task)
-    statuses = Task.objects.finish([outcome])
+    statuses = finish_attempts([outcome])
     dispatch([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):
         raise TaskFailed(f"{task} failed: {outcome.exception!r}") from outcome.exception

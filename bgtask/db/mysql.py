@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
 
 from bgtask.db.functions import SecondsSince
-from bgtask.db.operations import MOST_HEADS, Head, QueueOperations, QueueSnapshot
+from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference
 from bgtask.db.sql import (
     CLAIMED,
@@ -24,13 +25,9 @@ from bgtask.db.sql import (
     TOKEN_CEILING,
     compiled,
     constants,
-    instances,
     marks,
     sorted_out,
 )
-
-if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
 
 # Where the statistics say that a status is rare, an index of it would be chosen, and the rows that
 # others hold be read on the way, and waited for.
@@ -140,21 +137,19 @@ class MariaDB(QueueOperations):
             cursor.execute(" UNION ALL ".join([probe] * len(some)), list(some))
             snapshot.heads += _heads(cursor.fetchall())
 
-    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+    def claim(self, candidates: QuerySet[Any], claimant: Claimant) -> Rows:
         select, params = compiled(
             candidates.annotate(due_for=SecondsSince("run_at")), *CLAIMED, *ORDER
         )
-        return self._claim(candidates, select, params, worker, max_run_time)
+        return self._claim(connections[candidates.db], select, params, claimant)
 
     def claim_heads(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         heads: Sequence[Head],
         limit: int,
-        worker: Worker,
-        max_run_time: float,
-    ) -> list[Task]:
-        connection = connections[candidates.db]
+        claimant: Claimant,
+    ) -> Rows:
         places = {head.id: place for place, head in enumerate(heads)}
         # Without ORDER BY and LIMIT: MariaDB would lock all of them anyway, to sort them.
         select = f"""
@@ -165,25 +160,22 @@ class MariaDB(QueueOperations):
         """
         queues, lowest = [head.queue for head in heads], heads[-1].priority
         return self._claim(
-            candidates,
+            connection,
             select,
             [*places, *queues, lowest],
-            worker,
-            max_run_time,
+            claimant,
             choose=lambda rows: sorted(rows, key=lambda row: places[row[0]])[:limit],
         )
 
     def _claim(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         select: str,
         params: Sequence[Any],
-        worker: Worker,
-        max_run_time: float,
+        claimant: Claimant,
         choose: Callable[[Sequence[Any]], Sequence[Any]] = lambda rows: rows,
-    ) -> list[Task]:
-        connection = connections[candidates.db]
-        values = self.claiming_params(worker, max_run_time)
+    ) -> Rows:
+        values = self.claiming_params(claimant)
         with self.transaction(connection), connection.cursor() as cursor:
             cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
             rows = choose(cursor.fetchall())
@@ -193,13 +185,15 @@ class MariaDB(QueueOperations):
                     f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
                     [*values, *sorted(row[0] for row in rows)],
                 )
-        tasks = instances(candidates, rows, worker)
-        for task in tasks:
-            task.token = min(task.token, TOKEN_CEILING) + values[-1]
-            task.attempts = min(task.attempts, COUNT_MAX - 1) + 1
-        return tasks
+        # The rows were read before the UPDATE.
+        token, attempts = CLAIMED.index("token"), CLAIMED.index("attempts")
+        claimed = [list(row) for row in rows]
+        for row in claimed:
+            row[token] = min(row[token], TOKEN_CEILING) + values[-1]
+            row[attempts] = min(row[attempts], COUNT_MAX - 1) + 1
+        return claimed
 
-    def promote(self, candidates: TaskQuerySet) -> int:
+    def promote(self, candidates: QuerySet[Any]) -> int:
         connection = connections[candidates.db]
         select, params = compiled(candidates, "id")
         with self.transaction(connection), connection.cursor() as cursor:
@@ -213,10 +207,7 @@ class MariaDB(QueueOperations):
                 )
         return len(rows)
 
-    def finish(
-        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
-    ) -> dict[int, str]:
-        rows = [self.outcome_row(connection, outcome) for outcome in outcomes]
+    def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
         with self.transaction(connection), connection.cursor() as cursor:
             # Locked first, in order of their ids, so that two flushes never wait for each other.
             cursor.execute(

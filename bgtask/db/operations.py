@@ -13,10 +13,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
 from django.utils.timezone import get_default_timezone
 
 from bgtask.conf import MAX_DURATION_SECONDS
@@ -30,9 +31,6 @@ from bgtask.db.sql import (
     marks,
     token_jump,
 )
-
-if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
 
 # Far below the limits of PostgreSQL (1 GB) and SQLite (a billion bytes), so that memory stays flat.
 STATEMENT_BYTES = 16 * 2**20
@@ -59,6 +57,17 @@ FINISH = """
 
 
 MOST_HEADS = 5_000  # Queues that one look reads; the next look goes on behind them.
+
+
+Rows = Sequence[Sequence[Any]]
+
+
+class Claimant(NamedTuple):
+    """The worker that claims tasks, and the limit of those that have none of their own."""
+
+    worker_id: int
+    label: str
+    max_run_time: float  # Seconds.
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,18 +268,17 @@ class QueueOperations(ABC):
     # Take
 
     @abstractmethod
-    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+    def claim(self, candidates: QuerySet[Any], claimant: Claimant) -> Rows:
         """Give the worker these tasks, but for those that others are taking right now."""
 
     @abstractmethod
     def claim_heads(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         heads: Sequence[Head],
         limit: int,
-        worker: Worker,
-        max_run_time: float,
-    ) -> list[Task]:
+        claimant: Claimant,
+    ) -> Rows:
         """
         Give the worker the first ``limit`` of these heads that are still there to be claimed.
 
@@ -297,30 +305,27 @@ class QueueOperations(ABC):
             attempts = CASE WHEN attempts < {COUNT_MAX} THEN attempts + 1 ELSE {COUNT_MAX} END
         """
 
-    def claiming_params(self, worker: Worker, max_run_time: float) -> list[Any]:
-        return [worker.pk, worker.label, max_run_time, token_jump()]
+    def claiming_params(self, claimant: Claimant) -> list[Any]:
+        return [*claimant, token_jump()]
 
     def claim_notified(
         self,
-        candidates: TaskQuerySet,
-        worker: Worker,
+        connection: BaseDatabaseWrapper,
         queue: str,
         limit: int,
-        max_run_time: float,
-    ) -> list[Task]:
+        claimant: Claimant,
+    ) -> Rows:
         """Up to so many of a queue that a notification named; here there are none."""
         return []
 
     @abstractmethod
-    def promote(self, candidates: TaskQuerySet) -> int:
+    def promote(self, candidates: QuerySet[Any]) -> int:
         """Make these SCHEDULED tasks READY, but for those that others are at right now."""
 
     # Finish
 
     @abstractmethod
-    def finish(
-        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
-    ) -> dict[int, str]:
+    def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
         """Write the outcomes; return the new status of each task that was still its attempt's."""
 
     def finishing(self, connection: BaseDatabaseWrapper, column: str = "") -> str:
@@ -329,25 +334,6 @@ class QueueOperations(ABC):
             ended=self.clock(connection, "-o.age"),
             started=self.clock(connection, "-(o.age + o.duration)"),
             next=self.clock(connection, "o.delay - o.age"),
-        )
-
-    def outcome_row(self, connection: BaseDatabaseWrapper, outcome: Outcome) -> tuple[Any, ...]:
-        """The values of OUTCOME_COLUMNS."""
-        failure = outcome.failure
-        run_at = outcome.run_at
-        return (
-            outcome.task.pk,
-            outcome.task.token,
-            outcome.status.value,
-            outcome.age,
-            outcome.duration,
-            round(outcome.duration * 1000),
-            outcome.delay,
-            run_at and connection.ops.adapt_datetimefield_value(run_at),
-            outcome.return_value,
-            failure.traceback if failure else "",
-            failure.error_class if failure else "",
-            failure.fingerprint if failure else "",
         )
 
     # Foreign keys

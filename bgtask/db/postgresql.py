@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
 
-from bgtask.db.operations import MOST_HEADS, Head, QueueOperations, QueueSnapshot, Server
+from bgtask.db.operations import (
+    MOST_HEADS,
+    Claimant,
+    Head,
+    QueueOperations,
+    QueueSnapshot,
+    Rows,
+    Server,
+)
 from bgtask.db.references import Reference, check_on_postgresql, postgresql_references
-from bgtask.db.sql import CLAIMED, compiled, instances, on_conflict, sorted_out
-
-if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+from bgtask.db.sql import CLAIMED, compiled, on_conflict, sorted_out
 
 # Sleeping runners listen here; the payload is the queue.
 CHANNEL = "bgtask"
@@ -136,18 +142,17 @@ class PostgreSQL(QueueOperations):
             snapshot.last = snapshot.heads[-1].queue
         return snapshot
 
-    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+    def claim(self, candidates: QuerySet[Any], claimant: Claimant) -> Rows:
         select, params = compiled(candidates, "id")
-        return self._claim(candidates, select, params, worker, max_run_time)
+        return self._claim(connections[candidates.db], select, params, claimant)
 
     def claim_heads(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         heads: Sequence[Head],
         limit: int,
-        worker: Worker,
-        max_run_time: float,
-    ) -> list[Task]:
+        claimant: Claimant,
+    ) -> Rows:
         # By primary key, whatever the statistics say. So the status and the queue are compared in
         # a form that the index of claims does not answer.
         select = """
@@ -159,16 +164,15 @@ class PostgreSQL(QueueOperations):
         ids = _array([head.id for head in heads])
         queues, lowest = [head.queue for head in heads], heads[-1].priority
         params = [ids, queues, lowest, ids, limit]
-        return self._claim(candidates, select, params, worker, max_run_time)
+        return self._claim(connection, select, params, claimant)
 
     def claim_notified(
         self,
-        candidates: TaskQuerySet,
-        worker: Worker,
+        connection: BaseDatabaseWrapper,
         queue: str,
         limit: int,
-        max_run_time: float,
-    ) -> list[Task]:
+        claimant: Claimant,
+    ) -> Rows:
         # It sees for itself what is paused and on hold: to look first would take as long again.
         # Nor by way of the ORM, which is a tenth of the time from the enqueue to the start. What
         # must not be started is left out last, or the planner would hold the rest to be few, and
@@ -177,25 +181,23 @@ class PostgreSQL(QueueOperations):
             SELECT id FROM bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue = %s
             ORDER BY priority DESC, run_at, id LIMIT %s
         """
-        now = self.clock(connections[candidates.db])
+        now = self.clock(connection)
         unless = f"""
             AND queue <> ALL (ARRAY (
                 SELECT name FROM bgtask_queue WHERE until IS NULL OR until > {now}))
             AND task_name <> ALL (ARRAY (
                 SELECT task_name FROM bgtask_hold WHERE until IS NULL OR until > {now}))
         """
-        return self._claim(candidates, select, [queue, limit], worker, max_run_time, unless)
+        return self._claim(connection, select, [queue, limit], claimant, unless)
 
     def _claim(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         select: str,
         params: Sequence[Any],
-        worker: Worker,
-        max_run_time: float,
+        claimant: Claimant,
         unless: str = "",
-    ) -> list[Task]:
-        connection = connections[candidates.db]
+    ) -> Rows:
         with connection.cursor() as cursor:
             # ARRAY (…) runs its query once. With IN (…) the planner may run it again for each
             # row, and so claim more tasks than its LIMIT.
@@ -206,11 +208,11 @@ class PostgreSQL(QueueOperations):
                 RETURNING {", ".join(CLAIMED)}, run_at::text,
                           {self.seconds_since(connection, "run_at")}
                 """,
-                [*self.claiming_params(worker, max_run_time), *params],
+                [*self.claiming_params(claimant), *params],
             )
-            return instances(candidates, cursor.fetchall(), worker)
+            return list(cursor.fetchall())
 
-    def promote(self, candidates: TaskQuerySet) -> int:
+    def promote(self, candidates: QuerySet[Any]) -> int:
         select, params = compiled(candidates, "id")
         with connections[candidates.db].cursor() as cursor:
             cursor.execute(
@@ -220,10 +222,8 @@ class PostgreSQL(QueueOperations):
             )
             return int(cursor.rowcount)
 
-    def finish(
-        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
-    ) -> dict[int, str]:
-        source, params = _relation([self.outcome_row(connection, outcome) for outcome in outcomes])
+    def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
+        source, params = _relation(rows)
         with connection.cursor() as cursor:
             # By primary key, whatever the statistics say: they nearly always say that nothing is
             # running, and all that runs anywhere, or did since the oldest snapshot, would be read

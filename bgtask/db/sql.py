@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable, Sequence, Sized
-from datetime import datetime
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.db.models.base import ModelState
-
-if TYPE_CHECKING:
-    from bgtask.models import Task, TaskQuerySet, Worker
+from django.db.models import QuerySet
 
 # What a worker must know of a task to run it; all else is read when asked for.
 CLAIMED = (
@@ -96,42 +91,9 @@ def on_conflict(greatest: str) -> str:
     return f"ON CONFLICT ({', '.join(STATS_KEY)}) DO UPDATE SET {', '.join([*sums, *peaks])}"
 
 
-def compiled(queryset: TaskQuerySet, *names: str) -> tuple[str, tuple[Any, ...]]:
+def compiled(queryset: QuerySet[Any], *names: str) -> tuple[str, tuple[Any, ...]]:
     """The SELECT of these columns, as a part of a statement of our own."""
     query = queryset.values_list(*names).query
     # Of what can have no rows too, a SELECT: it finds none.
     sql, params = query.get_compiler(queryset.db, elide_empty=False).as_sql()
     return sql, tuple(params)
-
-
-def instances(
-    candidates: TaskQuerySet, rows: Iterable[Sequence[Any]], worker: Worker
-) -> list[Task]:
-    """
-    Tasks of rows of CLAIMED and ORDER, in the order of the claim; other fields are deferred.
-
-    Made without Model.__init__, which costs more than all the rest of a claim.
-    """
-    model, alias = candidates.model, candidates.db
-    tasks = []
-    for row in rows:
-        task = model.__new__(model)
-        state = task.__dict__
-        state["_state"] = ModelState()
-        state["_state"].adding = False
-        state["_state"].db = alias
-        state.update(zip(CLAIMED, row, strict=False))
-        state["status"] = "RUNNING"
-        state["locked_by_id"] = worker.pk
-        state["last_worker"] = worker.label
-        run_at, waited = row[len(CLAIMED) :]
-        try:
-            task.waited = max(float(waited), 0.0)
-            task.claim_key = (-task.priority, run_at, task.pk)
-        except TypeError:  # Edited by hand. The task fails when it is run, not its neighbours now.
-            task.waited = 0.0
-            run_at = datetime.min if run_at is None else run_at
-            task.claim_key = (-as_priority(task.priority), run_at, task.pk)
-        tasks.append(task)
-    tasks.sort(key=attrgetter("claim_key"))
-    return tasks

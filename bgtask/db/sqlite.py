@@ -7,26 +7,23 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
 
-from bgtask.db.operations import MOST_HEADS, Head, QueueOperations, QueueSnapshot
+from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference, sqlite_references
 from bgtask.db.sql import (
     CLAIMED,
     PRIORITY_MIN,
     compiled,
     constants,
-    instances,
     marks,
     on_conflict,
     sorted_out,
 )
-
-if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
 
 
 class SQLite(QueueOperations):
@@ -87,18 +84,17 @@ class SQLite(QueueOperations):
             snapshot.last = snapshot.heads[-1].queue
         return snapshot
 
-    def claim(self, candidates: TaskQuerySet, worker: Worker, max_run_time: float) -> list[Task]:
+    def claim(self, candidates: QuerySet[Any], claimant: Claimant) -> Rows:
         select, params = compiled(candidates, "id")
-        return self._claim(candidates, select, params, worker, max_run_time)
+        return self._claim(connections[candidates.db], select, params, claimant)
 
     def claim_heads(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         heads: Sequence[Head],
         limit: int,
-        worker: Worker,
-        max_run_time: float,
-    ) -> list[Task]:
+        claimant: Claimant,
+    ) -> Rows:
         # CROSS JOIN keeps the order of the two, so each task is found by its primary key.
         select = f"""
             SELECT t.id FROM (
@@ -114,17 +110,15 @@ class SQLite(QueueOperations):
         if lowest <= PRIORITY_MIN:
             lowest = -math.inf  # A row edited by hand may hold less.
         params = [*places, *queues, lowest, limit]
-        return self._claim(candidates, select, params, worker, max_run_time)
+        return self._claim(connection, select, params, claimant)
 
     def _claim(
         self,
-        candidates: TaskQuerySet,
+        connection: BaseDatabaseWrapper,
         select: str,
         params: Sequence[Any],
-        worker: Worker,
-        max_run_time: float,
-    ) -> list[Task]:
-        connection = connections[candidates.db]
+        claimant: Claimant,
+    ) -> Rows:
         with connection.cursor() as cursor:
             # run_at as the text that it is: as a datetime it would come back with six decimals
             # for the stored three, and a hint would pass over all that share them.
@@ -135,12 +129,12 @@ class SQLite(QueueOperations):
                     CASE typeof(run_at) WHEN 'blob' THEN '' ELSE CAST(run_at AS text) END,
                     {self.seconds_since(connection, "run_at")}
                 """,
-                [*self.claiming_params(worker, max_run_time), *params],
+                [*self.claiming_params(claimant), *params],
             )
             # To its end: a half-read cursor would keep the write lock.
-            return instances(candidates, cursor.fetchall(), worker)
+            return list(cursor.fetchall())
 
-    def promote(self, candidates: TaskQuerySet) -> int:
+    def promote(self, candidates: QuerySet[Any]) -> int:
         select, params = compiled(candidates, "id")
         with connections[candidates.db].cursor() as cursor:
             cursor.execute(
@@ -148,17 +142,15 @@ class SQLite(QueueOperations):
             )
             return int(cursor.rowcount)
 
-    def finish(
-        self, connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
-    ) -> dict[int, str]:
-        same, different = sorted_out([self.outcome_row(connection, one) for one in outcomes])
-        rows = ", ".join([f"({marks(different)})"] * len(outcomes))
+    def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
+        same, different = sorted_out(rows)
+        values = ", ".join([f"({marks(different)})"] * len(rows))
         with connection.cursor() as cursor:
             # The CASE, of something in o, keeps SQLite from putting a Bloom filter in front of the
             # primary key: to build it, it would read the whole table for each batch.
             cursor.execute(
                 f"""
-                WITH v ({", ".join(different)}) AS (VALUES {rows}),
+                WITH v ({", ".join(different)}) AS (VALUES {values}),
                      o AS (SELECT v.*{constants(same)} FROM v)
                 UPDATE bgtask_task AS t SET {self.finishing(connection)}
                 FROM o WHERE t.id = o.id AND t.token = o.token

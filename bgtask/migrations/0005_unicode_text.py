@@ -11,7 +11,7 @@ from typing import Any
 from django.db import migrations
 
 import bgtask.db.fields
-from bgtask.models.unicode import widen_columns
+from bgtask.db.unicode import widen_columns
 
 
 def widen(apps: Any, schema_editor: Any) -> None:

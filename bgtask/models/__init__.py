@@ -1,6 +1,5 @@
 from bgtask.models.attempt import Attempt
 from bgtask.models.deletion import Deletion
-from bgtask.models.outcome import Outcome
 from bgtask.models.pause import Hold, Queue
 from bgtask.models.stats import QueueHistory, QueueStats, TaskStats
 from bgtask.models.task import Task
@@ -11,7 +10,6 @@ __all__ = [
     "Attempt",
     "Deletion",
     "Hold",
-    "Outcome",
     "Queue",
     "QueueHistory",
     "QueueStats",

@@ -22,9 +22,10 @@ from django.db.models.deletion import (
 )
 
 from bgtask.db import Reference, operations_for, referred
-from bgtask.models import bulk
 
 Model = type[models.Model]
+
+PAGE = 1_000  # A thousand parameters are within the limits of every database.
 
 
 @dataclass(slots=True)
@@ -60,9 +61,9 @@ def delete(
     with operations_for(connection).transaction(connection):
         # Lock the rows in the order of their keys, so that two deletions can't deadlock.
         ids = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
-        for start in range(0, len(ids), bulk.PAGE):
+        for start in range(0, len(ids), PAGE):
             page = _Page(rows.model, rows.db, dict(history or {}), others, deletion)
-            page.delete(ids[start : start + bulk.PAGE])
+            page.delete(ids[start : start + PAGE])
     return deletion
 
 
@@ -223,9 +224,9 @@ class _Page:
                     and one.target_field.primary_key
                     and one.remote_field.on_delete in (models.PROTECT, models.RESTRICT)
                 ):
-                    for start in range(0, len(keys), bulk.PAGE):
+                    for start in range(0, len(keys), PAGE):
                         found = model._base_manager.using(alias).filter(
-                            pk__in=keys[start : start + bulk.PAGE]
+                            pk__in=keys[start : start + PAGE]
                         )
                         # Sorted out here: together they could be too many parameters.
                         for pk in set(found.values_list(one.attname, flat=True)) & set(ids):

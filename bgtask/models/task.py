@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from django.db import models
@@ -11,16 +12,45 @@ from bgtask.conf import DEFAULT_QUEUE, MAX_DURATION_SECONDS, get_settings
 from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
 from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from bgtask.exceptions import ClaimLost, MalformedTask
-from bgtask.failures import Failure, plain_failure
+from bgtask.exceptions import MalformedTask
+from bgtask.models import hooks
 from bgtask.models.arguments import named
 from bgtask.models.counters import as_count
-from bgtask.models.outcome import Outcome
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
 from bgtask.options import brief
 from bgtask.serialization import load_params
-from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status
+from bgtask.status import FINISHED, HeldFor, Status
+
+
+class TaskManager(QueueManager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
+    def enqueue(
+        self,
+        task_name: str,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Task:
+        """
+        Store a task; options in the plain form of ``bgtask.options``.
+
+        The task is stored in the transaction that is open on the queue's database. If the
+        caller's open transaction is on another database, the task is stored once that has been
+        committed. The task that is returned has no primary key until then.
+        """
+        alias = self.all().db
+        return hooks.store_task(self.model, alias, task_name, (args, kwargs or {}), options)  # type: ignore[no-any-return]
+
+    def enqueue_many(
+        self, task_name: str, params: Iterable[tuple[Sequence[Any], dict[str, Any]]], **options: Any
+    ) -> int:
+        """
+        Store a task for each ``(args, kwargs)``, all or none; return how many.
+
+        One statement stores a thousand rows. The iterable is consumed as the rows are written, in
+        one transaction, so memory stays flat whatever its length.
+        """
+        return hooks.store_tasks(self.model, self.all().db, task_name, params, options)
 
 
 class Task(models.Model):
@@ -94,7 +124,7 @@ class Task(models.Model):
     )
     return_value = UnicodeTextField(_("return value"), null=True, blank=True)
 
-    objects = QueueManager.from_queryset(TaskQuerySet)()
+    objects = TaskManager()
 
     class Meta:
         verbose_name = _("task")
@@ -249,50 +279,6 @@ class Task(models.Model):
         """
         return dict(named(self.task_name, *self.params()))
 
-    # The end of an attempt. Each raises ClaimLost if the task is no longer this attempt's.
-
-    def succeed(self, return_value: str | None = None, duration: float = 0.0) -> None:
-        """``return_value`` is JSON text, ``duration`` seconds."""
-        self._end(Outcome(self, Status.SUCCESSFUL, duration, return_value))
-
-    def fail(self, failure: Failure | str, duration: float = 0.0) -> None:
-        self._end(
-            Outcome(
-                self,
-                Status.FAILED,
-                duration,
-                failure=_failure(failure),
-                kind=AttemptOutcome.FAILED,
-            )
-        )
-
-    def retry(self, failure: Failure | str, delay: float, duration: float = 0.0) -> None:
-        """Wait ``delay`` seconds from now for another attempt."""
-        self._end(
-            Outcome(
-                self,
-                Status.SCHEDULED,
-                duration,
-                failure=_failure(failure),
-                delay=delay,
-                kind=AttemptOutcome.FAILED,
-            )
-        )
-
-    def release(self) -> None:
-        """Give back what was not started."""
-        if not Task.objects.release([self]):
-            raise ClaimLost(f"{self} is no longer this attempt's to release.")
-
-    def set_aside(self, held_for: HeldFor) -> None:
-        """Put aside what was not started, and cannot or must not be."""
-        if not Task.objects.set_aside([self], held_for):
-            raise ClaimLost(f"{self} is no longer this attempt's to park.")
-
-    def _end(self, outcome: Outcome) -> None:
-        if not Task.objects.finish([outcome]):
-            raise ClaimLost(f"{self} was rescued or cancelled meanwhile; its outcome is dropped.")
-
     # What an operator does. Each tells whether the task was in a status that allows it.
 
     def hold(self) -> bool:
@@ -309,12 +295,9 @@ class Task(models.Model):
         return bool(self._only().requeue(reset_attempts=reset_attempts))
 
     def _only(self) -> TaskQuerySet:
-        return Task.objects.filter(pk=self.pk)
+        tasks: TaskQuerySet = Task.objects.filter(pk=self.pk)
+        return tasks
 
 
 def _is_run_time(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and 0 < value <= MAX_DURATION_SECONDS
-
-
-def _failure(failure: Failure | str) -> Failure:
-    return failure if isinstance(failure, Failure) else plain_failure("", failure)

@@ -1,37 +1,27 @@
+"""Which tasks, and what operators do to them."""
+
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Count, F, Q, Value, When
 
-from bgtask.conf import get_settings
-from bgtask.db import MOST_HEADS, DatabaseNow, KeysetAtOrAfter, operations_for
+from bgtask.db import DatabaseNow, KeysetAtOrAfter, operations_for
 from bgtask.db.sql import PRIORITY_MIN
-from bgtask.models.bulk import release_held
+from bgtask.models import hooks
 from bgtask.models.counters import raised_token
-from bgtask.models.deletion import Deletion, kept_in_words
-from bgtask.models.enqueue import enqueue, enqueue_many
-from bgtask.models.finish import finish, finished_before, return_claims
-from bgtask.models.pruning import Pruning, delete_tasks
-from bgtask.models.rescue import rescue
+from bgtask.models.deletion import Deletion, delete, kept_in_words
 from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
-
-if TYPE_CHECKING:
-    from bgtask.db import Head, QueueSnapshot
-    from bgtask.models.outcome import Outcome
-    from bgtask.models.task import Task
-    from bgtask.models.worker import Worker
 
 logger = logging.getLogger("bgtask")
 
 CLAIM_ORDER = ("-priority", "run_at", "id")
 
 
-class TaskQuerySet(models.QuerySet["Task"]):
+class TaskQuerySet(models.QuerySet[Any]):
     # Which tasks
 
     def ready(self) -> TaskQuerySet:
@@ -52,7 +42,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return self.running().filter(deadline_at__lte=DatabaseNow())
 
     def lost(self) -> TaskQuerySet:
-        """Running in the hands of a worker that is dead."""
+        """Running, by the row, on a worker that is dead."""
         return self.running().filter(locked_by__state=WorkerState.DEAD)
 
     def abandoned(self) -> TaskQuerySet:
@@ -104,129 +94,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """Ready, but in a worker's hands when it died; each is to run alone."""
         return self.ready().filter(crashes__gt=0).order_by("crashes", "queue", *CLAIM_ORDER)
 
-    # Enqueue
-
-    def enqueue(
-        self,
-        task_name: str,
-        args: Sequence[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Task:
-        """
-        Store a task; options in the plain form of ``bgtask.options``.
-
-        It is stored in the transaction that is open on the queue's database. If the caller's
-        open transaction is on another one, it is stored once that has been committed; the task
-        that is returned has no primary key until then.
-        """
-        return enqueue(self.model, self.db, task_name, (args, kwargs or {}), options)
-
-    def enqueue_many(
-        self, task_name: str, params: Iterable[tuple[Sequence[Any], dict[str, Any]]], **options: Any
-    ) -> int:
-        """
-        Store a task for each ``(args, kwargs)``, all or none; return how many.
-
-        One statement per thousand rows. The iterable is consumed as the rows are written, in one
-        transaction: memory stays flat whatever its length.
-        """
-        return enqueue_many(self.model, self.db, task_name, params, options)
-
-    # Claim, and the ways out of RUNNING
-
-    def snapshot(
-        self, queues: Sequence[str] | None = None, after: str = "", limit: int = MOST_HEADS
-    ) -> QueueSnapshot:
-        """
-        Return what there is to do in these queues, or in all, and what must not be done.
-
-        Of all queues it returns the heads of the first ``limit`` behind the queue ``after``.
-        """
-        connection = self._connection()
-        return operations_for(connection).snapshot(connection, queues, after, limit)
-
-    def claim(
-        self,
-        worker: Worker,
-        queue: str,
-        limit: int,
-        after: tuple[Any, ...] | None = None,
-        floor: int | None = None,
-    ) -> list[Task]:
-        """Give the worker up to ``limit`` ready tasks of this queue, the most pressing first."""
-        return self.claimable(queue, after, floor)[:limit].claim_these(worker)
-
-    def claim_heads(self, worker: Worker, heads: Sequence[Head], limit: int) -> list[Task]:
-        """Give the worker up to ``limit`` of these heads of many queues, in this order."""
-        max_run_time = get_settings().max_run_time
-        return operations_for(self._connection()).claim_heads(
-            self, heads, limit, worker, max_run_time
-        )
-
-    def claim_notified(self, worker: Worker, queue: str, limit: int) -> list[Task]:
-        """As ``claim``, by who was told of this queue, and has not looked what must not be done."""
-        max_run_time = get_settings().max_run_time
-        return operations_for(self._connection()).claim_notified(
-            self, worker, queue, limit, max_run_time
-        )
-
-    def claim_suspect(
-        self, worker: Worker, queues: Sequence[str] | None = None, paused: Iterable[str] = ()
-    ) -> list[Task]:
-        """Give the worker one suspect, to be run while nothing else is."""
-        suspects = self.suspects().exclude(queue__in=tuple(paused))
-        if queues is not None:
-            suspects = suspects.filter(queue__in=queues)
-        return suspects[:1].claim_these(worker)
-
-    def claim_these(self, worker: Worker) -> list[Task]:
-        """Give the worker just these READY tasks, but for those that others are taking."""
-        return operations_for(self._connection()).claim(self, worker, get_settings().max_run_time)
-
-    def finish(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        """
-        Write how these attempts ended, with a row of history for each that did not succeed.
-
-        Return the new status by id, of those that were still their attempt's; the others were
-        rescued or cancelled meanwhile, and are left alone.
-        """
-        return finish(self._connection(), outcomes)
-
-    def finished_before(self, outcomes: Sequence[Outcome]) -> dict[int, str]:
-        """
-        Which of these were accepted by a flush whose reply was lost, and the status they got.
-
-        Every other way out of RUNNING raises the token, so the same token and not RUNNING is
-        proof. A task that was claimed again since has left a row of history, if it failed.
-        """
-        return finished_before(self, outcomes)
-
-    def release(self, tasks: Sequence[Task]) -> int:
-        """Give back what was claimed and not started; the attempt does not count."""
-        return self._wake(return_claims(self, tasks, status=Status.READY))
-
-    def set_aside(self, tasks: Sequence[Task], held_for: HeldFor) -> int:
-        """Put aside what was claimed and cannot or must not be started."""
-        return return_claims(self, tasks, status=Status.HELD, held_for=held_for)
-
-    def rescue(
-        self, reason: str = "", tell: Callable[[list[Outcome]], object] | None = None
-    ) -> int:
-        """
-        Take back what dead workers hold and what is past its deadline; return how many.
-
-        ``reason`` is why the dead ones died; ``tell`` is called with what became of the tasks,
-        page by page, as it is committed.
-        """
-        return rescue(self, self._connection(), reason, tell)
-
-    # What time, operators and chores do
-
-    def promote(self, limit: int = 1_000) -> int:
-        """Make SCHEDULED tasks READY whose time has come; return how many."""
-        due = self.scheduled().filter(run_at__lte=DatabaseNow()).order_by("run_at", "id")[:limit]
-        return operations_for(self._connection()).promote(due)
+    # What operators do
 
     def run_now(self) -> int:
         """Make SCHEDULED tasks READY before their time; return how many."""
@@ -256,7 +124,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         By force what runs is no longer waited for: it becomes CANCELLED at once, and whatever
         its worker says of it is dropped.
         """
-        forced = rescue(self, self._connection(), by_force=True) if force else 0
+        forced = hooks.cancel_running(self) if force else 0
         # One statement, that says row by row what becomes of it: between two, a task could be
         # claimed, released or retried, and be neither cancelled nor asked. Asked, it becomes
         # CANCELLED whenever it would wait again. The status comes last, since MariaDB evaluates
@@ -319,34 +187,9 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def discard_and_report(self) -> Deletion:
         """Like ``discard``, but return which tasks were kept instead of logging it."""
-        return delete_tasks(self.exclude(status=Status.RUNNING))
+        from bgtask.models.attempt import Attempt
 
-    def prune(
-        self, status: Status, age: float, batch_size: int = 1_000, after: int | None = None
-    ) -> Pruning:
-        """
-        Delete those that finished so many seconds ago, batch by batch; yield how many.
-
-        Tasks to which rows of other tables must refer are kept. ``after`` is the last of those
-        that an earlier pruning met: see ``Pruning.after``.
-        """
-        return Pruning(self, status, age, batch_size, after)
-
-    def unhold_known(self, names: Iterable[str]) -> int:
-        """Let tasks run that were parked as unknown, and are known here; return how many."""
-        waiting = self.held().filter(held_for=HeldFor.UNKNOWN).order_by()
-        known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
-        return release_held(waiting, known, self._connection())
-
-    def unhold_over(self) -> int:
-        """Let tasks run again whose hold is over; return how many."""
-        from bgtask.models.pause import Hold
-
-        on_hold = Hold.objects.in_force().values_list("task_name", flat=True)
-        waiting = self.held().filter(held_for=HeldFor.TYPE).order_by()
-        names = set(waiting.values_list("task_name", flat=True).distinct())
-        over = names - set(on_hold) if names else set()
-        return release_held(waiting, over, self._connection())
+        return delete(self.exclude(status=Status.RUNNING), history={Attempt: "task_id"})
 
     def _wake(self, changed: int) -> int:
         if changed:
@@ -354,9 +197,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
             operations_for(connection).wake(connection, "")
         return changed
 
-    # What is told of them
-
     def count_by_status(self) -> dict[str, int]:
+        """Return how many of these tasks there are by status, zero included."""
         counts = dict.fromkeys(Status.values, 0)
         counts.update(self.order_by().values_list("status").annotate(Count("pk")))
         return counts

@@ -5,9 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import MOST_HEADS, Head, QueueSnapshot
+from bgtask.lifecycle.claim import (
+    claim_heads,
+    claim_notified,
+    claim_queue,
+    claim_suspect,
+    sort_claims,
+    take_snapshot,
+)
+from bgtask.lifecycle.promote import promote_due
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
 from bgtask.worker.cursor import ClaimCursor
@@ -66,10 +74,10 @@ class Claimer:
 
     def poll(self, after: str = "") -> QueueSnapshot:
         """What there is to do; what must not be started is put aside at once."""
-        snapshot = Task.objects.snapshot(self._queues, after, MOST_HEADS)
+        snapshot = take_snapshot(self._queues, after, MOST_HEADS)
         if snapshot.next_due is not None and snapshot.next_due <= 0:
-            Task.objects.promote()
-            snapshot = Task.objects.snapshot(self._queues, after, MOST_HEADS)
+            promote_due()
+            snapshot = take_snapshot(self._queues, after, MOST_HEADS)
         self._on_poll(snapshot.next_due)
         self._withdraw_blocked(snapshot)
         return snapshot
@@ -147,7 +155,7 @@ class Claimer:
             or "" in changed
         ):
             return 0
-        tasks = Task.objects.claim_notified(self._worker, changed.pop(), wanted)
+        tasks = claim_notified(self._worker, changed.pop(), wanted)
         self._accept(tasks, QueueSnapshot())
         time.sleep(0)  # The threads first, and then the look for more.
         return len(tasks)
@@ -162,7 +170,7 @@ class Claimer:
         claimed = 0
         while wanted > 0 and (chosen := heads.choose(wanted, self._served)):
             if len(chosen) > 1:
-                tasks = Task.objects.claim_heads(self._worker, chosen, wanted)
+                tasks = claim_heads(self._worker, chosen, wanted)
                 self._serve(task.queue for task in tasks)
                 self._accept(tasks, snapshot)
                 heads.claimed(chosen, tasks, wanted)
@@ -186,11 +194,11 @@ class Claimer:
         self, queue: str, wanted: int, floor: int | None, snapshot: QueueSnapshot
     ) -> list[Task]:
         start = self._cursor.get(queue)
-        tasks = Task.objects.claim(self._worker, queue, wanted, start, floor)
+        tasks = claim_queue(self._worker, queue, wanted, start, floor)
         self._accept(tasks, snapshot)
         if start is not None and len(tasks) < wanted:
             self._cursor.drop(queue)
-            more = Task.objects.claim(self._worker, queue, wanted - len(tasks), None, floor)
+            more = claim_queue(self._worker, queue, wanted - len(tasks), None, floor)
             self._accept(more, snapshot)
             tasks += more
         if len(tasks) == wanted:
@@ -200,7 +208,7 @@ class Claimer:
         return tasks
 
     def _claim_suspect(self, snapshot: QueueSnapshot) -> int:
-        tasks = Task.objects.claim_suspect(self._worker, self._queues, snapshot.paused)
+        tasks = claim_suspect(self._worker, self._queues, snapshot.paused)
         self._isolation.claimed(bool(tasks))
         self._accept(tasks, snapshot)
         return len(tasks)
@@ -213,14 +221,7 @@ class Claimer:
         if not tasks:
             return
         self._in_flight_tasks.add(tasks)
-        startable, on_hold, unknown = [], [], []
-        for task in tasks:
-            if task.task_name in snapshot.on_hold:
-                on_hold.append(task)
-            elif registry.knows(task.task_name):
-                startable.append(task)
-            else:
-                unknown.append(task)
+        startable, on_hold, unknown = sort_claims(tasks, snapshot.on_hold)
         # All of them first: where the database fails, what is neither in hand nor handed out is
         # found by reconciling, and what is startable must not wait for the rest.
         self._in_flight_tasks.drop([*on_hold, *unknown])

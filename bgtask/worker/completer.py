@@ -14,7 +14,9 @@ from django.db import connections
 
 from bgtask.db import is_about_data
 from bgtask.failures import plain_failure
-from bgtask.models import Outcome, Task
+from bgtask.lifecycle.finish import already_finished, finish_attempts
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Task
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.watchdog import watched
@@ -36,10 +38,10 @@ def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
     Refused ones are looked up, for a flush whose reply was lost may have been accepted, and may
     even have landed after it was given up.
     """
-    accepted = Task.objects.finish(outcomes)
+    accepted = finish_attempts(outcomes)
     if len(accepted) < len(outcomes):
         refused = [outcome for outcome in outcomes if outcome.task.pk not in accepted]
-        accepted |= Task.objects.finished_before(refused)
+        accepted |= already_finished(refused)
     return accepted
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from django.db import connections
 
 from bgtask import signals
-from bgtask.models import Outcome
+from bgtask.lifecycle.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status
 from bgtask.worker.connections import ConnectionGuard
 

@@ -24,7 +24,8 @@ from bgtask.exceptions import (
     UnknownTask,
 )
 from bgtask.failures import Failure, class_of, describe, plain_failure
-from bgtask.models import Outcome, Task
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Task
 from bgtask.options import check_schedule
 from bgtask.retries import Backoff, backoff
 from bgtask.serialization import dump_value, load_params

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterable, Sequence
 
 from bgtask.context import CurrentTask
-from bgtask.models import Outcome, Task, Worker
+from bgtask.lifecycle.claim import release_claims, set_aside_claims
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")
@@ -50,7 +52,7 @@ class InFlightTasks:
     def release(self, tasks: Sequence[Task]) -> None:
         if tasks:
             self.drop(tasks)  # First: a release that fails is made good by reconciling.
-            Task.objects.release(tasks)
+            release_claims(tasks)
 
     def set_aside(self, tasks: Sequence[Task], held_for: HeldFor) -> None:
         if not tasks:
@@ -61,7 +63,7 @@ class InFlightTasks:
             "%d tasks are held, their names being %s: %s. %s", len(tasks), why, names, remedy
         )
         self.drop(tasks)
-        Task.objects.set_aside(tasks, held_for)
+        set_aside_claims(tasks, held_for)
 
     def drop(self, tasks: Iterable[Task]) -> None:
         """They were not started, and are no longer ours."""
@@ -78,7 +80,7 @@ class InFlightTasks:
         """
         held = list(Task.objects.running().filter(locked_by=worker).only("token"))
         strays = [task for task in held if not self._has(task)]
-        if strays and (released := Task.objects.release(strays)):
+        if strays and (released := release_claims(strays)):
             logger.warning("%d tasks whose claim was not heard of are released.", released)
         self.needs_reconciling = False
         keys = {(task.pk, task.token) for task in held}

@@ -14,9 +14,12 @@ from django.db import Error, connections
 
 from bgtask import registry
 from bgtask.conf import get_settings
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.promote import unhold_expired, unhold_known
+from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.lifecycle.retention import Pruning
 from bgtask.models import (
     Hold,
-    Outcome,
     Queue,
     QueueHistory,
     QueueStats,
@@ -40,15 +43,15 @@ def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
     """Declare the silent dead, if it is ours to judge, and take back what is not being run."""
     if may_judge and (dead := Worker.objects.silent().declare_dead()):
         logger.warning("%d silent workers were declared dead.", dead)
-    Task.objects.rescue("it gave no sign of life for longer than its lease", tell)
+    rescue_tasks(reason="it gave no sign of life for longer than its lease", tell=tell)
 
 
 def unhold() -> int:
     """Let go what is no longer to be held: names known here, holds and pauses that are over."""
-    unheld = Task.objects.unhold_known(registry.names())
+    unheld = unhold_known(registry.names())
     Hold.objects.over().delete()
     Queue.objects.over().delete()
-    return unheld + Task.objects.unhold_over()
+    return unheld + unhold_expired()
 
 
 class Pruner:
@@ -80,7 +83,7 @@ class Pruner:
             if age is None:
                 continue
             status = Status[outcome.upper()]
-            batches = Task.objects.prune(status, age, after=self._after.get(outcome))
+            batches = Pruning(status, age, after=self._after.get(outcome))
             while may_go_on() and (number := next(batches, None)) is not None:
                 pruned[outcome] += number
             self._after[outcome] = batches.after

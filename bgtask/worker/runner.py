@@ -10,8 +10,10 @@ from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.models import Outcome, Task, Worker
-from bgtask.models.transactions import TransactionsRefused, check_transactions
+from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.promote import unhold_known
+from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
 from bgtask.worker.claimer import Claimer
 from bgtask.worker.completer import Completer
@@ -229,7 +231,7 @@ class Runner:
         """Before the first claim: what waited for this very release is not to wait for a chore."""
         try:
             with watched(self._alias):
-                Task.objects.unhold_known(registry.names())
+                unhold_known(registry.names())
         except Error as error:
             self._failed("Tasks of unknown names are let go later", error)
             reset_connection(self._alias)

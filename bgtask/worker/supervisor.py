@@ -18,7 +18,9 @@ from django.db import Error, connections
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
 from bgtask.db.routing import database_now
-from bgtask.models import Outcome, Task, Worker
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
 from bgtask.worker.events import dispatch
 from bgtask.worker.statistics import Statistics
@@ -207,7 +209,7 @@ def _take_back(workers: set[int], reason: str) -> None:
             if reason == OVERSTAYED:
                 theirs.record_stop()  # It may have had no time to say so.
             if theirs.declare_dead():
-                Task.objects.filter(locked_by__in=workers).rescue(reason, rescued.extend)
+                rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
         _tell(rescued)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)

@@ -26,6 +26,8 @@ from urllib.parse import urlencode
 
 import django
 
+from bgtask.lifecycle.claim import claim_queue
+from bgtask.lifecycle.finish import finish_attempts
 from tests.databases import DATABASES
 
 MILLISECONDS, QUERIES, PROBE, RATE = 150, 12, 50, 10_000
@@ -284,8 +286,8 @@ def _rate(counter: Any, work: Callable[[], object]) -> float:
 def _claim(counter: Any, stop: Any) -> None:
     """In a process of its own, as a worker is: claim a hundred, finish a hundred, at its pace."""
     django.setup()
-    from bgtask.models import Task, Worker
-    from bgtask.models.outcome import Outcome
+    from bgtask.lifecycle.outcome import Outcome
+    from bgtask.models import Worker
     from bgtask.status import Status
 
     worker = Worker.objects.earliest("pk")
@@ -294,10 +296,10 @@ def _claim(counter: Any, stop: Any) -> None:
         time.sleep(max(due - time.monotonic(), 0))
         # A worker has so many in hand meanwhile; what was missed beyond that is not made up for.
         due = max(due, time.monotonic() - IN_HAND / PACE) + 100 / PACE
-        tasks = Task.objects.claim(worker, "bench", 100)
+        tasks = claim_queue(worker, "bench", 100)
         if not tasks:
             return
-        Task.objects.finish([Outcome(task, Status.SUCCESSFUL, 0.0) for task in tasks])
+        finish_attempts([Outcome(task, Status.SUCCESSFUL, 0.0) for task in tasks])
         counter.value += len(tasks)
 
 

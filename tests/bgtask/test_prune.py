@@ -11,6 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.db import DatabaseNow
+from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Attempt, QueueStats, Task, TaskStats, Worker
 from bgtask.status import LIVE, AttemptOutcome, Status
 from bgtask.worker import maintenance
@@ -86,14 +87,14 @@ def test_is_done_in_batches(number, batches):
     for _ in range(number):
         finished("SUCCESSFUL", days=8)
 
-    assert list(Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=3)) == batches
+    assert list(Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=3)) == batches
     assert not Task.objects.exists()
 
 
 def test_the_oldest_go_first():
     older, _oldest = finished("SUCCESSFUL", days=9), finished("SUCCESSFUL", days=10)
 
-    next(Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=1))
+    next(Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=1))
 
     assert list(Task.objects.all()) == [older]
 
@@ -138,7 +139,7 @@ def test_statistics_go_in_batches_the_oldest_first(number):
 def test_a_task_that_was_requeued_meanwhile_is_kept():
     finished("SUCCESSFUL", days=9)
     second = finished("SUCCESSFUL", days=8)
-    pruning = Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=1)
+    pruning = Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=1)
     next(pruning)
 
     second.requeue()

@@ -12,6 +12,7 @@ from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.db import DatabaseNow
+from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Attempt, Task, TaskStats, Worker
 from bgtask.status import Status
 from bgtask.worker.maintenance import Maintenance, Pruner, _PeriodicJob
@@ -39,7 +40,7 @@ def ids(model=Task):
 
 
 def prune(batch_size=1_000):
-    pruning = Task.objects.prune(Status.SUCCESSFUL, 7 * DAY, batch_size=batch_size)
+    pruning = Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=batch_size)
     return sum(pruning), dict(pruning.kept)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from bgtask import GiveUp, Retry, background, current_task
 from bgtask.context import CurrentTask
+from bgtask.lifecycle.claim import claim_queue
+from bgtask.lifecycle.finish import finish_attempts
 from bgtask.models import Attempt, Task, Worker
 from bgtask.testing import run_due
 from bgtask.worker.executor import execute
@@ -164,11 +166,11 @@ def test_the_next_attempt_is_attempts_to_the_fourth_plus_five_seconds_after_the_
 
 def test_the_wait_is_counted_from_the_failure_however_late_it_is_written():
     flaky(1)
-    (task,) = Task.objects.claim(Worker.register(), "default", limit=1)
+    (task,) = claim_queue(Worker.register(), "default", limit=1)
     outcome = execute(task)
     outcome.ended -= 100
 
-    Task.objects.finish([outcome])
+    finish_attempts([outcome])
 
     task.refresh_from_db()
     assert seconds_until(task.run_at, task.enqueued_at) == pytest.approx(6 - 100, abs=LATENCY)
@@ -430,10 +432,10 @@ def stops_when_asked():
 
 def test_a_task_that_was_asked_to_stop_can_end_as_cancelled():
     stops_when_asked()
-    (task,) = Task.objects.claim(Worker.register(), "default", limit=1)
+    (task,) = claim_queue(Worker.register(), "default", limit=1)
 
     outcome = execute(task, CurrentTask(task, cancel_requested=True))
-    Task.objects.finish([outcome])
+    finish_attempts([outcome])
 
     task.refresh_from_db()
     assert (task.status, task.has_attempts_left) == ("CANCELLED", True)
@@ -443,7 +445,7 @@ def test_a_task_that_was_asked_to_stop_can_end_as_cancelled():
 
 def test_a_task_that_was_not_asked_goes_on_though_its_worker_is_about_to_stop():
     stops_when_asked()
-    (task,) = Task.objects.claim(Worker.register(), "default", limit=1)
+    (task,) = claim_queue(Worker.register(), "default", limit=1)
 
     outcome = execute(task, CurrentTask(task, stop_requested=True))
 

@@ -8,6 +8,8 @@ import pytest
 from django.db import connection, transaction
 
 from bgtask.exceptions import InvalidParameters
+from bgtask.lifecycle.claim import claim_queue
+from bgtask.lifecycle.finish import finish_attempts
 from bgtask.models import Attempt, Task, Worker
 from bgtask.worker.completer import Completer
 from tests.bgtask.lifecycle.outcomes import failure, success
@@ -37,7 +39,7 @@ def packet():
 
 def claim(count):
     noop.enqueue_many([()] * count)
-    return Task.objects.claim(Worker.register(), "default", count)
+    return claim_queue(Worker.register(), "default", count)
 
 
 @pytest.mark.parametrize(("count", "length"), [(1_000, 20_000), (100, 200_000)])
@@ -76,7 +78,7 @@ def test_outcomes_with_large_return_values_are_written_together(packet):
     # Different ones: a value that all outcomes share is sent only once.
     values = ['"' + "é" * 200_000 + f'{number}"' for number in range(60)]
 
-    accepted = Task.objects.finish(
+    accepted = finish_attempts(
         [success(task, return_value=value) for task, value in zip(claimed, values, strict=True)]
     )
 
@@ -88,7 +90,7 @@ def test_outcomes_with_large_return_values_are_written_together(packet):
 def test_six_hundred_outcomes_of_a_quarter_of_a_megabyte():
     for _ in range(2):
         claimed = claim(300)
-        accepted = Task.objects.finish(
+        accepted = finish_attempts(
             [success(task, return_value='"' + "x" * 250_000 + f'{task.pk}"') for task in claimed]
         )
         assert len(accepted) == 300
@@ -101,7 +103,7 @@ def test_failures_with_long_tracebacks_are_written_with_their_history(packet):
     for outcome in outcomes:
         outcome.failure = _long_failure()
 
-    accepted = Task.objects.finish(outcomes)
+    accepted = finish_attempts(outcomes)
 
     assert len(accepted) == Attempt.objects.count() == 40
     assert set(Task.objects.values_list("last_error", flat=True)) == {_long_failure().traceback}

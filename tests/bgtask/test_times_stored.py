@@ -16,6 +16,9 @@ from django.utils import timezone
 
 from bgtask import Retry, background
 from bgtask.db.routing import database_now
+from bgtask.lifecycle.claim import claim_queue, take_snapshot
+from bgtask.lifecycle.promote import promote_due
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Task, Worker
 from bgtask.testing import run_due
 from tests.tasks import add, fail
@@ -102,7 +105,7 @@ def test_what_is_due_is_promoted_and_what_is_not_is_not():
     Task.objects.filter(pk=due.pk).update(run_at=now_as_given(seconds=-5))
     add(3, 4, schedule=600)
 
-    promoted = Task.objects.promote()
+    promoted = promote_due()
 
     assert promoted == 1
     assert list(Task.objects.ready()) == [due]
@@ -111,14 +114,14 @@ def test_what_is_due_is_promoted_and_what_is_not_is_not():
 def test_the_outlook_knows_when_the_next_is_due():
     add(1, 2, schedule=600)
 
-    assert Task.objects.snapshot().next_due == pytest.approx(600, abs=MINUTE)
+    assert take_snapshot().next_due == pytest.approx(600, abs=MINUTE)
 
 
 def test_a_claim_is_marked_with_the_time_and_its_deadline():
     worker = Worker.register()
     add(1, 2, schedule=-600)
 
-    (claimed,) = Task.objects.claim(worker, "default", limit=1)
+    (claimed,) = claim_queue(worker, "default", limit=1)
 
     task = Task.objects.get(pk=claimed.pk)
     assert claimed.waited == pytest.approx(600, abs=MINUTE)
@@ -131,8 +134,8 @@ def test_a_claim_can_begin_behind_the_task_claimed_before():
     worker = Worker.register()
     first, second, third = (add(number, 0, schedule=-number) for number in (600, 400, 200))
 
-    (claimed,) = Task.objects.claim(worker, "default", limit=1)
-    rest = Task.objects.claim(worker, "default", limit=2, after=claimed.claim_key)
+    (claimed,) = claim_queue(worker, "default", limit=1)
+    rest = claim_queue(worker, "default", limit=2, after=claimed.claim_key)
 
     assert claimed == first
     assert rest == [second, third]
@@ -157,10 +160,10 @@ def test_a_silent_worker_is_found():
 def test_what_is_past_its_deadline_is_rescued():
     worker = Worker.register()
     add.enqueue_many([(1, 2)] * 2)
-    late, punctual = Task.objects.claim(worker, "default", limit=2)
+    late, punctual = claim_queue(worker, "default", limit=2)
     Task.objects.filter(pk=late.pk).update(deadline_at=now_as_given(seconds=-5))
 
-    rescued = Task.objects.rescue()
+    rescued = rescue_tasks()
 
     assert rescued == 1
     late.refresh_from_db()

@@ -9,6 +9,7 @@ from django.db import connection, models
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow
+from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor, Status
 from bgtask_admin import operations
@@ -53,7 +54,7 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
     tasks = TaskFactory.create_batch(4, status=Status.FAILED, queue="mail")
     seen = preview(status="FAILED", queue="mail")
     tasks[0].requeue()
-    Task.objects.claim(WorkerFactory(), "mail", 1)
+    claim_queue(WorkerFactory(), "mail", 1)
 
     operation = run(seen, admin_user)
 
@@ -68,7 +69,7 @@ def test_accounts_for_what_was_taken_or_deleted_meanwhile_by_the_text_of_the_err
     seen = preview(status="FAILED", error="refused", since="1h")
     tasks[0].requeue()
     tasks[1].delete()
-    Task.objects.claim(WorkerFactory(), "mail", 1)
+    claim_queue(WorkerFactory(), "mail", 1)
     TaskFactory(status=Status.RUNNING, queue="mail")  # Enqueued since: none of those.
 
     operation = run(seen, admin_user)

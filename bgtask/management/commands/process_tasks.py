@@ -18,8 +18,8 @@ from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.management.arguments import queue_name
-from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
 from bgtask.worker.connecting import prepared_connections

@@ -8,8 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from bgtask.conf import require_autocommit
+from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.models import Task
-from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.worker.maintenance import Pruner
 
 

@@ -10,8 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from bgtask.conf import require_autocommit
+from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.models import Task
-from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.status import FINISHED, Status
 from bgtask_admin import operations
 from bgtask_admin.preview import Preview

@@ -9,7 +9,9 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.db import operations_for
-from bgtask.models import Attempt, Task, TaskStats, bulk
+from bgtask.lifecycle import promote
+from bgtask.lifecycle.promote import unhold_expired, unhold_known
+from bgtask.models import Attempt, Task, TaskStats, deletion
 from bgtask.status import HeldFor, Status
 from tests.bgtask.lifecycle.test_statistics import minute
 from tests.factories import AttemptFactory, HoldFactory, TaskFactory
@@ -22,7 +24,7 @@ def few_parameters():
     """As many as the ids of one page; what SQLite allows by default would take a big table."""
     if connection.vendor == "sqlite":
         raw = connection.connection
-        before = raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, bulk.PAGE)
+        before = raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, deletion.PAGE)
         yield
         raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
     else:
@@ -32,14 +34,14 @@ def few_parameters():
 class TestLetGo:
     @pytest.fixture(autouse=True)
     def page_of_two(self, monkeypatch):
-        monkeypatch.setattr(bulk, "PAGE", 2)
+        monkeypatch.setattr(promote, "PAGE", 2)
 
     def test_takes_one_statement_where_nothing_is_held(self, django_assert_num_queries):
         TaskFactory()
         TaskFactory(status=Status.HELD, held_for=HeldFor.OPERATOR)
 
         with django_assert_num_queries(1):
-            assert Task.objects.unhold_known(["tests.tasks.noop"]) == 0
+            assert unhold_known(["tests.tasks.noop"]) == 0
 
     @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
     def test_lets_all_go_whatever_their_number(self, number):
@@ -49,7 +51,7 @@ class TestLetGo:
         )
         TaskFactory(task_name="a third", status=Status.HELD, held_for=HeldFor.UNKNOWN)
 
-        assert Task.objects.unhold_known(["tests.tasks.noop", "another"]) == 2 * number
+        assert unhold_known(["tests.tasks.noop", "another"]) == 2 * number
         assert Task.objects.held().get().task_name == "a third"
 
     def test_leaves_what_is_still_on_hold(self):
@@ -57,7 +59,7 @@ class TestLetGo:
         TaskFactory.create_batch(3, status=Status.HELD, held_for=HeldFor.TYPE)
         TaskFactory(task_name="another", status=Status.HELD, held_for=HeldFor.TYPE)
 
-        assert Task.objects.unhold_over() == 3
+        assert unhold_expired() == 3
         assert Task.objects.held().get().task_name == "another"
 
     @pytest.mark.django_db(transaction=True)
@@ -68,10 +70,10 @@ class TestLetGo:
             connection.execute_wrapper(failing("UPDATE", after=2)),
             pytest.raises(OperationalError),
         ):
-            Task.objects.unhold_known(["tests.tasks.noop"])
+            unhold_known(["tests.tasks.noop"])
 
         assert Task.objects.ready().count() == 4
-        assert Task.objects.unhold_known(["tests.tasks.noop"]) == 1
+        assert unhold_known(["tests.tasks.noop"]) == 1
 
 
 class TestDelete:
@@ -79,19 +81,19 @@ class TestDelete:
     def test_takes_more_tasks_than_a_statement_takes_parameters(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(100)))
         Task.objects.bulk_create(
-            [Task(task_name="tests.tasks.noop") for _ in range(bulk.PAGE)], batch_size=20
+            [Task(task_name="tests.tasks.noop") for _ in range(deletion.PAGE)], batch_size=20
         )
         Task.objects.cancel()
         for task in (Task.objects.earliest("pk"), Task.objects.latest("pk")):
             AttemptFactory(task=task)
 
-        assert Task.objects.cancelled().discard() == bulk.PAGE + 100
+        assert Task.objects.cancelled().discard() == deletion.PAGE + 100
         assert not Task.objects.exists()
         assert not Attempt.objects.exists()
 
     @pytest.mark.django_db(transaction=True)
     def test_is_all_or_none(self, monkeypatch):
-        monkeypatch.setattr(bulk, "PAGE", 2)
+        monkeypatch.setattr(deletion, "PAGE", 2)
         TaskFactory.create_batch(5, status=Status.FAILED)
 
         with (

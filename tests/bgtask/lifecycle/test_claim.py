@@ -11,7 +11,14 @@ import pytest
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from bgtask.db import DatabaseNow
+from bgtask.db import DatabaseNow, operations_for
+from bgtask.lifecycle.claim import (
+    claim_notified,
+    claim_queue,
+    claim_suspect,
+    claim_these,
+    take_snapshot,
+)
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
@@ -38,7 +45,7 @@ class TestOrder:
         third = TaskFactory(priority=0, run_at=noon)
         first = TaskFactory(priority=7, run_at=later)
 
-        claimed = Task.objects.claim(WorkerFactory(), "default", 10)
+        claimed = claim_queue(WorkerFactory(), "default", 10)
 
         assert ids(claimed) == ids([first, second, third, fourth, last])
 
@@ -48,7 +55,7 @@ class TestOrder:
         expected = ids(sorted(tasks, key=lambda task: (-task.priority, task.run_at, task.pk)))
         worker = WorkerFactory()
 
-        claims = [ids(Task.objects.claim(worker, "default", 5)) for _ in range(4)]
+        claims = [ids(claim_queue(worker, "default", 5)) for _ in range(4)]
 
         assert claims == [expected[:5], expected[5:10], expected[10:], []]
 
@@ -58,7 +65,7 @@ class TestChoice:
     def test_takes_no_more_than_it_was_asked_for(self, limit):
         TaskFactory.create_batch(4)
 
-        claimed = Task.objects.claim(WorkerFactory(), "default", limit)
+        claimed = claim_queue(WorkerFactory(), "default", limit)
 
         assert len(claimed) == limit
         assert Task.objects.running().count() == limit
@@ -68,11 +75,11 @@ class TestChoice:
         TaskFactory()
         TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-1))
 
-        assert nothing().ready().claim_these(WorkerFactory()) == []
-        assert nothing().promote() == 0
-        assert Task.objects.claim(WorkerFactory(), "default", 0) == []
-        assert Task.objects.claim_suspect(WorkerFactory(), queues=[]) == []
-        assert Task.objects.snapshot([]).heads == []
+        assert claim_these(nothing().ready(), WorkerFactory()) == []
+        assert operations_for(connection).promote(nothing().scheduled()) == 0
+        assert claim_queue(WorkerFactory(), "default", 0) == []
+        assert claim_suspect(WorkerFactory(), queues=[]) == []
+        assert take_snapshot([]).heads == []
         assert set(Task.objects.values_list("status", flat=True)) == {"READY", "SCHEDULED"}
 
     def test_takes_from_its_queue_only_and_compares_it_to_the_letter(self):
@@ -80,7 +87,7 @@ class TestChoice:
         for other in ("Mail", "mail2", "mai", "default"):
             TaskFactory(queue=other)
 
-        claimed = Task.objects.claim(WorkerFactory(), "mail", 10)
+        claimed = claim_queue(WorkerFactory(), "mail", 10)
 
         assert ids(claimed) == [mine.pk]
 
@@ -88,22 +95,22 @@ class TestChoice:
         suspect = TaskFactory(crashes=1, priority=9)
         innocent = TaskFactory()
 
-        claimed = Task.objects.claim(WorkerFactory(), "default", 10)
+        claimed = claim_queue(WorkerFactory(), "default", 10)
 
         assert ids(claimed) == [innocent.pk]
-        assert ids(Task.objects.claim_suspect(WorkerFactory())) == [suspect.pk]
+        assert ids(claim_suspect(WorkerFactory())) == [suspect.pk]
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.READY}))
     def test_takes_nothing_but_what_is_ready(self, status):
         TaskFactory(status=status, run_at=DatabaseNow(-60))
 
-        assert Task.objects.claim(WorkerFactory(), "default", 10) == []
+        assert claim_queue(WorkerFactory(), "default", 10) == []
 
     def test_a_floor_leaves_what_is_less_pressing(self):
         TaskFactory(priority=1)
         wanted = [TaskFactory(priority=3), TaskFactory(priority=2)]
 
-        claimed = Task.objects.claim(WorkerFactory(), "default", 10, floor=2)
+        claimed = claim_queue(WorkerFactory(), "default", 10, floor=2)
 
         assert ids(claimed) == ids(wanted)
 
@@ -111,21 +118,21 @@ class TestChoice:
         TaskFactory.create_batch(4)
         worker = WorkerFactory()
         expected = ids(Task.objects.claimable("default"))
-        last = Task.objects.claim(worker, "default", 2)[-1]
+        last = claim_queue(worker, "default", 2)[-1]
         forgotten = TaskFactory(run_at=DatabaseNow(-3600))
 
-        claimed = Task.objects.claim(worker, "default", 10, after=last.claim_key)
+        claimed = claim_queue(worker, "default", 10, after=last.claim_key)
 
         assert ids(claimed) == expected[2:]
-        assert ids(Task.objects.claim(worker, "default", 10)) == [forgotten.pk]
+        assert ids(claim_queue(worker, "default", 10)) == [forgotten.pk]
 
     def test_a_hint_passes_over_nothing_that_was_enqueued_at_the_same_moment(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(6)))
         worker = WorkerFactory()
         expected = ids(Task.objects.claimable("default"))
-        last = Task.objects.claim(worker, "default", 2)[-1]
+        last = claim_queue(worker, "default", 2)[-1]
 
-        claimed = Task.objects.claim(worker, "default", 10, after=last.claim_key)
+        claimed = claim_queue(worker, "default", 10, after=last.claim_key)
 
         assert ids(claimed) == expected[2:]
 
@@ -134,9 +141,9 @@ class TestChoice:
         same = TaskFactory(priority=5)
         TaskFactory(priority=4)
         worker = WorkerFactory()
-        last = Task.objects.claim(worker, "default", 1)[-1]
+        last = claim_queue(worker, "default", 1)[-1]
 
-        claimed = Task.objects.claim(worker, "default", 10, after=last.claim_key)
+        claimed = claim_queue(worker, "default", 10, after=last.claim_key)
 
         assert ids(claimed) == [same.pk]
 
@@ -154,8 +161,8 @@ class TestNews:
         expected = ids(Task.objects.claimable("mail"))
         worker = WorkerFactory()
 
-        first = Task.objects.claim_notified(worker, "mail", 2)
-        rest = Task.objects.claim_notified(worker, "mail", 10)
+        first = claim_notified(worker, "mail", 2)
+        rest = claim_notified(worker, "mail", 10)
 
         assert ids(first) + ids(rest) == expected
         assert {(task.status, task.attempts) for task in first} == {("RUNNING", 1)}
@@ -169,14 +176,14 @@ class TestNews:
         PauseFactory(name="mail")
         TaskFactory(queue="mail")
 
-        assert Task.objects.claim_notified(WorkerFactory(), "mail", 10) == []
+        assert claim_notified(WorkerFactory(), "mail", 10) == []
 
     def test_leaves_what_is_on_hold(self):
         HoldFactory(task_name="poison")
         TaskFactory(task_name="poison", priority=9)
         fine = TaskFactory(task_name="fine")
 
-        claimed = Task.objects.claim_notified(WorkerFactory(), "default", 10)
+        claimed = claim_notified(WorkerFactory(), "default", 10)
 
         assert ids(claimed) == [fine.pk]
 
@@ -185,7 +192,7 @@ class TestNews:
         HoldFactory(task_name="poison", until=DatabaseNow(-1))
         task = TaskFactory(queue="mail", task_name="poison")
 
-        assert ids(Task.objects.claim_notified(WorkerFactory(), "mail", 10)) == [task.pk]
+        assert ids(claim_notified(WorkerFactory(), "mail", 10)) == [task.pk]
 
 
 class TestSuspects:
@@ -194,7 +201,7 @@ class TestSuspects:
         once = TaskFactory(crashes=1)
         worker = WorkerFactory()
 
-        claims = [ids(Task.objects.claim_suspect(worker)) for _ in range(3)]
+        claims = [ids(claim_suspect(worker)) for _ in range(3)]
 
         assert claims == [[once.pk], [twice.pk], []]
 
@@ -203,9 +210,7 @@ class TestSuspects:
         TaskFactory(crashes=1, queue="paused")
         wanted = TaskFactory(crashes=1, queue="mail")
 
-        claimed = Task.objects.claim_suspect(
-            WorkerFactory(), queues=["mail", "paused"], paused=["paused"]
-        )
+        claimed = claim_suspect(WorkerFactory(), queues=["mail", "paused"], paused=["paused"])
 
         assert ids(claimed) == [wanted.pk]
 
@@ -215,7 +220,7 @@ class TestRow:
         task = TaskFactory(token=4, attempts=2)
         worker = WorkerFactory()
 
-        (claimed,) = Task.objects.claim(worker, "default", 1)
+        (claimed,) = claim_queue(worker, "default", 1)
 
         task.refresh_from_db()
         assert task.status == Status.RUNNING
@@ -231,7 +236,7 @@ class TestRow:
         TaskFactory(token=4, attempts=2, queue="mail", priority=3, max_attempts=9, max_run_time=7)
         worker = WorkerFactory()
 
-        (claimed,) = Task.objects.claim(worker, "mail", 1)
+        (claimed,) = claim_queue(worker, "mail", 1)
 
         row = Task.objects.get()
         told = {name: value for name, value in vars(claimed).items() if not name.startswith("_")}
@@ -247,7 +252,7 @@ class TestRow:
         settings.MAX_RUN_TIME = 120
         task = TaskFactory(max_run_time=own)
 
-        Task.objects.claim(WorkerFactory(), "default", 1)
+        claim_queue(WorkerFactory(), "default", 1)
 
         task.refresh_from_db()
         # SQLite may have read its clock twice, a millisecond apart.
@@ -257,7 +262,7 @@ class TestRow:
     def test_parameters_that_cannot_be_read_disturb_nobody(self, broken):
         tasks = [TaskFactory(), TaskFactory(task_params=broken), TaskFactory()]
 
-        claimed = Task.objects.claim(WorkerFactory(), "default", 10)
+        claimed = claim_queue(WorkerFactory(), "default", 10)
 
         assert ids(claimed) == ids(tasks)
         assert [task.task_params for task in claimed] == ["[[], {}]", broken, "[[], {}]"]
@@ -277,7 +282,7 @@ class TestMany:
             mine = []
             # An empty claim may only mean that others hold locks on what is left.
             while Task.objects.ready().exists():
-                claimed = Task.objects.claim(worker, "default", batch)
+                claimed = claim_queue(worker, "default", batch)
                 assert len(claimed) <= batch
                 mine += [(task.pk, task.token) for task in claimed]
             return mine
@@ -311,14 +316,14 @@ class TestMany:
         def claim():
             assert holds.wait(60)
             try:
-                return ids(Task.objects.claim(WorkerFactory(), "default", 10))
+                return ids(claim_queue(WorkerFactory(), "default", 10))
             finally:
                 done.set()
 
         _, claimed = all_at_once(lock_the_first, claim)
 
         assert claimed == ids(free)
-        assert ids(Task.objects.claim(WorkerFactory(), "default", 10)) == [locked.pk]
+        assert ids(claim_queue(WorkerFactory(), "default", 10)) == [locked.pk]
 
     @pytest.mark.vendor("mysql")
     def test_nor_is_it_where_the_statistics_say_that_hardly_any_is_ready(self, analyzed):
@@ -342,7 +347,7 @@ class TestMany:
     def test_a_claim_leaves_no_lock_behind(self):
         TaskFactory.create_batch(3)
 
-        Task.objects.claim(WorkerFactory(), "default", 1)
+        claim_queue(WorkerFactory(), "default", 1)
 
         def write_without_waiting():
             with connections["default"].cursor() as cursor:
@@ -356,7 +361,7 @@ class TestMany:
         worker = WorkerFactory()
 
         with transaction.atomic():
-            assert Task.objects.claim(worker, "default", 1)
+            assert claim_queue(worker, "default", 1)
             transaction.set_rollback(True)
 
         assert Task.objects.values_list("status", "token", "attempts").get() == ("READY", 0, 0)

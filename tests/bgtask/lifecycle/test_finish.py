@@ -11,8 +11,11 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow, SecondsSince
-from bgtask.exceptions import ClaimLost
-from bgtask.failures import MAX_MESSAGE, MAX_TEXT
+from bgtask.failures import MAX_MESSAGE, MAX_TEXT, plain_failure
+from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
+from bgtask.lifecycle.finish import already_finished, finish_attempts
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.lifecycle.outcomes import FAILURE, KINDS, failure, retry, success
@@ -27,7 +30,7 @@ NO_ERROR = ("", "", "")
 
 
 def claim(number=1):
-    return Task.objects.claim(WorkerFactory(), "default", number)
+    return claim_queue(WorkerFactory(), "default", number)
 
 
 def claimed(**fields):
@@ -53,7 +56,7 @@ class TestKinds:
     def test_success(self):
         task = claimed(last_error="old", error_class="Old", error_fingerprint="o" * 32)
 
-        accepted = Task.objects.finish([success(task, return_value='"ü"', duration=1.2344)])
+        accepted = finish_attempts([success(task, return_value='"ü"', duration=1.2344)])
 
         assert accepted == {task.pk: Status.SUCCESSFUL}
         assert values(task, "status", "return_value", "duration_ms", "token", "attempts") == (
@@ -69,7 +72,7 @@ class TestKinds:
     def test_failure(self):
         task = claimed()
 
-        accepted = Task.objects.finish([failure(task, duration=2)])
+        accepted = finish_attempts([failure(task, duration=2)])
 
         assert accepted == {task.pk: Status.FAILED}
         assert values(task, "status", "return_value", "duration_ms", "token", "attempts") == (
@@ -84,7 +87,7 @@ class TestKinds:
     def test_retry(self):
         task = claimed(return_value="1")
 
-        accepted = Task.objects.finish([retry(task, delay=60)])
+        accepted = finish_attempts([retry(task, delay=60)])
 
         assert accepted == {task.pk: Status.SCHEDULED}
         assert values(task, "status", "return_value", "finished_at", "token", "attempts") == (
@@ -100,7 +103,7 @@ class TestKinds:
     def test_nobody_holds_it_any_more(self, kind):
         task = claimed()
 
-        Task.objects.finish([KINDS[kind](task)])
+        finish_attempts([KINDS[kind](task)])
 
         assert values(task, "locked_by", "locked_at", "deadline_at") == (None, None, None)
         assert values(task, "last_worker") == (task.last_worker,)
@@ -113,7 +116,7 @@ class TestKinds:
         task = claimed()
         task.cancel()
 
-        accepted = Task.objects.finish([KINDS[kind](task)])
+        accepted = finish_attempts([KINDS[kind](task)])
 
         assert accepted == {task.pk: expected}
         assert values(task, "status") == (expected,)
@@ -125,7 +128,7 @@ class TestTimes:
         task = claimed()
         ended = time.monotonic() - 100
 
-        Task.objects.finish([success(task, duration=20, ended=ended)])
+        finish_attempts([success(task, duration=20, ended=ended)])
 
         assert seconds_since("finished_at") == pytest.approx(100, abs=10)
         assert seconds_since("started_at") == pytest.approx(120, abs=10)
@@ -133,14 +136,14 @@ class TestTimes:
     def test_a_retry_waits_from_the_end_of_the_attempt(self):
         task = claimed()
 
-        Task.objects.finish([retry(task, delay=1000, ended=time.monotonic() - 100)])
+        finish_attempts([retry(task, delay=1000, ended=time.monotonic() - 100)])
 
         assert seconds_since("run_at") == pytest.approx(-900, abs=10)
 
     def test_the_wait_is_exact_between_the_end_of_the_attempt_and_the_next(self):
         task = claimed()
 
-        Task.objects.finish([retry(task, delay=630)])
+        finish_attempts([retry(task, delay=630)])
 
         row, attempt = Task.objects.get(), Attempt.objects.get()
         # Two statements, so two ages: they may only differ by what lies between them.
@@ -150,7 +153,7 @@ class TestTimes:
         task = claimed()
         chosen = timezone.now().replace(microsecond=123_000) + timedelta(days=3)
 
-        Task.objects.finish([retry(task, delay=None, run_at=chosen)])
+        finish_attempts([retry(task, delay=None, run_at=chosen)])
 
         assert values(task, "run_at") == (chosen,)
 
@@ -159,18 +162,18 @@ class TestTimes:
         run_at = TaskFactory().run_at
         (task,) = claim()
 
-        Task.objects.finish([KINDS[kind](task)])
+        finish_attempts([KINDS[kind](task)])
 
         assert values(task, "run_at") == (run_at,)
 
     def test_started_at_is_that_of_the_first_attempt(self):
         task = claimed()
-        Task.objects.finish([retry(task, delay=0, ended=time.monotonic() - 50)])
+        finish_attempts([retry(task, delay=0, ended=time.monotonic() - 50)])
         first = values(task, "started_at")
         Task.objects.run_now()
         (task,) = claim()
 
-        Task.objects.finish([success(task, duration=1)])
+        finish_attempts([success(task, duration=1)])
 
         assert first != (None,)
         assert values(task, "started_at") == first
@@ -180,7 +183,7 @@ class TestTimes:
         one, two, three = claim(3)
         named = timezone.now().replace(microsecond=0) + timedelta(hours=5)
 
-        Task.objects.finish(
+        finish_attempts(
             [retry(one, delay=None, run_at=named), success(two), retry(three, delay=7200)]
         )
 
@@ -194,11 +197,11 @@ class TestFence:
     @pytest.mark.parametrize("kind", KINDS)
     def test_an_old_token_changes_nothing(self, kind):
         stale = claimed()
-        Task.objects.release([stale])
+        release_claims([stale])
         claim()
         before = everything()
 
-        assert Task.objects.finish([KINDS[kind](stale)]) == {}
+        assert finish_attempts([KINDS[kind](stale)]) == {}
         assert everything() == before
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
@@ -207,7 +210,7 @@ class TestFence:
         task = TaskFactory(status=status)
         before = everything()
 
-        assert Task.objects.finish([KINDS[kind](task)]) == {}
+        assert finish_attempts([KINDS[kind](task)]) == {}
         assert everything() == before
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -215,27 +218,27 @@ class TestFence:
         task = claimed()
         Task.objects.filter(pk=task.pk).delete()
 
-        assert Task.objects.finish([KINDS[kind](task)]) == {}
+        assert finish_attempts([KINDS[kind](task)]) == {}
 
     def test_nothing_at_all_is_no_harm(self):
-        assert Task.objects.finish([]) == {}
+        assert finish_attempts([]) == {}
 
     def test_a_stale_outcome_does_not_keep_its_neighbours(self):
         TaskFactory.create_batch(3)
         one, stale, two = claim(3)
         Task.objects.filter(pk=stale.pk).cancel(force=True)
 
-        accepted = Task.objects.finish([retry(one), failure(stale), success(two)])
+        accepted = finish_attempts([retry(one), failure(stale), success(two)])
 
         assert accepted == {one.pk: Status.SCHEDULED, two.pk: Status.SUCCESSFUL}
         assert values(stale, "status") == (Status.CANCELLED,)
 
     def test_of_two_attempts_in_one_batch_only_the_present_one_counts(self):
         stale = claimed()
-        Task.objects.release([stale])
+        release_claims([stale])
         (present,) = claim()
 
-        accepted = Task.objects.finish([failure(stale), success(present)])
+        accepted = finish_attempts([failure(stale), success(present)])
 
         assert accepted == {present.pk: Status.SUCCESSFUL}
         assert values(present, "status") == (Status.SUCCESSFUL,)
@@ -243,22 +246,11 @@ class TestFence:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_flush_that_is_repeated_changes_nothing(self, kind):
         outcome = KINDS[kind](claimed())
-        Task.objects.finish([outcome])
+        finish_attempts([outcome])
         before = everything()
 
-        assert Task.objects.finish([outcome]) == {}
+        assert finish_attempts([outcome]) == {}
         assert everything() == before
-
-    def test_the_task_itself_says_that_its_claim_is_lost(self):
-        task = claimed()
-        task.succeed()
-
-        with pytest.raises(ClaimLost):
-            task.succeed()
-        with pytest.raises(ClaimLost):
-            task.fail("too late")
-        with pytest.raises(ClaimLost):
-            task.retry("too late", delay=1)
 
 
 class TestLostReply:
@@ -267,46 +259,46 @@ class TestLostReply:
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_was_accepted_is_known_by_its_token(self, kind):
         outcome = KINDS[kind](claimed())
-        accepted = Task.objects.finish([outcome])
+        accepted = finish_attempts([outcome])
 
-        assert Task.objects.finished_before([outcome]) == accepted != {}
+        assert already_finished([outcome]) == accepted != {}
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_still_runs_was_not(self, kind):
-        assert Task.objects.finished_before([KINDS[kind](claimed())]) == {}
+        assert already_finished([KINDS[kind](claimed())]) == {}
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_others_took_back_was_not(self, kind):
         worker = Worker.register()
         TaskFactory.create_batch(5)
-        released, cancelled, parked, overdue, lost = Task.objects.claim(worker, "default", 5)
-        released.release()
-        parked.set_aside("type")
+        released, cancelled, parked, overdue, lost = claim_queue(worker, "default", 5)
+        release_claims([released])
+        set_aside_claims([parked], "type")
         cancelled.cancel(force=True)
         Task.objects.filter(pk=overdue.pk).update(deadline_at=DatabaseNow(-1))
-        Task.objects.rescue()
+        rescue_tasks()
         worker.deregister()
-        Task.objects.rescue()
+        rescue_tasks()
         outcomes = [KINDS[kind](task) for task in (released, parked, cancelled, overdue, lost)]
 
-        assert Task.objects.finish(outcomes) == {}
-        assert Task.objects.finished_before(outcomes) == {}
+        assert finish_attempts(outcomes) == {}
+        assert already_finished(outcomes) == {}
 
     def test_a_retry_that_was_claimed_again_is_known_by_its_history(self):
         outcome = retry(claimed())
-        Task.objects.finish([outcome])
+        finish_attempts([outcome])
         Task.objects.run_now()
         claim()
 
-        assert Task.objects.finished_before([outcome]) == {outcome.task.pk: Status.SCHEDULED}
+        assert already_finished([outcome]) == {outcome.task.pk: Status.SCHEDULED}
 
     @pytest.mark.parametrize("next_move", ["run_now", "hold"])
     def test_a_retry_that_waits_otherwise_by_now_was_a_retry(self, next_move):
         outcome = retry(claimed())
-        Task.objects.finish([outcome])
+        finish_attempts([outcome])
         getattr(Task.objects.all(), next_move)()
 
-        assert Task.objects.finished_before([outcome]) == {outcome.task.pk: Status.SCHEDULED}
+        assert already_finished([outcome]) == {outcome.task.pk: Status.SCHEDULED}
 
 
 class TestText:
@@ -315,13 +307,31 @@ class TestText:
     def test_is_made_storable(self):
         task = claimed()
 
-        task.fail("a\x00b\udc80")
+        finish_attempts(
+            [
+                Outcome(
+                    task,
+                    Status.FAILED,
+                    kind=AttemptOutcome.FAILED,
+                    failure=plain_failure("", "a\x00b\udc80"),
+                )
+            ]
+        )
 
         stored = Task.objects.get()
         assert stored.last_error == Attempt.objects.get().message == "a\ufffdb\\udc80"
 
     def test_is_cut_where_it_is_too_long(self):
-        claimed().fail("x" * 300_000)
+        finish_attempts(
+            [
+                Outcome(
+                    claimed(),
+                    Status.FAILED,
+                    kind=AttemptOutcome.FAILED,
+                    failure=plain_failure("", "x" * 300_000),
+                )
+            ]
+        )
 
         attempt = Attempt.objects.get()
         assert len(attempt.message) == MAX_MESSAGE
@@ -332,7 +342,7 @@ class TestHistory:
     def test_says_what_the_outcome_said(self):
         task = claimed(attempts=3, token=8)
 
-        Task.objects.finish([failure(task, duration=30, ended=time.monotonic() - 20)])
+        finish_attempts([failure(task, duration=30, ended=time.monotonic() - 20)])
 
         attempt = Attempt.objects.annotate(
             started=SecondsSince("started_at"), finished=SecondsSince("finished_at")
@@ -351,14 +361,14 @@ class TestHistory:
 
     def test_has_a_row_for_each_attempt_that_did_not_succeed(self):
         first = claimed()
-        Task.objects.finish([retry(first)])
+        finish_attempts([retry(first)])
         Task.objects.run_now()
         (second,) = claim()
-        Task.objects.finish([retry(second)])
+        finish_attempts([retry(second)])
         Task.objects.run_now()
         (third,) = claim()
 
-        Task.objects.finish([success(third)])
+        finish_attempts([success(third)])
 
         expected = [(1, first.token), (2, second.token)]
         assert list(Attempt.objects.values_list("number", "token")) == expected
@@ -381,9 +391,9 @@ class TestBatch:
             if order == "one by one":
                 accepted = {}
                 for outcome in outcomes:
-                    accepted |= Task.objects.finish([outcome])
+                    accepted |= finish_attempts([outcome])
             else:
-                accepted = Task.objects.finish(outcomes)
+                accepted = finish_attempts(outcomes)
             results.append(self.result(accepted, outcomes))
 
         assert results[0] == results[1] == results[2] == results[3]
@@ -408,7 +418,7 @@ class TestBatch:
             task = claimed()
             outcomes.append(kind(task, duration=0.5))
             if stale:
-                task.release()
+                release_claims([task])
                 claim()
             if cancel:
                 task.cancel()
@@ -462,6 +472,6 @@ def persistently(outcomes):
     """As the completer does it: what the database could not do now, it is asked again."""
     while True:
         try:
-            return Task.objects.finish(outcomes)
+            return finish_attempts(outcomes)
         except OperationalError:
             time.sleep(0.01)

@@ -19,6 +19,10 @@ from hypothesis.stateful import (
 )
 
 from bgtask.db import DatabaseNow
+from bgtask.lifecycle.claim import claim_queue, claim_suspect, release_claims, set_aside_claims
+from bgtask.lifecycle.finish import finish_attempts
+from bgtask.lifecycle.promote import promote_due
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import HeldFor
 from tests.bgtask.lifecycle.expectation import MAX_ATTEMPTS, MAX_CRASHES, Row
@@ -90,7 +94,7 @@ class Histories(RuleBasedStateMachine):
         self.rows[pk].due = True
         due = [row for row in self.rows.values() if row.status == "SCHEDULED" and row.due]
 
-        assert Task.objects.promote() == len(due)
+        assert promote_due() == len(due)
 
         for row in due:
             row.status = "READY"
@@ -105,7 +109,7 @@ class Histories(RuleBasedStateMachine):
             Task.objects.ready().filter(crashes=0).order_by("-priority", "run_at", "pk")[:limit]
         )
 
-        claimed = Task.objects.claim(worker, "default", limit)
+        claimed = claim_queue(worker, "default", limit)
 
         assert [task.pk for task in claimed] == [task.pk for task in expected]
         self._claimed(worker, claimed, heard=heard)
@@ -115,7 +119,7 @@ class Histories(RuleBasedStateMachine):
     def claim_suspect(self, number):
         worker = self.workers[number]
 
-        claimed = Task.objects.claim_suspect(worker)
+        claimed = claim_suspect(worker)
 
         ready = [row for row in self.rows.values() if row.status == "READY"]
         assert len(claimed) == any(row.crashes for row in ready)
@@ -152,9 +156,9 @@ class Histories(RuleBasedStateMachine):
         ours = row.is_held_with(claim.task.token)
 
         if park:
-            number = Task.objects.set_aside([claim.task], HeldFor.TYPE)
+            number = set_aside_claims([claim.task], HeldFor.TYPE)
         else:
-            number = Task.objects.release([claim.task])
+            number = release_claims([claim.task])
 
         assert number == ours
         if ours:
@@ -171,7 +175,7 @@ class Histories(RuleBasedStateMachine):
         by_key = {(claim.task.pk, claim.task.token): (claim, end) for claim, end in ends}
         outcomes = [_outcome(claim.task, succeeds) for claim, succeeds in by_key.values()]
 
-        accepted = Task.objects.finish(outcomes)
+        accepted = finish_attempts(outcomes)
 
         expected = {}
         for (pk, token), (_, succeeds) in by_key.items():
@@ -204,7 +208,7 @@ class Histories(RuleBasedStateMachine):
     def rescue(self):
         needy = self.needy()
 
-        assert Task.objects.rescue() == len(needy)
+        assert rescue_tasks() == len(needy)
 
         for pk, lost in needy.items():
             self.settle(pk, self.rows[pk].token)
@@ -321,13 +325,13 @@ class Histories(RuleBasedStateMachine):
         Worker.objects.all().declare_dead()
         worker = WorkerFactory()
         for _ in range(3 * MAX_CRASHES):
-            Task.objects.rescue()
+            rescue_tasks()
             Task.objects.unhold()
             Task.objects.run_now()
-            claimed = Task.objects.claim(worker, "default", 100)
-            while suspect := Task.objects.claim_suspect(worker):
+            claimed = claim_queue(worker, "default", 100)
+            while suspect := claim_suspect(worker):
                 claimed += suspect
-            Task.objects.finish([success(task) for task in claimed])
+            finish_attempts([success(task) for task in claimed])
         statuses = set(Task.objects.values_list("status", flat=True))
         assert statuses <= FINISHED
         assert Task.objects.count() == len(self.rows)

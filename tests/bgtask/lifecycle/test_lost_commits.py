@@ -15,6 +15,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.db.sql import TOKEN_CEILING, TOKEN_JUMP_MAX, token_jump
+from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
+from bgtask.lifecycle.finish import already_finished, finish_attempts
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task
 from bgtask.status import HeldFor, Status
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
@@ -26,7 +29,7 @@ KINDS = {"success": success, "failure": failure, "retry": retry}
 
 
 def claim(number=1):
-    return Task.objects.claim(WorkerFactory(), "default", number)
+    return claim_queue(WorkerFactory(), "default", number)
 
 
 class Standby:
@@ -50,15 +53,15 @@ def test_outcome_of_a_lost_claim_is_refused_and_that_of_the_newer_attempt_accept
     (newer,) = claim()
     before = Task.objects.values().get()
 
-    assert Task.objects.finish([KINDS[kind](lost)]) == {}
-    assert Task.objects.finished_before([KINDS[kind](lost)]) == {}
-    assert Task.objects.release([lost]) == 0
-    assert Task.objects.set_aside([lost], HeldFor.TYPE) == 0
+    assert finish_attempts([KINDS[kind](lost)]) == {}
+    assert already_finished([KINDS[kind](lost)]) == {}
+    assert release_claims([lost]) == 0
+    assert set_aside_claims([lost], HeldFor.TYPE) == 0
     assert Task.objects.values().get() == before
 
-    assert Task.objects.finish([success(newer)]) == {newer.pk: Status.SUCCESSFUL}
+    assert finish_attempts([success(newer)]) == {newer.pk: Status.SUCCESSFUL}
     # Neither by asking what became of it: the row is as its own success would have left it.
-    assert Task.objects.finished_before([KINDS[kind](lost)]) == {}
+    assert already_finished([KINDS[kind](lost)]) == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,17 +73,17 @@ def test_outcome_of_a_lost_task_is_not_written_to_the_task_that_got_its_id(kind)
     TaskFactory(pk=lost_id, task_params="[[2], {}]")
     (other,) = claim()
 
-    assert Task.objects.finish([KINDS[kind](lost)]) == {}
-    assert Task.objects.finished_before([KINDS[kind](lost)]) == {}
-    assert Task.objects.finish([success(other)]) == {lost_id: Status.SUCCESSFUL}
-    assert Task.objects.finished_before([KINDS[kind](lost)]) == {}
+    assert finish_attempts([KINDS[kind](lost)]) == {}
+    assert already_finished([KINDS[kind](lost)]) == {}
+    assert finish_attempts([success(other)]) == {lost_id: Status.SUCCESSFUL}
+    assert already_finished([KINDS[kind](lost)]) == {}
 
 
 def test_lost_attempts_after_a_rescue_or_a_requeue_are_fenced_off_too():
     """Those moves add one to the token: that must not lead to a token which a claim had given."""
     TaskFactory()
     (first,) = claim()
-    first.release()
+    release_claims([first])
     standby = Standby()
     tokens = []
     for _ in range(5):
@@ -102,7 +105,7 @@ def test_one_claim_raises_all_its_tokens_by_one_number_so_that_a_release_is_one_
 
     assert len({task.token for task in tasks}) == 1
     with CaptureQueriesContext(connection) as asked:
-        assert Task.objects.release(tasks) == 20
+        assert release_claims(tasks) == 20
     assert sum("UPDATE" in query["sql"] for query in asked) == 1
 
 
@@ -150,12 +153,12 @@ def test_token_near_the_maximum_stops_neither_its_task_nor_the_queue(token):
     first = claim(2)
     assert [task.pk for task in first] == [edited.pk, neighbour.pk]
     assert dict(Task.objects.values_list("pk", "token")) == {task.pk: task.token for task in first}
-    assert Task.objects.release(first) == 2
+    assert release_claims(first) == 2
     again = claim(2)
 
     assert again[0].token != first[0].token
-    assert Task.objects.finish([success(first[0])]) == {}
-    assert len(Task.objects.finish([success(task) for task in again])) == 2
+    assert finish_attempts([success(first[0])]) == {}
+    assert len(finish_attempts([success(task) for task in again])) == 2
     assert Task.objects.requeue() == 2
 
 
@@ -167,7 +170,7 @@ def test_moves_that_add_one_to_a_token_at_the_maximum_do_not_fail(verb):
         assert Task.objects.requeue() == 1
     else:
         TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(dead=True), **fields)
-        moved = Task.objects.rescue() if verb == "rescue" else Task.objects.cancel(force=True)
+        moved = rescue_tasks() if verb == "rescue" else Task.objects.cancel(force=True)
         assert moved
     assert Task.objects.get().token == TOKEN_CEILING + 1
     assert Task.objects.get().status in (Status.READY, Status.CANCELLED)

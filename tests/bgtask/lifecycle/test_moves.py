@@ -7,6 +7,16 @@ from django.db import connection
 
 from bgtask.db import DatabaseNow
 from bgtask.db.sql import TOKEN_JUMP_MAX
+from bgtask.lifecycle.claim import (
+    claim_queue,
+    claim_suspect,
+    claim_these,
+    release_claims,
+    set_aside_claims,
+)
+from bgtask.lifecycle.finish import finish_attempts
+from bgtask.lifecycle.promote import promote_due, unhold_expired, unhold_known
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
@@ -39,25 +49,25 @@ def a_worker():
 # Each way there is to say a verb, of one task that somebody holds in memory.
 WAYS = {
     "promote": [
-        lambda task: Task.objects.promote(),
+        lambda task: promote_due(),
         lambda task: Task.objects.run_now(),
     ],
     "claim": [
-        lambda task: Task.objects.claim(a_worker(), task.queue, 1),
-        lambda task: Task.objects.claim_suspect(a_worker()),
-        lambda task: Task.objects.ready().claim_these(a_worker()),
+        lambda task: claim_queue(a_worker(), task.queue, 1),
+        lambda task: claim_suspect(a_worker()),
+        lambda task: claim_these(Task.objects.ready(), a_worker()),
     ],
-    "release": [lambda task: Task.objects.release([task])],
-    "set_aside": [lambda task: Task.objects.set_aside([task], HeldFor.TYPE)],
-    "succeed": [lambda task: Task.objects.finish([success(task)])],
-    "fail": [lambda task: Task.objects.finish([failure(task)])],
-    "retry": [lambda task: Task.objects.finish([retry(task)])],
-    "rescue": [lambda task: Task.objects.rescue()],
+    "release": [lambda task: release_claims([task])],
+    "set_aside": [lambda task: set_aside_claims([task], HeldFor.TYPE)],
+    "succeed": [lambda task: finish_attempts([success(task)])],
+    "fail": [lambda task: finish_attempts([failure(task)])],
+    "retry": [lambda task: finish_attempts([retry(task)])],
+    "rescue": [lambda task: rescue_tasks()],
     "hold": [lambda task: task.hold()],
     "unhold": [
         lambda task: task.unhold(),
-        lambda task: Task.objects.unhold_known([task.task_name]),
-        lambda task: Task.objects.unhold_over(),
+        lambda task: unhold_known([task.task_name]),
+        lambda task: unhold_expired(),
     ],
     "cancel": [lambda task: task.cancel(), lambda task: task.cancel(force=True)],
     "requeue": [
@@ -163,7 +173,7 @@ class TestRequeue:
     def test_grants_one_more_execution_where_all_were_used_up(self):
         TaskFactory(status=Status.FAILED, attempts=25).requeue()
 
-        (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+        (task,) = claim_queue(WorkerFactory(), "default", 1)
 
         assert task.attempts == 26
         assert not task.has_attempts_left
@@ -171,7 +181,7 @@ class TestRequeue:
     def test_grants_all_of_them_by_resetting(self):
         TaskFactory(status=Status.FAILED, attempts=25).requeue(reset_attempts=True)
 
-        (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+        (task,) = claim_queue(WorkerFactory(), "default", 1)
 
         assert task.attempts == 1
         assert task.has_attempts_left
@@ -211,9 +221,9 @@ class TestCancel:
     @pytest.mark.parametrize(
         "leave",
         [
-            lambda task: Task.objects.release([task]),
-            lambda task: Task.objects.finish([retry(task)]),
-            lambda task: Task.objects.set_aside([task], HeldFor.TYPE),
+            lambda task: release_claims([task]),
+            lambda task: finish_attempts([retry(task)]),
+            lambda task: set_aside_claims([task], HeldFor.TYPE),
         ],
         ids=["released", "retried", "parked"],
     )
@@ -229,7 +239,7 @@ class TestCancel:
         TaskFactory()
 
         with connection.execute_wrapper(
-            after_the_first_statement(lambda: Task.objects.claim(a_worker(), "default", 1))
+            after_the_first_statement(lambda: claim_queue(a_worker(), "default", 1))
         ):
             Task.objects.cancel()
 
@@ -241,7 +251,7 @@ class TestCancel:
         task = TaskFactory(status=Status.RUNNING)
 
         with connection.execute_wrapper(
-            after_the_first_statement(lambda: Task.objects.finish([success(task)]))
+            after_the_first_statement(lambda: finish_attempts([success(task)]))
         ):
             Task.objects.filter(locked_by__pid=task.locked_by.pid).cancel()
 
@@ -277,9 +287,9 @@ class TestHold:
         unknown = TaskFactory(status=Status.HELD, held_for=HeldFor.UNKNOWN)
         by_operator = TaskFactory(status=Status.HELD, held_for=HeldFor.OPERATOR)
 
-        assert Task.objects.unhold_known([for_type.task_name]) == 1
+        assert unhold_known([for_type.task_name]) == 1
         assert set(Task.objects.held()) == {for_type, by_operator}
-        assert Task.objects.unhold_over() == 1
+        assert unhold_expired() == 1
         assert set(Task.objects.held()) == {by_operator}
         assert set(Task.objects.ready()) == {for_type, unknown}
 
@@ -291,15 +301,15 @@ class TestPromote:
             TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-9)),
         )
 
-        assert Task.objects.promote(limit=1) == 1
+        assert promote_due(limit=1) == 1
         assert set(Task.objects.ready()) == {sooner}
-        assert Task.objects.promote(limit=5) == 1
+        assert promote_due(limit=5) == 1
         assert set(Task.objects.ready()) == {sooner, later}
 
     def test_leaves_run_at_as_it_was_so_that_the_wait_is_known(self):
         task = TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-5))
 
-        Task.objects.promote()
+        promote_due()
 
         assert Task.objects.get().run_at == task.run_at
 

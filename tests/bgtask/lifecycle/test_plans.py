@@ -6,6 +6,17 @@ import pytest
 from django.db import connection
 
 from bgtask.db import DatabaseNow, operations_for
+from bgtask.lifecycle.claim import (
+    claim_notified,
+    claim_queue,
+    claim_suspect,
+    release_claims,
+    take_snapshot,
+)
+from bgtask.lifecycle.finish import finish_attempts
+from bgtask.lifecycle.promote import promote_due, unhold_expired, unhold_known
+from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor, Status
 from tests.bgtask.lifecycle.outcomes import failure, success
@@ -78,7 +89,7 @@ def load():
             CASE WHEN n.n < 10 THEN 1 ELSE 0 END
         FROM ({NUMBERS}) AS n WHERE n.n < 400
     """)
-    Task.objects.claim(WorkerFactory(), "default", 100)
+    claim_queue(WorkerFactory(), "default", 100)
 
 
 def text(number):
@@ -118,10 +129,10 @@ class TestClaim:
     )
     def plan(self, request, worker):
         if request.param == "of news":
-            return plan_of(lambda: Task.objects.claim_notified(worker, "default", BATCH))
+            return plan_of(lambda: claim_notified(worker, "default", BATCH))
         options = {"plain": {}, "with a floor": {"floor": 1}}.get(request.param)
         if options is None:
-            last = Task.objects.claim(worker, "default", BATCH)[-1]
+            last = claim_queue(worker, "default", BATCH)[-1]
             options = {"after": last.claim_key}
         return plan_of(lambda: claim(worker, **options))
 
@@ -140,11 +151,11 @@ class TestClaim:
 
 
 def claim(worker, **options):
-    assert len(Task.objects.claim(worker, "default", BATCH, **options)) == BATCH
+    assert len(claim_queue(worker, "default", BATCH, **options)) == BATCH
 
 
 def test_a_claim_of_a_suspect_takes_the_first_of_the_index(worker):
-    plan = plan_of(lambda: Task.objects.claim_suspect(worker))
+    plan = plan_of(lambda: claim_suspect(worker))
 
     assert "bgtask_task_claim" in plan.indexes, shown(plan)
     assert not plan.reads_all, shown(plan)
@@ -153,7 +164,7 @@ def test_a_claim_of_a_suspect_takes_the_first_of_the_index(worker):
 
 @pytest.mark.parametrize("queues", [None, ["default", "q1", "q2", "none"]], ids=["all", "some"])
 def test_the_outlook_probes_the_index_once_a_queue(worker, queues):
-    plan = plan_of(lambda: Task.objects.snapshot(queues))
+    plan = plan_of(lambda: take_snapshot(queues))
 
     assert {"bgtask_task_claim", "bgtask_task_promote"} <= plan.indexes, shown(plan)
     assert not plan.reads_all, shown(plan)
@@ -167,7 +178,7 @@ def test_the_outlook_probes_the_index_once_a_queue(worker, queues):
 
 
 def test_promotion_finds_what_is_due_by_its_index(worker):
-    plan = plan_of(lambda: Task.objects.promote(BATCH))
+    plan = plan_of(lambda: promote_due(BATCH))
 
     assert "bgtask_task_promote" in plan.indexes, shown(plan)
     assert not plan.reads_all, shown(plan)
@@ -178,25 +189,25 @@ def test_promotion_finds_what_is_due_by_its_index(worker):
 
 def finish_a_batch(worker):
     tasks = list(Task.objects.running()[:BATCH])
-    return lambda: Task.objects.finish(
+    return lambda: finish_attempts(
         [(success if number % 2 else failure)(task) for number, task in enumerate(tasks)]
     )
 
 
 def release_a_batch(worker):
     tasks = list(Task.objects.running()[:BATCH])
-    return lambda: Task.objects.release(tasks)
+    return lambda: release_claims(tasks)
 
 
 def rescue_the_lost(worker):
     Worker.objects.declare_dead()
-    return Task.objects.rescue
+    return rescue_tasks
 
 
 def rescue_the_overdue(worker):
     overdue = Task.objects.running().order_by("pk").values_list("pk", flat=True)[:10]
     Task.objects.filter(pk__in=list(overdue)).update(deadline_at=DatabaseNow(-1))
-    return Task.objects.rescue
+    return rescue_tasks
 
 
 ACTIONS = {
@@ -211,10 +222,10 @@ ACTIONS = {
 
 
 def test_a_flush_finds_its_tasks_by_primary_key_and_not_among_all_that_run(worker):
-    Task.objects.claim(worker, "default", 500)
+    claim_queue(worker, "default", 500)
     tasks = list(Task.objects.running().order_by("-pk")[:400])
 
-    plan = plan_of(lambda: Task.objects.finish([success(task) for task in tasks]))
+    plan = plan_of(lambda: finish_attempts([success(task) for task in tasks]))
 
     assert not plan.reads_all, shown(plan)
     assert not any("locked" in name or "deadline" in name for name in plan.indexes), shown(plan)
@@ -222,11 +233,9 @@ def test_a_flush_finds_its_tasks_by_primary_key_and_not_among_all_that_run(worke
 
 
 CHORES = {
-    "unhold of known names": lambda worker: lambda: Task.objects.unhold_known(["tests.tasks.noop"]),
-    "end of a hold": lambda worker: Task.objects.unhold_over,
-    "prune": lambda worker: (
-        lambda: next(Task.objects.prune(Status.CANCELLED, -3600, batch_size=BATCH))
-    ),
+    "unhold of known names": lambda worker: lambda: unhold_known(["tests.tasks.noop"]),
+    "end of a hold": lambda worker: unhold_expired,
+    "prune": lambda worker: lambda: next(Pruning(Status.CANCELLED, -3600, batch_size=BATCH)),
 }
 
 

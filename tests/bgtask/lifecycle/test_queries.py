@@ -6,7 +6,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.models import Task
+from bgtask.lifecycle.claim import claim_queue, release_claims, take_snapshot
+from bgtask.lifecycle.finish import finish_attempts
 from bgtask.worker.executor import execute
 from tests.bgtask.lifecycle.outcomes import failure, success
 from tests.factories import WorkerFactory
@@ -65,14 +66,14 @@ class TestClaim:
         noop.enqueue_many((n,) for n in range(number))
 
         with Asked() as asked:
-            tasks = Task.objects.claim(worker, "default", number)
+            tasks = claim_queue(worker, "default", number)
 
         assert len(tasks) == number
         assert len(asked) == one_or_two, asked.statements
 
     def test_brings_all_that_a_task_needs_to_run(self, worker):
         noop.enqueue_many((n,) for n in range(3))
-        tasks = Task.objects.claim(worker, "default", 3)
+        tasks = claim_queue(worker, "default", 3)
 
         with Asked() as asked:
             outcomes = [execute(task) for task in tasks]
@@ -87,7 +88,7 @@ class TestClaim:
             noop.using(queue=queue)(1)
 
         with Asked() as asked:
-            snapshot = Task.objects.snapshot(queues if named else None)
+            snapshot = take_snapshot(queues if named else None)
 
         assert len(snapshot.heads) == 20
         # MariaDB steps from queue to queue: a recursive statement would take it far longer.
@@ -98,30 +99,30 @@ class TestFinish:
     @pytest.mark.parametrize("number", [1, 400])
     def test_asks_as_often_for_one_as_for_hundreds(self, number, worker, one_or_two):
         noop.enqueue_many((n,) for n in range(number))
-        outcomes = [success(task) for task in Task.objects.claim(worker, "default", number)]
+        outcomes = [success(task) for task in claim_queue(worker, "default", number)]
 
         with Asked() as asked:
-            accepted = Task.objects.finish(outcomes)
+            accepted = finish_attempts(outcomes)
 
         assert len(accepted) == number
         assert len(asked) == one_or_two, asked.statements
 
     def test_takes_one_more_for_the_history_of_all_that_failed(self, worker, one_or_two):
         noop.enqueue_many((n,) for n in range(50))
-        outcomes = [failure(task) for task in Task.objects.claim(worker, "default", 50)]
+        outcomes = [failure(task) for task in claim_queue(worker, "default", 50)]
 
         with Asked() as asked:
-            accepted = Task.objects.finish(outcomes)
+            accepted = finish_attempts(outcomes)
 
         assert len(accepted) == 50
         assert len(asked) == one_or_two + 1, asked.statements
 
     def test_what_was_not_started_goes_back_by_one_statement(self, worker):
         noop.enqueue_many((n,) for n in range(50))
-        tasks = Task.objects.claim(worker, "default", 50)
+        tasks = claim_queue(worker, "default", 50)
 
         with Asked() as asked:
-            released = Task.objects.release(tasks)
+            released = release_claims(tasks)
 
         assert released == 50
         updates = [sql for sql in asked.statements if sql.startswith("UPDATE")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgtask.exceptions import ClaimLost
+from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
 from bgtask.models import Attempt, Task
 from bgtask.status import HeldFor, Status
 from tests.factories import TaskFactory, WorkerFactory
@@ -26,15 +26,15 @@ def everything():
 def return_claims(request):
     """Both ways back: told of tasks, each returns how many went it."""
     if request.param == "release":
-        return Task.objects.release
-    return lambda tasks: Task.objects.set_aside(tasks, HeldFor.UNKNOWN)
+        return release_claims
+    return lambda tasks: set_aside_claims(tasks, HeldFor.UNKNOWN)
 
 
 def test_a_released_task_is_ready_and_has_its_attempt_back():
     before = TaskFactory(token=6, attempts=2)
-    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+    (task,) = claim_queue(WorkerFactory(), "default", 1)
 
-    task.release()
+    release_claims([task])
 
     assert state_of(task) == (Status.READY, None, task.token + 1, 2, None, None, None)
     assert Task.objects.get().run_at == before.run_at
@@ -44,9 +44,9 @@ def test_a_released_task_is_ready_and_has_its_attempt_back():
 @pytest.mark.parametrize("reason", HeldFor)
 def test_a_parked_task_is_held_for_a_reason_and_has_its_attempt_back(reason):
     TaskFactory(token=6, attempts=2)
-    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+    (task,) = claim_queue(WorkerFactory(), "default", 1)
 
-    task.set_aside(reason)
+    set_aside_claims([task], reason)
 
     assert state_of(task) == (Status.HELD, reason, task.token + 1, 2, None, None, None)
 
@@ -54,17 +54,17 @@ def test_a_parked_task_is_held_for_a_reason_and_has_its_attempt_back(reason):
 def test_no_history_is_written_for_what_never_ran(return_claims):
     TaskFactory()
 
-    return_claims(Task.objects.claim(WorkerFactory(), "default", 1))
+    return_claims(claim_queue(WorkerFactory(), "default", 1))
 
     assert not Attempt.objects.exists()
 
 
 def test_a_released_task_can_be_claimed_again_by_another_token():
     TaskFactory()
-    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
-    task.release()
+    (task,) = claim_queue(WorkerFactory(), "default", 1)
+    release_claims([task])
 
-    (again,) = Task.objects.claim(WorkerFactory(), "default", 1)
+    (again,) = claim_queue(WorkerFactory(), "default", 1)
 
     assert (again.pk, again.attempts) == (task.pk, 1)
     assert again.token > task.token + 1
@@ -72,7 +72,7 @@ def test_a_released_task_can_be_claimed_again_by_another_token():
 
 def test_a_task_whose_cancel_was_requested_is_cancelled_instead(return_claims):
     TaskFactory()
-    (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
+    (task,) = claim_queue(WorkerFactory(), "default", 1)
     task.cancel()
 
     number = return_claims([task])
@@ -85,7 +85,7 @@ def test_a_task_whose_cancel_was_requested_is_cancelled_instead(return_claims):
 def test_some_cancelled_some_not_and_of_different_tokens(return_claims):
     TaskFactory.create_batch(2)
     TaskFactory(token=7)
-    cancelled, plain, other = Task.objects.claim(WorkerFactory(), "default", 3)
+    cancelled, plain, other = claim_queue(WorkerFactory(), "default", 3)
     cancelled.cancel()
 
     number = return_claims([cancelled, plain, other])
@@ -105,9 +105,9 @@ def test_nothing_at_all_is_no_harm(return_claims):
 class TestFence:
     def test_an_old_token_changes_nothing(self, return_claims):
         TaskFactory()
-        (stale,) = Task.objects.claim(WorkerFactory(), "default", 1)
-        Task.objects.get(pk=stale.pk).release()
-        Task.objects.claim(WorkerFactory(), "default", 1)
+        (stale,) = claim_queue(WorkerFactory(), "default", 1)
+        release_claims([Task.objects.get(pk=stale.pk)])
+        claim_queue(WorkerFactory(), "default", 1)
         before = everything()
 
         assert return_claims([stale]) == 0
@@ -123,19 +123,9 @@ class TestFence:
 
     def test_a_stale_task_does_not_keep_its_neighbours(self, return_claims):
         TaskFactory.create_batch(2)
-        stale, fresh = Task.objects.claim(WorkerFactory(), "default", 2)
+        stale, fresh = claim_queue(WorkerFactory(), "default", 2)
         Task.objects.get(pk=stale.pk).cancel(force=True)
 
         assert return_claims([stale, fresh]) == 1
         assert state_of(stale)[0] == Status.CANCELLED
         assert state_of(fresh)[0] != Status.RUNNING
-
-    def test_the_task_itself_says_that_its_claim_is_lost(self):
-        TaskFactory()
-        (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
-        task.release()
-
-        with pytest.raises(ClaimLost, match=r"no longer this attempt's to release"):
-            task.release()
-        with pytest.raises(ClaimLost, match=r"no longer this attempt's to park"):
-            task.set_aside(HeldFor.TYPE)

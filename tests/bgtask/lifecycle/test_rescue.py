@@ -9,7 +9,11 @@ import pytest
 from django.db import OperationalError, connection
 
 from bgtask.db import DatabaseNow, SecondsSince
-from bgtask.models import Attempt, Task, Worker, rescue
+from bgtask.lifecycle import rescue
+from bgtask.lifecycle.claim import claim_queue, claim_these
+from bgtask.lifecycle.finish import finish_attempts
+from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
@@ -97,7 +101,7 @@ class TestEachCase:
             running(token=5, **case._asdict(), **changes).pk: case for case in cases(max_crashes)
         }
 
-        number = Task.objects.rescue()
+        number = rescue_tasks()
 
         rows = Task.objects.in_bulk(tasks)
         found = {
@@ -125,7 +129,7 @@ class TestEachCase:
         changes = circumstances()[reason]
         tasks = [running(token=5, **case._asdict(), **changes) for case in cases(max_crashes)]
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         history = {attempt.task_id: attempt for attempt in Attempt.objects.all()}
         assert history.keys() == {task.pk for task in tasks}
@@ -143,7 +147,7 @@ class TestTimedOut:
     def test_waits_as_after_any_failure(self, attempts):
         running(attempts=attempts, deadline_at=DatabaseNow(-1))
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         waited = Task.objects.annotate(since=SecondsSince("run_at")).get().since
         assert waited == pytest.approx(-(attempts**4 + 5), abs=4)
@@ -151,7 +155,7 @@ class TestTimedOut:
     def test_says_how_long_it_was_allowed_to_run(self):
         running(max_run_time=7.5, deadline_at=DatabaseNow(-1))
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         task = Task.objects.get()
         assert "7.5 seconds" in task.last_error
@@ -160,7 +164,7 @@ class TestTimedOut:
     def test_with_a_dead_worker_it_is_lost(self):
         running(WorkerFactory(dead=True), deadline_at=DatabaseNow(-1))
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         assert Attempt.objects.get().outcome == AttemptOutcome.LOST
 
@@ -169,14 +173,14 @@ class TestLost:
     def test_is_ready_when_it_was_ready_before(self):
         task = running(WorkerFactory(dead=True))
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         assert Task.objects.get().run_at == task.run_at
 
     def test_says_why(self):
         running(WorkerFactory(dead=True, label="tower:7"))
 
-        Task.objects.rescue("killed by signal 9")
+        rescue_tasks(reason="killed by signal 9")
 
         assert "tower:7" in Attempt.objects.get().message
         assert "killed by signal 9" in Attempt.objects.get().message
@@ -184,7 +188,7 @@ class TestLost:
     def test_a_task_that_may_run_again_bears_no_error(self):
         running(WorkerFactory(dead=True))
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         assert Task.objects.get().last_error == ""
 
@@ -192,7 +196,7 @@ class TestLost:
         settings.BGTASK = {"MAX_CRASHES": 2}
         running(WorkerFactory(dead=True), crashes=1)
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         assert Task.objects.get().error_class == "bgtask.WorkerLost"
 
@@ -204,7 +208,7 @@ class TestInterrupted:
         worker.record_stop()
         worker.deregister()
 
-        Task.objects.rescue("killed by signal 9")
+        rescue_tasks(reason="killed by signal 9")
 
         attempt = Attempt.objects.get()
         assert attempt.outcome == AttemptOutcome.INTERRUPTED
@@ -216,7 +220,7 @@ class TestInterrupted:
         stopped = WorkerFactory(stopped=True, dead=True)
         fine, suspect = running(stopped), running(stopped, crashes=1)
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         crashes = dict(Task.objects.values_list("pk", "crashes"))
         assert crashes == {fine.pk: 0, suspect.pk: 1}
@@ -224,7 +228,7 @@ class TestInterrupted:
     def test_is_not_what_had_run_for_too_long(self):
         running(WorkerFactory(stopped=True, dead=True), deadline_at=DatabaseNow(-1))
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
 
@@ -233,10 +237,10 @@ class TestInterrupted:
         task = running(WorkerFactory(stopped=True, dead=True))
         crashes = []
         while task.status != Status.FAILED:
-            Task.objects.rescue()
+            rescue_tasks()
             task.refresh_from_db()
             crashes.append(task.crashes)
-            Task.objects.ready().claim_these(WorkerFactory(stopped=True))
+            claim_these(Task.objects.ready(), WorkerFactory(stopped=True))
             Worker.objects.declare_dead()
 
         assert crashes == [0, 0, 1, 2]
@@ -245,7 +249,7 @@ class TestInterrupted:
         stopped, killed = WorkerFactory(stopped=True, dead=True), WorkerFactory(dead=True)
         left, lost = running(stopped), running(killed)
 
-        Task.objects.rescue()
+        rescue_tasks()
 
         found = dict(Attempt.objects.values_list("task", "outcome"))
         assert found == {left.pk: AttemptOutcome.INTERRUPTED, lost.pk: AttemptOutcome.LOST}
@@ -265,7 +269,7 @@ class TestBystanders:
         running(WorkerFactory(**holder))
         before = everything()
 
-        assert Task.objects.rescue() == 0
+        assert rescue_tasks() == 0
         assert everything() == before
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
@@ -274,7 +278,7 @@ class TestBystanders:
         TaskFactory(status=status, crashes=1)
         before = everything()
 
-        assert Task.objects.rescue() == 0
+        assert rescue_tasks() == 0
         assert everything() == before
 
     def test_neighbours_of_the_lost_are_left_alone(self):
@@ -283,14 +287,14 @@ class TestBystanders:
         running(dead)
         too = running(alive)
 
-        assert Task.objects.rescue() == 1
+        assert rescue_tasks() == 1
         assert set(Task.objects.running()) == {kept, too}
 
     def test_only_those_of_the_queryset(self):
         dead = WorkerFactory(dead=True)
         wanted, other = running(dead), running(dead)
 
-        assert Task.objects.filter(pk=wanted.pk).rescue() == 1
+        assert rescue_tasks(Task.objects.filter(pk=wanted.pk)) == 1
         assert set(Task.objects.running()) == {other}
 
 
@@ -315,7 +319,7 @@ class TestTold:
             connection.execute_wrapper(break_down_on_the_second_page),
             pytest.raises(OperationalError),
         ):
-            Task.objects.rescue(tell=tell)
+            rescue_tasks(tell=tell)
 
         assert told == first
 
@@ -349,7 +353,7 @@ class TestForce:
         task = running()
         task.cancel(force=True)
 
-        assert Task.objects.finish([success(task)]) == {}
+        assert finish_attempts([success(task)]) == {}
         assert Task.objects.get().status == Status.CANCELLED
 
 
@@ -358,12 +362,12 @@ class TestAtOnce:
     def test_two_rescuers_take_back_each_task_once(self):
         dead = WorkerFactory(dead=True)
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(450)))
-        Task.objects.claim(dead, "default", 450)
+        claim_queue(dead, "default", 450)
         alive = WorkerFactory()
         TaskFactory.create_batch(5)
-        Task.objects.claim(alive, "default", 5)
+        claim_queue(alive, "default", 5)
 
-        numbers = all_at_once(Task.objects.rescue, Task.objects.rescue, Task.objects.rescue)
+        numbers = all_at_once(rescue_tasks, rescue_tasks, rescue_tasks)
 
         assert sum(numbers) == 450
         assert set(Task.objects.ready().values_list("attempts", "crashes")) == {(0, 1)}
@@ -374,30 +378,30 @@ class TestAtOnce:
     def test_a_finish_that_comes_first_stands(self, outcome):
         worker = WorkerFactory()
         TaskFactory()
-        (task,) = Task.objects.claim(worker, "default", 1)
+        (task,) = claim_queue(worker, "default", 1)
         Worker.objects.declare_dead()
-        accepted = Task.objects.finish([outcome(task)])
+        accepted = finish_attempts([outcome(task)])
 
         assert accepted
-        assert Task.objects.rescue() == 0
+        assert rescue_tasks() == 0
         assert Task.objects.get().status == accepted[task.pk]
 
     @pytest.mark.parametrize("outcome", [success, failure, retry])
     def test_a_finish_that_comes_second_is_refused(self, outcome):
         worker = WorkerFactory()
         TaskFactory()
-        (task,) = Task.objects.claim(worker, "default", 1)
+        (task,) = claim_queue(worker, "default", 1)
         Worker.objects.declare_dead()
-        Task.objects.rescue()
+        rescue_tasks()
         before = everything()
 
-        assert Task.objects.finish([outcome(task)]) == {}
+        assert finish_attempts([outcome(task)]) == {}
         assert everything() == before
 
     @pytest.mark.parametrize("outcome", [success, failure, retry])
     def test_a_finish_between_the_look_and_the_rescue_stands(self, outcome):
         TaskFactory.create_batch(2)
-        finished, taken = Task.objects.claim(WorkerFactory(), "default", 2)
+        finished, taken = claim_queue(WorkerFactory(), "default", 2)
         told = finished.token
         assert taken.token == told
         Worker.objects.declare_dead()
@@ -405,12 +409,12 @@ class TestAtOnce:
         def finish_after_the_first_statement(execute, sql, params, many, context):
             result = execute(sql, params, many, context)
             if not accepted:
-                accepted.extend(all_at_once(lambda: Task.objects.finish([outcome(finished)])))
+                accepted.extend(all_at_once(lambda: finish_attempts([outcome(finished)])))
             return result
 
         accepted: list[dict[int, str]] = []
         with connection.execute_wrapper(finish_after_the_first_statement):
-            number = Task.objects.rescue()
+            number = rescue_tasks()
 
         finished.refresh_from_db()
         taken.refresh_from_db()
@@ -422,7 +426,7 @@ class TestAtOnce:
     def test_whoever_comes_first_each_claim_has_one_end(self):
         for _, order in product(range(5), (1, -1)):
             Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(60)))
-            tasks = Task.objects.claim(WorkerFactory(), "default", 60)
+            tasks = claim_queue(WorkerFactory(), "default", 60)
             Worker.objects.declare_dead()
             batches = [tasks[start : start + 10][::order] for start in range(0, 60, 10)][::order]
 
@@ -430,12 +434,12 @@ class TestAtOnce:
                 lambda batches=batches: {
                     pk
                     for batch in batches
-                    for pk in Task.objects.finish([success(task) for task in batch])
+                    for pk in finish_attempts([success(task) for task in batch])
                 },
-                Task.objects.rescue,
+                rescue_tasks,
             )
 
-            rescued += Task.objects.rescue()
+            rescued += rescue_tasks()
             assert set(Task.objects.succeeded().values_list("pk", flat=True)) == accepted
             assert Task.objects.ready().count() == rescued == 60 - len(accepted)
             assert set(Attempt.objects.values_list("task", flat=True)) == (

@@ -10,7 +10,9 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
-from bgtask.models import Outcome, Task, Worker
+from bgtask.lifecycle.claim import claim_queue
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.worker import Runner
 from bgtask.worker.completer import MAX_FLUSH_BATCH as MOST_WRITTEN
@@ -69,7 +71,7 @@ class TestClaimingAhead:
 class TestWriting:
     def test_takes_all_that_waits_up_to_some_hundreds(self):
         noop.enqueue_many((n,) for n in range(2 * MOST_WRITTEN + 50))
-        claimed = Task.objects.claim(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
+        claimed = claim_queue(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
         batches = []
         completer = Completer(lambda accepted, _: batches.append(len(accepted)), lambda: False)
         for task in claimed:

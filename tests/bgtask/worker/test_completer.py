@@ -8,6 +8,7 @@ import logging
 import pytest
 from django.db import DataError, OperationalError, connection
 
+from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
 from bgtask.worker import completer as module
 from bgtask.worker.completer import Completer
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 @pytest.fixture
 def claimed():
     noop.enqueue_many([()] * 3)
-    return Task.objects.claim(Worker.register(), "default", 3)
+    return claim_queue(Worker.register(), "default", 3)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import threading
 import pytest
 
 from bgtask import signals
-from bgtask.models import Outcome, Task
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Task
 from bgtask.status import AttemptOutcome, Status
-from bgtask.worker.events import EventDispatcher
+from bgtask.worker.events import EventDispatcher, dispatch
 from tests.bgtask.lifecycle.outcomes import success
 
 

@@ -10,6 +10,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.db import DatabaseNow, mysql
+from bgtask.lifecycle.claim import claim_heads, take_snapshot
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask.worker import claimer as claimer_module
@@ -112,7 +113,7 @@ class TestStatements:
         enqueue(dict.fromkeys(names(30), [0] * 3))
 
         with CaptureQueriesContext(connection) as asked:
-            snapshot = Task.objects.snapshot()
+            snapshot = take_snapshot()
 
         assert len(asked) == 11
         assert snapshot.last == snapshot.heads[-1].queue
@@ -260,13 +261,13 @@ class TestHeads:
     @pytest.fixture
     def heads(self):
         enqueue({name: place for place, name in enumerate(names(12))})
-        return sorted(Task.objects.snapshot().heads, key=lambda head: -head.priority)
+        return sorted(take_snapshot().heads, key=lambda head: -head.priority)
 
     def test_a_look_tells_the_head_and_what_is_behind_it(self):
         enqueue({"one": [4], "two": [3, 5], "three": [1, 1, 7]})
 
         for queues in (None, ["one", "two", "three", "none"]):
-            heads = {head.queue: head for head in Task.objects.snapshot(queues).heads}
+            heads = {head.queue: head for head in take_snapshot(queues).heads}
             assert heads.keys() == {"one", "two", "three"}
             for head in heads.values():
                 first, *others = Task.objects.claimable(head.queue)
@@ -277,7 +278,7 @@ class TestHeads:
     def test_looks_go_on_behind_one_another(self, heads, limit):
         seen, after = [], ""
         while True:
-            snapshot = Task.objects.snapshot(None, after, limit)
+            snapshot = take_snapshot(None, after, limit)
             assert len(snapshot.heads) <= limit
             seen += [head.queue for head in snapshot.heads]
             after = snapshot.last
@@ -287,7 +288,7 @@ class TestHeads:
         assert sorted(seen) == sorted(names(12))
 
     def test_are_claimed_in_their_order_and_no_more_than_wanted(self, heads):
-        claimed = Task.objects.claim_heads(WorkerFactory(), heads, 5)
+        claimed = claim_heads(WorkerFactory(), heads, 5)
 
         assert [task.pk for task in claimed] == [head.id for head in heads[:5]]
         assert Task.objects.running().count() == 5
@@ -307,13 +308,13 @@ class TestHeads:
     def test_what_changed_since_the_look_is_passed_over(self, heads, change):
         Task.objects.filter(pk=heads[1].id).update(**change)
 
-        claimed = Task.objects.claim_heads(WorkerFactory(), heads, 3)
+        claimed = claim_heads(WorkerFactory(), heads, 3)
 
         assert [task.pk for task in claimed] == [heads[0].id, heads[2].id, heads[3].id]
 
     def test_what_others_have_claimed_meanwhile_is_theirs(self, heads):
-        theirs = Task.objects.claim_heads(WorkerFactory(), heads[:3], 3)
-        ours = Task.objects.claim_heads(WorkerFactory(), heads, 3)
+        theirs = claim_heads(WorkerFactory(), heads[:3], 3)
+        ours = claim_heads(WorkerFactory(), heads, 3)
 
         assert not {task.pk for task in ours} & {task.pk for task in theirs}
         assert [task.pk for task in ours] == [head.id for head in heads[3:6]]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin import operations
@@ -39,7 +40,7 @@ def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
         TaskFactory(status=Status.FAILED, queue="mail")
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
     Task.objects.order_by("pk").first().requeue()
-    Task.objects.claim(WorkerFactory(), "mail", 1)
+    claim_queue(WorkerFactory(), "mail", 1)
 
     response = admin_client.post(CONFIRM, {"preview": signed, "reason": "INC-77"}, follow=True)
 

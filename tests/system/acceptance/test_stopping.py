@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status, WorkerState
 from tests import tasks
@@ -111,7 +112,7 @@ def test_who_brings_down_a_worker_whose_duration_is_over_is_not_excused(
     child.send_signal(signal.SIGKILL)
     child.wait()
     Worker.objects.declare_dead()
-    Task.objects.rescue()
+    rescue_tasks()
 
     task.refresh_from_db()
     assert (task.status, task.crashes) == (Status.READY, 1)
@@ -127,7 +128,7 @@ def test_stop_in_the_wait_after_the_duration_is_a_stop(worker, gate, until_runni
     child.send_signal(signal.SIGTERM)
     assert child.wait() not in (0, None)
     Worker.objects.declare_dead()
-    Task.objects.rescue()
+    rescue_tasks()
 
     task.refresh_from_db()
     assert (task.status, task.crashes) == (Status.READY, 0)

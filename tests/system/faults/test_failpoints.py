@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status
 from tests.helpers import eventually
@@ -97,7 +98,7 @@ def test_worker_that_is_to_drain_does_not_miss_what_is_taken_back_as_it_looks(
     places = "before:rescue=disk_full@1-100000,after:snapshot=stop@2"
     worker = testbed.worker("--drain", env={VARIABLE: places})
     eventually(lambda: _is_stopped(worker.pid), timeout=30, explain=worker.output)
-    Task.objects.rescue()
+    rescue_tasks()
     worker.send_signal(signal.SIGCONT)
 
     assert worker.wait() == 0

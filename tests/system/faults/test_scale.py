@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
 from tests.helpers import eventually
 from tests.system.faults import tasks
@@ -20,9 +21,7 @@ def test_sixteen_workers_claim_from_one_queue_and_none_gets_what_another_has(tes
     workers = [Worker.register() for _ in range(16)]
 
     def claims(worker):
-        return lambda: [
-            task.pk for _ in range(10) for task in Task.objects.claim(worker, "default", 5)
-        ]
+        return lambda: [task.pk for _ in range(10) for task in claim_queue(worker, "default", 5)]
 
     claimed = all_at_once(*map(claims, workers))
 
@@ -85,7 +84,7 @@ def _slowest_claims(testbed, rows):
     seconds = []
     for _ in range(200):
         started = time.perf_counter()
-        assert len(Task.objects.claim(worker, "default", 5)) == 5
+        assert len(claim_queue(worker, "default", 5)) == 5
         seconds.append(time.perf_counter() - started)
     return sorted(seconds)[197]
 

@@ -6,6 +6,10 @@ import pytest
 from django.db import connection
 
 from bgtask.db import DatabaseNow
+from bgtask.lifecycle.claim import claim_queue, claim_suspect, release_claims, take_snapshot
+from bgtask.lifecycle.finish import finish_attempts
+from bgtask.lifecycle.promote import promote_due
+from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, QueueStats, Task
 from bgtask.status import Status
 from bgtask.testing import run_due
@@ -99,12 +103,12 @@ def edit(task, column, value):
 def run_all():
     """Claim, execute and finish as a worker does, without reading the rows as run_due() does."""
     worker = WorkerFactory()
-    while heads := Task.objects.snapshot().heads:
+    while heads := take_snapshot().heads:
         for head in heads:
-            tasks = Task.objects.claim(worker, head.queue, 10, None, head.priority)
+            tasks = claim_queue(worker, head.queue, 10, None, head.priority)
             assert tasks
-            Task.objects.finish([execute(task) for task in tasks])
-    Task.objects.finish([execute(task) for task in Task.objects.claim_suspect(worker)])
+            finish_attempts([execute(task) for task in tasks])
+    finish_attempts([execute(task) for task in claim_suspect(worker)])
 
 
 def ended(task):
@@ -121,7 +125,7 @@ def test_ready_row_is_claimed_with_its_neighbours_and_fails_alone(column, value,
     elsewhere = TaskFactory(queue="other")
     edit(edited, column, value)
 
-    assert len(Task.objects.claim(WorkerFactory(), "default", 10)) >= 2
+    assert len(claim_queue(WorkerFactory(), "default", 10)) >= 2
     Task.objects.running().update(
         status=Status.READY, locked_by=None, locked_at=None, deadline_at=None
     )
@@ -156,10 +160,10 @@ def test_scheduled_row_without_a_date_does_not_hide_what_is_due(column, value, e
     neighbour = TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-60))
     edit(edited, column, value)
 
-    snapshot = Task.objects.snapshot()
+    snapshot = take_snapshot()
     assert snapshot.next_due is not None
     assert snapshot.next_due <= 0
-    Task.objects.promote()
+    promote_due()
 
     assert Task.objects.filter(pk=neighbour.pk).values_list("status").get() == (Status.READY,)
 
@@ -168,9 +172,9 @@ def test_scheduled_row_without_a_date_does_not_hide_what_is_due(column, value, e
 def test_lone_scheduled_row_without_a_date_does_not_keep_workers_busy(column, value, expected):
     edit(TaskFactory(status=Status.SCHEDULED), column, value)
 
-    Task.objects.promote()
+    promote_due()
 
-    due = Task.objects.snapshot().next_due
+    due = take_snapshot().next_due
     assert due is None or due > 0
 
 
@@ -182,7 +186,7 @@ def test_running_row_is_rescued_with_its_neighbours(column, value, expected, why
     tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead, **deadline)
     edit(tasks[1], column, value)
 
-    moved = Task.objects.cancel(force=True) if why == "by force" else Task.objects.rescue()
+    moved = Task.objects.cancel(force=True) if why == "by force" else rescue_tasks()
 
     assert moved >= 3
     assert not Task.objects.running().exists()
@@ -196,7 +200,7 @@ def test_running_row_that_python_cannot_read_keeps_no_other_from_rescue(column, 
     tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead)
     edit(tasks[1], column, "'infinity'")
 
-    assert Task.objects.rescue() >= 2
+    assert rescue_tasks() >= 2
 
     left = set(Task.objects.running().values_list("pk", flat=True))
     assert left <= {tasks[1].pk}
@@ -214,9 +218,9 @@ def test_row_can_be_released_requeued_and_moved_with_its_neighbours(column, valu
     assert Task.objects.unhold() == 3
     assert Task.objects.reset_attempts() == 3
     edit(tasks[1], column, value)
-    claimed = Task.objects.claim(WorkerFactory(), "default", 10)
-    claimed += Task.objects.claim_suspect(WorkerFactory())
-    assert Task.objects.release(claimed) == 3
+    claimed = claim_queue(WorkerFactory(), "default", 10)
+    claimed += claim_suspect(WorkerFactory())
+    assert release_claims(claimed) == 3
 
 
 def test_what_failed_as_malformed_says_which_number_and_what_to_do():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,11 +15,9 @@ from bgtask.conf import DEFAULT_QUEUE
 from bgtask.db import operations_for
 from bgtask.db.routing import as_read
 from bgtask.exceptions import InvalidParameters
+from bgtask.models import Task, hooks
 from bgtask.options import TaskOptions, check_names
 from bgtask.serialization import dump_params
-
-if TYPE_CHECKING:
-    from bgtask.models.task import Task
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
@@ -29,8 +27,8 @@ Row = tuple[list[str], list[str], list[Any]]
 Params = tuple[Sequence[Any], dict[str, Any]]
 
 
-def enqueue(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
-    """See TaskQuerySet.enqueue."""
+def store_task(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
+    """Store a task: see ``TaskManager.enqueue``."""
     check_names(options, _OPTIONS)
     return _enqueue(model, alias, name, dump_params(*params), options)
 
@@ -51,10 +49,10 @@ def _enqueue(model: type[Task], alias: str, name: str, text: str, options: Any) 
     return task
 
 
-def enqueue_many(
+def store_tasks(
     model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
 ) -> int:
-    """See TaskQuerySet.enqueue_many."""
+    """Store many tasks: see ``TaskManager.enqueue_many``."""
     check_names(options, _OPTIONS)
     # Where somebody listens, he is to be told of each.
     each = signals.task_enqueued.receivers or after_storing is not _announce
@@ -210,3 +208,7 @@ def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:
         if other.in_atomic_block and other.alias != connection.alias:
             return other.alias
     return None
+
+
+hooks.store_task = store_task
+hooks.store_tasks = store_tasks

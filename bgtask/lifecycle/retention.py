@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from django.db.models import Q, Subquery
 
 from bgtask.db import DatabaseNow
-from bgtask.models.deletion import Deletion, delete
+from bgtask.models import Task
 from bgtask.status import Status
-
-if TYPE_CHECKING:
-    from bgtask.models.task_queryset import TaskQuerySet
-
-
-def delete_tasks(tasks: TaskQuerySet) -> Deletion:
-    """Delete these tasks with their history, but for those to which other rows must refer."""
-    from bgtask.models.attempt import Attempt
-
-    return delete(tasks, history={Attempt: "task_id"})
 
 
 class Pruning(Iterator[int]):
@@ -34,15 +23,14 @@ class Pruning(Iterator[int]):
 
     def __init__(
         self,
-        tasks: TaskQuerySet,
         status: Status,
         age: float,
-        batch_size: int,
+        batch_size: int = 1_000,
         after: int | None = None,
     ) -> None:
         self.kept: Counter[str] = Counter()
         self.after = after
-        self._tasks = tasks.filter(status=status)
+        self._tasks = Task.objects.filter(status=status)
         self._age = age
         self._batch_size = batch_size
         self._is_done = False
@@ -54,13 +42,13 @@ class Pruning(Iterator[int]):
         if not ids:
             self.after = None
             raise StopIteration
-        deletion = delete_tasks(self._tasks.filter(pk__in=ids))
+        deletion = self._tasks.filter(pk__in=ids).discard_and_report()
         self.kept.update(deletion.kept.values())
         if deletion.kept:
             self.after = next(pk for pk in reversed(ids) if pk in deletion.kept)
         if self._is_done:
             self.after = None
-        return deletion.number
+        return int(deletion.number)
 
     def _next_ids(self) -> list[int]:
         # Rendered per batch: the clock goes on.

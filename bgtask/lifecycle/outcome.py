@@ -1,15 +1,14 @@
+"""How an attempt ended."""
+
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from bgtask.failures import Failure
+from bgtask.models import Task
 from bgtask.status import AttemptOutcome, Status
-
-if TYPE_CHECKING:
-    from bgtask.models.task import Task
 
 
 @dataclass(slots=True, eq=False)

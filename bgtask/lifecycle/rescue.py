@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
@@ -16,14 +16,12 @@ from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, operations_for
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
 from bgtask.failures import Failure, plain_failure
+from bgtask.lifecycle.attempts import build_attempt, record_attempts
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Task, TaskQuerySet, hooks
 from bgtask.models.counters import as_count, raised_token
-from bgtask.models.outcome import Outcome
 from bgtask.retries import backoff
 from bgtask.status import AttemptOutcome, Status, WorkerState
-
-if TYPE_CHECKING:
-    from bgtask.models.task import Task
-    from bgtask.models.task_queryset import TaskQuerySet
 
 logger = logging.getLogger("bgtask")
 
@@ -36,22 +34,24 @@ _UNREAD = (
 )  # fmt: skip
 
 
-def rescue(
-    tasks: TaskQuerySet,
-    connection: BaseDatabaseWrapper,
+def rescue_tasks(
+    tasks: TaskQuerySet | None = None,
     reason: str = "",
     tell: Callable[[list[Outcome]], object] | None = None,
     *,
     by_force: bool = False,
 ) -> int:
     """
-    Rescue those of these tasks that need it; return how many.
+    Take back, of these tasks or of all, what dead workers hold and what is past its deadline.
 
-    By force, cancel all of them that run. Found without a lock first, for there is nothing to do
-    nearly always; then each page is locked, judged anew and changed in one transaction with the
-    rows of history that say why. What became of them is told at once: a page that fails must not
+    Return how many. ``reason`` is why the dead workers died. With ``by_force``, cancel all of
+    them that run. The tasks are first found without a lock, since there is nearly always nothing
+    to do. Then each page is locked, decided about again and changed in one transaction, with the
+    rows of history. ``tell`` is called after each page, so that a page that fails does not
     silence those that are committed.
     """
+    tasks = Task.objects.all() if tasks is None else tasks
+    connection = connections[tasks.db]
     total = last = 0
     while page := _find(tasks, after=last, all_running=by_force):
         rescued = _rescue_page(tasks, connection, page, reason, by_force)
@@ -161,8 +161,6 @@ def _is_overdue() -> Case:
 
 def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: str) -> list[Outcome]:
     """One guarded UPDATE of one locked task, and its row of history."""
-    from bgtask.models.attempt import Attempt
-
     failure: Failure
     changes: dict[str, Any]
     match kind:
@@ -194,24 +192,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
         **changes, locked_by=None, locked_at=None, deadline_at=None, token=raised_token()
     ):
         return []
-    Attempt.objects.using(tasks.db).bulk_create(
-        [
-            Attempt(
-                task=task,
-                token=task.token,
-                number=task.attempts,
-                worker=task.last_worker,
-                started_at=task.locked_at,
-                finished_at=DatabaseNow(),
-                outcome=kind,
-                error_class=failure.error_class,
-                message=failure.message,
-                traceback=failure.traceback,
-                error_fingerprint=failure.fingerprint,
-            )
-        ],
-        ignore_conflicts=True,
-    )
+    record_attempts(tasks.db, [build_attempt(task, kind, failure, task.locked_at, DatabaseNow())])
     return [Outcome(task, changes["status"], failure=failure, kind=kind)]
 
 
@@ -277,3 +258,10 @@ def _timed_out(task: Task) -> Failure:
     return plain_failure(
         "bgtask.TimedOut", f"The task ran longer than its {limit:g} seconds of MAX_RUN_TIME."
     )
+
+
+def _cancel_running(tasks: TaskQuerySet) -> int:
+    return rescue_tasks(tasks, by_force=True)
+
+
+hooks.cancel_running = _cancel_running

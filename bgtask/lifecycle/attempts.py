@@ -1,0 +1,49 @@
+"""Write the history of a task: a row for each attempt that did not succeed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bgtask.db import DatabaseNow
+from bgtask.failures import Failure
+from bgtask.lifecycle.outcome import Outcome
+from bgtask.models import Attempt, Task
+from bgtask.status import AttemptOutcome
+
+
+def record_attempts(alias: str, attempts: Iterable[Attempt]) -> None:
+    """Store these rows. To store the same end twice does no harm: (task, token) is unique."""
+    Attempt.objects.using(alias).bulk_create(list(attempts), ignore_conflicts=True)
+
+
+def attempt_of(outcome: Outcome) -> Attempt:
+    """Return the row for an attempt that ended ``outcome.age`` seconds ago."""
+    assert outcome.kind is not None
+    age = outcome.age  # Read once: it grows, and the attempt would seem to end before it started.
+    return build_attempt(
+        outcome.task,
+        outcome.kind,
+        outcome.failure,
+        started_at=DatabaseNow(-(age + outcome.duration)),
+        finished_at=DatabaseNow(-age),
+    )
+
+
+def build_attempt(
+    task: Task, kind: AttemptOutcome, failure: Failure | None, started_at: Any, finished_at: Any
+) -> Attempt:
+    """Return an unsaved row; the times may be expressions."""
+    return Attempt(
+        task_id=task.pk,
+        token=task.token,
+        number=task.attempts,
+        worker=task.last_worker,
+        started_at=started_at,
+        finished_at=finished_at,
+        outcome=kind,
+        error_class=failure.error_class if failure else "",
+        message=failure.message if failure else "",
+        traceback=failure.traceback if failure else "",
+        error_fingerprint=failure.fingerprint if failure else "",
+    )

@@ -1,0 +1,59 @@
+"""Let tasks be claimed whose time has come, or whose hold is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db import connections
+
+from bgtask.db import DatabaseNow, operations_for
+from bgtask.models import Hold, Task, TaskQuerySet
+from bgtask.status import HeldFor
+
+PAGE = 1_000  # A thousand parameters are within the limits of every database.
+
+
+def promote_due(limit: int = 1_000) -> int:
+    """Make SCHEDULED tasks READY whose time has come; return how many."""
+    due = Task.objects.scheduled().filter(run_at__lte=DatabaseNow()).order_by("run_at", "id")
+    return operations_for(connections[due.db]).promote(due[:limit])
+
+
+def unhold_known(names: Iterable[str]) -> int:
+    """Unhold tasks that were set aside as unknown and whose name is among these; return how many."""
+    waiting = Task.objects.held().filter(held_for=HeldFor.UNKNOWN).order_by()
+    known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
+    return _unhold_named(waiting, known)
+
+
+def unhold_expired() -> int:
+    """Unhold tasks whose hold is over; return how many."""
+    on_hold = Hold.objects.in_force().values_list("task_name", flat=True)
+    waiting = Task.objects.held().filter(held_for=HeldFor.TYPE).order_by()
+    names = set(waiting.values_list("task_name", flat=True).distinct())
+    return _unhold_named(waiting, names - set(on_hold) if names else set())
+
+
+def _unhold_named(held: TaskQuerySet, names: Iterable[str]) -> int:
+    """
+    Unhold those of these HELD tasks that have one of these names; return how many.
+
+    Each page has a transaction of its own. The watchdog would cut one statement for a million
+    rows short, and it would be rolled back and tried again without end. Pages go by name and id,
+    as the index has them. To start over would be to step over all that was unheld before.
+    """
+    connection = connections[held.db]
+    total = 0
+    for name in sorted(names):
+        ids = [0]
+        while ids:
+            page = held.filter(task_name=name, pk__gt=ids[-1]).order_by("pk")
+            with operations_for(connection).transaction(connection):
+                # Skip rows that another worker is changing: many may start at once.
+                page = page.select_for_update(
+                    skip_locked=connection.features.has_select_for_update_skip_locked
+                )
+                ids = list(page.values_list("pk", flat=True)[:PAGE])
+                if ids:
+                    total += held.filter(pk__in=ids).unhold()
+    return total
