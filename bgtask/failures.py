@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from bgtask.redaction import redact
+
 MAX_TEXT = 16_384  # Characters of a stored traceback: its head and its tail.
 MAX_MESSAGE = 1_000
 MAX_CLASS = 255
@@ -88,36 +90,6 @@ def _cut(text: str, limit: int) -> str:
         return text[:limit]
     head = room // 3  # The tail says more: it names the error.
     return text[:head] + note + text[len(text) - (room - head) :]
-
-
-# Every repetition is bounded: hostile text must not make a search take minutes.
-_SENSITIVE = (
-    r"(?<![\w-])[\w-]{0,40}?(?:passwd|password|secret|token|api[_-]?key|auth(?:orization)?|"
-    r"credential|signature|private[_-]?key|access[_-]?key)[\w-]{0,40}"
-)
-_VALUE = r"""(?:'[^'\n]{0,512}'|"[^"\n]{0,512}"|['"]?[^\s'",;)}\]&]{1,512})"""
-_REDACTIONS = (
-    # scheme://user:password@host
-    re.compile(
-        r"(?P<keep>(?<![\w+.-])[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{0,128}:)[^\s@'\"]{1,256}(?=@)",
-        re.I,
-    ),
-    # password='…', "token": "…", api_key=…, Authorization: Bearer …
-    re.compile(
-        rf"(?P<keep>{_SENSITIVE}['\"]?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic|Token)\s)?){_VALUE}",
-        re.I,
-    ),
-    # PostgreSQL: Key (email)=(someone@example.com) already exists.
-    re.compile(r"(?P<keep>\bKey \([^)\n]{1,256}\)=)\([^\n]{0,512}?\)(?= |\.|$)"),
-)
-MASK = "********"
-
-
-def redact(text: str) -> str:
-    """Mask passwords in URLs, and the values of what is named like a secret."""
-    for pattern in _REDACTIONS:
-        text = pattern.sub(rf"\g<keep>{MASK}", text)
-    return text
 
 
 def fingerprint(error_class: str, place: str, message: str) -> str:

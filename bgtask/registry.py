@@ -7,7 +7,6 @@ from inspect import Parameter
 from typing import Any, Protocol
 
 from bgtask.exceptions import InvalidFunction, UnknownTask
-from bgtask.retries import Backoff
 
 
 class RegisteredFunction(Protocol):
@@ -20,7 +19,7 @@ class RegisteredFunction(Protocol):
     def place(self) -> str: ...
 
     @property
-    def backoff(self) -> Backoff | None: ...
+    def backoff(self) -> Any: ...
 
     @property
     def parameters(self) -> Mapping[str, Parameter]: ...

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
+
+from bgtask import registry
+from bgtask.conf import get_settings
+
+logger = logging.getLogger("bgtask")
 
 # What a function may give as its ``backoff``: attempts → wait, or one wait for all.
 Backoff = Callable[[int], float | timedelta] | float | timedelta
@@ -30,6 +37,22 @@ def backoff(attempts: int, rule: Backoff | None = None, jitter: float = 0.0) -> 
     else:
         wait = as_seconds(rule(attempts) if callable(rule) else rule)
     return min(wait * (1 + random.uniform(0, jitter)), MAX_DELAY_SECONDS)  # noqa: S311
+
+
+def delay_after(task: Any) -> float:
+    """
+    Return the seconds from a failed attempt of this task to the next one.
+
+    The function's own ``backoff`` decides, where the function is known here. It is user code: if
+    it raises, that is logged, and the default decides.
+    """
+    name, attempts, jitter = task.task_name, task.attempts, get_settings().jitter
+    rule = registry.find(name).backoff if registry.knows(name) else None
+    try:
+        return backoff(attempts, rule, jitter)
+    except Exception:
+        logger.exception("The back-off of %s failed; waiting as long as by default.", task)
+        return backoff(attempts, None, jitter)
 
 
 def as_seconds(wait: float | timedelta) -> float:

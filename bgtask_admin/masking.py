@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task
+from bgtask.redaction import MASK, is_secret_name, redact_urls
 from bgtask_admin.text import short, visible
-
-MASK = "********"
-_SECRET = re.compile(
-    r"passw|secret|token|api_?key|private_?key|access_?key|auth|credential|signature|session|"
-    r"cookie|\bpin\b|\bcvv\b|\biban\b|card_?number",
-    re.I,
-)
-# scheme://user:password@host
-_URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{0,128}:)[^\s@'\"]{1,256}(?=@)", re.I)
 
 
 def masked(value: Any, name: str = "") -> Any:
     """The same value; whatever is named like a secret, at any depth, is not told."""
-    if name and _SECRET.search(name.replace("-", "_")) and not isinstance(value, bool | None):
+    if name and is_secret_name(name) and not isinstance(value, bool | None):
         return MASK
     if isinstance(value, dict):
         return {key: masked(item, str(key)) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
     if isinstance(value, str):
-        return _URL.sub(rf"\1{MASK}", value)
+        return redact_urls(value)
     return value
 
 

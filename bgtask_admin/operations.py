@@ -27,8 +27,8 @@ from django.utils.translation import gettext as _
 
 from bgtask.db.routing import writing
 from bgtask.models import Deletion, Task, TaskQuerySet
+from bgtask.redaction import MASK
 from bgtask.status import Status
-from bgtask_admin.masking import MASK
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.preview import Preview, scope_of, words_for
 from bgtask_admin.recording import entry_of, is_log_with_tasks, write_history

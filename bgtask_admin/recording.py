@@ -18,8 +18,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, router, transaction
 from django.utils import timezone
 
-from bgtask.db.routing import writing
-from bgtask.models import Task
+from bgtask.db.routing import queue_alias, writing
 from bgtask_admin.models import Operation, OperationState
 
 LOG_BATCH_ROWS = 20  # One statement's entries: with long reasons they stay below 64 KiB.
@@ -27,7 +26,7 @@ LOG_BATCH_ROWS = 20  # One statement's entries: with long reasons they stay belo
 
 def is_log_with_tasks() -> bool:
     """Return whether one transaction can hold a change and its entry in the log."""
-    return bool(Operation.objects.all().db == Task.objects.all().db)
+    return bool(Operation.objects.all().db == queue_alias())
 
 
 @contextmanager
@@ -40,7 +39,7 @@ def recorded(
     Across two databases an error in the block leaves the entry there, as stopped.
     """
     finish = finish or (lambda operation: None)
-    tasks_db = Task.objects.all().db
+    tasks_db = queue_alias()
     if is_log_with_tasks():
         with writing(tasks_db):
             operation = begin()

@@ -18,10 +18,10 @@ from django.utils.translation import ngettext
 
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
+from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.filters import TIMES, TaskFilter
 from bgtask_admin.looking import MOST_ROWS, Found, having, look
-from bgtask_admin.masking import MASK
 from bgtask_admin.search import parse_search
 
 

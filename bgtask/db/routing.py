@@ -1,9 +1,12 @@
+"""Which database the queue is in, and what its clock shows."""
+
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
+from django.apps import apps
 from django.db import connections, models, router
 
 from bgtask.db import DatabaseNow, operations_for
@@ -14,6 +17,11 @@ class QueueManager(models.Manager[Any]):
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().using(self._db or router.db_for_write(self.model))
+
+
+def queue_alias() -> str:
+    """Return the alias of the queue's database. The router decides."""
+    return router.db_for_write(apps.get_model("bgtask", "Task"))
 
 
 def database_now(alias: str) -> datetime:

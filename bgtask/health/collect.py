@@ -32,7 +32,7 @@ from django.db.models import (
 from django.db.models.functions import Cast
 
 from bgtask.db import DatabaseNow, SecondsSince
-from bgtask.db.routing import database_now
+from bgtask.db.routing import database_now, queue_alias
 from bgtask.health.literal import Literal
 from bgtask.health.thresholds import Thresholds
 from bgtask.health.types import Health, QueueHealth, Stopped, Stuck, Workers
@@ -56,7 +56,7 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
     figures: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in {*paused, *thresholds.queues} if queues is None else queues:
         figures[name] = {}
-    now = _add_tasks(figures, queues, paused, on_hold) or database_now(Task.objects.all().db)
+    now = _add_tasks(figures, queues, paused, on_hold) or database_now(queue_alias())
     _add_results(figures, queues, thresholds, now)
     workers, of_all, of_some = _workers()
     for name, figure in figures.items():

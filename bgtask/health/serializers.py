@@ -8,9 +8,9 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
+from bgtask.db.routing import queue_alias
 from bgtask.health.notable import notable
 from bgtask.health.types import Health, QueueHealth, Reason, Stuck
-from bgtask.models import Task
 
 Document = dict[str, Any]
 
@@ -110,4 +110,4 @@ def as_utc(when: datetime) -> str:
 
 def database() -> str:
     """What the queue is kept in: postgresql, sqlite or mysql (MariaDB too)."""
-    return str(connections[Task.objects.all().db].vendor)
+    return str(connections[queue_alias()].vendor)

@@ -16,6 +16,7 @@ from django.db.models.expressions import Combinable
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import MOST_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
+from bgtask.db.routing import queue_alias
 from bgtask.db.sql import CLAIMED, as_priority
 from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.models.counters import attempts_without_one, raised_token
@@ -32,7 +33,7 @@ def take_snapshot(
 
     Of all queues, return the heads of the first ``limit`` whose names come behind ``after``.
     """
-    connection = connections[Task.objects.all().db]
+    connection = connections[queue_alias()]
     return operations_for(connection).snapshot(connection, queues, after, limit)
 
 
@@ -118,7 +119,7 @@ def release_claims(tasks: Sequence[Task]) -> int:
     """Give back claimed tasks that were not started; their attempts do not count."""
     released = _end_claims(tasks, status=Status.READY)
     if released:
-        connection = connections[Task.objects.all().db]
+        connection = connections[queue_alias()]
         operations_for(connection).wake(connection, "")
     return released
 

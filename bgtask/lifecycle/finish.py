@@ -9,6 +9,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.db import TooLarge, operations_for
+from bgtask.db.routing import queue_alias
 from bgtask.lifecycle.attempts import attempt_of, record_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Attempt, Task
@@ -27,7 +28,7 @@ def finish_attempts(outcomes: Sequence[Outcome]) -> dict[int, str]:
     history and takes a single statement. Raise TooLarge if an outcome does not fit into a
     statement of this database.
     """
-    connection = connections[Task.objects.all().db]
+    connection = connections[queue_alias()]
     accepted: dict[int, str] = {}
     for batch in _batches(connection, outcomes):
         accepted |= _finish(connection, batch)

@@ -11,7 +11,6 @@ from django.db import DataError, IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
-from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, operations_for
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
@@ -20,7 +19,7 @@ from bgtask.lifecycle.attempts import build_attempt, record_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, TaskQuerySet, hooks
 from bgtask.models.counters import as_count, raised_token
-from bgtask.retries import backoff
+from bgtask.retries import delay_after
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
 logger = logging.getLogger("bgtask")
@@ -231,12 +230,7 @@ def _after_interruption(task: Task) -> dict[str, Any]:
 def _after_timeout(task: Task) -> dict[str, Any]:
     if not task.has_attempts_left:
         return {"status": Status.FAILED}
-    rule = registry.find(task.task_name).backoff if registry.knows(task.task_name) else None
-    try:
-        wait = backoff(task.attempts, rule, get_settings().jitter)
-    except Exception:  # The rule is user code; the default one never fails.
-        wait = backoff(task.attempts)
-    return {"status": Status.SCHEDULED, "run_at": DatabaseNow(wait)}
+    return {"status": Status.SCHEDULED, "run_at": DatabaseNow(delay_after(task))}
 
 
 def _cancelled() -> Failure:

@@ -10,15 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from django.db import connections
-
 from bgtask.db import is_about_data
+from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
 from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.lifecycle.outcome import Outcome
-from bgtask.models import Task
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
+from bgtask.worker.pauses import growing_pause
+from bgtask.worker.service import Service
 from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
@@ -45,7 +45,7 @@ def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
     return accepted
 
 
-class Completer:
+class Completer(Service):
     """
     A thread and a connection of its own. ``on_done`` is told of each batch: what was accepted,
     with its new status, and what was fenced off.
@@ -56,7 +56,7 @@ class Completer:
         on_done: Callable[[list[tuple[Outcome, str]], list[Outcome]], None],
         is_idle: Callable[[], bool],
     ) -> None:
-        self._alias = Task.objects.all().db
+        self._alias = queue_alias()
         self._on_done = on_done
         self._is_idle = is_idle
         self._pending: deque[Outcome] = deque()
@@ -68,13 +68,7 @@ class Completer:
         self._unwritten: set[int] = set()  # The tasks whose outcomes were given up at the stop.
         self._give_up_at: float | None = None
         self._in_flight = 0
-        self._thread = threading.Thread(target=self._run, name="bgtask-completer", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        super().__init__("completer")
 
     @property
     def backlog(self) -> int:
@@ -111,7 +105,6 @@ class Completer:
                 closing_tries += 1
                 if not self._kept or not self._pause(closing_tries):
                     break
-        connections.close_all()
 
     def _take(self, most: int) -> list[Outcome]:
         return [self._pending.popleft() for _ in range(min(len(self._pending), most))]
@@ -277,7 +270,8 @@ class Completer:
 
     def _pause(self, tries: int) -> bool:
         """Wait a little longer each time; False when there is no time left."""
-        wait = min(0.1 * 2**tries, 5.0) * random.uniform(0.8, 1.2)  # noqa: S311
+        wait = growing_pause(tries, first=0.2, longest=5.0)
+        wait *= random.uniform(0.8, 1.2)  # noqa: S311
         if self._give_up_at is None:
             self._news.clear()
             self._news.wait(wait)

@@ -7,12 +7,11 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from django.db import connections
-
 from bgtask import signals
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status
 from bgtask.worker.connections import ConnectionGuard
+from bgtask.worker.service import Service
 
 logger = logging.getLogger("bgtask")
 
@@ -78,7 +77,7 @@ def has_listeners(outcome: Outcome) -> bool:
     )
 
 
-class EventDispatcher:
+class EventDispatcher(Service):
     """
     A thread for it, since receivers are user code: they must neither delay the next outcome nor
     touch the connection that writes it.
@@ -88,13 +87,7 @@ class EventDispatcher:
         self._batches: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
         self._put = self._dispatched = 0
         self._lock = threading.Lock()  # Two threads put: who completes, and who rescues.
-        self._thread = threading.Thread(target=self._run, name="bgtask-events", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        super().__init__("events")
 
     def put(self, accepted: Accepted) -> None:
         if worth_it := [pair for pair in accepted if has_listeners(pair[0])]:
@@ -128,4 +121,3 @@ class EventDispatcher:
                 self._dispatched += 1
                 del pair
             del batch  # With the errors, and all that their frames hold.
-        connections.close_all()

@@ -12,7 +12,6 @@ from typing import Any
 
 from bgtask import registry, signals
 from bgtask.calling import call
-from bgtask.conf import get_settings
 from bgtask.context import CurrentTask, _current
 from bgtask.exceptions import (
     Cancelled,
@@ -27,7 +26,7 @@ from bgtask.failures import Failure, class_of, describe, plain_failure
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task
 from bgtask.options import check_schedule
-from bgtask.retries import Backoff, backoff
+from bgtask.retries import delay_after
 from bgtask.serialization import dump_value, load_params
 from bgtask.status import AttemptOutcome, Status
 
@@ -107,7 +106,7 @@ def _outcome(task: Task, end: _End, began: float) -> Outcome:
     if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):
         outcome.delay, outcome.run_at = _chosen(task, error)
     else:
-        outcome.delay = _wait(task)
+        outcome.delay = delay_after(task)
     return outcome
 
 
@@ -136,17 +135,5 @@ def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
     except Exception as error:  # Invalid or, being the task's own, worse.
         why = error if isinstance(error, InvalidOption) else class_of(error)
         logger.warning("%s chose no time to be tried again; waiting as usual. %s", task, why)
-        return _wait(task), None
+        return delay_after(task), None
     return (None, when) if isinstance(when, datetime) else (max(when or 0.0, 0.0), None)
-
-
-def _wait(task: Task) -> float:
-    rule: Backoff | None = None
-    if registry.knows(task.task_name):
-        rule = registry.find(task.task_name).backoff
-    jitter = get_settings().jitter
-    try:
-        return backoff(task.attempts, rule, jitter)
-    except Exception:
-        logger.exception("The back-off of %s failed; waiting as long as by default.", task)
-        return backoff(task.attempts, None, jitter)

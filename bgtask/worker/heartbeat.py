@@ -13,6 +13,8 @@ from bgtask.conf import get_settings
 from bgtask.db import operations_for
 from bgtask.models import Task, Worker
 from bgtask.worker.connections import reset_connection
+from bgtask.worker.pauses import is_worth_logging
+from bgtask.worker.service import Service
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import watched
 
@@ -23,7 +25,7 @@ LEASE_MARGIN_SHARE = (
 )
 
 
-class Heartbeat:
+class Heartbeat(Service):
     """
     Beats on a thread and a connection of its own, so that nothing a task does delays it.
 
@@ -57,7 +59,7 @@ class Heartbeat:
         self._trusted_until = registered + self._lease * (1 - LEASE_MARGIN_SHARE)
         self._beating_since = registered
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bgtask-heartbeat", daemon=True)
+        super().__init__("heartbeat")
 
     def trusted(self) -> bool:
         """May this worker still start what it claimed, by the most cautious reckoning?"""
@@ -70,9 +72,6 @@ class Heartbeat:
         After an outage the living are to speak before anybody declares them dead.
         """
         return self.trusted() and time.monotonic() > self._beating_since + 2 * self._interval
-
-    def start(self) -> None:
-        self._thread.start()
 
     def is_alive(self) -> bool:
         """It ends by itself only where the worker was declared dead."""
@@ -118,7 +117,7 @@ class Heartbeat:
                     cancelled = self._cancel_requests()
             except Error as error:
                 failures += 1
-                if failures in (1, 10) or failures % 100 == 0:  # An outage may be a long one.
+                if is_worth_logging(failures):
                     logger.warning("The heartbeat of %s failed: %s", self.worker, error)
                 reset_connection(self._alias)
                 wait = min(1.0, self._interval)
@@ -128,7 +127,6 @@ class Heartbeat:
             else:
                 self._on_beat(cancelled)
                 wait, failures = self._interval, 0
-        connections.close_all()
 
     def _cancel_requests(self) -> set[int]:
         if not self._holds():

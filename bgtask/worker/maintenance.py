@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import Error, connections
+from django.db import Error
 
 from bgtask import registry
 from bgtask.conf import get_settings
+from bgtask.db.routing import queue_alias
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
@@ -23,13 +24,13 @@ from bgtask.models import (
     Queue,
     QueueHistory,
     QueueStats,
-    Task,
     TaskStats,
     Worker,
 )
 from bgtask.models.deletion import kept_in_words
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
+from bgtask.worker.service import Service
 from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
@@ -108,7 +109,7 @@ class _PeriodicJob:
     due: float = 0.0
 
 
-class Maintenance:
+class Maintenance(Service):
     """A thread and a connection of its own, from which the chores are done."""
 
     def __init__(
@@ -118,7 +119,7 @@ class Maintenance:
         is_idle: Callable[[], bool],
         on_rescued: Callable[[list[Outcome]], None],
     ) -> None:
-        self._alias = Task.objects.all().db
+        self._alias = queue_alias()
         self._is_idle = is_idle
         self._pruner = Pruner()
         lease = get_settings().lease
@@ -130,13 +131,7 @@ class Maintenance:
             _PeriodicJob("prune", self._prune, 300.0, time.monotonic() + 30.0),
         ]
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bgtask-maintenance", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        super().__init__("maintenance")
 
     def stop(self) -> None:
         self._stopping.set()
@@ -149,7 +144,6 @@ class Maintenance:
                     self._do(chore)
             wait = min(chore.due for chore in self._chores) - time.monotonic()
             self._stopping.wait(max(wait, 0.05))
-        connections.close_all()
 
     def _do(self, chore: _PeriodicJob) -> None:
         # Give or take a half: processes that started together must not stay in step.

@@ -10,6 +10,7 @@ from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import unhold_known
@@ -25,6 +26,7 @@ from bgtask.worker.in_flight import InFlightTasks
 from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.listeners import listener_for
 from bgtask.worker.maintenance import Maintenance
+from bgtask.worker.pauses import growing_pause, is_worth_logging
 from bgtask.worker.pool import Pool
 from bgtask.worker.primary import Primary
 from bgtask.worker.statistics import Statistics
@@ -77,7 +79,7 @@ class Runner:
         self._max_tasks = max_tasks
         self._is_supervised = report is not None
         self._report = report or (lambda word: None)
-        self._alias = Task.objects.all().db
+        self._alias = queue_alias()
         require_autocommit(self._alias)
         self._waker = Waker()
         self._stopping = False
@@ -491,8 +493,8 @@ class Runner:
         self._failures += 1
         if isinstance(error, DataError | IntegrityError):
             what = "The database answers, but refuses a statement"
-        if self._failures in (1, 10) or self._failures % 100 == 0:
+        if is_worth_logging(self._failures):
             logger.warning("%s: %s", what, str(error).strip())
 
     def _outage_pause(self) -> float:
-        return float(min(0.1 * 2 ** min(self._failures, 6), 5.0))
+        return growing_pause(self._failures, first=0.2, longest=5.0)

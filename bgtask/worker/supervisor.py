@@ -17,12 +17,13 @@ from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
-from bgtask.db.routing import database_now
+from bgtask.db.routing import database_now, queue_alias
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
 from bgtask.worker.events import dispatch
+from bgtask.worker.pauses import growing_pause
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.waker import Waker
 
@@ -194,13 +195,14 @@ class Supervisor:
 
 def _back_off(slot: _Slot) -> None:
     slot.failures += 1
-    slot.not_before = time.monotonic() + min(2.0 ** (slot.failures - 1), MAX_RESTART_WAIT_SECONDS)
+    pause = growing_pause(slot.failures, first=1.0, longest=MAX_RESTART_WAIT_SECONDS)
+    slot.not_before = time.monotonic() + pause
 
 
 def _take_back(workers: set[int], reason: str) -> None:
     """Nobody knows sooner than its parent that a process is dead, nor why."""
     rescued: list[Outcome] = []
-    connection = connections[Task.objects.all().db]
+    connection = connections[queue_alias()]
     try:
         # In one transaction: a sibling that saw it dead first would take its tasks back without
         # knowing the reason.
@@ -227,7 +229,7 @@ def _tell(outcomes: list[Outcome]) -> None:
     try:
         dispatch(ended)
     finally:
-        alias = Task.objects.all().db
+        alias = queue_alias()
         statistics = Statistics()
         statistics.set_clock(database_now(alias))
         statistics.add(ended)

@@ -11,7 +11,7 @@ from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from bgtask.db.routing import database_now
+from bgtask.db.routing import database_now, queue_alias
 from bgtask.models import Attempt, Hold, Task
 from bgtask_admin import text
 from bgtask_admin.charts import Band, Chart
@@ -41,7 +41,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
     names = Counter(row[1] for row in rows)
     if newest and not names:
         names[newest.task.task_name] = 0
-    now = database_now(Task.objects.all().db)
+    now = database_now(queue_alias())
     return page(
         request,
         site,

@@ -16,9 +16,9 @@ from bgtask.failures import (
     MAX_TEXT,
     describe,
     is_project_code,
-    redact,
     storable,
 )
+from bgtask.redaction import redact
 
 text = st.text(st.characters(categories=None) | st.sampled_from("\x00\ud83d\udc80='\":/@\n"))
 

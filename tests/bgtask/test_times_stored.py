@@ -19,6 +19,7 @@ from bgtask.db.routing import database_now
 from bgtask.lifecycle.claim import claim_queue, take_snapshot
 from bgtask.lifecycle.promote import promote_due
 from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Task, Worker
 from bgtask.testing import run_due
 from tests.tasks import add, fail
@@ -230,7 +231,7 @@ def test_what_is_old_is_pruned():
     old, young = run_due()
     Task.objects.filter(pk=old.pk).update(finished_at=now_as_given(minutes=-10))
 
-    pruned = list(Task.objects.succeeded().prune("SUCCESSFUL", age=300))
+    pruned = list(Pruning(Status.SUCCESSFUL, age=300))
 
     assert pruned == [1]
     assert list(Task.objects.all()) == [young]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from bgtask.models import Task
-from bgtask_admin.masking import MASK, arguments_in_a_line, arguments_of, masked, result_of
+from bgtask.redaction import MASK
+from bgtask_admin.masking import arguments_in_a_line, arguments_of, masked, result_of
 
 
 def test_masks_by_name_at_any_depth():

@@ -18,6 +18,7 @@ from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.management.arguments import queue_name
 from bgtask.worker import Runner, logs
@@ -66,11 +67,10 @@ class Command(BaseCommand):
         add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
-        from bgtask.models import Task
 
         try:
             get_settings()
-            require_autocommit(Task.objects.all().db)
+            require_autocommit(queue_alias())
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:

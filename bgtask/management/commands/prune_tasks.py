@@ -8,8 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from bgtask.conf import require_autocommit
+from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
-from bgtask.models import Task
 from bgtask.worker.maintenance import Pruner
 
 
@@ -18,8 +18,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            require_autocommit(Task.objects.all().db)
-            check_transactions(Task.objects.all().db)
+            require_autocommit(queue_alias())
+            check_transactions(queue_alias())
         except (ImproperlyConfigured, TransactionsRefused) as error:
             raise CommandError(str(error)) from error
         pruner = Pruner()

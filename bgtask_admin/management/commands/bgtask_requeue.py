@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from bgtask.conf import require_autocommit
+from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.models import Task
 from bgtask.status import FINISHED, Status
@@ -66,7 +67,7 @@ class Command(BaseCommand):
 
     def handle(self, **given: Any) -> None:
         try:
-            require_autocommit(Task.objects.all().db)
+            require_autocommit(queue_alias())
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         action = ACTIONS[Verb.REQUEUE]
@@ -76,7 +77,7 @@ class Command(BaseCommand):
         if not options.is_valid():
             raise CommandError(f"--spread: {' '.join(map(str, options.errors['spread']))}")
         try:
-            check_transactions(Task.objects.all().db)
+            check_transactions(queue_alias())
         except TransactionsRefused as error:
             raise CommandError(str(error)) from error
         try:
