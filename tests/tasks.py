@@ -36,7 +36,7 @@ def nap(seconds):
     time.sleep(seconds)
 
 
-# What leaves a line in the execution_log, and what goes wrong as a process does
+# What leaves a line in the execution log, and what goes wrong as a process does
 
 
 def _noted():

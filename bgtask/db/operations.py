@@ -216,7 +216,7 @@ class QueueOperations(ABC):
         self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
     ) -> str:
         """
-        Return SQL for all of an snapshot but the heads: (kind, name, number, id, next).
+        Return SQL for all of a snapshot but the heads: (kind, name, number, id, next).
 
         Its parameters are the queues. Only their suspects are told, and none of a paused queue:
         they are limited in number, and must not keep those that can be run from being seen.

@@ -17,13 +17,13 @@ def record_attempts(alias: str, attempts: Iterable[Attempt]) -> None:
     Attempt.objects.using(alias).bulk_create(list(attempts), ignore_conflicts=True)
 
 
-def attempt_of(outcome: Outcome) -> Attempt:
+def attempt_of(outcome: Outcome, kind: AttemptOutcome) -> Attempt:
     """Return the row for an attempt that ended ``outcome.age`` seconds ago."""
-    assert outcome.kind is not None
-    age = outcome.age  # Read once: it grows, and the attempt would seem to end before it started.
+    # Read once: it grows, and the attempt would seem to end before it started.
+    age = outcome.age
     return build_attempt(
         outcome.task,
-        outcome.kind,
+        kind,
         outcome.failure,
         started_at=DatabaseNow(-(age + outcome.duration)),
         finished_at=DatabaseNow(-age),

@@ -85,7 +85,7 @@ def _finish(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> dic
         accepted = operations.finish(connection, rows)
         record_attempts(
             connection.alias,
-            (attempt_of(one) for one in outcomes if one.kind and one.task.pk in accepted),
+            (attempt_of(one, one.kind) for one in outcomes if one.kind and one.task.pk in accepted),
         )
     return accepted
 

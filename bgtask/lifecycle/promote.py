@@ -20,7 +20,7 @@ def promote_due(limit: int = 1_000) -> int:
 
 
 def unhold_known(names: Iterable[str]) -> int:
-    """Unhold tasks that were set aside as unknown and whose name is among these; return how many."""
+    """Unhold tasks of these names that were set aside as unknown; return how many."""
     waiting = Task.objects.held().filter(held_for=HeldFor.UNKNOWN).order_by()
     known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
     return _unhold_named(waiting, known)

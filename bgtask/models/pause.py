@@ -22,7 +22,7 @@ class StopQuerySet(models.QuerySet[Any]):
 
 
 class Stop(models.Model):
-    """SecondsSince when, until when, by whom and why. No row: not stopped."""
+    """Since when, until when, by whom and why. No row: not stopped."""
 
     since = models.DateTimeField(_("since"))
     until = models.DateTimeField(_("until"), null=True, blank=True)

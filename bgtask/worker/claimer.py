@@ -41,8 +41,8 @@ POLL_TIME_SHARE = (
 
 class Claimer:
     """
-    ``queues`` None serves all. ``changed_queues`` names the queues that were heard of since it was asked
-    before; ``on_poll`` is told at each look in how many seconds the next task is due, if any is.
+    ``queues`` None serves all. ``changed_queues`` names the queues that were heard of since it was
+    asked before; ``on_poll`` is told at each look in how many seconds the next task is due, if any is.
     """
 
     _worker: Worker  # For whom. Declared dead, it is followed by another.

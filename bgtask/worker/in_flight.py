@@ -27,7 +27,8 @@ class InFlightTasks:
     """
     What was claimed and is neither accepted nor given back: waiting, running, or unwritten.
 
-    ``needs_reconciling`` when a reply of the database was lost, or simply at times: then ``reconcile``.
+    ``needs_reconciling`` is set when a reply of the database was lost, and now and then: see
+    ``reconcile``.
     """
 
     def __init__(self) -> None:
@@ -73,10 +74,10 @@ class InFlightTasks:
 
     def reconcile(self, worker: Worker, running: Iterable[CurrentTask]) -> None:
         """
-        Compare what the database holds for the worker with what is in in_flight.
+        Compare what the database holds for the worker with what is in memory.
 
-        What only the database knows is released; what only the worker knows was claimed_total back. To be
-        called by the thread that claims, or a claim under way would be claimed_total for a stray.
+        What only the database knows is released; what only the worker knows was taken back. To be
+        called by the thread that claims, or a claim under way would be taken for a stray.
         """
         held = list(Task.objects.running().filter(locked_by=worker).only("token"))
         strays = [task for task in held if not self._has(task)]

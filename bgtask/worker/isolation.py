@@ -1,4 +1,4 @@
-"""When a suspect may be run: it was in a worker's hands when that died, so it runs running_exclusive."""
+"""When a suspect may be run: it was in a worker's hands when that died, so it runs alone."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class Runner:
 
     ``queues`` None serves all. ``sleep`` is the longest pause, in seconds, when nothing was found;
     ``duration``, if not 0, the seconds after which it stops; ``drain`` stops it when nothing is
-    due, ``max_tasks`` after so many. ``report`` is how a supervisor is told that this process lives,
-    and why it leaves; under one, a process with a stuck thread ends to be replaced.
+    due, ``max_tasks`` after so many. ``report`` is how a supervisor is told that this process
+    lives, and why it leaves; under one, a process with a stuck thread ends to be replaced.
     """
 
     worker: Worker

@@ -75,7 +75,8 @@ def _rows() -> dict[str, Callable]:
 
     functions = (
         drain.drain, drain.two, enqueue.one_by_one, enqueue.many, latency.pick_up, latency.due,
-        large_tables.crowd, idle.idle, threads.waiting, threads.slow_beside_fast, queues.many_queues,
+        large_tables.crowd, idle.idle, threads.waiting, threads.slow_beside_fast,
+        queues.many_queues,
     )  # fmt: skip
     return dict(zip(ROWS, functions, strict=True))
 

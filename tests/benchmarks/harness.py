@@ -154,7 +154,7 @@ class Bench:
             if stay:
                 child.send_signal(signal.SIGTERM)
             child.wait(120)
-        # SecondsSince then only: to count millions that finished before would empty the server's caches.
+        # Since then only: to count millions that finished before would empty the server's caches.
         outcomes = Task.objects.succeeded().filter(attempts=1, finished_at__gte=begun).count()
         if outcomes != number:
             raise AssertionError(f"{outcomes} of {number} outcomes are there.")

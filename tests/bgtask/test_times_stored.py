@@ -21,6 +21,7 @@ from bgtask.lifecycle.promote import promote_due
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Task, Worker
+from bgtask.status import Status
 from bgtask.testing import run_due
 from tests.tasks import add, fail
 

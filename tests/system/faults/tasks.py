@@ -1,4 +1,4 @@
-"""What the workers of the fault suite run; each tells the execution_log that it did."""
+"""What the workers of the fault suite run; each tells the execution log that it did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix rows 4, 8, 11, 12, 14: what befalls processes, beyond what tests/system/acceptance tells."""
+"""Matrix rows 4, 8, 11, 12, 14: what befalls processes, beyond what the acceptance tests show."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ APPS = "tests.system.faults"
 
 class Testbed:
     """
-    ``testbed.worker("--threads=2", LEASE=10)`` starts a worker process on this server; with a proxy,
-    by way of it. All are killed when the testbed is closed.
+    ``testbed.worker("--threads=2", LEASE=10)`` starts a worker process on this server, by way
+    of a proxy if there is one. All are killed when the testbed is closed.
     """
 
     def __init__(self, server: Server, directory: Path, proxy: Proxy | None = None) -> None:
