@@ -42,7 +42,7 @@ POLL_TIME_SHARE = (
 class Claimer:
     """
     ``queues`` None serves all. ``changed_queues`` names the queues that were heard of since it was
-    asked before; ``on_poll`` is told at each look in how many seconds the next task is due, if any is.
+    asked before; ``on_poll`` is called at each poll with the seconds until the next task is due.
     """
 
     _worker: Worker  # For whom. Declared dead, it is followed by another.
