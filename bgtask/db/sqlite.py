@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.db.operations import MOST_HEADS, Head, QueueOperations, QueueSnapshot
 from bgtask.db.references import Reference, sqlite_references
+from bgtask.db.refusals import is_undecodable
 from bgtask.db.sql import (
     CLAIMED,
     PRIORITY_MIN,
@@ -26,17 +27,24 @@ from bgtask.db.sql import (
 )
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 
 class SQLite(QueueOperations):
+    def __init__(self) -> None:
+        self._decodes_itself = False  # SecondsSince a text that is not UTF-8 was met.
+
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         modifiers = ["'now'"]
         if offset := self.offset(connection):
             modifiers.append(f"'{offset:+d} seconds'")
         if seconds is not None:
             modifiers.append(f"printf('%%+.3f seconds', {seconds})")
-        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {', '.join(modifiers)})"
+        # To the letter as Django writes a datetime, since SQLite compares times as texts: with six
+        # decimals, or with none at a full second.
+        clock = f"strftime('%%Y-%%m-%%d %%H:%%M:%%f000', {', '.join(modifiers)})"
+        return f"replace({clock}, '.000000', '')"
 
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
         return f"((julianday({self.clock(connection)}) - julianday({column})) * 86400.0)"
@@ -71,7 +79,7 @@ class SQLite(QueueOperations):
             ORDER BY t.priority DESC, t.run_at, t.id LIMIT 1
         """
         snapshot = QueueSnapshot()
-        with connection.cursor() as cursor:
+        with self._decoding(connection), connection.cursor() as cursor:
             cursor.execute(
                 f"""
                 {source}
@@ -83,7 +91,10 @@ class SQLite(QueueOperations):
                 [after, limit] if queues is None else [*queues, *queues],
             )
             self.add_rows(snapshot, cursor.fetchall())
-        if queues is None and len(snapshot.heads) >= limit:
+        is_cut = queues is None and len(snapshot.heads) >= limit
+        # No claim can name a queue that is no text.
+        snapshot.heads = [head for head in snapshot.heads if isinstance(head.queue, str)]
+        if is_cut and snapshot.heads:
             snapshot.last = snapshot.heads[-1].queue
         return snapshot
 
@@ -125,9 +136,9 @@ class SQLite(QueueOperations):
         max_run_time: float,
     ) -> list[Task]:
         connection = connections[candidates.db]
-        with connection.cursor() as cursor:
-            # run_at as the text that it is: as a datetime it would come back with six decimals
-            # for the stored three, and a hint would pass over all that share them.
+        with self._decoding(connection), connection.cursor() as cursor:
+            # run_at as the text that it is: a row of other hands may have fewer decimals than
+            # Django writes, and a hint would pass over all that share them.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
@@ -139,6 +150,27 @@ class SQLite(QueueOperations):
             )
             # To its end: a half-read cursor would keep the write lock.
             return instances(candidates, cursor.fetchall(), worker)
+
+    @contextmanager
+    def _decoding(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """
+        Read a text that is not UTF-8 as bytes, so that its neighbours can be read.
+
+        Python's own decoding is quicker, and is used until it fails. The claim that fails may have
+        been committed. The worker finds and releases what it claimed, as after any lost reply.
+        """
+        connection.ensure_connection()
+        raw = connection.connection
+        before = raw.text_factory
+        if self._decodes_itself:
+            raw.text_factory = _text_or_bytes
+        try:
+            yield
+        except OperationalError as error:
+            self._decodes_itself |= is_undecodable(error)
+            raise
+        finally:
+            raw.text_factory = before
 
     def promote(self, candidates: TaskQuerySet) -> int:
         select, params = compiled(candidates, "id")
@@ -186,6 +218,13 @@ class SQLite(QueueOperations):
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("max"))
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 @contextmanager

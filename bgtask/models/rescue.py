@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, IntegrityError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.db import DatabaseNow, operations_for
+from bgtask.db import DatabaseNow, is_about_data, operations_for
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
 from bgtask.failures import Failure, plain_failure
 from bgtask.models.counters import as_count, raised_token
@@ -79,7 +79,11 @@ def _rescue_page(
     try:
         with operations_for(connection).transaction(connection):
             return _rescue_locked(tasks, connection, page, reason, by_force)
-    except (DataError, IntegrityError, ValueError, TypeError, OverflowError) as error:
+    except (
+        DataError, IntegrityError, OperationalError, ValueError, TypeError, OverflowError,
+    ) as error:  # fmt: skip
+        if isinstance(error, OperationalError) and not is_about_data(error):
+            raise
         if len(page) > 1:
             return [
                 outcome
@@ -252,7 +256,7 @@ def _after_timeout(task: Task) -> dict[str, Any]:
         return {"status": Status.FAILED}
     rule = registry.find(task.task_name).backoff if registry.knows(task.task_name) else None
     try:
-        wait = backoff(task.attempts, rule, get_settings().jitter)
+        wait = backoff(task.attempts, rule, get_settings().retry_jitter)
     except Exception:  # The rule is user code; the default one never fails.
         wait = backoff(task.attempts)
     return {"status": Status.SCHEDULED, "run_at": DatabaseNow(wait)}

@@ -14,8 +14,8 @@ from django.db import connections
 
 from bgtask.db import is_about_data
 from bgtask.failures import plain_failure
-from bgtask.models import Outcome, Task
-from bgtask.status import Status
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.watchdog import watched
 
@@ -310,10 +310,8 @@ def _is_plain(outcome: Outcome) -> bool:
 
 
 def _make_plain(outcome: Outcome) -> None:
+    """Replace the texts only; the time of a retry was checked when the task chose it."""
     outcome.return_value = None
-    outcome.run_at = None
-    if outcome.status == Status.SCHEDULED and outcome.delay is None:
-        outcome.delay = 0.0
     if outcome.failure is not None:
         outcome.failure = plain_failure(
             "bgtask.Unstorable", "The task failed, and the database refused the text of its error."

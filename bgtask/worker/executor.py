@@ -24,7 +24,8 @@ from bgtask.exceptions import (
     UnknownTask,
 )
 from bgtask.failures import Failure, class_of, describe, plain_failure
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.options import check_schedule
 from bgtask.retries import Backoff, backoff
 from bgtask.serialization import dump_value, load_params
@@ -62,7 +63,7 @@ def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
 def _run(task: Task, current: CurrentTask) -> _End:
     _current.set(current)
     try:
-        task.check_numbers()
+        task.check_values()
         function = registry.find(task.task_name).function
         args, kwargs = load_params(task.task_params)
     except BaseException as error:
@@ -143,7 +144,7 @@ def _wait(task: Task) -> float:
     rule: Backoff | None = None
     if registry.knows(task.task_name):
         rule = registry.find(task.task_name).backoff
-    jitter = get_settings().jitter
+    jitter = get_settings().retry_jitter
     try:
         return backoff(task.attempts, rule, jitter)
     except Exception:

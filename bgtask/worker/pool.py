@@ -13,7 +13,8 @@ from django.db import connections
 
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.worker.connections import ConnectionGuard
 from bgtask.worker.executor import execute
 
@@ -116,8 +117,8 @@ class Pool:
 
     @property
     def stuck(self) -> int:
-        """Threads that have not ended, for all of GRACE, what was taken back from them."""
-        late = time.monotonic() - get_settings().grace
+        """Threads that have not ended, for all of GRACE_PERIOD, what was taken back from them."""
+        late = time.monotonic() - get_settings().grace_period
         return sum(
             current.lost_at is not None and current.lost_at < late for current in self.running()
         )

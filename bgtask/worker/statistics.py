@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connections
 
 from bgtask.db import operations_for
-from bgtask.models import Outcome
+from bgtask.models.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status
 
 # In the order of STATS_COLUMNS behind the key.
@@ -46,7 +46,9 @@ class Statistics:
                 # As a time, not as a distance: the clock may be set anew before it is written.
                 minute = self._origin + _MINUTE * ((outcome.ended - self._origin_at) // 60)
                 figures = self._figures.setdefault(
-                    (minute, task.queue, task.task_name), [0, 0, 0, 0, 0, 0, 0]
+                    # On SQLite, bytes may be in the place of a text.
+                    (minute, str(task.queue), str(task.task_name)),
+                    [0, 0, 0, 0, 0, 0, 0],
                 )
                 latency, duration = int(task.waited * 1000), int(outcome.duration * 1000)
                 if status == Status.SUCCESSFUL:

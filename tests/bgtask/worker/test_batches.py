@@ -10,7 +10,8 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
+from bgtask.models.outcome import Outcome
 from bgtask.status import Status
 from bgtask.worker import Runner
 from bgtask.worker.completer import MAX_FLUSH_BATCH as MOST_WRITTEN
