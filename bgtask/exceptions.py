@@ -15,6 +15,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+__all__ = [
+    "BgtaskError",
+    "Cancelled",
+    "GiveUp",
+    "InvalidFunction",
+    "InvalidOption",
+    "InvalidParameters",
+    "MalformedTask",
+    "Retry",
+    "UnknownTask",
+]
+
 
 class BgtaskError(Exception):
     """Base class; catch it to catch anything bgtask raises."""

@@ -46,7 +46,7 @@ def delay_after(task: Any) -> float:
     The function's own ``backoff`` decides, where the function is known here. It is user code: if
     it raises, that is logged, and the default decides.
     """
-    name, attempts, jitter = task.task_name, task.attempts, get_settings().jitter
+    name, attempts, jitter = task.task_name, task.attempts, get_settings().retry_jitter
     rule = registry.find(name).backoff if registry.knows(name) else None
     try:
         return backoff(attempts, rule, jitter)

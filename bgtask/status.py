@@ -27,6 +27,16 @@ from types import MappingProxyType
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+__all__ = [
+    "FINISHED",
+    "LIVE",
+    "WAITING",
+    "AttemptOutcome",
+    "HeldFor",
+    "Status",
+    "WorkerState",
+]
+
 
 class Status(models.TextChoices):
     """Where a task stands."""
@@ -44,8 +54,8 @@ class HeldFor(models.TextChoices):
     """Why a task is HELD."""
 
     OPERATOR = "operator", _("held by an operator")
-    TYPE = "type", _("tasks of this name are on hold")
-    UNKNOWN = "unknown", _("no worker knows a function of this name")
+    TYPE = "type", _("task type on hold")
+    UNKNOWN = "unknown", _("unknown task: not registered on any worker")
 
 
 class WorkerState(models.TextChoices):
@@ -61,8 +71,8 @@ class AttemptOutcome(models.TextChoices):
 
     FAILED = "failed", _("failed")
     LOST = "lost", _("lost with its worker")
-    INTERRUPTED = "stopped", _("interrupted by the stop of its worker")
-    TIMED_OUT = "timed out", _("ran longer than allowed")
+    INTERRUPTED = "interrupted", _("interrupted by the stop of its worker")
+    TIMED_OUT = "timed_out", _("ran longer than allowed")
     CANCELLED = "cancelled", _("cancelled")
 
 

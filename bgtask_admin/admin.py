@@ -15,6 +15,8 @@ from bgtask_admin.permissions import MONITOR, VIEW
 from bgtask_admin.views import errors, export, landing, operate, queues, stopping, task, tasks
 from bgtask_admin.views.base import bound, url_of
 
+__all__ = ["register"]
+
 
 class DashboardAdmin(admin.ModelAdmin):
     """Nothing is added, changed or deleted by Django's own forms."""
@@ -64,7 +66,7 @@ class QueueHealthAdmin(DashboardAdmin):
 
 class TaskAdmin(DashboardAdmin):
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        return {}  # The index lists it under the room's own name.
+        return {}  # The index lists it under the name of the dashboard.
 
     def get_urls(self) -> list[Any]:
         def at(route: str, view: Any, name: str) -> Any:
@@ -110,7 +112,7 @@ class TaskListAdmin(ElsewhereAdmin):
 
 
 def register(site: AdminSite) -> None:
-    """Open the room in this site."""
+    """Add the dashboard to this site."""
     site.register(QueueHealth, QueueHealthAdmin)
     site.register(TaskList, TaskListAdmin)
     site.register(Operation, OperationAdmin)

@@ -1,4 +1,4 @@
-"""Stop a kind of task or a queue, and let it go on; take back what a dead worker holds."""
+"""Stop a kind of task or a queue, and let it go on; return a lost worker's tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from bgtask.db.routing import database_now
-from bgtask.models import Hold, Queue, Task, Worker
+from bgtask.models import QueuePause, Task, TaskHold, Worker
 from bgtask.status import WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
@@ -30,33 +30,35 @@ def hold_type(
     """
     Stop tasks of this name, waiting and coming ones; those that run go on.
 
-    The first step moves waiting ones aside; workers put aside what is enqueued later.
+    The steps of the operation move waiting ones aside; workers put aside what is enqueued later.
     """
-    stop = _stop(Hold, user, reason, minutes)
+    now, hold = _limits(TaskHold, reason, minutes)
+    hold |= {"held_at": now, "held_by": user.get_username()[:255]}
     with recorded(_start(Verb.HOLD_TYPE, task_name, user, reason)) as operation:
-        Hold.objects.update_or_create(task_name=task_name, defaults=stop)
-    return operations.step(operation)
+        TaskHold.objects.update_or_create(task_name=task_name, defaults=hold)
+    return operation
 
 
 def release_type(task_name: str, *, user: Any) -> Operation:
-    """Let tasks of this name be started again."""
+    """Let tasks of this name be started again; the steps of the operation release held ones."""
     with recorded(_start(Verb.RELEASE_TYPE, task_name, user)) as operation:
-        Hold.objects.filter(task_name=task_name).delete()
-    return operations.step(operation)
+        TaskHold.objects.filter(task_name=task_name).delete()
+    return operation
 
 
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:
     """Nothing more of this queue is started; what waits stays where it is."""
-    stop = _stop(Queue, user, reason, minutes)
+    now, pause = _limits(QueuePause, reason, minutes)
+    pause |= {"paused_at": now, "paused_by": user.get_username()[:255]}
     with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
-        Queue.objects.update_or_create(name=queue, defaults=stop)
+        QueuePause.objects.update_or_create(queue=queue, defaults=pause)
     return operation
 
 
 def resume(queue: str, *, user: Any) -> Operation:
     """Let tasks of this queue be started again."""
     with recorded(_note(Verb.RESUME, {"queue": queue}, user), _done) as operation:
-        Queue.objects.filter(name=queue).delete()
+        QueuePause.objects.filter(queue=queue).delete()
     return operation
 
 
@@ -73,16 +75,16 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
             raise ValidationError(_("%s is alive: its tasks are running.") % worker)
         held = Task.objects.filter(locked_by=worker.pk)
         operation.matched = held.count()
-        operation.changed = held.rescue(_("released by %s") % user.get_username())
+        operation.changed = held.rescue(_("returned to the queue by %s") % user.get_username())
         operation.skipped = max(operation.matched - operation.changed, 0)
     return operation
 
 
-def _stop(model: Any, user: Any, reason: str, minutes: int | None) -> dict[str, Any]:
+def _limits(model: Any, reason: str, minutes: int | None) -> tuple[datetime, dict[str, Any]]:
+    """Return the database's time, and when and why the row of this model holds."""
     now = database_now(model.objects.all().db)
-    until: datetime | None = now + timedelta(minutes=minutes) if minutes else None
-    by = user.get_username()[:255]
-    return {"since": now, "until": until, "by": by, "reason": reason[:500]}
+    expires_at = now + timedelta(minutes=minutes) if minutes else None
+    return now, {"expires_at": expires_at, "reason": reason[:500]}
 
 
 def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[[], Operation]:
@@ -102,7 +104,7 @@ def _note(
         by=user.get_username()[:255],
         verb=verb,
         filter=json.dumps(names),
-        filter_words=", ".join(names.values()),
+        filter_words=" · ".join(names.values()),
         reason=reason[:500],
         previewed_at=timezone.now(),
     )

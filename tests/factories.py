@@ -10,7 +10,7 @@ from factory.django import DjangoModelFactory
 
 from bgtask.db import DatabaseNow
 from bgtask.db.routing import database_now
-from bgtask.models import Attempt, Hold, Queue, QueueStats, Task, TaskStats, Worker
+from bgtask.models import Attempt, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker
 from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status, WorkerState
 
 
@@ -123,30 +123,26 @@ class QueueStatsFactory(TaskStatsFactory):
     oldest_ready_age = 0
 
 
-class StopFactory(DjangoModelFactory):
-    class Meta:
-        abstract = True
-
-    since = DatabaseNow(-60)
-    by = "ann"
-
-
-class PauseFactory(StopFactory):
+class PauseFactory(DjangoModelFactory):
     """A paused queue."""
 
     class Meta:
-        model = Queue
+        model = QueuePause
 
-    name = "default"
+    queue = "default"
+    paused_at = DatabaseNow(-60)
+    paused_by = "ann"
 
 
-class HoldFactory(StopFactory):
+class HoldFactory(DjangoModelFactory):
     """A kind of task that is not started."""
 
     class Meta:
-        model = Hold
+        model = TaskHold
 
     task_name = "tests.tasks.noop"
+    held_at = DatabaseNow(-60)
+    held_by = "ann"
 
 
 def minutes_ago(number: int) -> datetime:

@@ -184,9 +184,11 @@ class PostgreSQL(QueueOperations):
         now = self.clock(connection)
         unless = f"""
             AND queue <> ALL (ARRAY (
-                SELECT name FROM bgtask_queue WHERE until IS NULL OR until > {now}))
+                SELECT queue FROM bgtask_queuepause
+                WHERE expires_at IS NULL OR expires_at > {now}))
             AND task_name <> ALL (ARRAY (
-                SELECT task_name FROM bgtask_hold WHERE until IS NULL OR until > {now}))
+                SELECT task_name FROM bgtask_taskhold
+                WHERE expires_at IS NULL OR expires_at > {now}))
         """
         return self._claim(connection, select, [queue, limit], claimant, unless)
 

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 
 from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference, sqlite_references
+from bgtask.db.refusals import is_undecodable
 from bgtask.db.sql import (
     CLAIMED,
     PRIORITY_MIN,
@@ -27,13 +28,19 @@ from bgtask.db.sql import (
 
 
 class SQLite(QueueOperations):
+    def __init__(self) -> None:
+        self._decodes_itself = False  # Since a text that is not UTF-8 was met.
+
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         modifiers = ["'now'"]
         if offset := self.offset(connection):
             modifiers.append(f"'{offset:+d} seconds'")
         if seconds is not None:
             modifiers.append(f"printf('%%+.3f seconds', {seconds})")
-        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {', '.join(modifiers)})"
+        # To the letter as Django writes a datetime, since SQLite compares times as texts: with six
+        # decimals, or with none at a full second.
+        clock = f"strftime('%%Y-%%m-%%d %%H:%%M:%%f000', {', '.join(modifiers)})"
+        return f"replace({clock}, '.000000', '')"
 
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
         return f"((julianday({self.clock(connection)}) - julianday({column})) * 86400.0)"
@@ -68,7 +75,7 @@ class SQLite(QueueOperations):
             ORDER BY t.priority DESC, t.run_at, t.id LIMIT 1
         """
         snapshot = QueueSnapshot()
-        with connection.cursor() as cursor:
+        with self._decoding(connection), connection.cursor() as cursor:
             cursor.execute(
                 f"""
                 {source}
@@ -80,7 +87,10 @@ class SQLite(QueueOperations):
                 [after, limit] if queues is None else [*queues, *queues],
             )
             self.add_rows(snapshot, cursor.fetchall())
-        if queues is None and len(snapshot.heads) >= limit:
+        is_cut = queues is None and len(snapshot.heads) >= limit
+        # No claim can name a queue that is no text.
+        snapshot.heads = [head for head in snapshot.heads if isinstance(head.queue, str)]
+        if is_cut and snapshot.heads:
             snapshot.last = snapshot.heads[-1].queue
         return snapshot
 
@@ -119,9 +129,9 @@ class SQLite(QueueOperations):
         params: Sequence[Any],
         claimant: Claimant,
     ) -> Rows:
-        with connection.cursor() as cursor:
-            # run_at as the text that it is: as a datetime it would come back with six decimals
-            # for the stored three, and a hint would pass over all that share them.
+        with self._decoding(connection), connection.cursor() as cursor:
+            # run_at as the text that it is: a row of other hands may have fewer decimals than
+            # Django writes, and a hint would pass over all that share them.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
@@ -133,6 +143,27 @@ class SQLite(QueueOperations):
             )
             # To its end: a half-read cursor would keep the write lock.
             return list(cursor.fetchall())
+
+    @contextmanager
+    def _decoding(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """
+        Read a text that is not UTF-8 as bytes, so that its neighbours can be read.
+
+        Python's own decoding is quicker, and is used until it fails. The claim that fails may have
+        been committed. The worker finds and releases what it claimed, as after any lost reply.
+        """
+        connection.ensure_connection()
+        raw = connection.connection
+        before = raw.text_factory
+        if self._decodes_itself:
+            raw.text_factory = _text_or_bytes
+        try:
+            yield
+        except OperationalError as error:
+            self._decodes_itself |= is_undecodable(error)
+            raise
+        finally:
+            raw.text_factory = before
 
     def promote(self, candidates: QuerySet[Any]) -> int:
         select, params = compiled(candidates, "id")
@@ -178,6 +209,13 @@ class SQLite(QueueOperations):
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("max"))
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 @contextmanager

@@ -8,7 +8,7 @@ a graph and a page cannot disagree. Nothing here writes.
 from bgtask.health.collect import measure
 from bgtask.health.error_groups import ErrorGroup, FailingNow, failing_now
 from bgtask.health.evaluate import check, evaluate, only
-from bgtask.health.formatting import duration
+from bgtask.health.formatting import duration, duration_parts, percent_number
 from bgtask.health.history import History, Point, Series, read_history
 from bgtask.health.notable import MOST_QUEUES, notable, worst_first
 from bgtask.health.serializers import Document, as_document, as_utc, database
@@ -37,11 +37,13 @@ __all__ = [
     "check",
     "database",
     "duration",
+    "duration_parts",
     "evaluate",
     "failing_now",
     "measure",
     "notable",
     "only",
+    "percent_number",
     "read_history",
     "worst_first",
 ]

@@ -108,7 +108,7 @@ def sort_claims(tasks: Iterable[Task], on_hold: frozenset[str]) -> SortedClaims:
     for task in tasks:
         if task.task_name in on_hold:
             claims.on_hold.append(task)
-        elif registry.knows(task.task_name):
+        elif registry.knows(task.task_name) or not isinstance(task.task_name, str):
             claims.startable.append(task)
         else:
             claims.unknown.append(task)

@@ -16,12 +16,13 @@ from bgtask.db import operations_for
 from bgtask.db.routing import as_read
 from bgtask.exceptions import InvalidParameters
 from bgtask.models import Task, hooks
-from bgtask.options import TaskOptions, check_names
+from bgtask.options import SECOND_NAMES, TaskOptions, check_names
 from bgtask.serialization import dump_params
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
-_OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"}  # Which is not kept with a task.
+# The back-off is not kept with a task. Second names are translated by the caller.
+_OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"} - SECOND_NAMES.keys()
 
 Row = tuple[list[str], list[str], list[Any]]
 Params = tuple[Sequence[Any], dict[str, Any]]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from django.db import connections
 
 from bgtask.db import DatabaseNow, operations_for
-from bgtask.models import Hold, Task, TaskQuerySet
+from bgtask.models import Task, TaskHold, TaskQuerySet
 from bgtask.status import HeldFor
 
 PAGE = 1_000  # A thousand parameters are within the limits of every database.
@@ -28,7 +28,7 @@ def unhold_known(names: Iterable[str]) -> int:
 
 def unhold_expired() -> int:
     """Unhold tasks whose hold is over; return how many."""
-    on_hold = Hold.objects.in_force().values_list("task_name", flat=True)
+    on_hold = TaskHold.objects.in_force().values_list("task_name", flat=True)
     waiting = Task.objects.held().filter(held_for=HeldFor.TYPE).order_by()
     names = set(waiting.values_list("task_name", flat=True).distinct())
     return _unhold_named(waiting, names - set(on_hold) if names else set())

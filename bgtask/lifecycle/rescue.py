@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db import DataError, IntegrityError, connections
+from django.db import DataError, IntegrityError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask.conf import get_settings
-from bgtask.db import DatabaseNow, operations_for
+from bgtask.db import DatabaseNow, is_about_data, operations_for
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
 from bgtask.failures import Failure, plain_failure
 from bgtask.lifecycle.attempts import build_attempt, record_attempts
@@ -78,7 +78,11 @@ def _rescue_page(
     try:
         with operations_for(connection).transaction(connection):
             return _rescue_locked(tasks, connection, page, reason, by_force)
-    except (DataError, IntegrityError, ValueError, TypeError, OverflowError) as error:
+    except (
+        DataError, IntegrityError, OperationalError, ValueError, TypeError, OverflowError,
+    ) as error:  # fmt: skip
+        if isinstance(error, OperationalError) and not is_about_data(error):
+            raise
         if len(page) > 1:
             return [
                 outcome

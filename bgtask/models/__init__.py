@@ -1,6 +1,5 @@
 from bgtask.models.attempt import Attempt
-from bgtask.models.deletion import Deletion
-from bgtask.models.pause import Hold, Queue
+from bgtask.models.pause import QueuePause, TaskHold
 from bgtask.models.stats import QueueHistory, QueueStats, TaskStats
 from bgtask.models.task import Task
 from bgtask.models.task_queryset import TaskQuerySet
@@ -8,12 +7,11 @@ from bgtask.models.worker import Worker
 
 __all__ = [
     "Attempt",
-    "Deletion",
-    "Hold",
-    "Queue",
     "QueueHistory",
+    "QueuePause",
     "QueueStats",
     "Task",
+    "TaskHold",
     "TaskQuerySet",
     "TaskStats",
     "Worker",

@@ -1,4 +1,4 @@
-"""What operators stopped: whole queues, and kinds of task."""
+"""Define the rows by which operators stop whole queues, or all tasks of one name."""
 
 from __future__ import annotations
 
@@ -13,49 +13,55 @@ from bgtask.db.fields import ExactCharField, UnicodeCharField
 from bgtask.db.routing import QueueManager
 
 
-class StopQuerySet(models.QuerySet[Any]):
-    def in_force(self) -> StopQuerySet:
-        return self.filter(Q(until=None) | Q(until__gt=DatabaseNow()))
+class ExpiringQuerySet(models.QuerySet[Any]):
+    """Rows that hold until ``expires_at`` or, without it, until somebody deletes them."""
 
-    def over(self) -> StopQuerySet:
-        return self.filter(until__lte=DatabaseNow())
+    def in_force(self) -> ExpiringQuerySet:
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=DatabaseNow()))
+
+    def expired(self) -> ExpiringQuerySet:
+        return self.filter(expires_at__lte=DatabaseNow())
 
 
-class Stop(models.Model):
-    """Since when, until when, by whom and why. No row: not stopped."""
+class QueuePause(models.Model):
+    """
+    A paused queue: its tasks stay READY, and no worker starts them.
 
-    since = models.DateTimeField(_("since"))
-    until = models.DateTimeField(_("until"), null=True, blank=True)
-    by = UnicodeCharField(_("by"), max_length=255, blank=True)
+    A queue without a row is not paused. It exists because a task names it.
+    """
+
+    queue = ExactCharField(_("queue"), max_length=100, unique=True)
+    paused_at = models.DateTimeField(_("paused at"))
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
+    paused_by = UnicodeCharField(_("paused by"), max_length=255, blank=True)
     reason = UnicodeCharField(_("reason"), max_length=500, blank=True)
 
-    objects: ClassVar[Any] = QueueManager.from_queryset(StopQuerySet)()
-
-    class Meta:
-        abstract = True
-
-
-class Queue(Stop):
-    """A paused queue. A queue exists because a task names it, not because of a row here."""
-
-    name = ExactCharField(_("name"), max_length=100, unique=True)
+    objects: ClassVar[Any] = QueueManager.from_queryset(ExpiringQuerySet)()
 
     class Meta:
         verbose_name = _("paused queue")
         verbose_name_plural = _("paused queues")
+        default_permissions = ("view",)
 
     def __str__(self) -> str:
-        return self.name
+        return self.queue
 
 
-class Hold(Stop):
-    """Tasks of this name are not started."""
+class TaskHold(models.Model):
+    """A name on hold: no worker starts the tasks of this name."""
 
     task_name = ExactCharField(_("task name"), max_length=255, unique=True)
+    held_at = models.DateTimeField(_("held at"))
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
+    held_by = UnicodeCharField(_("held by"), max_length=255, blank=True)
+    reason = UnicodeCharField(_("reason"), max_length=500, blank=True)
+
+    objects: ClassVar[Any] = QueueManager.from_queryset(ExpiringQuerySet)()
 
     class Meta:
-        verbose_name = _("hold")
-        verbose_name_plural = _("holds")
+        verbose_name = _("task on hold")
+        verbose_name_plural = _("tasks on hold")
+        default_permissions = ("view",)
 
     def __str__(self) -> str:
         return self.task_name

@@ -33,7 +33,6 @@ MIN_SNAPSHOT_SECONDS, MAX_SNAPSHOT_SECONDS = (
 )  # Seconds that a look serves, while each claim is filled: from, to …
 MOST_SERVED = 2 * MOST_HEADS  # Queues that are remembered as served.
 MOST_LEFT = 500  # Heads that are remembered where there are more queues than one look reads.
-SCATTER = 7_919  # Puts workers with ids in a row far apart among the queues.
 POLL_TIME_SHARE = (
     0.1  # … depending on what it took, for this is the share of time that may go into it.
 )
@@ -132,7 +131,7 @@ class Claimer:
             by_queue = {head.queue: head for head in (*left, *snapshot.heads)}
             heads = Heads(
                 [head for queue, head in by_queue.items() if queue not in snapshot.paused],
-                start=self._worker.pk * SCATTER,
+                start=self._worker.pk,  # A random number.
             )
             claimed += self._claim_by(snapshot, heads, wanted - claimed)
             self._left = heads.most_pressing(MOST_LEFT) if self._after or snapshot.last else []

@@ -15,7 +15,6 @@ from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
 from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.lifecycle.outcome import Outcome
-from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.pauses import growing_pause
 from bgtask.worker.service import Service
@@ -306,10 +305,8 @@ def _is_plain(outcome: Outcome) -> bool:
 
 
 def _make_plain(outcome: Outcome) -> None:
+    """Replace the texts only; the time of a retry was checked when the task chose it."""
     outcome.return_value = None
-    outcome.run_at = None
-    if outcome.status == Status.SCHEDULED and outcome.delay is None:
-        outcome.delay = 0.0
     if outcome.failure is not None:
         outcome.failure = plain_failure(
             "bgtask.Unstorable", "The task failed, and the database refused the text of its error."

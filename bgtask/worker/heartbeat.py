@@ -55,7 +55,7 @@ class Heartbeat(Service):
         self._on_beat = on_beat
         self._alias = Worker.objects.all().db
         settings = get_settings()
-        self._lease, self._interval = settings.lease, settings.heartbeat
+        self._lease, self._interval = settings.lease, settings.heartbeat_interval
         self._trusted_until = registered + self._lease * (1 - LEASE_MARGIN_SHARE)
         self._beating_since = registered
         self._stopping = threading.Event()

@@ -19,14 +19,7 @@ from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.lifecycle.retention import Pruning
-from bgtask.models import (
-    Hold,
-    Queue,
-    QueueHistory,
-    QueueStats,
-    TaskStats,
-    Worker,
-)
+from bgtask.models import QueueHistory, QueuePause, QueueStats, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
@@ -50,14 +43,14 @@ def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
 def unhold() -> int:
     """Let go what is no longer to be held: names known here, holds and pauses that are over."""
     unheld = unhold_known(registry.names())
-    Hold.objects.over().delete()
-    Queue.objects.over().delete()
+    TaskHold.objects.expired().delete()
+    QueuePause.objects.expired().delete()
     return unheld + unhold_expired()
 
 
 class Pruner:
     """
-    Delete what is older than BGTASK['KEEP'], and old workers and statistics.
+    Delete what is older than BGTASK['RETENTION'], and old workers and statistics.
 
     A row is kept as long as a row of another table must refer to it. The pruner remembers how far
     it came, so that the next run doesn't begin with the tasks it has just kept.
@@ -80,7 +73,7 @@ class Pruner:
             model.objects.prune(STATS_RETENTION_SECONDS, kept=self.kept)
             for model in (TaskStats, QueueStats, QueueHistory)
         )
-        for outcome, age in get_settings().keep.items():
+        for outcome, age in get_settings().retention.items():
             if age is None:
                 continue
             status = Status[outcome.upper()]

@@ -24,6 +24,7 @@ from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
 from bgtask.worker.events import dispatch
 from bgtask.worker.pauses import growing_pause
+from bgtask.worker.primary import Primary
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.waker import Waker
 
@@ -32,7 +33,7 @@ logger = logging.getLogger("bgtask")
 MIN_CHILD_LIFE_SECONDS = 10.0  # Seconds; a child that ends sooner is replaced after a growing wait.
 MAX_RESTART_WAIT_SECONDS = 30.0
 MAX_START_SECONDS = 60.0  # What a child may take to import the project and report for duty.
-KILL_DELAY_SECONDS = 2.0  # Seconds beyond GRACE before children are killed.
+KILL_DELAY_SECONDS = 2.0  # Seconds beyond GRACE_PERIOD before children are killed.
 HUNG = "it gave no sign of life for its lease, and was killed"
 OVERSTAYED = "it did not stop in time, and was killed"
 
@@ -66,6 +67,11 @@ class Supervisor:
 
     def run(self) -> bool:
         """Until stopped or all children are done; False if one ended badly at the stop."""
+        with Primary(queue_alias()).comparing():  # Beginning with the connection that is.
+            connections.close_all()
+            return self._run()
+
+    def _run(self) -> bool:
         previous = signal.signal(signal.SIGCHLD, lambda *_: self._waker.wake())
         logger.info("Supervisor %d runs %d processes.", os.getpid(), len(self._slots))
         try:
@@ -80,7 +86,7 @@ class Supervisor:
                     slot.child.process.kill()
                     slot.child.process.wait()
                     slot.child.close()
-            end = time.monotonic() + get_settings().grace
+            end = time.monotonic() + get_settings().grace_period
             for thread in self._rescue_threads:
                 thread.join(max(end - time.monotonic(), 0.0))
             self._waker.close()
@@ -91,7 +97,7 @@ class Supervisor:
         if self._stopping:
             self._kill_at = 0.0
         else:
-            self._kill_at = time.monotonic() + get_settings().grace + KILL_DELAY_SECONDS
+            self._kill_at = time.monotonic() + get_settings().grace_period + KILL_DELAY_SECONDS
         self._stopping = True
         self._waker.wake()
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from bgtask_admin import text
 from bgtask_admin.models import Operation
 from bgtask_admin.operations import filter_in_words, result_in_words
-from bgtask_admin.tables.room import DashboardTable
+from bgtask_admin.tables.base import DashboardTable
 
 
 class OperationTable(DashboardTable):
@@ -27,7 +27,7 @@ class OperationTable(DashboardTable):
     state = tables.Column(verbose_name=_("State"))
 
     class Meta(DashboardTable.Meta):
-        empty_text = _("Nobody has done anything here yet.")
+        empty_text = _("No operations yet.")
         attrs = {"class": "bg-table", "id": "result_list"}
 
     def __init__(self, rows: Any, *, url: Any, with_arguments: bool) -> None:

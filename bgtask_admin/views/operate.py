@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.utils.translation import gettext as _
 
-from bgtask_admin import operations
+from bgtask_admin import operations, sentences
 from bgtask_admin.counting import CAP
 from bgtask_admin.keyset import page_of
 from bgtask_admin.models import Operation
@@ -23,7 +21,8 @@ from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.tables import OperationTable
 from bgtask_admin.verbs import ACTIONS
 from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
-from bgtask_admin.views.task import action_of, tell
+from bgtask_admin.views.stepping import lead_on, take_step
+from bgtask_admin.views.task import action_of
 from bgtask_admin.views.tasks import NOT_FILTERS
 
 SIZE = 50
@@ -56,7 +55,7 @@ def _selection(request: HttpRequest) -> Selection:
     if request.GET.get("which") == "ticked":
         ticked = ",".join(request.GET.getlist("tick"))
         if not ticked:
-            raise InvalidSelection(_("Nothing is ticked."))
+            raise InvalidSelection(_("No tasks selected."))
         return Selection.parse_narrow({"ids": ticked})
     selection = Selection.parse_narrow(request.GET, ignore=NOT_FILTERS)
     if selection.looks_into_arguments:
@@ -80,11 +79,7 @@ def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
     operation = operations.start(
         preview, form.cleaned_data, user=request.user, **reason.cleaned_data
     )
-    _step(request, operation)
-    if operation.is_running:
-        return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
-    tell(request, operation)
-    return back(request, url_of(request)("bgtask_task_changelist"))
+    return lead_on(request, operation, url_of(request)("bgtask_task_changelist"))
 
 
 def _page(
@@ -95,7 +90,9 @@ def _page(
     reason: ReasonForm,
     status: int = 200,
 ) -> HttpResponse:
-    url = url_of(request)
+    list_url = f"{url_of(request)('bgtask_task_changelist')}?{preview.selection.query()}"
+    next_url = where_from(request)
+    verb = preview.action.verb
     return page(
         request,
         site,
@@ -109,8 +106,11 @@ def _page(
         form=form,
         reason=reason["reason"],
         breakdown=preview.breakdown(CAP),
-        list_url=f"{url('bgtask_task_changelist')}?{preview.selection.query()}",
-        next=where_from(request),
+        sentence=sentences.asked(verb, None if preview.matched_at_least else preview.matched),
+        impossible=sentences.SENTENCES[verb].impossible,
+        list_url=list_url,
+        next=next_url,
+        back_url=next_url or list_url,
     )
 
 
@@ -158,11 +158,7 @@ def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         result=operations.result_in_words(operation),
         may_step=bool(action and request.user.has_perm(action.permission)),
         list_url=f"{url_of(request)('bgtask_task_changelist')}?{query}" if query else "",
-        options=[
-            (key, value)
-            for key, value in operation.option_data.items()
-            if value is not False and value is not None
-        ],
+        options=_options(operation),
     )
 
 
@@ -176,7 +172,7 @@ def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         operations.stop(operation)
         operation.refresh_from_db()
     else:
-        _step(request, operation)
+        take_step(request, operation)
     if "application/json" in request.headers.get("Accept", ""):
         return JsonResponse(
             {
@@ -189,14 +185,6 @@ def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> 
     return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
 
 
-def _step(request: HttpRequest, operation: Operation) -> None:
-    try:
-        operations.step(operation)
-    except OperationalError:  # A lock that could not be had: what was begun is undone, try again.
-        operation.refresh_from_db()
-        messages.warning(request, _("The database was busy. Please continue."))
-
-
 def _query(operation: Operation, with_arguments: bool) -> str:
     """Of the list of these tasks; empty, where it would be refused."""
     try:
@@ -204,6 +192,17 @@ def _query(operation: Operation, with_arguments: bool) -> str:
     except InvalidSelection:
         return ""
     return "" if selection.looks_into_arguments and not with_arguments else selection.query()
+
+
+def _options(operation: Operation) -> list[tuple[str, Any]]:
+    """Return the labels of the options that were set, with their values."""
+    action = ACTIONS.get(operation.verb)
+    fields = action.form.base_fields if action else {}
+    return [
+        (str(fields[key].label) if key in fields else key, _("yes") if value is True else value)
+        for key, value in operation.option_data.items()
+        if value is not False and value is not None
+    ]
 
 
 def _may(request: HttpRequest, operation: Operation) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,17 +13,19 @@ from django.contrib.contenttypes.models import ContentType
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from bgtask.models import Hold, Task
+from bgtask.models import Task, TaskHold
 from bgtask.status import AttemptOutcome, Status
 from bgtask_admin import masking, operations
 from bgtask_admin.models import Operation
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
+from bgtask_admin.preview import Preview
 from bgtask_admin.reading import id_of
 from bgtask_admin.selection import Selection
 from bgtask_admin.text import between, visible
 from bgtask_admin.tracebacks import sections
 from bgtask_admin.verbs import ACTIONS, Action, Verb, offered
 from bgtask_admin.views.base import back, needs, page, post_only, url_of
+from bgtask_admin.views.stepping import lead_on
 
 LATEST = 20
 # Done at the press of a button; the others show their options or ask again.
@@ -43,7 +45,6 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         title=visible(task.verbose_name or task.task_name),
         nav="tasks",
         task=task,
-        is_late=task.status == Status.READY,
         at_once=[action for action in actions if action.verb in AT_ONCE],
         asking=[action for action in actions if action.verb not in AT_ONCE],
         timeline=timeline(task, attempts),
@@ -54,7 +55,7 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         latest=_latest(task),
         log=_log(task),
         operations=_operations(task),
-        hold=Hold.objects.in_force().filter(task_name=task.task_name).first(),
+        hold=TaskHold.objects.in_force().filter(task_name=task.task_name).first(),
     )
 
 
@@ -64,26 +65,14 @@ def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) ->
     action = action_of(verb)
     demand(request.user, action.permission)
     task = _find(task_id)
+    url = url_of(request)("bgtask_task_change", task.pk)
     form = action.form(request.POST)
     if not form.is_valid():
         messages.error(request, " ".join(str(error) for error in form.errors.values()))
-    else:
-        operation = operations.do(
-            verb,
-            Selection.parse({"id": str(task.pk)}),
-            form.cleaned_data,
-            user=request.user,
-        )
-        tell(request, operation)
-    return back(request, url_of(request)("bgtask_task_change", task.pk))
-
-
-def tell(request: HttpRequest, operation: Operation) -> None:
-    words = operations.result_in_words(operation)
-    if operation.changed:
-        messages.success(request, f"{words}.")
-    else:
-        messages.warning(request, f"{words}.")
+        return back(request, url)
+    preview = Preview.take(action, Selection.parse({"id": str(task.pk)}))
+    operation = operations.start(preview, form.cleaned_data, user=request.user)
+    return lead_on(request, operation, url)
 
 
 @dataclass(frozen=True)
@@ -95,12 +84,13 @@ class Event:
     after: str = ""
     css: str = ""
     more: str = ""
+    is_running: bool = False
 
 
 def timeline(task: Task, attempts: list[Any]) -> list[Event]:
     """From its beginning to now."""
     events: list[tuple[datetime | None, str, str, str]] = [
-        (task.enqueued_at, _("enqueued"), "", "")
+        (task.enqueued_at, _("Enqueued"), "", "")
     ]
     for attempt in reversed(attempts):
         number, outcome = attempt.number, AttemptOutcome(attempt.outcome)
@@ -108,7 +98,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
             events.append(
                 (
                     attempt.started_at,
-                    _("attempt %d started") % number,
+                    _("Attempt %d started") % number,
                     "",
                     _("by %s") % visible(attempt.worker) if attempt.worker else "",
                 )
@@ -116,37 +106,39 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         events.append(
             (
                 attempt.finished_at,
-                _("attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
+                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
                 "" if outcome is AttemptOutcome.INTERRUPTED else "bg-bad",
                 visible(attempt.error_class),
             )
         )
     if task.status == Status.RUNNING:
         by = _("by %s") % visible(task.last_worker)
-        events.append((task.locked_at, _("attempt %d runs") % task.attempts, "", by))
+        events.append((task.locked_at, _("Attempt %d is running") % task.attempts, "", by))
     elif task.status == Status.SUCCESSFUL and task.finished_at:
         started = _start_of_success(task)
         by = _("by %s") % visible(task.last_worker) if task.last_worker else ""
         if started:
-            events.append((started, _("attempt %d started") % task.attempts, "", by))
-        events.append((task.finished_at, _("successful"), "bg-good", ""))
+            events.append((started, _("Attempt %d started") % task.attempts, "", by))
+        events.append((task.finished_at, _("Successful"), "bg-good", ""))
     elif task.status == Status.CANCELLED:
-        events.append((task.finished_at, _("cancelled"), "", ""))
+        events.append((task.finished_at, _("Cancelled"), "", ""))
     elif task.status == Status.FAILED and not attempts:
-        events.append((task.finished_at, _("failed"), "bg-bad", visible(task.error_class)))
+        events.append((task.finished_at, _("Failed"), "bg-bad", visible(task.error_class)))
     lines = []
     previous: datetime | None = None
     for at, what, css, more in events:
         lines.append(Event(at, what, between(previous, at), css, more))
         previous = at or previous
+    if task.status == Status.RUNNING:
+        lines[-1] = replace(lines[-1], is_running=True)
     if task.status in (Status.READY, Status.SCHEDULED):
-        what = _("due") if task.status == Status.READY else _("next attempt is due")
+        what = _("Due") if task.status == Status.READY else _("Next attempt due")
         if task.status == Status.SCHEDULED and not task.attempts:
-            what = _("is due")
+            what = _("Due")
         after = between(previous, task.run_at) if previous and task.run_at > previous else ""
         lines.append(Event(task.run_at, what, after))
     if task.status == Status.HELD:
-        lines.append(Event(None, str(task.get_held_for_display())))
+        lines.append(Event(None, _("Held"), more=str(task.get_held_for_display())))
     return lines
 
 
@@ -194,7 +186,7 @@ def _may_have_met(operation: Operation, task: Task) -> bool:
 def _find(task_id: str) -> Task:
     task: Task | None = Task.objects.select_related("locked_by").filter(pk=id_of(task_id)).first()
     if task is None:
-        raise Http404(_("There is no task %s: it may have been deleted since.") % task_id)
+        raise Http404(_("There is no task %s. It may have been deleted.") % task_id)
     return task
 
 

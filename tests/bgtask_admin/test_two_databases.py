@@ -13,13 +13,14 @@ from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.models import Hold, Queue, Task
+from bgtask.models import QueuePause, Task, TaskHold
 from bgtask.status import Status, WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.preview import Preview
 from bgtask_admin.selection import Selection
 from bgtask_admin.verbs import ACTIONS, OFFERED, Verb
+from tests.bgtask_admin.refusing import refused
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS
 from tests.factories import TaskFactory, WorkerFactory
 
@@ -115,8 +116,8 @@ def test_what_is_stopped_and_let_go_is_logged(admin_client, split):
         ("resume", "done", 0),
         ("rescue", "done", 1),
     ]
-    assert not Hold.objects.exists()
-    assert not Queue.objects.exists()
+    assert not TaskHold.objects.exists()
+    assert not QueuePause.objects.exists()
 
 
 def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_user, split):
@@ -133,26 +134,28 @@ def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("model", [Hold, Queue])
+@pytest.mark.parametrize("model", [TaskHold, QueuePause])
 def test_nothing_is_stopped_that_the_log_did_not_take(admin_user, split, model, monkeypatch):
     """A change and its entry in the log: both, or neither."""
     client = Client(raise_request_exception=False)
     client.force_login(admin_user)
     monkeypatch.setattr(Operation, "save", refuse)
 
-    page = client.post(f"{LANDING}{'hold' if model is Hold else 'pause'}/", {"name": "mail"})
+    page = client.post(f"{LANDING}{'hold' if model is TaskHold else 'pause'}/", {"name": "mail"})
 
     assert page.status_code == 409
     assert not model.objects.exists()
     assert not Operation.objects.exists()
 
 
-@pytest.mark.parametrize("model", [Hold, Queue])
+@pytest.mark.parametrize("model", [TaskHold, QueuePause])
 def test_a_stop_that_fails_is_in_the_log_only_as_stopped(admin_client, split, model, monkeypatch):
     """A change and its entry in the log: an entry across two databases says what failed."""
     monkeypatch.setattr(model, "save", refuse)
 
-    page = admin_client.post(f"{LANDING}{'hold' if model is Hold else 'pause'}/", {"name": "mail"})
+    page = admin_client.post(
+        f"{LANDING}{'hold' if model is TaskHold else 'pause'}/", {"name": "mail"}
+    )
 
     assert page.status_code == 409
     expected = [] if split == "tasks and log" else [("stopped", 0)]
@@ -208,10 +211,11 @@ def test_atomic_requests_does_not_hold_back_the_commit_of_the_log(
 
     admin_client.post(f"{LANDING}pause/", {"name": "mail"})
 
-    assert Queue.objects.get().name == "mail"
+    assert QueuePause.objects.get().queue == "mail"
     assert was_open == [False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
 @pytest.mark.parametrize("verb", OFFERED)
 def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, verb, chosen):
@@ -261,42 +265,3 @@ def test_a_chunk_that_somebody_else_marked_is_not_counted_again(log_in_other):
     operations.step(mine)
 
     assert Operation.objects.values_list("changed", "skipped").get() == (3, 0)
-
-
-class refused:  # noqa: N801  # Read as a sentence.
-    """A database that refuses to change this column."""
-
-    def __init__(self, model, column):
-        self.connection = connections[model.objects.all().db]
-        self.table, self.column = model._meta.db_table, column
-
-    def __enter__(self):
-        quoted = f"BEFORE UPDATE ON {self.table} FOR EACH ROW"
-        changed = f"NEW.{self.column} <> OLD.{self.column}"
-        statements = {
-            "sqlite": [
-                f"CREATE TRIGGER refused {quoted} WHEN {changed} "
-                "BEGIN SELECT RAISE(ABORT, 'refused'); END"
-            ],
-            "mysql": [
-                f"CREATE TRIGGER refused {quoted} BEGIN IF {changed} THEN "
-                "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'refused'; END IF; END"
-            ],
-            "postgresql": [
-                "CREATE FUNCTION refuse() RETURNS trigger AS "
-                "'BEGIN RAISE EXCEPTION ''refused''; END' LANGUAGE plpgsql",
-                f"CREATE TRIGGER refused {quoted} WHEN ({changed}) EXECUTE FUNCTION refuse()",
-            ],
-        }[self.connection.vendor]
-        self._execute(statements)
-
-    def __exit__(self, *error):
-        if self.connection.vendor == "postgresql":
-            self._execute([f"DROP TRIGGER refused ON {self.table}", "DROP FUNCTION refuse()"])
-        else:
-            self._execute(["DROP TRIGGER refused"])
-
-    def _execute(self, statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)

@@ -17,7 +17,7 @@ from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
-from bgtask.status import AttemptOutcome, Status
+from bgtask.status import AttemptOutcome, HeldFor, Status
 from tests.bgtask.lifecycle.outcomes import FAILURE, KINDS, failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 from tests.threads import all_at_once
@@ -37,6 +37,11 @@ def claimed(**fields):
     TaskFactory(**fields)
     (task,) = claim()
     return task
+
+
+def plainly_failed(task, message):
+    failure = plain_failure("", message)
+    return Outcome(task, Status.FAILED, kind=AttemptOutcome.FAILED, failure=failure)
 
 
 def values(task, *names):
@@ -252,6 +257,14 @@ class TestFence:
         assert finish_attempts([outcome]) == {}
         assert everything() == before
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_second_outcome_of_an_attempt_is_not_accepted(self, kind):
+        task = claimed()
+        finish_attempts([success(task)])
+
+        assert finish_attempts([KINDS[kind](task)]) == {}
+        assert values(task, "status") == (Status.SUCCESSFUL,)
+
 
 class TestLostReply:
     """A flush was accepted, but its reply never came: the worker asks what became of it."""
@@ -273,7 +286,7 @@ class TestLostReply:
         TaskFactory.create_batch(5)
         released, cancelled, parked, overdue, lost = claim_queue(worker, "default", 5)
         release_claims([released])
-        set_aside_claims([parked], "type")
+        set_aside_claims([parked], HeldFor.TYPE)
         cancelled.cancel(force=True)
         Task.objects.filter(pk=overdue.pk).update(deadline_at=DatabaseNow(-1))
         rescue_tasks()
@@ -307,31 +320,13 @@ class TestText:
     def test_is_made_storable(self):
         task = claimed()
 
-        finish_attempts(
-            [
-                Outcome(
-                    task,
-                    Status.FAILED,
-                    kind=AttemptOutcome.FAILED,
-                    failure=plain_failure("", "a\x00b\udc80"),
-                )
-            ]
-        )
+        finish_attempts([plainly_failed(task, "a\x00b\udc80")])
 
         stored = Task.objects.get()
         assert stored.last_error == Attempt.objects.get().message == "a\ufffdb\\udc80"
 
     def test_is_cut_where_it_is_too_long(self):
-        finish_attempts(
-            [
-                Outcome(
-                    claimed(),
-                    Status.FAILED,
-                    kind=AttemptOutcome.FAILED,
-                    failure=plain_failure("", "x" * 300_000),
-                )
-            ]
-        )
+        finish_attempts([plainly_failed(claimed(), "x" * 300_000)])
 
         attempt = Attempt.objects.get()
         assert len(attempt.message) == MAX_MESSAGE

@@ -23,7 +23,7 @@ from tests.bgtask.lifecycle.outcomes import failure, success
 from tests.bgtask.lifecycle.plans import plan_of
 from tests.factories import WorkerFactory
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = pytest.mark.django_db
 
 BATCH = 50
 QUEUES = 20

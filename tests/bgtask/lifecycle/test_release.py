@@ -129,3 +129,9 @@ class TestFence:
         assert return_claims([stale, fresh]) == 1
         assert state_of(stale)[0] == Status.CANCELLED
         assert state_of(fresh)[0] != Status.RUNNING
+
+    def test_what_was_put_back_is_not_put_back_again(self, return_claims):
+        TaskFactory()
+        (task,) = claim_queue(WorkerFactory(), "default", 1)
+
+        assert (return_claims([task]), return_claims([task])) == (1, 0)

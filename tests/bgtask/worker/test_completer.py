@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from datetime import timedelta
 
 import pytest
 from django.db import DataError, OperationalError, connection
+from django.utils import timezone
 
 from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
@@ -16,7 +18,7 @@ from tests.bgtask.lifecycle.outcomes import FAILURE, failure, retry, success
 from tests.helpers import eventually
 from tests.tasks import noop
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
@@ -94,7 +96,8 @@ def the_table_away():
 class TestAnOutage:
     """An outage must not cost a return value, a traceback or an outcome."""
 
-    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.sample)])
     def test_of_more_than_three_tries_costs_no_return_value_and_no_traceback(
         self, completer, claimed, flushes, count
     ):
@@ -246,6 +249,14 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
 
         assert Task.objects.get(pk=claimed[0].pk).return_value is None
         assert Task.objects.get(pk=claimed[1].pk).return_value == '"easy"'
+
+    def test_keeps_the_time_that_its_task_chose_for_the_next_attempt(self, completer, claimed):
+        tomorrow = timezone.now().replace(microsecond=0) + timedelta(days=1)
+        with triggers(REFUSES):
+            completer.put(retry(claimed[0], delay=None, run_at=tomorrow, return_value='"hard"'))
+            eventually(Task.objects.scheduled().exists, timeout=60)
+
+        assert Task.objects.scheduled().get().run_at == tomorrow
 
 
 def test_a_handler_of_the_log_that_raises_costs_no_outcome(

@@ -4,10 +4,13 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 
 from bgtask.models import Task
 from bgtask.status import Status
+from bgtask_admin import operations
 from bgtask_admin.models import Operation
+from tests.bgtask_admin.refusing import refused
 from tests.factories import TaskFactory
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +31,7 @@ def test_requeues_what_matches_all_of_it():
 
     assert Task.objects.ready().get() == wanted
     assert Task.objects.ready().get().attempts == 0
-    assert "1 requeued" in said
+    assert "1 task requeued." in said
 
 
 def test_a_dry_run_only_says_what_it_would_do():
@@ -36,7 +39,7 @@ def test_a_dry_run_only_says_what_it_would_do():
 
     said = requeue("--queue=mail", "--dry-run")
 
-    assert said.startswith("1 task: tasks of any status, in queue mail")
+    assert said.startswith("1 task: Failed, Cancelled · queue mail")
     assert Task.objects.failed().count() == 1
     assert not Operation.objects.exists()
 
@@ -71,7 +74,7 @@ def test_a_user_without_a_name_is_in_the_log_by_its_number(monkeypatch):
 def test_searches_errors_within_a_window():
     TaskFactory(status=Status.FAILED, last_error="connection refused")
 
-    assert "1 requeued" in requeue("--error=refused", "--since=1h")
+    assert "1 task requeued." in requeue("--error=refused", "--since=1h")
 
 
 def test_says_that_no_task_matches_and_logs_nothing():
@@ -79,10 +82,7 @@ def test_says_that_no_task_matches_and_logs_nothing():
 
     said = requeue("--queue=nope")
 
-    assert said == (
-        "No task matches: tasks of any status, in queue nope (only those that are: failed, "
-        "cancelled).\n"
-    )
+    assert said == "No task matches: Failed, Cancelled · queue nope.\n"
     assert not Operation.objects.exists()
 
 
@@ -114,13 +114,13 @@ def test_a_task_that_another_filter_leaves_out_is_there():
 def test_a_chosen_task_that_has_not_finished_is_skipped():
     task = TaskFactory(status=Status.READY)
 
-    assert "0 requeued, 1 skipped: already ready" in requeue(f"--id={task.pk}")
+    assert "0 tasks requeued. 1 task skipped: already ready." in requeue(f"--id={task.pk}")
 
 
 def test_takes_a_status_in_small_letters_as_the_admin_does():
     TaskFactory(status=Status.FAILED)
 
-    assert "1 requeued" in requeue("--status=failed")
+    assert "1 task requeued." in requeue("--status=failed")
 
 
 def test_a_wrong_command_line_is_said_in_a_line_with_status_2(command):
@@ -165,3 +165,38 @@ def test_refuses_what_would_mean_everything_or_nothing(args, why):
         requeue(*args)
 
     assert Task.objects.failed().count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_database_refuses_is_said_in_a_line(monkeypatch):
+    """A command whose database refuses says so in one line, and how far it came."""
+    monkeypatch.setattr(operations, "CHUNK", 2)
+    TaskFactory.create_batch(2, status=Status.FAILED)
+    TaskFactory(status=Status.FAILED, priority=1)
+    operation = Operation.objects.order_by("-pk")
+
+    with (
+        refused(Task, "status", where="NEW.priority = 1"),
+        pytest.raises(CommandError, match=r"\AThe database refused: .*refused.*\Z") as caught,
+    ):
+        requeue("--status=FAILED")
+
+    assert "\n" not in str(caught.value)
+    assert "2 were requeued" in str(caught.value)
+    assert f"operation {operation.get().pk} " in str(caught.value)
+    assert Task.objects.ready().count() == 2
+    requeue("--status=FAILED")
+    assert not Task.objects.failed().exists()
+
+
+def test_a_database_that_cannot_be_read_is_said_in_a_line():
+    """A command whose database refuses says so in one line, before it has begun too."""
+
+    def refuse(*args):
+        raise OperationalError("no\nroute")
+
+    with (
+        connection.execute_wrapper(refuse),
+        pytest.raises(CommandError, match=r"\AThe database refused: no route\Z"),
+    ):
+        requeue("--status=FAILED")

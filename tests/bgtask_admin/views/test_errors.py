@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bgtask.db import DatabaseNow
-from bgtask.models import Attempt, Hold
+from bgtask.models import Attempt, TaskHold
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, text
 from tests.factories import TaskFactory
@@ -42,7 +42,7 @@ def test_shows_the_newest_traceback_and_who_is_affected(admin_client):
 
 def test_a_type_on_hold_is_not_offered_again(admin_client):
     failed(task_name="shop.send")
-    Hold.objects.create(task_name="shop.send", since=DatabaseNow())
+    TaskHold.objects.create(task_name="shop.send", held_at=DatabaseNow())
 
     page = text(admin_client.get(f"{LANDING}error/abc/"))
 
@@ -55,4 +55,4 @@ def test_an_unknown_one_is_not_found_in_words(admin_client, fingerprint):
     response = admin_client.get(f"{LANDING}error/{fingerprint}/")
 
     assert response.status_code == 404
-    assert "Nothing has failed in this way" in text(response)
+    assert "No failures with this error" in text(response)

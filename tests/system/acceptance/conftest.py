@@ -11,18 +11,23 @@ from bgtask.models import Task, Worker
 from bgtask.status import Status
 from tests.conftest import Start
 from tests.execution_log import ExecutionLog
-from tests.helpers import eventually
+from tests.helpers import eventually, mark_as_slow
 from tests.processes import ROOT, Child
 
 # Long enough for a busy machine to send its signs of life, short enough to wait for its end.
-SHORT_LEASE = {"LEASE": 3, "HEARTBEAT": 0.5}
+SHORT_LEASE = {"LEASE": 3, "HEARTBEAT_INTERVAL": 0.5}
 
 StartWorker = Callable[..., Child]
 
 
+@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_as_slow(Path(__file__).parent, items)
+
+
 @pytest.fixture
 def worker(process_tasks: Start) -> StartWorker:
-    """``worker("--threads=2", GRACE=1)`` starts a worker with a short lease, and such settings."""
+    """``worker("--threads=2", GRACE_PERIOD=1)`` starts a worker: a short lease, such settings."""
 
     def start(*args: str, env: dict[str, str] | None = None, **settings: object) -> Child:
         bgtask = json.dumps({**SHORT_LEASE, **settings})

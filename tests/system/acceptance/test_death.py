@@ -15,6 +15,7 @@ from tests.system.acceptance.conftest import statuses, until_alive
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_another_worker_finishes_what_a_killed_one_had_begun(
     worker, gate, until_running, until_ended, execution_log
 ):
@@ -44,7 +45,7 @@ def test_nobody_takes_from_a_worker_whose_lease_has_not_run_out(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
-    killed = worker(LEASE=3600, HEARTBEAT=1)
+    killed = worker(LEASE=3600, HEARTBEAT_INTERVAL=1)
     until_running(task, killed)
     killed.kill()
 

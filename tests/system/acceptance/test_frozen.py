@@ -15,6 +15,7 @@ from tests.system.acceptance.conftest import until_alive
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_outcome_of_a_worker_that_was_given_up_is_dropped(
     worker, gate, until_running, until_ended, execution_log
 ):
@@ -58,7 +59,7 @@ def test_worker_that_was_given_up_begins_anew_and_goes_on_working(
     until_ended(frozen)
 
     assert [one.start.pid for one in execution_log.executions(later.pk)] == [frozen.pid]
-    first, second = Worker.objects.filter(pid=frozen.pid).order_by("pk")
+    first, second = Worker.objects.filter(pid=frozen.pid).order_by("started_at")
     assert (first.state, second.state) == (WorkerState.DEAD, WorkerState.ALIVE)
 
 

@@ -12,13 +12,18 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
-from bgtask.models import Attempt, Hold, Queue, Task, Worker
+from bgtask.models import Attempt, QueuePause, Task, TaskHold, Worker
 from tests import execution_log as ledger_module
 from tests.databases import ServerMissing
-from tests.helpers import eventually
+from tests.helpers import eventually, mark_as_slow
 from tests.system.faults.audit import Audit, audit
 from tests.system.faults.servers import Server, server
 from tests.system.faults.testbed import Testbed, proxied
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_as_slow(Path(__file__).parent, items)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +48,7 @@ def testbed(
         yield testbed
         testbed.close()
         print(testbed.output())  # noqa: T201  # pytest shows it on failure.
-        for model in (Attempt, Task, Worker, Hold, Queue):
+        for model in (Attempt, Task, Worker, TaskHold, QueuePause):
             model.objects.all().delete()
 
 

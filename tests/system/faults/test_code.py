@@ -19,10 +19,11 @@ from tests.system.faults import tasks
 from tests.system.faults.failpoints import VARIABLE
 from tests.system.faults.testbed import figures
 
-LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 30, "HEARTBEAT_INTERVAL": 1}
 RAISES = tasks.MISBEHAVIOURS[: tasks.MISBEHAVIOURS.index("NUL") + 1]
 
 
+@pytest.mark.sample
 def test_no_task_harms_the_one_after_it_in_its_thread(testbed, settled):
     for how in tasks.MISBEHAVIOURS:
         tasks.misbehave(how)

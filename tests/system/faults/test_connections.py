@@ -17,7 +17,7 @@ from tests.system.faults import tasks
 from tests.system.faults.servers import django_settings
 from tests.system.faults.testbed import APPS, proxied
 
-LONG_LEASE = {"LEASE": 3_600, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 3_600, "HEARTBEAT_INTERVAL": 1}
 
 
 @pytest.fixture

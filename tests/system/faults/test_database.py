@@ -20,9 +20,10 @@ from tests.system.faults import tasks
 from tests.system.faults.failpoints import VARIABLE
 from tests.system.faults.servers import django_settings
 
-LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 30, "HEARTBEAT_INTERVAL": 1}
 
 
+@pytest.mark.sample
 def test_machine_goes_down_and_comes_up_again(testbed, settled):
     committed = {tasks.nap(0.3).pk for _ in range(20)}
     before = testbed.worker("--processes=2", "--threads=2")
@@ -65,6 +66,7 @@ def test_restart_of_the_server_fails_no_task_and_repeats_none(served, settled, h
     assert min(start for start in later if start > up) - up < 10
 
 
+@pytest.mark.sample
 def test_idle_worker_survives_a_restart_of_the_server(served, settled):
     worker = served.worker()
     eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)
@@ -108,7 +110,7 @@ def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(testbed, settl
     Task.objects.enqueue("nobody.knows_it")
     tasks.quick.enqueue_many((number,) for number in range(10))
     worker = testbed.worker(
-        "--threads=16", env={VARIABLE: "before:park=disk_full@1-2"}, LEASE=600, HEARTBEAT=1
+        "--threads=16", env={VARIABLE: "before:park=disk_full@1-2"}, LEASE=600, HEARTBEAT_INTERVAL=1
     )
 
     eventually(Task.objects.held().exists, timeout=60, explain=worker.output)
@@ -121,7 +123,7 @@ def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(testbed, settl
 
 def test_outcomes_that_could_not_be_written_make_no_clean_end(testbed, settled):
     committed = {tasks.quick().pk}
-    worker = testbed.worker(env={VARIABLE: "before:finish=disk_full@1-100000"}, GRACE=1)
+    worker = testbed.worker(env={VARIABLE: "before:finish=disk_full@1-100000"}, GRACE_PERIOD=1)
     eventually(testbed.execution_log.executions, timeout=30, explain=worker.output)
 
     worker.send_signal(signal.SIGTERM)
@@ -147,7 +149,7 @@ def test_a_pool_of_the_drivers_does_not_run_out_of_connections(testbed, settled)
 
 @pytest.mark.vendor("postgresql")
 def test_connection_that_outcomes_are_written_by_has_fallen_silent(testbed, settled):
-    worker = testbed.worker(LEASE=12, HEARTBEAT=1)
+    worker = testbed.worker(LEASE=12, HEARTBEAT_INTERVAL=1)
     settled({tasks.quick().pk})
     writes = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%UPDATE bgtask_task AS t SET%'"
     ((backend, *_),) = testbed.server.execute(f"{writes} AND usename = 'worker'")
@@ -183,6 +185,7 @@ def test_connections_are_cut_all_the_time(served, settled):
     assert max(audit.executions) <= 2
 
 
+@pytest.mark.sample
 def test_connection_of_a_task_is_cut_under_it(served, settled):
     task = tasks.wait_in_database(60)
     worker = served.worker(**LONG_LEASE)
@@ -235,7 +238,7 @@ def test_server_takes_no_connections_for_a_while(served, settled):
 
 @pytest.mark.parametrize(
     "place",
-    ["claim", "finish", "beat"]
+    ["claim", pytest.param("finish", marks=pytest.mark.sample), "beat"]
     + [pytest.param(place, marks=pytest.mark.thorough) for place in ("snapshot", "promote")],
 )
 @pytest.mark.parametrize(
@@ -288,6 +291,7 @@ def test_full_disk_is_told_to_the_caller(testbed):
     assert not Task.objects.exists()
 
 
+@pytest.mark.sample
 @pytest.mark.vendor("sqlite")
 def test_others_hold_the_write_lock(testbed, settled):
     committed = {tasks.nap(0.02).pk for _ in range(60)}
@@ -344,7 +348,7 @@ def test_flush_that_a_deadlock_has_chosen_for_its_victim_is_repeated(
     waiting = tasks.wait_for.using(max_attempts=1)
     ids = [waiting(str(gate), fail=outcome == "FAILED").pk for gate in gates]
     before, first, second, third, *_ = ids
-    worker = served.worker("--threads=4", LEASE=600, HEARTBEAT=1)
+    worker = served.worker("--threads=4", LEASE=600, HEARTBEAT_INTERVAL=1)
     _await_executions(4, served)
 
     with _session() as delaying, _session() as between, _session() as opponent:

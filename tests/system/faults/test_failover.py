@@ -12,9 +12,11 @@ from django.core.management import call_command
 from django.db import Error, OperationalError, connection, connections
 
 from bgtask.models import Attempt, Task, Worker
+from bgtask.status import WorkerState
 from bgtask.worker.primary import Primary
 from tests.databases import ServerMissing
 from tests.helpers import eventually
+from tests.processes import descendants
 from tests.system.faults import tasks
 from tests.system.faults.conftest import connected_to
 from tests.system.faults.replication import pair as new_pair
@@ -182,7 +184,7 @@ def test_asynchronous_failover_mixes_no_results(pair, testbed):
 def test_former_primary_that_comes_back_gets_no_writes(pair, testbed, settled):
     """Kind: two servers behind one name."""
     env = pair.for_workers(target_session_attrs="any")
-    worker = testbed.worker("--threads=2", env=env, LEASE=60, HEARTBEAT=0.5)
+    worker = testbed.worker("--threads=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
     pair.await_standby()
     fail_over(pair)
@@ -213,7 +215,7 @@ def test_former_primary_that_comes_back_gets_no_writes(pair, testbed, settled):
 def test_tasks_wait_while_new_connections_are_refused(pair, testbed, settled):
     """Kind: two servers behind one name. The worker itself is still connected to the right one."""
     env = pair.for_workers(target_session_attrs="any")
-    worker = testbed.worker(env=env, LEASE=60, HEARTBEAT=0.5)
+    worker = testbed.worker(env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
     pair.await_standby()
     fail_over(pair)
@@ -260,7 +262,7 @@ def test_worker_that_reaches_only_a_former_primary_leaves_to_be_replaced(pair, t
 def test_connections_to_the_older_server_end_when_a_newer_one_is_seen(pair, testbed, settled):
     """Kind: two servers behind one name. The older one has never been away."""
     env = pair.for_workers(pair.standby, pair.primary)
-    worker = testbed.worker("--threads=2", env=env, LEASE=60, HEARTBEAT=0.5)
+    worker = testbed.worker("--threads=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk for _ in range(5)})
     pair.await_standby()
     (known,), connected = workers_on(pair.primary)
@@ -284,7 +286,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, tes
     with proxied(pair.primary) as proxy:
         wire = {"HOST": "127.0.0.1", "PORT": str(proxy.port)}
         env = {"BGTASK_TEST_DATABASE": django_settings(pair.primary, **wire)}
-        worker = testbed.worker(env=env, LEASE=60, HEARTBEAT=0.5)
+        worker = testbed.worker(env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
         ((beating,),) = eventually(
             lambda: pair.primary.execute(beat), timeout=30, explain=worker.output
         )
@@ -294,6 +296,27 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, tes
         assert worker.wait() == 1
     assert "connected to two servers" in worker.output()
     assert len(workers_on(pair.primary)[0]) == 2
+
+
+def test_supervisor_takes_nothing_back_on_a_former_primary(pair, testbed, settled):
+    """Kind: two servers behind one name. The supervisor connects only when a process has died."""
+    env = pair.for_workers(target_session_attrs="any")
+    supervisor = testbed.worker("--processes=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
+    settled({tasks.query().pk})
+    first, second = descendants(supervisor.pid)
+    pair.await_standby()
+    fail_over(pair)
+    testbed.kill(first)
+    dead = Worker.objects.filter(pid=first, state=WorkerState.DEAD)
+    eventually(dead.exists, timeout=30, explain=supervisor.output)
+
+    pair.primary.start()
+    testbed.kill(second)
+
+    refused = re.compile("when its lease ends: The connection leads to a former primary")
+    eventually(lambda: refused.search(supervisor.output()), timeout=30, explain=supervisor.output)
+    states = pair.primary.execute(f"SELECT state FROM bgtask_worker WHERE pid = {second}")
+    assert states == [(WorkerState.ALIVE,)]
 
 
 def test_another_cluster_is_refused(pair, testbed, own_server):

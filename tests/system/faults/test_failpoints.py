@@ -25,7 +25,15 @@ from tests.system.faults.failpoints import (
 MARIADB_ONLY = pytest.mark.vendor("mysql")
 
 
-@pytest.mark.parametrize("place", ["after:claim", "after:run", "before:finish", "after:finish"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "after:claim",
+        pytest.param("after:run", marks=pytest.mark.sample),
+        "before:finish",
+        "after:finish",
+    ],
+)
 def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(testbed, settled, place):
     committed = {tasks.nap(0.02).pk for _ in range(20)}
     committed |= {tasks.stumble(times).pk for times in (1, 9) * 5}
@@ -38,6 +46,20 @@ def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(testbed
     assert audit.statuses == {"SUCCESSFUL": 25, "FAILED": 5}
     _see_that_history_agrees(testbed)
     assert not Task.objects.filter(crashes__gt=len(doomed)).exists()  # A death adds at most one.
+
+
+@pytest.mark.parametrize("place", ["before:claim", "after:claim"])
+def test_killed_as_it_claims_the_heads_of_many_queues_it_loses_none(testbed, settled, place):
+    committed = {tasks.quick.using(queue=f"tenant-{number}")(number).pk for number in range(40)}
+    doomed = [
+        testbed.worker("--threads=2", env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)
+    ]
+
+    _see_them_die(doomed)
+    testbed.worker()
+
+    assert settled(committed).statuses == {"SUCCESSFUL": 40}
+    _see_that_history_agrees(testbed)
 
 
 def test_killed_as_it_writes_failures_it_leaves_none_without_its_history(testbed, settled):

@@ -32,7 +32,7 @@ psycopg = pytest.importorskip("psycopg")
 
 pytestmark = pytest.mark.vendor("postgresql")
 
-LONG_LEASE = {"LEASE": 60, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 60, "HEARTBEAT_INTERVAL": 1}
 POLLS = "This worker polls for new tasks"
 REFUSES = "connection pooler in statement mode, which allows no transactions. Set pool_mode"
 
@@ -174,6 +174,7 @@ def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
 # Transaction mode
 
 
+@pytest.mark.sample
 def test_worker_polls_and_says_so_once_behind_a_pooler_in_transaction_mode(
     pooler, through, settled
 ):
@@ -265,6 +266,17 @@ def test_listener_is_proved_again_after_the_pooler_has_restarted(pooler, listene
 def test_worker_listens_on_the_direct_connection_that_is_named(pooler, through, testbed, settled):
     pooler.start("transaction")
     direct = json.loads(django_settings(testbed.server))
+
+    worker = through("process_tasks", "--sleep=3600", others={"direct": direct}, LISTEN="direct")
+
+    wakes(settled, worker)
+    assert POLLS not in worker.output()
+
+
+def test_worker_listens_on_a_connection_without_autocommit(through, pooler, testbed, settled):
+    """Kind: a statement that takes effect with a commit which never comes."""
+    pooler.start("transaction")
+    direct = {**json.loads(django_settings(testbed.server)), "AUTOCOMMIT": False}
 
     worker = through("process_tasks", "--sleep=3600", others={"direct": direct}, LISTEN="direct")
 

@@ -15,6 +15,7 @@ from tests.system.faults import tasks
 from tests.system.faults.failpoints import VARIABLE
 
 
+@pytest.mark.sample
 def test_supervisor_and_all_its_children_killed_at_once(testbed, settled):
     committed = {tasks.nap(0.3).pk for _ in range(20)}
     killed = testbed.worker("--processes=2", "--threads=2")
@@ -121,7 +122,7 @@ def test_process_that_cannot_hear_that_it_is_to_stop_is_killed_and_its_task_is_n
     testbed, settled
 ):
     task = tasks.hold_interpreter(600)
-    supervisor = testbed.worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=0.5)
+    supervisor = testbed.worker("--processes=2", LEASE=3600, HEARTBEAT_INTERVAL=1, GRACE_PERIOD=0.5)
     eventually(
         lambda: testbed.execution_log.executions(task.pk), timeout=30, explain=supervisor.output
     )
@@ -145,7 +146,7 @@ def declare_dead_as_soon_as_alive(known=()):
 
 def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced(testbed):
     """Kind: threads of one process on two servers."""
-    worker = testbed.worker(LEASE=60, HEARTBEAT=0.2)
+    worker = testbed.worker(LEASE=60, HEARTBEAT_INTERVAL=0.2)
 
     first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)
     eventually(lambda: declare_dead_as_soon_as_alive([first]), timeout=30, explain=worker.output)
@@ -158,7 +159,7 @@ def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced
 
 
 def test_worker_that_is_declared_dead_again_after_a_lease_goes_on(testbed, settled):
-    worker = testbed.worker(LEASE=2, HEARTBEAT=0.2)
+    worker = testbed.worker(LEASE=2, HEARTBEAT_INTERVAL=0.2)
 
     first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)
     second = eventually(
@@ -179,7 +180,7 @@ def test_worker_that_is_declared_dead_again_after_a_lease_goes_on(testbed, settl
 
 
 def test_supervisor_replaces_a_process_that_is_declared_dead_twice_within_a_lease(testbed, settled):
-    supervisor = testbed.worker("--processes=2", LEASE=60, HEARTBEAT=0.2)
+    supervisor = testbed.worker("--processes=2", LEASE=60, HEARTBEAT_INTERVAL=0.2)
     known = []
     while "connected to two servers" not in supervisor.output():
         known.append(
@@ -215,7 +216,9 @@ def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_en
     testbed, failpoint, words
 ):
     task = tasks.nap(600)
-    broken = testbed.worker("--processes=2", "--threads=2", env={VARIABLE: failpoint}, GRACE=0.5)
+    broken = testbed.worker(
+        "--processes=2", "--threads=2", env={VARIABLE: failpoint}, GRACE_PERIOD=0.5
+    )
     eventually(task.history.exists, timeout=60, explain=broken.output)
 
     assert words in broken.output()
