@@ -10,10 +10,17 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, re_path
 
 from bgtask.models import Task
+from bgtask_admin.actions.pause_views import hold_type, pause, release_type, release_worker, resume
+from bgtask_admin.actions.views import confirm, operation_list, operation_page, operation_step
+from bgtask_admin.errors.views import error_group
 from bgtask_admin.models import Operation, QueueHealth, TaskList
+from bgtask_admin.overview.queues import queue_list
+from bgtask_admin.overview.views import overview
 from bgtask_admin.permissions import MONITOR, VIEW
-from bgtask_admin.views import errors, export, landing, operate, queues, stopping, task, tasks
-from bgtask_admin.views.base import bound, url_of
+from bgtask_admin.tasks.detail import task_page, task_verb
+from bgtask_admin.tasks.export import export
+from bgtask_admin.tasks.list import task_list
+from bgtask_admin.ui.pages import admin_url, admin_view_of
 
 __all__ = ["register"]
 
@@ -44,23 +51,23 @@ class QueueHealthAdmin(DashboardAdmin):
     seen_by = (VIEW, MONITOR)
 
     def get_urls(self) -> list[Any]:
-        def at(route: str, view: Any, name: str) -> Any:
-            return path(route, bound(view, self.admin_site), name=f"bgtask_admin_{name}")
+        def url(route: str, view: Any, name: str) -> Any:
+            return path(route, admin_view_of(view, self.admin_site), name=f"bgtask_admin_{name}")
 
         return [
-            at("", landing.landing, "queuehealth_changelist"),
-            at("queues/", queues.queue_list, "queues"),
+            url("", overview, "queuehealth_changelist"),
+            url("queues/", queue_list, "queues"),
             # A fingerprint is hexadecimal, but what stands in the column may be anything.
             re_path(
                 r"^error/(?P<fingerprint>[\s\S]+)/\Z",
-                bound(errors.error_group, self.admin_site),
+                admin_view_of(error_group, self.admin_site),
                 name="bgtask_admin_error",
             ),
-            at("hold/", stopping.hold_type, "hold"),
-            at("release/", stopping.release_type, "release"),
-            at("pause/", stopping.pause, "pause"),
-            at("resume/", stopping.resume, "resume"),
-            at("worker/<int:worker_id>/release/", stopping.release_worker, "release_worker"),
+            url("hold/", hold_type, "hold"),
+            url("release/", release_type, "release"),
+            url("pause/", pause, "pause"),
+            url("resume/", resume, "resume"),
+            url("worker/<int:worker_id>/release/", release_worker, "release_worker"),
         ]
 
 
@@ -69,27 +76,29 @@ class TaskAdmin(DashboardAdmin):
         return {}  # The index lists it under the name of the dashboard.
 
     def get_urls(self) -> list[Any]:
-        def at(route: str, view: Any, name: str) -> Any:
-            return path(route, bound(view, self.admin_site), name=name)
+        def url(route: str, view: Any, name: str) -> Any:
+            return path(route, admin_view_of(view, self.admin_site), name=name)
 
         return [
-            at("", tasks.task_list, "bgtask_task_changelist"),
-            at("confirm/", operate.confirm, "bgtask_admin_confirm"),
-            at("export.<str:form>", export.export, "bgtask_admin_export"),
-            at("<str:task_id>/do/<str:verb>/", task.task_verb, "bgtask_admin_verb"),
-            at("<str:task_id>/change/", task.task_page, "bgtask_task_change"),
+            url("", task_list, "bgtask_task_changelist"),
+            url("confirm/", confirm, "bgtask_admin_confirm"),
+            url("export.<str:form>", export, "bgtask_admin_export"),
+            url("<str:task_id>/do/<str:verb>/", task_verb, "bgtask_admin_verb"),
+            url("<str:task_id>/change/", task_page, "bgtask_task_change"),
         ]
 
 
 class OperationAdmin(DashboardAdmin):
     def get_urls(self) -> list[Any]:
-        def at(route: str, view: Any, name: str) -> Any:
-            return path(route, bound(view, self.admin_site), name=f"bgtask_admin_operation_{name}")
+        def url(route: str, view: Any, name: str) -> Any:
+            return path(
+                route, admin_view_of(view, self.admin_site), name=f"bgtask_admin_operation_{name}"
+            )
 
         return [
-            at("", operate.operation_list, "changelist"),
-            at("<str:operation_id>/change/", operate.operation_page, "change"),
-            at("<str:operation_id>/step/", operate.operation_step, "step"),
+            url("", operation_list, "changelist"),
+            url("<str:operation_id>/change/", operation_page, "change"),
+            url("<str:operation_id>/step/", operation_step, "step"),
         ]
 
 
@@ -101,7 +110,7 @@ class ElsewhereAdmin(DashboardAdmin):
     def get_urls(self) -> list[Any]:
         def leave(request: HttpRequest) -> HttpResponse:
             request.current_app = self.admin_site.name
-            return HttpResponseRedirect(url_of(request)(self.target))
+            return HttpResponseRedirect(admin_url(request)(self.target))
 
         name = f"bgtask_admin_{self.opts.model_name}_changelist"
         return [path("", self.admin_site.admin_view(leave), name=name)]

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.db.fields import UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
-from bgtask_admin.verbs import Verb
+from bgtask_admin.actions.registry import Verb
 
 
 class OperationState(models.TextChoices):

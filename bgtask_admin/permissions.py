@@ -33,7 +33,7 @@ class Rights:
         self.monitor = may(MONITOR)
 
 
-def demand(user: Any, *permissions: str) -> None:
+def check_permissions(user: Any, *permissions: str) -> None:
     """Raise PermissionDenied unless the user has all of them."""
     if not user.has_perms(permissions):
         raise PermissionDenied

@@ -16,7 +16,7 @@ import bgtask
 from bgtask import health as health_
 from bgtask.exceptions import InvalidOption
 from bgtask.options import check_queue
-from bgtask_admin.monitoring import checks
+from bgtask_admin.monitoring import health_json
 from bgtask_admin.monitoring.access import Refused, demand_access
 from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, for_everybody, take
 
@@ -76,7 +76,7 @@ def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
     if unknown := failing - {"fail", "warn"}:
         return _json({"detail": f"fail_on takes “fail” or “warn”, not “{min(unknown)[:50]}”."}, 400)
     status = 503 if snapshot.health.status.value in failing else 200
-    return _json(checks.as_health(snapshot), status, checks.CONTENT_TYPE)
+    return _json(health_json.as_health(snapshot), status, health_json.CONTENT_TYPE)
 
 
 @endpoint
@@ -129,7 +129,7 @@ def _refused(refused: Refused) -> HttpResponse:
 
 
 def _unreadable(output: str) -> HttpResponse:
-    return _json(checks.as_unreadable(output), 503, checks.CONTENT_TYPE)
+    return _json(health_json.as_unreadable(output), 503, health_json.CONTENT_TYPE)
 
 
 def _json(document: Any, status: int = 200, content_type: str = "application/json") -> HttpResponse:

@@ -12,17 +12,17 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from bgtask.status import Status
-from bgtask_admin import text
+from bgtask_admin.ui import formatting
 
 register = template.Library()
 
-register.filter("visible", text.visible)
-register.filter("short", text.short)
-register.filter("name", text.name)
-register.filter("milliseconds", text.milliseconds)
-register.filter("is_past", text.is_past)
-register.filter("moment", text.moment)
-register.filter("clock", text.clock)
+register.filter("visible", formatting.visible)
+register.filter("short", formatting.short)
+register.filter("name", formatting.name)
+register.filter("milliseconds", formatting.milliseconds)
+register.filter("is_past", formatting.is_past)
+register.filter("moment", formatting.moment)
+register.filter("clock", formatting.clock)
 
 
 @register.filter
@@ -65,4 +65,4 @@ def nonce_attr(context: Any) -> str | SafeString:
 
 @register.simple_tag
 def ago(when: datetime | None, now: datetime | None = None) -> str | SafeString:
-    return text.moment(when, now)
+    return formatting.moment(when, now)

@@ -139,8 +139,8 @@ def _prober() -> Any:
 
 def _urls() -> Iterator[tuple[str, str]]:
     from bgtask.models import Task
-    from bgtask_admin import operations
-    from bgtask_admin.selection import Selection
+    from bgtask_admin.actions import run
+    from bgtask_admin.tasks.selection import Selection
 
     def tasks(**query: str) -> str:
         return f"{PAGES}?{urlencode(query)}"
@@ -194,7 +194,7 @@ def _urls() -> Iterator[tuple[str, str]]:
     yield "pause a queue", f"{DASHBOARD}queuehealth/pause/?name=mail"
     for number in range(60):
         selection = Selection.parse_narrow({"id": str(deep.pk + number)})
-        operations.do("requeue", selection, by="ann")
+        run.do("requeue", selection, by="ann")
     yield "operations log", f"{DASHBOARD}operation/"
 
 
@@ -241,10 +241,10 @@ def _cpu() -> float:
 def _requeue() -> str:
     """50,000 tasks, by the steps a page takes, beside a process that claims and finishes."""
     from bgtask.models import Task
-    from bgtask_admin import operations
-    from bgtask_admin.preview import Preview
-    from bgtask_admin.selection import Selection
-    from bgtask_admin.verbs import ACTIONS
+    from bgtask_admin.actions import run
+    from bgtask_admin.actions.preview import Preview
+    from bgtask_admin.actions.registry import ACTIONS
+    from bgtask_admin.tasks.selection import Selection
 
     Task.objects.enqueue_many("shop.claimed", (((n,), {}) for n in range(AMPLE)), queue="bench")
     context = multiprocessing.get_context("spawn")
@@ -255,13 +255,13 @@ def _requeue() -> str:
 
     before = _rate(claimed, lambda: time.sleep(4))
     preview = Preview.take(ACTIONS["requeue"], Selection.parse_narrow(MANY))
-    operation = operations.start(preview, {}, by="ann")
+    operation = run.start(preview, {}, by="ann")
     seconds = []
 
     def requeue() -> None:
         began = time.monotonic()
         while operation.is_running:
-            operations.step(operation)
+            run.step(operation)
         seconds.append(time.monotonic() - began)
 
     during = _rate(claimed, requeue)

@@ -26,8 +26,8 @@ from bgtask.models import (
     Worker,
 )
 from bgtask.status import Status
+from bgtask_admin.actions.registry import Verb
 from bgtask_admin.models import Operation, QueueHealth, TaskList
-from bgtask_admin.verbs import Verb
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)

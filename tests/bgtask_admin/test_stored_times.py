@@ -10,10 +10,10 @@ from django.db import connection
 from bgtask.db import DatabaseNow, operations_for
 from bgtask.models import Task
 from bgtask.status import Status
-from bgtask_admin.keyset import page_of
-from bgtask_admin.preview import Preview
-from bgtask_admin.selection import Selection
-from bgtask_admin.verbs import ACTIONS, Verb
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS, Verb
+from bgtask_admin.tasks.pagination import page_of
+from bgtask_admin.tasks.selection import Selection
 from tests.factories import TaskFactory
 
 pytestmark = pytest.mark.django_db

@@ -14,8 +14,9 @@ from django.utils.translation import trans_real
 
 from bgtask.models import Attempt, QueuePause, Task, TaskHold
 from bgtask.status import Status
-from bgtask_admin import operations, text
-from bgtask_admin.selection import Selection
+from bgtask_admin.actions import run
+from bgtask_admin.tasks.selection import Selection
+from bgtask_admin.ui import formatting
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS
 from tests.bgtask_admin.urls import text as html_of
 from tests.factories import TaskFactory, WorkerFactory
@@ -125,7 +126,7 @@ def paths(admin_user: Any) -> list[str]:
     TaskHold.objects.create(task_name="xxname", held_at=now, held_by="admin", reason="xxreason")
     QueuePause.objects.create(queue="xxqueue", paused_at=now, paused_by="admin", reason="xxreason")
     held = Task.objects.held().earliest("pk")
-    operation = operations.do(
+    operation = run.do(
         "requeue",
         Selection.parse({"status": "CANCELLED", "queue": "xxqueue"}),
         {"spread": 10, "reset_attempts": True},
@@ -165,11 +166,11 @@ def test_every_word_of_every_page_is_translated(bracketed, admin_client, paths):
 
 def test_units_are_translated(bracketed):
     """Language: units of numbers that no translator sees."""
-    assert text.duration(412) == "⟦6 m⟧ ⟦52 s⟧"
-    assert text.duration(2.5) == "⟦2.5 s⟧"
-    assert text.duration(0.25) == "⟦250 ms⟧"
-    assert text.percent(0.07) == "⟦7 %⟧"
-    assert "⟦⟦1 h⟧ ago⟧" in text.moment(timezone.now() - timedelta(hours=1))
+    assert formatting.duration(412) == "⟦6 m⟧ ⟦52 s⟧"
+    assert formatting.duration(2.5) == "⟦2.5 s⟧"
+    assert formatting.duration(0.25) == "⟦250 ms⟧"
+    assert formatting.percent(0.07) == "⟦7 %⟧"
+    assert "⟦⟦1 h⟧ ago⟧" in formatting.moment(timezone.now() - timedelta(hours=1))
 
 
 def test_a_word_outside_of_the_brackets_is_found():

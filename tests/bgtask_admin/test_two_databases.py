@@ -15,11 +15,11 @@ from django.test.utils import CaptureQueriesContext
 
 from bgtask.models import QueuePause, Task, TaskHold
 from bgtask.status import Status, WorkerState
-from bgtask_admin import operations
+from bgtask_admin.actions import run
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS, OFFERED, Verb
 from bgtask_admin.models import Operation, OperationState
-from bgtask_admin.preview import Preview
-from bgtask_admin.selection import Selection
-from bgtask_admin.verbs import ACTIONS, OFFERED, Verb
+from bgtask_admin.tasks.selection import Selection
 from tests.bgtask_admin.refusing import refused
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS
 from tests.factories import TaskFactory, WorkerFactory
@@ -68,7 +68,7 @@ def log_in_other(settings):
 
 def start(verb: str, user=None, **query: str) -> Operation:
     seen = Preview.take(ACTIONS[verb], Selection.parse_narrow(query))
-    return operations.start(seen, OPTIONS.get(verb, {}), user=user, by="" if user else "shell")
+    return run.start(seen, OPTIONS.get(verb, {}), user=user, by="" if user else "shell")
 
 
 @pytest.mark.parametrize("verb", OFFERED)
@@ -128,7 +128,7 @@ def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_
         get_user_model().objects.get(pk=admin_user.pk).delete()
 
     assert not [one for one in captured if "bgtask_admin_operation" in one["sql"]]
-    operations.step(operation)  # By somebody else: a history of nobody is not written.
+    run.step(operation)  # By somebody else: a history of nobody is not written.
     found = Operation.objects.get()
     assert (found.by, found.changed, found.state) == ("admin", 1, OperationState.DONE)
     assert not LogEntry.objects.exists()
@@ -168,13 +168,13 @@ def refuse(*args, **kwargs):
 
 def test_a_chunk_that_failed_is_done_again(split, monkeypatch):
     """A mark in the log follows the tasks: no chunk is skipped that was rolled back."""
-    monkeypatch.setattr(operations, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK", 2)
     TaskFactory.create_batch(5)
     operation = start(Verb.HOLD, status="READY")
     with pytest.raises(DatabaseError), refused(Task, "status"):
-        operations.step(operation)
+        run.step(operation)
 
-    operation = operations.step(Operation.objects.get(), seconds=60)
+    operation = run.step(Operation.objects.get(), seconds=60)
 
     assert (operation.changed, operation.skipped, Task.objects.held().count()) == (5, 0, 5)
 
@@ -184,10 +184,10 @@ def test_what_somebody_else_did_after_a_failure_is_not_counted(log_in_other):
     task, *others = TaskFactory.create_batch(3)
     operation = start(Verb.HOLD, status="READY")
     with pytest.raises(DatabaseError), refused(Task, "status"):
-        operations.step(operation)
+        run.step(operation)
     task.cancel()
 
-    operation = operations.step(Operation.objects.get(), seconds=60)
+    operation = run.step(Operation.objects.get(), seconds=60)
 
     assert (operation.changed, operation.skipped) == (len(others), 1)
 
@@ -225,10 +225,10 @@ def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, v
     query = {"ids": ",".join(str(task.pk) for task in tasks)} if chosen else {"status": status}
     operation = start(verb, admin_user, **query)
     with pytest.raises(DatabaseError), refused(Operation, "changed"):
-        operations.step(operation)
+        run.step(operation)
     tokens = dict(Task.objects.values_list("pk", "token"))
 
-    operation = operations.step(Operation.objects.get(), seconds=60)
+    operation = run.step(Operation.objects.get(), seconds=60)
 
     assert (operation.state, operation.matched) == (OperationState.DONE, 3)
     assert (operation.changed, operation.skipped_data) == (3, {})
@@ -244,10 +244,10 @@ def test_who_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
     mine = start(Verb.HOLD, **({"ids": ids} if chosen else {"status": "READY"}))
     yours = Operation.objects.get()
     with pytest.raises(DatabaseError), refused(Operation, "changed"):
-        operations.step(mine)
+        run.step(mine)
 
     for _ in range(2):
-        operations.step(yours)
+        run.step(yours)
 
     assert (yours.state, yours.changed, yours.skipped) == (OperationState.DONE, 3, 0)
 
@@ -257,11 +257,11 @@ def test_a_chunk_that_somebody_else_marked_is_not_counted_again(log_in_other):
     TaskFactory.create_batch(3)
     mine = start(Verb.HOLD, status="READY")
     with pytest.raises(DatabaseError), refused(Operation, "changed"):
-        operations.step(mine)
+        run.step(mine)
     yours = Operation.objects.get()
-    operations.step(Operation.objects.get())
+    run.step(Operation.objects.get())
 
-    operations.step(yours)
-    operations.step(mine)
+    run.step(yours)
+    run.step(mine)
 
     assert Operation.objects.values_list("changed", "skipped").get() == (3, 0)

@@ -15,10 +15,10 @@ from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.models import Task
 from bgtask.status import FINISHED, Status
-from bgtask_admin import operations
-from bgtask_admin.preview import Preview
-from bgtask_admin.selection import InvalidSelection, Selection
-from bgtask_admin.verbs import ACTIONS, Verb
+from bgtask_admin.actions import run
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS, Verb
+from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
 # What the filter calls these options.
 _FILTERS = {
@@ -109,10 +109,10 @@ class Command(BaseCommand):
                 )
             return
         by = f"{_user()} (shell)"
-        operation = operations.start(preview, options, by=by)
+        operation = run.start(preview, options, by=by)
         while operation.is_running:
             try:
-                operations.step(operation)
+                run.step(operation)
             except Error as error:
                 raise CommandError(
                     f"The database refused: {_one_line(error)}. {operation.changed:,} were "
@@ -121,7 +121,7 @@ class Command(BaseCommand):
                 ) from error
             if operation.is_running:
                 self.stdout.write(f"{operation.handled:,} of {operation.matched:,}")
-        self.stdout.write(self.style.SUCCESS(operations.result_in_words(operation)))
+        self.stdout.write(self.style.SUCCESS(run.result_in_words(operation)))
 
 
 class _Once(argparse.Action):

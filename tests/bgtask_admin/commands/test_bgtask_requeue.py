@@ -8,7 +8,7 @@ from django.db import OperationalError, connection
 
 from bgtask.models import Task
 from bgtask.status import Status
-from bgtask_admin import operations
+from bgtask_admin.actions import run
 from bgtask_admin.models import Operation
 from tests.bgtask_admin.refusing import refused
 from tests.factories import TaskFactory
@@ -170,7 +170,7 @@ def test_refuses_what_would_mean_everything_or_nothing(args, why):
 @pytest.mark.django_db(transaction=True)
 def test_what_the_database_refuses_is_said_in_a_line(monkeypatch):
     """A command whose database refuses says so in one line, and how far it came."""
-    monkeypatch.setattr(operations, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK", 2)
     TaskFactory.create_batch(2, status=Status.FAILED)
     TaskFactory(status=Status.FAILED, priority=1)
     operation = Operation.objects.order_by("-pk")

@@ -6,8 +6,8 @@ import pytest
 
 from bgtask.models import Attempt, Task
 from bgtask.status import Status
-from bgtask_admin import operations
-from bgtask_admin.selection import Selection
+from bgtask_admin.actions import run
+from bgtask_admin.tasks.selection import Selection
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = [
@@ -39,7 +39,7 @@ def paths(transactional_db, admin_user) -> list[str]:
         traceback=f'  File "/srv/{LONG}.py", line 1, in f\n' + "x" * 300,
         error_fingerprint="f" * 32,
     )
-    operation = operations.do("reset", Selection.parse({"status": "READY"}), user=admin_user)
+    operation = run.do("reset", Selection.parse({"status": "READY"}), user=admin_user)
     landing = "/admin/bgtask_admin/queuehealth/"
     return [
         landing,

@@ -17,10 +17,10 @@ from bgtask.worker.echo import NotHeard
 from bgtask.worker.listeners import PostgresListener
 from bgtask.worker.poolers import is_direct
 from bgtask.worker.waker import Waker
-from bgtask_admin.counting import CAP
-from bgtask_admin.preview import Preview
-from bgtask_admin.selection import Selection
-from bgtask_admin.verbs import ACTIONS, Verb
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS, Verb
+from bgtask_admin.tasks.counts import CAP
+from bgtask_admin.tasks.selection import Selection
 from tests.databases import ServerMissing
 from tests.helpers import eventually, is_required
 from tests.system.faults import tasks

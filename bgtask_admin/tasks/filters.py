@@ -1,0 +1,235 @@
+"""Which tasks: what a query string may say, and what it means."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import django_filters
+from django import forms
+from django.core.exceptions import ValidationError
+from django.core.validators import ProhibitNullCharactersValidator
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.health.literal import Literal
+from bgtask.models import Task, TaskQuerySet
+from bgtask.models.arguments import Argument
+from bgtask.status import FINISHED, Status
+from bgtask_admin.tasks.parsing import FIRST, LAST, YEARS, id_of, in_zone, moment_of
+
+MAX_IDS = 1_000
+MAX_ARGUMENT_LENGTH = 300
+
+# The time by which tasks of a status are listed, and which a window of time is about.
+TIMES = {
+    Status.READY: "run_at",
+    Status.SCHEDULED: "run_at",
+    Status.RUNNING: "locked_at",
+    Status.HELD: "enqueued_at",
+    **dict.fromkeys(FINISHED, "finished_at"),
+}
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_ARGUMENT = re.compile(r"([^:=]+)[:=](.+)\Z", re.DOTALL)
+_RELATIVE = re.compile(r"\A(\d{1,6})\s*([smhd])\Z")
+
+
+class MomentField(forms.Field):
+    """``24h`` ago, or a date and time as in ISO 8601."""
+
+    def to_python(self, value: Any) -> datetime | None:
+        if not (text := str(value or "").strip()):
+            return None
+        moment = _ago(text) or moment_of(text)
+        if moment is None:
+            raise ValidationError(
+                _("“%(value)s” is not a time. Use 24h, 7d or 2026-11-25 14:00."),
+                params={"value": text[:50]},
+            )
+        return moment
+
+
+def _ago(text: str) -> datetime | None:
+    match = _RELATIVE.match(text)
+    if match is None:
+        return None
+    try:
+        moment = timezone.now() - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        return None
+    return moment if moment.year in YEARS else None
+
+
+class IdsField(forms.Field):
+    """``17,42``: the ticked ones."""
+
+    def to_python(self, value: Any) -> list[int] | None:
+        if not (text := str(value or "").strip()):
+            return None
+        ids = [id_of(part.strip()) for part in text.split(",")]
+        if None in ids:
+            raise ValidationError(
+                _("“%(value)s” is not a list of ids. Use 17,42."), params={"value": text[:50]}
+            )
+        if len(set(ids)) > MAX_IDS:
+            raise ValidationError(
+                _("At most %(count)d tasks can be selected one by one."), params={"count": MAX_IDS}
+            )
+        return sorted({one for one in ids if one is not None})
+
+
+@dataclass(frozen=True)
+class WantedArgument:
+    """The value as it was written: JSON where it reads as JSON, otherwise text."""
+
+    name: str
+    text: str
+
+    @property
+    def argument(self) -> Argument:
+        value = json_value(self.text)
+        return Argument(self.name, self.text if value is NO_JSON else value)
+
+
+NO_JSON = object()
+
+
+def json_value(text: str) -> Any:
+    """Return what this text says as JSON, or NO_JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return NO_JSON
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    return number if math.isfinite(number := float(text)) else _refuse(text)
+
+
+class ArgumentField(forms.Field):
+    """
+    ``name:value`` or ``name=value``; the first of the two signs ends the name.
+
+    ``code:42`` is the number, ``code:"42"`` the text.
+    """
+
+    def to_python(self, value: Any) -> WantedArgument | None:
+        if not (text := str(value or "").strip()):
+            return None
+        if len(text) > MAX_ARGUMENT_LENGTH:
+            raise ValidationError(
+                _("An argument must have at most %(count)d characters."),
+                params={"count": MAX_ARGUMENT_LENGTH},
+            )
+        ProhibitNullCharactersValidator()(text)  # PostgreSQL would not store it in the log.
+        match = _ARGUMENT.match(text)
+        if match is None:
+            raise ValidationError(
+                _('“%(value)s” is not of the form name:value. The empty text is name:"".'),
+                params={"value": text[:50]},
+            )
+        return WantedArgument(match[1], match[2])
+
+
+class WholeNumberFilter(django_filters.Filter):
+    field_class = forms.IntegerField
+
+
+class MomentFilter(django_filters.Filter):
+    field_class = MomentField
+
+
+class IdsFilter(django_filters.Filter):
+    field_class = IdsField
+
+
+class ArgumentFilter(django_filters.Filter):
+    field_class = ArgumentField
+
+    def filter(self, queryset: TaskQuerySet, value: WantedArgument | None) -> TaskQuerySet:
+        """Leave out what cannot have it. ``Selection`` decides about the rest."""
+        return queryset.filter(value.argument.candidates()) if value else queryset
+
+
+class TaskFilterForm(forms.Form):
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        since, until = data.get("since"), data.get("until")
+        if since and until and since >= until:
+            raise ValidationError(_("“Until” must be after “since”."))
+        if data.get("error") and not since:
+            raise ValidationError(
+                _("Error texts are searched only within a period: add since:24h.")
+            )
+        if data.get("error") and data.get("status") not in (Status.FAILED, Status.SCHEDULED):
+            raise ValidationError(
+                _("Error texts are searched only in tasks that failed: add status:failed.")
+            )
+        return data
+
+
+class TaskFilter(django_filters.FilterSet):
+    """
+    Nothing here enumerates values of the table: that would read all of it.
+
+    Its ``qs`` must not be used by itself, for it drops what is invalid: see ``Selection``.
+    """
+
+    status = django_filters.ChoiceFilter(
+        choices=Status.choices, method="of_status", label=_("Status")
+    )
+    queue = django_filters.CharFilter(max_length=100, label=_("Queue"))
+    task = django_filters.CharFilter("task_name", max_length=255, label=_("Task"))
+    error_class = django_filters.CharFilter(max_length=255, label=_("Error class"))
+    fingerprint = django_filters.CharFilter(
+        "error_fingerprint", max_length=32, label=_("Error group")
+    )
+    error = django_filters.CharFilter(
+        "last_error", "icontains", max_length=200, label=_("Error text")
+    )
+    attempts_min = WholeNumberFilter(
+        "attempts", "gte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at least")
+    )
+    attempts_max = WholeNumberFilter(
+        "attempts", "lte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at most")
+    )
+    worker = django_filters.CharFilter("last_worker", max_length=255, label=_("Worker"))
+    argument = ArgumentFilter(label=_("Argument (name:value)"))
+    since = MomentFilter(method="unfiltered", label=_("SecondsSince"))
+    until = MomentFilter(method="unfiltered", label=_("Until"))
+    id = WholeNumberFilter(min_value=0, max_value=9_223_372_036_854_775_807, label=_("Id"))
+    ids = IdsFilter("id", "in", label=_("Ids"))
+
+    class Meta:
+        model = Task
+        fields: list[str] = []
+        form = TaskFilterForm
+
+    def of_status(self, queryset: TaskQuerySet, name: str, value: str) -> TaskQuerySet:
+        return queryset.filter(status=Literal(Status(value)))
+
+    def unfiltered(self, queryset: TaskQuerySet, name: str, value: Any) -> TaskQuerySet:
+        return queryset  # Both ends at once, below.
+
+    def filter_queryset(self, queryset: TaskQuerySet) -> TaskQuerySet:
+        data = self.form.cleaned_data
+        queryset = super().filter_queryset(queryset)
+        if data.get("since") or data.get("until"):
+            column = TIMES.get(data.get("status"), "enqueued_at")
+            # Both ends always: with one, MariaDB does not see a range.
+            queryset = queryset.filter(
+                **{
+                    f"{column}__gte": data.get("since") or in_zone(FIRST),
+                    f"{column}__lte": data.get("until") or in_zone(LAST),
+                }
+            )
+        return queryset

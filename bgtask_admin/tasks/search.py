@@ -1,0 +1,111 @@
+"""The one search box: what people type → what the filter says."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
+from bgtask.status import Status
+from bgtask_admin.tasks.filters import NO_JSON, json_value
+
+# word:value, with the value in quotes where it has spaces; \" is a quotation mark in it.
+_PART = re.compile(r'(?:([A-Za-z_][\w.-]*):)?(?:"((?:[^"\\]|\\.)*)"|(\S+))', re.DOTALL)
+_ESCAPED = re.compile(r'\\(["\\])')
+MAX_LENGTH = 500
+_TASK_NAME = re.compile(r"\A[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\Z")
+_WORDS = {
+    "status": "status",
+    "state": "status",
+    "queue": "queue",
+    "task": "task",
+    "class": "error_class",
+    "error_class": "error_class",
+    "error": "error",
+    "group": "fingerprint",
+    "fingerprint": "fingerprint",
+    "attempts": "attempts_min",
+    "worker": "worker",
+    "since": "since",
+    "until": "until",
+    "id": "id",
+}
+KNOWN = ("status", "queue", "task", "class", "error", "group", "attempts", "worker", "since",
+         "until", "id", "args.NAME")  # fmt: skip
+
+
+def parse_search(text: str) -> dict[str, str]:
+    """
+    An id, a task name, a status, ``word:value`` … or else the text of an error.
+
+    That text is looked for among what failed in the last day, if nothing else is said. Raises
+    ValidationError for a word that it does not know.
+    """
+    found: dict[str, str] = {}
+    free: list[str] = []
+    if len(text) > MAX_LENGTH:  # A part of it would find other tasks.
+        raise ValidationError(
+            _("A search must have at most %(count)d characters."), params={"count": MAX_LENGTH}
+        )
+    for word, quoted, plain in (match.groups() for match in _PART.finditer(text)):
+        value = plain if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        if not word:
+            key, value = _without_word(value, quoted is not None)
+        elif word.startswith("args.") and len(word) > 5:
+            key = "argument"
+            value = f"{word[5:]}:{value if quoted is None else _quoted_argument(value)}"
+        elif word.lower() in _WORDS:
+            key = _WORDS[word.lower()]
+        else:
+            raise ValidationError(
+                _(
+                    "“%(word)s” is not a search field. For an argument use args.%(word)s:42. "
+                    "Fields: %(known)s."
+                ),
+                params={"word": word[:50], "known": ", ".join(KNOWN)},
+            )
+        if not key:
+            free.append(value)
+        elif key in found:
+            raise ValidationError(_("“%(key)s” is given twice."), params={"key": key})
+        else:
+            found[key] = value.upper() if key == "status" else value
+    if free:
+        found["error"] = " ".join(filter(None, [found.get("error"), *free]))
+    if "error" in found:
+        found.setdefault("status", Status.FAILED.value)
+        found.setdefault("since", "24h")
+    return found
+
+
+def _quoted_argument(value: str) -> str:
+    """
+    Return what was in quotation marks as the filter writes it.
+
+    They make text of what would be a number, true, false or null; a list or an object needs them
+    for its blanks, and stays one.
+    """
+    read = json_value(value)
+    is_plain = read is NO_JSON and value and value == value.strip()
+    if is_plain or isinstance(read, list | dict):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _without_word(value: str, was_quoted: bool) -> tuple[str, str]:
+    if was_quoted:
+        return "", value
+    if value.startswith("args.") and value.endswith(":"):
+        raise ValidationError(
+            _('“%(value)s” has no value. The empty text is %(value)s"".'),
+            params={"value": value[:50]},
+        )
+    if value.isascii() and value.isdigit():
+        return "id", value
+    if value.upper() in Status.values:
+        return "status", value
+    if _TASK_NAME.match(value):
+        return "task", value
+    return "", value

@@ -1,0 +1,218 @@
+"""A filter as understood: it says what it means, and refuses rather than mean everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.exceptions import ValidationError
+from django.core.validators import EMPTY_VALUES
+from django.http import QueryDict
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from bgtask.models import Task, TaskQuerySet
+from bgtask.models.arguments import Argument
+from bgtask.redaction import MASK
+from bgtask.status import Status
+from bgtask_admin.tasks.filters import TIMES, TaskFilter
+from bgtask_admin.tasks.looking import MOST_ROWS, Found, having, look
+from bgtask_admin.tasks.search import parse_search
+
+
+class InvalidSelection(ValidationError):
+    """The filter is empty, unknown or wrong: nothing must be done on its word."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``data`` is plain text, and its times are absolute: it means the same tomorrow."""
+
+    data: Mapping[str, str]
+    cleaned: Mapping[str, Any]
+
+    @classmethod
+    def parse(
+        cls, query: QueryDict | Mapping[str, Any], *, ignore: Iterable[str] = ()
+    ) -> Selection:
+        """
+        Understand a query string; an empty one selects everything, to be looked at.
+
+        Raises InvalidSelection for a key that is not known, one that is said twice, and a value
+        that is wrong: django-filter would drop them, and show or change every task.
+        """
+        data: dict[str, str] = {}
+        for key in query:
+            values = query.getlist(key) if isinstance(query, QueryDict) else [query[key]]
+            if key in ignore:
+                continue
+            if key not in TaskFilter.base_filters and key != "q":
+                raise InvalidSelection(_("There is no filter “%s”.") % key[:50])
+            given = [str(value).strip() for value in values if str(value).strip()]
+            if len(given) > 1:
+                raise InvalidSelection(_("The filter “%s” is given twice.") % key)
+            if given:
+                data[key] = given[0]
+        if search := data.pop("q", ""):
+            try:
+                searched = parse_search(search)
+            except ValidationError as error:
+                raise InvalidSelection(error.messages) from None
+            # What was typed last wins over what a tab or a link said before.
+            data |= searched
+        form = TaskFilter(data, queryset=Task.objects.none()).form
+        if not form.is_valid():
+            raise InvalidSelection(
+                [
+                    message
+                    if field == "__all__"
+                    else _("%(field)s: %(problem)s")
+                    % {"field": form.fields[field].label, "problem": message}
+                    for field, messages in form.errors.items()
+                    for message in messages
+                ]
+            )
+        cleaned = {key: form.cleaned_data[key] for key in data}
+        if lost := [key for key, value in cleaned.items() if value in EMPTY_VALUES]:
+            raise InvalidSelection(_("The filter “%s” has no value.") % lost[0])
+        absolute = {
+            key: cleaned[key].isoformat() if isinstance(cleaned[key], datetime) else value
+            for key, value in data.items()
+        }
+        return cls(absolute, cleaned)
+
+    @classmethod
+    def parse_narrow(
+        cls, query: QueryDict | Mapping[str, Any], *, ignore: Iterable[str] = ()
+    ) -> Selection:
+        """As ``parse``, but an empty filter is refused as well: to act upon."""
+        selection = cls.parse(query, ignore=ignore)
+        selection.must_be_narrow()
+        return selection
+
+    def must_be_narrow(self) -> None:
+        """Raises InvalidSelection where it is empty."""
+        if not self.data:
+            raise InvalidSelection(_("Choose a filter or select tasks first."))
+
+    @property
+    def status(self) -> Status | None:
+        return Status(self.data["status"]) if "status" in self.data else None
+
+    @property
+    def time_column(self) -> str | None:
+        """By which its tasks are listed; None: by their ids."""
+        return TIMES[self.status] if self.status and self.status != Status.HELD else None
+
+    @property
+    def is_chosen_one_by_one(self) -> bool:
+        return "ids" in self.data or "id" in self.data
+
+    @property
+    def looks_into_arguments(self) -> bool:
+        return "argument" in self.data
+
+    @property
+    def argument(self) -> Argument | None:
+        return self.cleaned["argument"].argument if self.looks_into_arguments else None
+
+    def tasks(self) -> TaskQuerySet:
+        """Return the tasks that match; by an argument, among the newest ones: see ``look``."""
+        return self.exactly(self.without("argument").candidates())
+
+    def exactly(self, tasks: TaskQuerySet) -> TaskQuerySet:
+        """Return those of these tasks that have the argument, among the newest ones."""
+        return tasks.filter(pk__in=self.look(tasks).ids) if self.argument else tasks
+
+    def look(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+        """Look through the newest of these tasks for the argument."""
+        return look(self.argument, tasks, most_decoded) if self.argument else Found()
+
+    def having(self, ids: Sequence[int]) -> list[int]:
+        """Return those of these tasks that have the argument; all, if none is asked for."""
+        return having(self.argument, ids) if self.argument else list(ids)
+
+    def candidates(self) -> TaskQuerySet:
+        """
+        Return the tasks that match, and by an argument also others: ask ``having`` about them.
+
+        Raises InvalidSelection where django-filter would have dropped a filter.
+        """
+        filtered = TaskFilter(dict(self.data), queryset=Task.objects.all())
+        if not filtered.is_valid():
+            raise InvalidSelection(_("This filter is not valid any more."))
+        return filtered.qs  # type: ignore[no-any-return]
+
+    def without(self, *keys: str) -> Selection:
+        return Selection(
+            {key: value for key, value in self.data.items() if key not in keys},
+            {key: value for key, value in self.cleaned.items() if key not in keys},
+        )
+
+    def only(self, *keys: str) -> Selection:
+        return self.without(*(self.data.keys() - set(keys)))
+
+    def masked(self) -> Selection:
+        """The same for who may not see arguments, to be put into words."""
+        if not self.looks_into_arguments:
+            return self
+        argument = replace(self.cleaned["argument"], text=MASK)
+        return Selection(self.data, {**self.cleaned, "argument": argument})
+
+    def query(self, **changes: str | None) -> str:
+        data = {**self.data, **changes}
+        return urlencode({key: value for key, value in data.items() if value})
+
+    def phrases(self) -> list[tuple[str, str]]:
+        """Return what it asks for, by key, each in words that stand alone."""
+        return [(key, _phrase(key, self.cleaned[key])) for key in _ORDER if key in self.data]
+
+    def in_words(self) -> str:
+        """Return a list such as “Failed · queue mail”."""
+        return SEPARATOR.join(words for _key, words in self.phrases()) or _("All tasks")
+
+
+SEPARATOR = " · "
+_ORDER = (
+    "status", "task", "queue", "error_class", "fingerprint", "error", "attempts_min",
+    "attempts_max", "worker", "argument", "since", "until", "id", "ids",
+)  # fmt: skip
+
+
+def _phrase(key: str, value: Any) -> str:
+    """Return one filter in words that stand alone."""
+    if key == "status":
+        return str(Status(value).label)
+    if key == "task":
+        return str(value)
+    if key == "ids":
+        number = len(value)
+        return ngettext("%s selected task", "%s selected tasks", number) % f"{number:,}"
+    if key == "attempts_min":
+        return ngettext("at least %s attempt", "at least %s attempts", value) % f"{value:,}"
+    if key == "attempts_max":
+        return ngettext("at most %s attempt", "at most %s attempts", value) % f"{value:,}"
+    if key == "argument":
+        return _("argument %(name)s = %(value)s") % {"name": value.name, "value": value.text}
+    if isinstance(value, datetime):
+        local = timezone.localtime(value) if timezone.is_aware(value) else value
+        value = date_format(local, "Y-m-d H:i:s")
+    return str(_patterns()[key] % value)
+
+
+def _patterns() -> dict[str, str]:
+    return {
+        "queue": _("queue %s"),
+        "error_class": _("error %s"),
+        "fingerprint": _("error group %s"),
+        "error": _("error text “%s”"),
+        "worker": _("last run by %s"),
+        "since": _("since %s"),
+        "until": _("until %s"),
+        "id": _("task #%s"),
+    }

@@ -1,0 +1,130 @@
+"""The list of tasks, each with a box to select it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_tables2 as tables
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from bgtask.models import Task
+from bgtask.status import FINISHED, Status
+from bgtask_admin.tasks.filters import TIMES
+from bgtask_admin.templatetags.bgtask_admin import status_badge
+from bgtask_admin.ui import formatting
+from bgtask_admin.ui.arguments import arguments_in_a_line
+from bgtask_admin.ui.tables import DashboardTable
+from bgtask_admin.ui.tracebacks import last_line
+
+WHEN_LABELS = {
+    Status.READY: _("Due"),
+    Status.SCHEDULED: _("Due"),
+    Status.RUNNING: _("Running since"),
+    Status.HELD: _("Enqueued"),
+    **dict.fromkeys(FINISHED, _("Finished")),
+}
+
+# Where all rows are of one status, some columns would be the same in each.
+_SAYS_NOTHING = {
+    Status.READY: ["status", "error"],
+    Status.SCHEDULED: [],
+    Status.RUNNING: ["error"],
+    Status.HELD: [],
+    Status.FAILED: ["status"],
+    Status.CANCELLED: ["status"],
+    Status.SUCCESSFUL: ["status", "error"],
+}
+
+
+class TickColumn(tables.Column):
+    def __init__(self) -> None:
+        super().__init__(accessor="pk", verbose_name="", attrs={"td": {"class": "bg-tick"}})
+
+    @property
+    def header(self) -> SafeString:
+        return format_html(
+            '<input type="checkbox" class="bg-tick-all" aria-label="{}" hidden>',
+            _("Select all on this page"),
+        )
+
+    def render(self, value: int) -> SafeString:
+        return format_html(
+            '<input type="checkbox" name="tick" value="{}" aria-label="{}">',
+            value,
+            _("Select task %s") % value,
+        )
+
+
+class TaskTable(DashboardTable):
+    tick = TickColumn()
+    task = tables.Column(accessor="task_name", verbose_name=_("Task"))
+    status = tables.Column(verbose_name=_("Status"))
+    queue = tables.Column(verbose_name=_("Queue"))
+    attempts = tables.Column(verbose_name=_("Attempts"), attrs={"td": {"class": "bg-number"}})
+    error = tables.Column(accessor="error_class", verbose_name=_("Error"), empty_values=())
+    when = tables.Column(accessor="pk", verbose_name=_("When"))
+
+    class Meta(DashboardTable.Meta):
+        empty_text = _("No task matches.")
+        attrs = {"class": "bg-table bg-tasks", "id": "result_list"}
+        row_attrs = {"data-id": lambda record: record.pk}
+
+    def __init__(
+        self, rows: Any, *, url: Any, with_arguments: bool, with_ticks: bool, status: Status | None
+    ) -> None:
+        self._url, self._with_arguments = url, with_arguments
+        exclude = [] if with_ticks else ["tick"]
+        exclude += [] if status is None else _SAYS_NOTHING[status]
+        super().__init__(rows, exclude=exclude)
+        self.columns["when"].column.verbose_name = WHEN_LABELS[status] if status else _("When")
+
+    def render_task(self, record: Task) -> SafeString:
+        arguments = arguments_in_a_line(record) if self._with_arguments else ""
+        if self._with_arguments and getattr(record, "is_long", False):
+            arguments = str(_("(long arguments: see the task)"))
+        return format_html(
+            '<a class="bg-name" href="{}">{}</a> <span class="bg-quiet">#{}</span>'
+            '<span class="bg-arguments">{}</span>',
+            self._url("bgtask_task_change", record.pk),
+            formatting.name(record.verbose_name or record.task_name, 80),
+            record.pk,
+            arguments,
+        )
+
+    def render_status(self, record: Task) -> SafeString:
+        badge = status_badge(record.status)
+        if record.status == Status.SCHEDULED and record.attempts:
+            return format_html('{} <span class="bg-quiet">{}</span>', badge, _("retrying"))
+        if record.status == Status.RUNNING and record.cancel_requested:
+            return format_html('{} <span class="bg-quiet">{}</span>', badge, _("asked to stop"))
+        if record.held_for:
+            return format_html(
+                '{} <span class="bg-quiet">{}</span>', badge, record.get_held_for_display()
+            )
+        return badge
+
+    def render_queue(self, value: str) -> str:
+        return formatting.short(value, 40)
+
+    def render_attempts(self, record: Task) -> str:
+        return f"{record.attempts}/{record.executions_allowed}"
+
+    def render_error(self, record: Task) -> str | SafeString:
+        if not record.error_class:
+            return ""
+        line = last_line(getattr(record, "error_tail", ""))
+        message = line.removeprefix(record.error_class).removeprefix(": ")
+        return format_html(
+            '<a href="{}" title="{}">{}</a><span class="bg-arguments">{}</span>',
+            self._url("bgtask_admin_error", record.error_fingerprint)
+            if record.error_fingerprint
+            else self._url("bgtask_task_change", record.pk),
+            formatting.visible(record.error_class),
+            formatting.short(record.error_class.rpartition(".")[2], 60),
+            formatting.short(message, 100),
+        )
+
+    def render_when(self, record: Task) -> str | SafeString:
+        return formatting.moment(getattr(record, TIMES[Status(record.status)]))

@@ -1,0 +1,331 @@
+"""The filter by an argument finds the tasks whose call gave exactly this value, and no others."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given
+from hypothesis import settings as h_settings
+from hypothesis import strategies as st
+
+from bgtask import background
+from bgtask.models import Task
+from bgtask.models.arguments import Argument
+from bgtask.serialization import dump_params
+from bgtask.status import Status
+from bgtask_admin.actions import run
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS, Verb
+from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.tasks import looking
+from bgtask_admin.tasks.filters import MAX_ARGUMENT_LENGTH
+from bgtask_admin.tasks.search import parse_search
+from bgtask_admin.tasks.selection import Selection
+from tests.bgtask_admin.urls import CONFIRM, TASKS, text, words
+from tests.factories import TaskFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def found(query: str) -> set[int]:
+    return {task.pk for task in Selection.parse(parse_search(query)).tasks()}
+
+
+VALUES = {
+    "args.it:42": 42,
+    'args.it:"42"': "42",
+    "args.it:42.0": 42.0,
+    "args.it:-42": -42,
+    "args.it:true": True,
+    'args.it:"true"': "true",
+    "args.it:null": None,
+    'args.it:"null"': "null",
+    "args.it:04109": "04109",
+    "args.it:NaN": "NaN",
+    'args.it:""': "",
+    'args.it:" "': " ",
+    'args.it:" x"': " x",
+    "args.it:[]": [],
+    "args.it:[1,2]": [1, 2],
+    "args.it:[1,2.0]": [1, 2.0],
+    'args.it:"[1, [2]]"': [1, [2]],
+    "args.it:{}": {},
+    'args.it:"{\\"a\\": 1}"': {"a": 1},
+    'args.it:"{\\"a\\": true}"': {"a": True},
+    "args.it:https://shop.example/?page=2": "https://shop.example/?page=2",
+    "args.it:a:b": "a:b",
+    "args.it:a=b": "a=b",
+    "args.it:YWJj==": "YWJj==",
+    'args.it:"Ada \\"C\\" L"': 'Ada "C" L',
+    'args.it:"\\"Ada\\""': '"Ada"',
+    "args.it:abc": "abc",
+    "args.it:ABC": "ABC",
+    "args.it:a_b": "a_b",
+    "args.it:aXb": "aXb",
+    "args.it:C:\\temp": "C:\\temp",
+    "args.it:100%": "100%",
+    "args.it:Köln": "Köln",
+    "args.it:köln": "köln",
+    "args.it:Ko\u0308ln": "Ko\u0308ln",
+    "args.it:🙂": "🙂",
+}
+SPELLINGS = {
+    "as enqueued": {},
+    "without blanks": {"separators": (",", ":")},
+    "with more blanks": {"indent": 2},
+    "without escapes": {"ensure_ascii": False},
+}
+
+
+def test_each_value_finds_its_own_and_no_other():
+    """An argument: each value is one value, its type and its case included."""
+    # An inner dictionary, another name, and another case of the name, are there as well.
+    decoys = [{"other": {"it": one}, "item": one, "It": one} for one in VALUES.values()]
+    tasks = {}
+    for query, value in VALUES.items():
+        tasks[query] = {
+            TaskFactory(task_name=name, task_params=json.dumps(params, **spelling)).pk
+            for spelling in SPELLINGS.values()
+            for name, params in (
+                ("gone", [[], {"it": value}]),
+                ("gone", [[value], {"x": 1, "it": value}]),
+            )
+        }
+    for params in decoys:
+        TaskFactory(task_name="gone", task_params=json.dumps([[params["item"], params], params]))
+
+    assert {query: found(query) for query in VALUES} == tasks
+
+
+@pytest.mark.parametrize(
+    ("params", "query", "is_found"),
+    [
+        ("[[42, 1], {}]", "args.a:42", True),
+        ("[[1, 42], {}]", "args.a:42", False),
+        ("[[1, 42], {}]", "args.b:42", True),
+        ('[[1], {"b": 42}]', "args.b:42", True),
+        ("[[1, 2, 42], {}]", "args.2:42", True),
+        ("[[[42]], {}]", "args.a:42", False),
+        ("[[42], {}]", "args.0:42", False),  # It has a name.
+        ('[[], {"a": 42}', "args.a:42", False),  # Broken by hand.
+        ('{"a": 42}', "args.a:42", False),
+    ],
+)
+def test_a_positional_argument_has_the_name_of_its_parameter(params, query, is_found):
+    """An argument: a call by position is found by name where the function is known."""
+    task = TaskFactory(task_name="tests.tasks.add", task_params=params)
+
+    assert found(query) == ({task.pk} if is_found else set())
+
+
+def test_arguments_of_an_unknown_function_are_found_by_name_or_number():
+    """An argument: where the function is not known, a position has no name."""
+    task = TaskFactory(task_name="gone", task_params='[[42], {"b": 1}]')
+
+    assert [found(query) for query in ("args.a:42", "args.0:42", "args.b:1")] == [
+        set(), {task.pk}, {task.pk},
+    ]  # fmt: skip
+
+
+OTHERS = (
+    '[[], {"options": {"user_id": 42}}]',
+    '[[], {"user_id": "42"}]',
+    '[[], {"user_id": 42.0}]',
+    '[[], {"USER_ID": 42}]',
+    '[[], {"user_id": [42]}]',
+)
+
+
+@pytest.mark.parametrize("chunk", [1, 1_000])
+def test_a_verb_meets_no_other_task(monkeypatch, chunk):
+    """An argument: a bulk verb changes the tasks that have it and no other."""
+    monkeypatch.setattr(run, "CHUNK", chunk)
+    monkeypatch.setattr(run, "LOOK_AHEAD", 2)
+    mine = []
+    for _ in range(2):
+        for params in OTHERS:
+            TaskFactory(status=Status.FAILED, task_params=params)
+        mine.append(TaskFactory(status=Status.FAILED, task_params='[[], {"user_id":42}]'))
+
+    seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "user_id:42"}))
+    operation = run.step(run.start(seen, {}, by="shell"), seconds=60)
+
+    assert set(Task.objects.ready()) == set(mine)
+    assert seen.breakdown().looked_at == 0  # Of the preview's scope nothing is left.
+    assert (operation.state, operation.matched, operation.changed, operation.skipped) == (
+        OperationState.DONE, 2, 2, 0,
+    )  # fmt: skip
+
+
+def test_a_chunk_decides_about_its_rows_itself(monkeypatch):
+    """An argument: the tasks are locked, and decided about, before they are changed."""
+    for params in OTHERS:
+        TaskFactory(status=Status.FAILED, task_params=params)
+    seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "user_id:42"}))
+    operation = run.start(seen, {}, by="shell")
+
+    run._advance(operation, list(Task.objects.order_by("pk").values_list("pk", flat=True)))
+
+    assert not Task.objects.ready().exists()
+
+
+def test_the_confirmation_says_at_least_where_it_did_not_look_everywhere(admin_client, monkeypatch):
+    """An argument: a number that is not the whole one says so, and all are changed."""
+    monkeypatch.setattr(looking, "MOST_ROWS", 2)
+    TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
+    TaskFactory.create_batch(2, status=Status.FAILED, task_params='[[], {"a": 10}]')
+    query = "verb=requeue&status=FAILED&argument=a"
+
+    none = admin_client.get(f"{CONFIRM}?{query}:1")
+    some = admin_client.get(f"{CONFIRM}?{query}:10")
+
+    for page, number in ((none, 0), (some, 2)):
+        assert f"At least {number} tasks match." in words(page)
+        assert "Only the newest 2 tasks were searched" in words(page)
+    preview = none.context["preview"]
+    assert Preview.load(none.context["signed"], none.wsgi_request.user) == preview
+    admin_client.post(CONFIRM, {"preview": none.context["signed"]})
+    operation = Operation.objects.get()
+    assert (operation.matched, operation.matched_at_least, operation.changed) == (3, False, 3)
+    assert Task.objects.failed().count() == 2
+
+
+def test_the_history_names_every_task_though_not_all_were_counted(admin_user, monkeypatch):
+    """An argument: what is not counted before is logged all the same."""
+    monkeypatch.setattr(looking, "MOST_ROWS", 1)
+    tasks = TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
+    seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "a:1"}))
+
+    operation = run.step(run.start(seen, {}, user=admin_user), seconds=60)
+
+    assert (seen.matched, operation.matched) == (1, 3)
+    assert set(LogEntry.objects.values_list("object_id", flat=True)) == {
+        str(task.pk) for task in tasks
+    }
+
+
+@pytest.mark.parametrize(
+    ("decoded", "looked_at"), [(1, 2), (2, 3), (3, 0)], ids=["one", "two", "all"]
+)
+def test_a_look_says_behind_how_many_tasks_it_ended(monkeypatch, decoded, looked_at):
+    """An argument: a look that decoded enough ends, and says how far it came."""
+    monkeypatch.setattr(looking, "SLICE_ROWS", 1)
+    ids = [
+        TaskFactory(task_params=f'[[], {{"a": "{value}"}}]').pk for value in ("x", "no", "x", "x")
+    ]
+    TaskFactory(task_params='[[], {"a": "no"}]')
+
+    found = looking.look(Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded)
+
+    assert (len(found.ids), found.looked_at) == (decoded, looked_at)
+
+
+@pytest.mark.parametrize(("size", "number"), [(1, 3), (2, 2), (3, 1)])
+def test_a_look_asks_no_more_often_than_it_must(monkeypatch, size, number):
+    """An argument: the page of a confirmation asks the database once for each slice."""
+    monkeypatch.setattr(looking, "SLICE_ROWS", size)
+    TaskFactory.create_batch(2, task_params='[[], {"a": 1}]')
+
+    with CaptureQueriesContext(connection) as asked:
+        looking.look(Argument("a", 1), Task.objects.all())
+
+    assert len([one for one in asked if "task_params" in one["sql"]]) == number
+
+
+@pytest.mark.parametrize("argument", ["a:x%00y", "a%00:1", 'a:"x%00y"'])
+def test_a_character_that_postgresql_does_not_store_is_refused(admin_client, argument):
+    """An argument: what the log cannot hold is refused before anything is confirmed."""
+    TaskFactory(status=Status.FAILED)
+
+    page = admin_client.get(f"{TASKS}?argument={argument}")
+    confirmation = admin_client.get(f"{CONFIRM}?verb=requeue&argument={argument}", follow=True)
+
+    assert page.status_code == 400
+    for one in (page, confirmation):
+        assert "Null characters are not allowed" in text(one)
+
+
+NAMES = ("a", "b", "c", "rest", "0", "1", "3", "x y", "x.y", "A", "größe", "\\", '"', "%", "")
+TEXTS = st.sampled_from(
+    ["1", "1.0", "true", "null", "NaN", "", " ", "\x00", "\ud800", "🙂", "a\\b", '"', "%", "_"]
+)
+NUMBERS = st.integers(-2, 2) | st.integers(-(10**40), 10**40) | st.sampled_from([0.0, -0.0, 1.0])
+VALUES_OF_JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.floats(-1e300, 1e300) | TEXTS | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@background
+def take_many(a, b, /, c=5, *rest, d=None, **others):
+    pass
+
+
+@h_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_calls_gave_the_filter_is_exact(data):
+    """An argument: no value, name or way of calling makes it find another task, or miss one."""
+    Task.objects.all().delete()
+    values = st.sampled_from(data.draw(st.lists(VALUES_OF_JSON, min_size=2, max_size=4)))
+    name, wanted = data.draw(st.sampled_from(NAMES)), data.draw(values)
+    expected = set()
+    for function, names in ((take_many.name, ["a", "b", "c"]), ("gone", [])):
+        for _ in range(2):
+            args = data.draw(st.lists(values, max_size=5))
+            kwargs = data.draw(st.dictionaries(st.sampled_from(NAMES), values, max_size=3))
+            params = dump_params(args, kwargs)
+            task = TaskFactory(task_name=function, task_params=params)
+            named = [*names, *map(str, range(len(names), 5))]
+            given_as = [*zip(named, args, strict=False), *kwargs.items()]
+            if any(one == name and spelled(value) == spelled(wanted) for one, value in given_as):
+                expected.add(task.pk)
+
+    argument = Argument(name, json.loads(dump_params([wanted], {}))[0][0])
+
+    assert set(looking.look(argument, Task.objects.all()).ids) == expected
+    everything = list(Task.objects.values_list("pk", flat=True))
+    assert set(looking.having(argument, everything)) == expected
+    written = f"{name}:{json.dumps(argument.value)}"
+    if name and len(written) <= MAX_ARGUMENT_LENGTH:
+        assert {task.pk for task in Selection.parse({"argument": written}).tasks()} == expected
+
+
+def spelled(value):
+    """Return the value as JSON, in which its type shows; -0.0 is 0.0."""
+    if isinstance(value, list):
+        return [spelled(one) for one in value]
+    if isinstance(value, dict):
+        return sorted((key, repr(spelled(one))) for key, one in value.items())
+    return json.dumps(0.0 if value == 0 and isinstance(value, float) else value)
+
+
+def test_an_exact_number_is_told_as_such(admin_client):
+    TaskFactory(status=Status.FAILED, task_params='[[], {"a": 1}]')
+    TaskFactory(status=Status.FAILED, task_params='[[], {"b": {"a": 1}}]')
+
+    response = admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&argument=a:1")
+    page = words(response)
+
+    assert "Requeue 1 task:" in page
+    assert "At least" not in page
+
+
+def test_an_export_has_no_other_task_and_its_name_says_how_far_it_looked(admin_client, monkeypatch):
+    """An argument: what is exported has it."""
+    monkeypatch.setattr(looking, "MOST_ROWS", 2)
+    TaskFactory(task_params='[[], {"a": 1}]')
+    newer = TaskFactory(task_params='[[], {"a": 1}]')
+    TaskFactory(task_params='[[], {"b": {"a": 1}}]')
+
+    response = admin_client.get(f"{TASKS}export.json?argument=a:1")
+
+    assert [row["id"] for row in json.loads(response.getvalue())] == [newer.pk]
+    assert "tasks-among-the-newest-2.json" in response["Content-Disposition"]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from bgtask.db import DatabaseNow
+from bgtask.models import Attempt, Task
+from bgtask.status import Status
+from bgtask_admin.actions import run
+from bgtask_admin.tasks.selection import Selection
+from tests.bgtask_admin.urls import TASKS, text
+from tests.factories import TaskFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_has_its_page(admin_client, status):
+    task = TaskFactory(status=status)
+
+    response = admin_client.get(f"{TASKS}{task.pk}/change/")
+
+    assert response.status_code == 200
+    assert str(status.label) in text(response)
+
+
+def test_tells_its_life_with_the_durations_between(admin_client):
+    task = TaskFactory(
+        status=Status.FAILED, enqueued_at=DatabaseNow(-100), finished_at=DatabaseNow(-10)
+    )
+    Attempt.objects.create(
+        task=task,
+        token=1,
+        number=1,
+        worker="web-1:4121",
+        started_at=DatabaseNow(-40),
+        finished_at=DatabaseNow(-10),
+        outcome="failed",
+        error_class="shop.Refused",
+        message="no luck",
+        traceback='  File "/shop.py", line 7, in send\nshop.Refused: no luck',
+    )
+
+    page = text(admin_client.get(f"{TASKS}{task.pk}/change/"))
+
+    assert "Attempt 1 started" in page
+    assert "+ 30 s" in page
+    assert "+ 1 m" in page
+    assert "/shop.py" in page
+
+
+def test_a_task_that_is_gone_is_not_found(admin_client):
+    assert admin_client.get(f"{TASKS}4711/change/").status_code == 404
+    assert admin_client.get(f"{TASKS}x/change/").status_code == 404
+
+
+def test_says_who_did_what_to_it(admin_client, admin_user):
+    task = TaskFactory(status=Status.FAILED)
+    run.do("requeue", Selection.parse({"id": str(task.pk)}), user=admin_user)
+
+    page = text(admin_client.get(f"{TASKS}{task.pk}/change/"))
+
+    assert "<strong>admin</strong> Requeue." in page
+
+
+def test_also_what_was_done_to_many_at_once(admin_client, admin_user):
+    task, *_ = TaskFactory.create_batch(101, status=Status.FAILED)
+    run.do("requeue", Selection.parse({"status": "FAILED"}), user=admin_user)
+
+    assert "bulk action that may include this task" in text(
+        admin_client.get(f"{TASKS}{task.pk}/change/")
+    )
+
+
+def test_arguments_are_for_those_who_may_see_them(admin_client, log_in):
+    task = TaskFactory(
+        status=Status.SUCCESSFUL, task_params='[[], {"customer": 4711}]', return_value='"r4711"'
+    )
+    url = f"{TASKS}{task.pk}/change/"
+
+    assert "4711" in text(admin_client.get(url))
+    assert "4711" not in text(log_in("view_task").get(url))
+
+
+@pytest.mark.parametrize(
+    ("verb", "before", "after"),
+    [
+        ("requeue", Status.FAILED, Status.READY),
+        ("run_now", Status.SCHEDULED, Status.READY),
+        ("hold", Status.READY, Status.HELD),
+        ("release", Status.HELD, Status.READY),
+    ],
+)
+def test_a_button_does_what_it_says_at_once(admin_client, verb, before, after):
+    task = TaskFactory(status=before)
+
+    response = admin_client.post(f"{TASKS}{task.pk}/do/{verb}/", follow=True)
+
+    assert Task.objects.get().status == after
+    assert response.redirect_chain == [(f"{TASKS}{task.pk}/change/", 302)]
+
+
+def test_what_is_no_longer_possible_is_explained(admin_client):
+    task = TaskFactory(status=Status.RUNNING)
+
+    response = admin_client.post(f"{TASKS}{task.pk}/do/requeue/", follow=True)
+
+    assert "0 tasks requeued. 1 task skipped: already running." in text(response)
+
+
+def test_nothing_is_changed_by_a_link(admin_client):
+    task = TaskFactory(status=Status.FAILED)
+
+    response = admin_client.get(f"{TASKS}{task.pk}/do/requeue/")
+
+    assert response.status_code == 405
+    assert Task.objects.get().status == Status.FAILED

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+from django.utils import timezone
+
+from bgtask.models import Task
+from bgtask.status import Status
+from bgtask_admin.tasks import list as task_list
+from tests.bgtask_admin.urls import TASKS, text, words
+from tests.factories import TaskFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def shown(client, query: str = "") -> list[int]:
+    response = client.get(f"{TASKS}?{query}")
+    return [task.pk for task in response.context["rows"].rows]
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_tab_shows_tasks_of_its_status(admin_client, status):
+    wanted = TaskFactory(status=status)
+    TaskFactory(status=Status.READY if status != Status.READY else Status.FAILED)
+
+    assert shown(admin_client, f"status={status}") == [wanted.pk]
+
+
+def test_tabs_count_honestly(admin_client, monkeypatch):
+    monkeypatch.setattr(task_list, "CAP", 2)
+    TaskFactory.create_batch(3, status=Status.FAILED)
+    TaskFactory.create_batch(2, status=Status.READY)
+
+    counts = {str(tab["label"]): tab["count"] for tab in admin_client.get(TASKS).context["tabs"]}
+
+    assert (counts["Failed"], counts["Ready"], counts["Held"]) == ("2+", "2", "0")
+
+
+def test_what_is_wrong_in_a_filter_is_said_and_nothing_shown(admin_client):
+    TaskFactory()
+
+    response = admin_client.get(f"{TASKS}?status=FAILD")
+
+    assert response.status_code == 400
+    assert "Select a valid choice" in text(response)
+    assert response.context["rows"].rows == []
+
+
+def test_finds_by_the_search_box(admin_client):
+    wanted = TaskFactory(task_name="shop.send", queue="mail")
+    TaskFactory(task_name="shop.send", queue="other")
+
+    assert shown(admin_client, "q=shop.send+queue:mail") == [wanted.pk]
+    assert shown(admin_client, f"q={wanted.pk}") == [wanted.pk]
+
+
+def test_pages_by_key(admin_client, monkeypatch):
+    monkeypatch.setattr(task_list, "SIZE", 2)
+    ids = [task.pk for task in TaskFactory.create_batch(3)][::-1]
+
+    first = admin_client.get(TASKS)
+    second = shown(admin_client, f"after={first.context['rows'].older}")
+
+    assert [task.pk for task in first.context["rows"].rows] + second == ids
+
+
+def test_arguments_are_for_those_who_may_see_them(admin_client, log_in):
+    TaskFactory(task_params='[[], {"customer": 4711}]')
+
+    assert "4711" in text(admin_client.get(TASKS))
+    assert "4711" not in text(log_in("view_task").get(TASKS))
+
+
+def test_nobody_finds_out_by_searching_what_they_may_not_see(log_in):
+    response = log_in("view_task").get(f"{TASKS}?argument=customer:4711")
+
+    assert response.status_code == 403
+
+
+def test_an_argument_is_found_by_its_name_where_the_function_is_known(admin_client):
+    """An argument: the page says where it cannot look by name."""
+    named = TaskFactory(task_name="tests.tasks.add", task_params='[[], {"a": 42, "b": 1}]')
+    positional = TaskFactory(task_name="tests.tasks.add", task_params="[[42, 1], {}]")
+    unknown = TaskFactory(task_name="gone.add", task_params="[[42, 1], {}]")
+
+    for status in ("status=READY&", ""):
+        found = shown(admin_client, f"{status}argument=a:42")
+        assert sorted(found) == [named.pk, positional.pk]
+    assert unknown.pk in shown(admin_client, "argument=0:42")
+    said = "only if this site knows the function"
+    assert said in text(admin_client.get(f"{TASKS}?argument=a:42"))
+    assert said not in text(admin_client.get(TASKS))
+
+
+@pytest.mark.parametrize("status", ["", "status=SUCCESSFUL&"])
+def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
+    admin_client, monkeypatch, status
+):
+    """An argument: a search that did not look everywhere says so."""
+    monkeypatch.setattr(task_list, "NEWEST", 2)
+    old = TaskFactory(status=Status.SUCCESSFUL, task_params='[[], {"a": 1}]')
+    TaskFactory.create_batch(2, status=Status.SUCCESSFUL, task_params='[[], {"b": {"a": 1}}]')
+    query = f"{status}argument=a:1"
+
+    first = admin_client.get(f"{TASKS}?{query}")
+    older = first.context["rows"].older
+
+    assert first.context["rows"].rows == []
+    said = words(first)
+    assert "0 tasks match. Only the first 2 tasks of this list were searched." in said
+    assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
+
+
+def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatch):
+    """An argument: where many tasks may have it, fewer are looked at."""
+    monkeypatch.setattr(task_list, "MOST_DECODED", 2)
+    ids = [task.pk for task in TaskFactory.create_batch(3, task_params='[[], {"a": 1}]')]
+
+    first = admin_client.get(f"{TASKS}?argument=a:1")
+
+    assert [task.pk for task in first.context["rows"].rows] == ids[:0:-1]
+    said = words(first)
+    assert "2 tasks match. Only the first 2 tasks of this list were searched." in said
+    assert shown(admin_client, f"argument=a:1&after={first.context['rows'].older}") == ids[:1]
+
+
+def test_long_arguments_are_not_loaded(admin_client):
+    TaskFactory(task_params='[["' + "x" * 5_000 + '"], {}]')
+
+    assert "xxx" not in text(admin_client.get(TASKS))
+
+
+def test_without_a_status_only_the_newest_are_looked_at_and_it_says_so(admin_client, monkeypatch):
+    monkeypatch.setattr(task_list, "NEWEST", 1)
+    TaskFactory(queue="mail")
+    newest = TaskFactory(queue="mail")
+
+    response = admin_client.get(f"{TASKS}?queue=mail")
+
+    assert [task.pk for task in response.context["rows"].rows] == [newest.pk]
+    assert "Only the newest 1" in text(response)
+
+
+def test_a_status_offers_the_actions_it_allows(admin_client):
+    TaskFactory(status=Status.FAILED)
+
+    offered = {
+        action.verb.value
+        for action in admin_client.get(f"{TASKS}?status=FAILED").context["actions"]
+    }
+
+    assert offered == {"requeue", "delete"}
+
+
+def test_a_filter_without_an_index_looks_at_so_many_for_a_page_and_goes_on_from_there(
+    admin_client, monkeypatch
+):
+    monkeypatch.setattr("bgtask_admin.tasks.list.NEWEST", 3)
+    monkeypatch.setattr("bgtask_admin.tasks.list.SIZE", 2)
+    now = timezone.now()
+    failed = [
+        TaskFactory(
+            status=Status.FAILED,
+            finished_at=now - timedelta(minutes=index),
+            error_class="Rare" if index in (1, 9) else "Frequent",
+        )
+        for index in range(10)
+    ]
+    url, seen, pages = f"{TASKS}?status=FAILED&error_class=Rare", [], 0
+
+    while url:
+        response = admin_client.get(url)
+        page = text(response)
+        pages += 1
+        seen += [int(id_) for id_ in re.findall(r'data-id="(\d+)"', page)]
+        which = "next" if "after=" in url else "first"
+        further = re.search(r'rel="next" href="([^"]+)"', page)
+        assert not further or f"Only the {which} 3 tasks of this list" in page
+        url = TASKS + html.unescape(further[1]) if further else ""
+
+    assert seen == [failed[1].pk, failed[9].pk]
+    assert pages == 4
+
+
+@pytest.mark.parametrize(("number", "shown"), [(2, "2"), (10_001, "10,000+")])
+def test_a_tab_counts_exactly_up_to_ten_thousand(admin_client, number, shown):
+    Task.objects.enqueue_many("tests.tasks.noop", (([], {}) for _ in range(number)))
+
+    page = text(admin_client.get(TASKS))
+
+    assert f'Ready <span class="bg-count">{shown}</span>' in page

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from bgtask_admin.tasks.search import parse_search
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("42", {"id": "42"}),
+        ("shop.tasks.send", {"task": "shop.tasks.send"}),
+        ("failed", {"status": "FAILED"}),
+        ("state:failed", {"status": "FAILED"}),
+        ("queue:mail", {"queue": "mail"}),
+        ("class:smtplib.SMTPException", {"error_class": "smtplib.SMTPException"}),
+        ("attempts:3 worker:web-1:4121", {"attempts_min": "3", "worker": "web-1:4121"}),
+        ("args.customer:42", {"argument": "customer:42"}),
+        ('args.name:"Ada L"', {"argument": "name:Ada L"}),
+        ('args.zip:"04109"', {"argument": "zip:04109"}),
+        ('args.zip:"14109"', {"argument": 'zip:"14109"'}),
+        ('args.ids:"[1, 2]" queue:mail', {"argument": "ids:[1, 2]", "queue": "mail"}),
+        ('args.name:""', {"argument": 'name:""'}),
+        ('args.name:"\\"Ada\\" \\\\ L"', {"argument": 'name:"Ada" \\ L'}),
+        ("args.url:http://x/?a=1", {"argument": "url:http://x/?a=1"}),
+        ("timed out", {"error": "timed out", "status": "FAILED", "since": "24h"}),
+        ('"42"', {"error": "42", "status": "FAILED", "since": "24h"}),
+        (
+            "error:refused queue:mail since:7d",
+            {"error": "refused", "queue": "mail", "since": "7d", "status": "FAILED"},
+        ),
+        ("", {}),
+    ],
+)
+def test_understands(text: str, meaning: dict[str, str]) -> None:
+    assert parse_search(text) == meaning
+
+
+@pytest.mark.parametrize("text", ["quere:mail", "queue:a queue:b", "1 2", "http://x"])
+def test_refuses_what_it_does_not_understand(text: str) -> None:
+    with pytest.raises(ValidationError):
+        parse_search(text)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+from django.http import QueryDict
+from django.utils import timezone
+
+from bgtask.db import DatabaseNow
+from bgtask.models import Task
+from bgtask.status import Status
+from bgtask_admin.tasks.selection import InvalidSelection, Selection
+from tests.factories import TaskFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def found(query: str) -> set[int]:
+    return {task.pk for task in Selection.parse(QueryDict(query)).tasks()}
+
+
+@pytest.mark.parametrize(
+    ("query", "columns"),
+    [
+        ("status=FAILED", {"status": Status.FAILED}),
+        ("queue=mail", {"queue": "mail"}),
+        ("task=shop.send", {"task_name": "shop.send"}),
+        ("error_class=KeyError", {"status": Status.FAILED, "error_class": "KeyError"}),
+        ("fingerprint=abc", {"status": Status.FAILED, "error_fingerprint": "abc"}),
+        ("attempts_min=3", {"status": Status.FAILED, "attempts": 3}),
+        ("attempts_min=2&attempts_max=4", {"status": Status.FAILED, "attempts": 3}),
+        ("worker=web-1:4121", {"last_worker": "web-1:4121"}),
+        (
+            "status=FAILED&error=REFUSED&since=1h",
+            {"status": Status.FAILED, "last_error": "refused"},
+        ),
+        ("argument=customer:42", {"task_params": '[[], {"customer": 42, "other": 1}]'}),
+        ("argument=customer:42", {"task_params": '[[], {"customer": 42}]'}),
+        ('argument=customer:"42"', {"task_params": '[[], {"customer": "42"}]'}),
+        ("argument=customer=42", {"task_params": '[[], {"customer": 42}]'}),
+        ("argument=url=http://x", {"task_params": '[[], {"url": "http://x"}]'}),
+        ("argument=name:Zo%C3%AB", {"task_params": '[[], {"name": "Zo\\u00eb"}]'}),
+    ],
+)
+def test_each_filter_finds_its_tasks_and_no_others(query, columns):
+    wanted = TaskFactory(**columns)
+    TaskFactory(status=Status.SUCCESSFUL, task_params='[[], {"customer": 421}]')
+
+    assert found(query) == {wanted.pk}
+
+
+@pytest.mark.parametrize(
+    ("status", "column"),
+    [
+        (Status.FAILED, "finished_at"),
+        (Status.SUCCESSFUL, "finished_at"),
+        (Status.READY, "run_at"),
+        (Status.RUNNING, "locked_at"),
+        (Status.HELD, "enqueued_at"),
+    ],
+)
+def test_a_window_is_about_the_time_by_which_a_status_is_listed(status, column):
+    recent = TaskFactory(status=status, **{column: DatabaseNow(-60)})
+    TaskFactory(status=status, **{column: DatabaseNow(-7200)})
+
+    assert found(f"status={status}&since=1h") == {recent.pk}
+
+
+def test_a_window_has_two_ends():
+    before = quote((timezone.now() - timedelta(hours=1)).isoformat())
+    old = TaskFactory(status=Status.FAILED, finished_at=DatabaseNow(-7200))
+    TaskFactory(status=Status.FAILED)
+
+    assert found(f"status=FAILED&since=3h&until={before}") == {old.pk}
+
+
+def test_names_are_compared_to_the_letter():
+    TaskFactory(queue="Mail")
+
+    assert found("queue=mail") == set()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "status=FAILD",
+        "stauts=FAILED",
+        "status=FAILED&status=READY",
+        "since=yesterday",
+        "since=2h&until=3h",
+        "since=0001-01-01T00:00:00%2B23:00",
+        "until=9999-12-31T23:59:59-10:00",
+        "since=700000d",
+        "attempts_min=many",
+        "id=1.5",
+        "ids=1,x",
+        "ids=" + ",".join(map(str, range(1_001))),
+        "argument=customer",
+        "argument=customer:",
+        "argument=:42",
+        "argument=customer:" + "4" * 300,
+        "q=args.customer:",
+        "q=args.customer:42" + "+" * 500 + "status:failed",
+        "error=timeout",
+        "error=timeout&status=FAILED",
+        "error=timeout&since=1h",
+        "queue=%00",
+        "q=quere:mail",
+        "id=99999999999999999999",
+    ],
+)
+def test_refuses_rather_than_to_mean_everything(query):
+    TaskFactory()
+
+    with pytest.raises(InvalidSelection):
+        Selection.parse(QueryDict(query))
+
+
+@pytest.mark.parametrize("query", ["", "queue=", "status=+", "q="])
+def test_nothing_is_done_on_an_empty_filter(query):
+    with pytest.raises(InvalidSelection, match="Choose a filter"):
+        Selection.parse_narrow(QueryDict(query))
+
+
+def test_a_time_is_the_same_one_tomorrow():
+    selection = Selection.parse({"status": "FAILED", "since": "24h"})
+
+    again = Selection.parse(selection.data)
+
+    assert again.cleaned["since"] == selection.cleaned["since"]
+
+
+def test_says_what_it_means():
+    selection = Selection.parse({"queue": "mail", "status": "FAILED", "error_class": "KeyError"})
+
+    assert selection.in_words() == "Failed · queue mail · error KeyError"
+    assert Selection.parse({}).in_words() == "All tasks"
+
+
+def test_what_is_typed_wins_over_what_a_tab_said():
+    selection = Selection.parse({"status": "READY", "q": "failed"})
+
+    assert selection.status == Status.FAILED
+
+
+def test_an_empty_one_is_for_looking_at():
+    TaskFactory()
+
+    assert Selection.parse({}).tasks().count() == Task.objects.count()

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from bgtask_admin.ui.tracebacks import last_line, sections
+
+CHAINED = """Traceback (most recent call last):
+  File "/srv/shop/tasks.py", line 7, in send
+    mail.send()
+  File "/venv/lib/python3.12/site-packages/mail/api.py", line 20, in send
+    self.connect()
+  File "/usr/lib/python3.12/socket.py", line 800, in connect
+    raise err
+ConnectionRefusedError: [Errno 111]
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/srv/shop/tasks.py", line 9, in send
+    raise Refused(host) from error
+shop.Refused: smtp.example.org"""
+
+
+def test_folds_the_frames_of_libraries_and_loses_nothing():
+    found = sections(CHAINED)
+
+    assert [section.is_library for section in found] == [False, True, False]
+    assert found[1].frames == 2
+    assert "\n".join(section.text for section in found) == CHAINED
+
+
+def test_shows_all_of_what_is_no_traceback():
+    (section,) = sections("lost with its worker")
+
+    assert (section.text, section.is_library) == ("lost with its worker", False)
+
+
+def test_the_last_line_names_the_error():
+    assert last_line(CHAINED) == "shop.Refused: smtp.example.org"
+    assert last_line("") == ""
