@@ -30,14 +30,14 @@ def failed(fingerprint="abc", **columns):
 def test_shows_the_newest_traceback_and_who_is_affected(admin_client):
     failed(task_name="shop.send", queue="mail", last_worker="web-1:4121")
     failed(task_name="shop.call", queue="phone")
-    failed(fingerprint="other", task_name="shop.fax")
+    failed(fingerprint="other", task_name="shop.facsimile")
 
     page = text(admin_client.get(f"{LANDING}error/abc/"))
 
     for words in ("shop.Refused", "/shop.py", "shop.<wbr>send", "mail", "phone", "web-1:4121"):
         assert words in page
     assert "Requeue all 2…" in page
-    assert "fax" not in page
+    assert "facsimile" not in page
 
 
 def test_a_type_on_hold_is_not_offered_again(admin_client):
