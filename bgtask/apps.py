@@ -12,7 +12,7 @@ class BgtaskConfig(AppConfig):
 
     def ready(self) -> None:
         from bgtask import checks
-        from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # They register their hooks.
+        from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # Importing registers their hooks.
 
         checks.register()
         # An error inside a tasks.py is raised here, not swallowed.

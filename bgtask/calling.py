@@ -16,10 +16,11 @@ from bgtask.exceptions import InvalidFunction
 
 def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """
-    Call the function; where it returns an awaitable, wait for the result.
+    Call the function and return its result; wait for the result if the function is async.
 
     The event loop has a thread of its own. The code that a coroutine passes to ``sync_to_async``,
     as Django's async methods do, runs in this thread. It uses this thread's database connections.
+    Raise InvalidFunction if the function is a generator function.
     """
     value = function(*args, **kwargs)
     if value is None:
@@ -48,11 +49,15 @@ def _result(awaitable: Awaitable[Any], function: Callable[..., Any]) -> Any:
             raise error
         return value
     finally:
-        del error  # An error keeps this frame: together they would wait for the collector.
+        del error  # Its traceback refers to this frame. Break the cycle, so that both are freed.
 
 
 async def _settled(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """Return the result and the error; SystemExit must not stop the loop that runs this."""
+    """
+    Return the result and the error; one of them is None.
+
+    The error is returned, because SystemExit would stop the event loop that runs this coroutine.
+    """
     try:
         return await awaitable, None
     except BaseException as error:
@@ -68,7 +73,12 @@ def _is_in_event_loop() -> bool:
 
 
 def _refuse_own_generator(generator: Any, function: Callable[..., Any]) -> None:
-    """A generator of another function may be a value; the function's own has run nothing."""
+    """
+    Raise InvalidFunction if the function itself made this generator.
+
+    In that case none of the function's code has run. A generator that another function made can
+    be a return value.
+    """
     code: CodeType = generator.gi_code if inspect.isgenerator(generator) else generator.ag_code
     if code is getattr(inspect.unwrap(function), "__code__", None):
         raise InvalidFunction(

@@ -1,4 +1,4 @@
-"""System checks: what is wrong is said before anything starts, with a remedy."""
+"""Define system checks, which report mistakes and their remedies before anything starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bgtask.options import SECOND_NAMES
 
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
 
-# What the ancestors read and bgtask does not, and what to do about it.
+# Settings that the ancestors read and bgtask doesn't, each with its remedy.
 _LEGACY_SETTINGS = {
     "BACKGROUND_TASK_RUN_ASYNC": "Delete it: process_tasks --threads=N runs N tasks at once.",
     "BACKGROUND_TASK_ASYNC_THREADS": "Delete it: process_tasks --threads=N runs N tasks at once.",
@@ -84,7 +84,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_legacy_settings(**kwargs: Any) -> list[CheckMessage]:
-    if apps.is_installed("background_task"):  # It still reads them.
+    if apps.is_installed("background_task"):  # That app still reads these settings.
         return []
     return [
         Warning(f"The setting {name} is not read by bgtask.", hint=hint, id="bgtask.W008")
@@ -94,7 +94,7 @@ def check_legacy_settings(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_functions(**kwargs: Any) -> list[CheckMessage]:
-    """An option's name used as a parameter; names that differ in nothing but case."""
+    """Report parameters with the name of an option, and names that differ only in case."""
     found: list[CheckMessage] = []
     by_folded: dict[str, str] = {}
     for function in registry.functions():
@@ -124,13 +124,17 @@ def check_functions(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _other_name(option: str) -> str:
-    """Return the option's other name, to be read after "option", or nothing."""
+    """Return a text about the option's other name, or an empty text if it has none."""
     both = {**SECOND_NAMES, **{first: second for second, first in SECOND_NAMES.items()}}
     return f" (its other name is {both[option]}=)" if option in both else ""
 
 
 def check_autocommit(**kwargs: Any) -> list[CheckMessage]:
-    """No connection is made; so every command runs it."""
+    """
+    Report an error if autocommit is off for the queue's database.
+
+    This check makes no connection, so every command can run it.
+    """
     from bgtask.models import Task
 
     try:
@@ -160,7 +164,7 @@ def check_user(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_databases(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Run by ``migrate``, and by ``check --database default``."""
+    """Check the queue's database. ``migrate`` and ``check --database default`` run this check."""
     from bgtask.models import Task
 
     alias = router.db_for_write(Task)
@@ -172,7 +176,12 @@ def check_databases(*, databases: Sequence[str] | None = None, **kwargs: Any) ->
 
 
 def _check_time_zone(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
-    """PostgreSQL keeps instants; the others keep local times, which DST sets back and forth."""
+    """
+    Warn if daylight saving time changes the datetimes that this database stores.
+
+    PostgreSQL stores instants. The other databases store local times, which DST sets back and
+    forth.
+    """
     if connection.vendor == "postgresql":
         return
     zone = connection.timezone or get_default_timezone()
@@ -257,7 +266,11 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
 
 
 def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
-    """Texts of people and errors must be stored whole, whatever characters they have."""
+    """
+    Warn about character sets that can't store every character.
+
+    Texts that people write, and errors, must be stored whole, whatever characters they have.
+    """
     from bgtask.db.unicode import narrow_columns
 
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A system check: other apps may have management commands with the names of bgtask's."""
+"""Check whether other apps have management commands with the names of bgtask's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ OTHER_NAMES = {
 
 
 def check_commands(**kwargs: Any) -> list[CheckMessage]:
-    """Django takes the command of the app that is first in INSTALLED_APPS, and says nothing."""
+    """
+    Report commands of bgtask that hide, or are hidden by, those of other apps.
+
+    Django runs the command of the app that is first in INSTALLED_APPS, without a warning.
+    """
     ours = find_commands(_management_of(apps.get_app_config(OURS)))
     providers: dict[str, list[AppConfig]] = {name: [] for name in ours}
     for app in apps.get_app_configs():
@@ -71,18 +75,18 @@ def _management_of(app: AppConfig) -> str:
 
 
 def _extends_ours(app: AppConfig, name: str) -> bool:
-    """Tell whether the app's command is a subclass of ours, made on purpose."""
+    """Return whether the app's command is a subclass of bgtask's, made on purpose."""
     if _extends_django(Path(_management_of(app)) / "commands" / f"{name}.py"):
         return False
     try:
         return isinstance(load_command_class(app.name, name), type(load_command_class(OURS, name)))
     except (Exception, SystemExit):
-        # A broken command is no reason to end the check. Django shows the error when it is run.
+        # A broken command must not end the check. Django shows its error when the command is run.
         return False
 
 
 def _extends_django(path: Path) -> bool:
-    """Tell, without importing the module, whether its command extends one of Django's."""
+    """Return whether the module's command extends one of Django's, without importing it."""
     try:
         module = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -1,7 +1,8 @@
-"""The settings: BGTASK = {…}, and the original's plain MAX_ATTEMPTS and MAX_RUN_TIME.
+"""Read and validate the settings: BGTASK = {…}, and plain MAX_ATTEMPTS and MAX_RUN_TIME.
 
-The only reader of them. Values are validated when first read, and read anew whenever they
-changed, so that a test may override them by any means.
+The plain settings are those of the original Django Background Task. No other module reads these
+settings from Django. Values are validated when they are first read. They are read again whenever
+they have changed, so that a test can override them in any way.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ __all__ = ["Settings", "get_settings"]
 DEFAULT_QUEUE = "default"
 MAX_DURATION_SECONDS = timedelta(
     days=36_525
-).total_seconds()  # What every database can add to its clock.
-MIN_PARAMS_BYTES = 1_024  # Up to this, nobody has to ask what the limit is.
+).total_seconds()  # Every database can add this much to its clock.
+MIN_PARAMS_BYTES = 1_024  # Parameters up to this size are accepted without reading the settings.
 
 RETENTION: Mapping[str, float | None] = MappingProxyType(
     {"successful": 7 * 86_400.0, "cancelled": 30 * 86_400.0, "failed": None}
 )
 THRESHOLDS: Mapping[str, Any] = MappingProxyType(
     {
-        "oldest_ready": (60.0, 300.0),  # Seconds: warn, fail. None: never judged.
-        "failure_ratio": (0.05, 0.20),  # Of all that finished in the window: warn, fail.
+        "oldest_ready": (60.0, 300.0),  # Seconds: (warn, fail). None: never judged.
+        "failure_ratio": (0.05, 0.20),  # Share of the attempts that ended in the window.
         "failure_window": 900.0,
-        "failure_sample": 20,  # Fewer than these say nothing.
+        "failure_sample": 20,  # With fewer attempts, the ratio is not judged.
         "queues": {},  # {"reports": {"oldest_ready": (600, 3600)}, "batch": {"oldest_ready": None}}
     }
 )
@@ -41,43 +42,43 @@ THRESHOLDS: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All durations in seconds."""
+    """The settings in force. All durations are in seconds."""
 
-    max_attempts: int = 25  # Executions, the first one included.
+    max_attempts: int = 25  # Number of executions, including the first.
     max_run_time: float = 3600.0
-    lease: float = 60.0  # A worker silent for longer loses its tasks.
+    lease: float = 60.0  # A worker without a heartbeat for longer loses its tasks.
     heartbeat_interval: float = 10.0
     max_crashes: int = 3
-    retry_jitter: float = 0.0  # Of the back-off: 0.1 adds up to a tenth.
+    retry_jitter: float = 0.0  # Share of the back-off. 0.1 adds up to a tenth, at random.
     max_params_bytes: int = 256 * 1024
     retention: Mapping[str, float | None] = field(default_factory=lambda: RETENTION)
-    grace_period: float = 30.0  # What a stopping worker gives its tasks to end.
-    listen: str | Literal[False] | None = None  # On this alias; None: where the tasks are.
+    grace_period: float = 30.0  # Time that a stopping worker gives its tasks to end.
+    listen: str | Literal[False] | None = None  # Alias for LISTEN. None: that of the tasks.
     monitor_tokens: tuple[str, ...] = ()
     thresholds: Mapping[str, Any] = field(default_factory=lambda: THRESHOLDS)
 
 
 def get_settings() -> Settings:
-    """The settings in force; raises ImproperlyConfigured naming what is wrong with them."""
+    """Return the settings in force; raise ImproperlyConfigured naming one that is wrong."""
     global _read, _settings
     raw = _raw()
     if _settings is None or raw != _read:
         _settings = _parse(raw)
-        _read = deepcopy(raw)  # What is inside may be changed in place.
+        _read = deepcopy(raw)  # A project may change a value inside in place.
     return _settings
 
 
 _read: dict[str, Any] = {}
 _settings: Settings | None = None
 
-# The names of unreleased versions, and the present ones.
+# Names from unreleased versions, and the names that replaced them.
 _RENAMED = {
     "KEEP": "RETENTION",
     "GRACE": "GRACE_PERIOD",
     "HEARTBEAT": "HEARTBEAT_INTERVAL",
     "JITTER": "RETRY_JITTER",
 }
-_PLAIN = ("MAX_ATTEMPTS", "MAX_RUN_TIME")  # As the original Django Background Task had them.
+_PLAIN = ("MAX_ATTEMPTS", "MAX_RUN_TIME")  # Names of the original Django Background Task.
 
 
 def _raw() -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _count(name: str, value: Any) -> int:
 
 
 def _crashes(name: str, value: Any) -> int:
-    # One would convict whatever happened to be in a dying worker's hands.
+    # With 1, every task that a worker holds when it dies would be blamed for the crash.
     if _count(name, value) < 2:
         raise _wrong(name, "a whole number of at least 2", value)
     return int(value)
@@ -239,7 +240,11 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
 
 
 def require_autocommit(alias: str) -> None:
-    """Raise ImproperlyConfigured where Django commits nothing by itself on this database."""
+    """
+    Raise ImproperlyConfigured if autocommit is off for this database.
+
+    Django would then commit nothing by itself.
+    """
     if not connections[alias].settings_dict["AUTOCOMMIT"]:
         raise ImproperlyConfigured(
             f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False, so nothing that a worker writes is "

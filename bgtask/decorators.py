@@ -1,4 +1,4 @@
-"""@background: makes a function one whose calls are kept as tasks, and run by a worker."""
+"""Define @background, which stores the calls of a function as tasks that a worker runs."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 
 class BackgroundFunction(Generic[P, R]):
     """
-    A function whose calls are kept as tasks.
+    A function whose calls are stored as tasks, which a worker runs.
 
-    Calling it stores a task and returns it. Options may be given at the call (``schedule`` or
-    ``run_after``, ``queue`` or ``queue_name``, ``priority``, ``verbose_name``) where the function
-    has no parameter of that name, or at any time by ``using``.
+    Calling it stores a task and returns the task. The call also accepts the options ``schedule``
+    or ``run_after``, ``queue`` or ``queue_name``, ``priority`` and ``verbose_name``. If the
+    function has a parameter with the name of an option, use ``using()`` to give that option.
     """
 
     def __init__(self, function: Callable[P, R], name: str, options: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class BackgroundFunction(Generic[P, R]):
 
     @property
     def place(self) -> str:
-        """Where it is defined: ``file:line``."""
+        """Return where the function is defined, as ``file:line``."""
         code = inspect.unwrap(self.function).__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 
@@ -72,10 +72,11 @@ class BackgroundFunction(Generic[P, R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Task:
         """
-        Store a task that calls the function with these parameters, and return it.
+        Store a task that calls the function with these parameters, and return the task.
 
-        Raises TypeError where they do not fit the function's signature, InvalidParameters (a
-        TypeError too) where they are not JSON, InvalidOption (a ValueError) for a wrong option.
+        Raise TypeError if the parameters don't fit the function's signature. Raise
+        InvalidParameters (a TypeError) if they can't be stored as JSON. Raise InvalidOption (a
+        ValueError) if an option is wrong.
         """
         drop_legacy(kwargs, self._legacy_options)
         given = self._call_options & kwargs.keys()
@@ -85,8 +86,12 @@ class BackgroundFunction(Generic[P, R]):
         return self.using(**options).enqueue(*args, **kwargs)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
-        """Store a task; every argument is the function's own, whatever its name."""
-        # Not at the top: `import bgtask` must work before Django has loaded its models.
+        """
+        Store a task and return it.
+
+        Every argument is a parameter of the function, even one with the name of an option.
+        """
+        # Import here, because `import bgtask` must work before Django has loaded its models.
         from bgtask.models import Task
 
         self.bind(args, kwargs)
@@ -99,13 +104,15 @@ class BackgroundFunction(Generic[P, R]):
             ) from error
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+        """Store a task and return it, like ``enqueue()``, in async code."""
         return await sync_to_async(self.enqueue)(*args, **kwargs)
 
     def enqueue_many(self, params: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
         """
-        Store a task for each item, all or none; return how many.
+        Store a task for each item, all or none, and return the number of tasks.
 
-        An item is a tuple of positional parameters or a dictionary of keyword parameters.
+        An item is a tuple of positional parameters or a dictionary of keyword parameters. If one
+        is wrong, raise TypeError or InvalidParameters with the number of the item.
         """
         from bgtask.models import Task
 
@@ -126,11 +133,15 @@ class BackgroundFunction(Generic[P, R]):
     def now(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def now(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Call the function here and now, and return its value; nothing is stored."""
+        """Call the function here and now, and return its value. Nothing is stored."""
         return call(self.function, args, kwargs)
 
     def using(self, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
-        """A copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``."""
+        """
+        Return a copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``.
+
+        Raise InvalidOption if an option is wrong.
+        """
         given: dict[str, Any] = dict(options)
         drop_legacy(given)
         if "backoff" in given:
@@ -139,7 +150,7 @@ class BackgroundFunction(Generic[P, R]):
         return BackgroundFunction(self.function, self.name, {**self.options, **checked})
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise TypeError where the function cannot be called so."""
+        """Raise TypeError if the function can't be called with these parameters."""
         fewest, most = self._arity
         if not kwargs and fewest <= len(args) <= most:
             return
@@ -187,23 +198,26 @@ def background(
 
 def background(name: Any = None, **options: Any) -> Any:
     """
-    Make a function a background function: ``@background`` or ``@background(schedule=60)``.
+    Turn a function into a background function, whose calls are stored as tasks.
+
+    Write ``@background``, or ``@background(schedule=60)`` to give options.
 
     Options:
-        name          the key its tasks are stored under; the function's dotted path if not given
-        schedule      when: seconds from the call, a timedelta or a datetime
-        run_after     another name of schedule
-        queue         a name of A-Z a-z 0-9 _ . -; "default" if not given
-        queue_name    another name of queue
-        priority      a whole number, higher first
-        max_attempts  executions before it fails for good; MAX_ATTEMPTS if not given
-        max_run_time  seconds or a timedelta after which it is tried again; MAX_RUN_TIME if not
+        name          key of the function's tasks; its dotted path by default
+        schedule      when to run: seconds from the call, a timedelta or a datetime
+        run_after     another name for schedule
+        queue         name of the queue, from A-Z a-z 0-9 _ . -; "default" by default
+        queue_name    another name for queue
+        priority      whole number; a task with a higher number runs first
+        max_attempts  number of executions before the task fails; MAX_ATTEMPTS by default
+        max_run_time  seconds or a timedelta after which an attempt has timed out and the task
+                      is tried again; MAX_RUN_TIME by default
         backoff       wait before the next attempt: seconds, a timedelta, or a function of the
-                      number of attempts that returns either; attempts ** 4 + 5 if not given
-        verbose_name  what people see instead of the name
+                      number of attempts that returns either; attempts ** 4 + 5 by default
+        verbose_name  name that people see instead of ``name``
 
-    Raises InvalidFunction (a TypeError) for what cannot be called by name in another process,
-    InvalidOption (a ValueError) for a wrong option.
+    Raise InvalidFunction (a TypeError) if another process could not call the function by name.
+    Raise InvalidOption (a ValueError) if an option is wrong.
     """
     if callable(name):
         return background()(name)
@@ -235,7 +249,7 @@ def _check_name(name: Any) -> None:
             f"name takes a text, not {brief(name)}. For when the task is to run, write "
             f"@background(schedule={brief(name)})."
         )
-    # Blanks at its end are nothing to some databases when they compare.
+    # Some databases ignore trailing blanks when they compare texts.
     if not isinstance(name, str) or name != name.strip() or not 1 <= len(name) <= 255:
         raise InvalidOption(
             f"name takes a text of 1 to 255 characters, with no blanks around it, not {name!r}."
@@ -245,7 +259,11 @@ def _check_name(name: Any) -> None:
 
 
 def _check_function(function: Any, name: str | None) -> None:
-    """Refuse what a worker, who imports the module anew, could not call by its name."""
+    """
+    Raise InvalidFunction if a worker could not call the function by its name.
+
+    The worker is another process, which imports the module itself.
+    """
     if isinstance(function, staticmethod | classmethod):
         raise InvalidFunction(
             f"{function.__func__.__qualname__} is wrapped in {type(function).__name__} below "
@@ -287,7 +305,11 @@ def _is_storable(name: str) -> bool:
 
 
 def _simple_arity(signature: inspect.Signature) -> tuple[int, float]:
-    """How few and how many positional arguments are right beyond doubt; (1, 0): ask bind()."""
+    """
+    Return the least and the greatest number of positional arguments that surely fit.
+
+    Return (1, 0), which no number fits, if only ``bind()`` can decide.
+    """
     fewest, most = 0, 0.0
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:

@@ -1,14 +1,14 @@
-"""Everything bgtask raises, and what a task function may raise to say what comes next.
+"""Define the exceptions that bgtask raises, and those that a task function can raise.
 
 BgtaskError
-├── InvalidFunction    this function cannot be a background function (also a TypeError)
-├── InvalidParameters  these parameters cannot be kept as JSON (also a TypeError)
-├── InvalidOption      this is no such schedule, queue, priority … (also a ValueError)
-├── MalformedTask      a stored task whose parameters cannot be read
+├── InvalidFunction    the function can't be a background function (also a TypeError)
+├── InvalidParameters  the parameters can't be stored as JSON (also a TypeError)
+├── InvalidOption      an option, such as a schedule or a queue, is wrong (also a ValueError)
+├── MalformedTask      the parameters of a stored task can't be read
 ├── UnknownTask        no background function has this name in this process
-├── Cancelled          raised by a task function: end here, as an operator asked
-├── GiveUp             raised by a task function: fail now, do not try again
-└── Retry              raised by a task function: try again, then or after that long
+├── Cancelled          raised by a task function to end here, as an operator asked
+├── GiveUp             raised by a task function to fail now, without another attempt
+└── Retry              raised by a task function to ask for another attempt, at a chosen time
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ __all__ = [
 
 
 class BgtaskError(Exception):
-    """Base class; catch it to catch anything bgtask raises."""
+    """The base class of bgtask's exceptions. Catch it to catch any of them."""
 
 
 class InvalidFunction(BgtaskError, TypeError):
-    """This function cannot be a background function."""
+    """The function can't be a background function."""
 
 
 class InvalidParameters(BgtaskError, TypeError):
-    """These parameters cannot be kept as JSON."""
+    """The parameters can't be stored as JSON."""
 
 
 class InvalidOption(BgtaskError, ValueError):
-    """This is no such schedule, queue, priority …"""
+    """An option is wrong, such as a schedule, a queue or a priority."""
 
 
 class MalformedTask(BgtaskError):
-    """A stored task whose parameters cannot be read, or whose numbers are out of range."""
+    """The parameters of a stored task can't be read, or its numbers are out of range."""
 
 
 class UnknownTask(BgtaskError, LookupError):
@@ -60,22 +60,31 @@ class UnknownTask(BgtaskError, LookupError):
 
 
 class Cancelled(BgtaskError):
-    """Raised by a task function: end here, as an operator asked. The task is CANCELLED."""
+    """
+    Raised by a task function to end here, as an operator asked.
+
+    The task becomes CANCELLED.
+    """
 
 
 class GiveUp(BgtaskError):
-    """Raised by a task function: fail now, do not try again."""
+    """
+    Raised by a task function to fail now, without another attempt.
+
+    The task becomes FAILED.
+    """
 
 
 class Retry(BgtaskError):
     """
-    Raised by a task function to ask for another attempt at a time of its own choice.
+    Raised by a task function to ask for another attempt, at a time of its choice.
 
-    ``in_`` is seconds or a timedelta from now, ``at`` a datetime; neither means the usual
-    back-off. The attempt counts, as any other: past ``max_attempts`` the task fails.
+    ``in_`` is the wait from now, in seconds or as a timedelta. ``at`` is a datetime. Give one of
+    them, or neither for the usual back-off. The attempt counts like any other. If it was the last
+    of ``max_attempts``, the task fails.
     """
 
-    in_: float | None = None  # Also where a subclass does not call __init__.
+    in_: float | None = None  # For subclasses that don't call __init__.
     at: datetime | None = None
 
     def __init__(

@@ -1,4 +1,4 @@
-"""An exception → text that every database keeps, its class, and the fingerprint of its kind."""
+"""Turn an exception into text that every database can store, its class and its fingerprint."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from types import TracebackType
 
 from bgtask.redaction import redact
 
-MAX_TEXT = 16_384  # Characters of a stored traceback: its head and its tail.
+MAX_TEXT = 16_384  # Characters of a stored traceback. A longer one loses its middle.
 MAX_MESSAGE = 1_000
 MAX_CLASS = 255
-MAX_CHAIN = 20  # Causes behind causes that are formatted.
+MAX_CHAIN = 20  # Greatest number of causes that are formatted.
 
-_BGTASK = str(Path(__file__).parent) + os.sep  # Not what only begins alike, as bgtask_jobs.
+_BGTASK = str(Path(__file__).parent) + os.sep  # With it, a path like bgtask_jobs doesn't match.
 _LIBRARIES = tuple(
     {*(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
 )
@@ -26,7 +26,7 @@ _LIBRARIES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is kept of an exception: text only, never the exception itself."""
+    """The texts that are stored about an exception, never the exception itself."""
 
     error_class: str
     message: str
@@ -36,10 +36,10 @@ class Failure:
 
 def describe(error: BaseException) -> Failure:
     """
-    Put an exception in storable words; never raises, and never takes long.
+    Return the exception as storable text; never raise an error, and never take long.
 
-    Secrets in URLs and in ``password=…`` and the like are masked, NUL and lone surrogates
-    replaced, long texts cut in the middle.
+    Mask secrets in URLs, in ``password=…`` and the like. Replace NUL and lone surrogates. Cut
+    long texts in the middle.
     """
     error_class = class_of(error)
     message = storable(_message_of(error), MAX_MESSAGE)
@@ -53,7 +53,7 @@ def describe(error: BaseException) -> Failure:
 
 
 def plain_failure(error_class: str, message: str) -> Failure:
-    """A failure that is no exception: lost, timed out, malformed …"""
+    """Return a failure without an exception, such as lost, timed out or malformed."""
     short = storable(message, MAX_MESSAGE)
     return Failure(
         error_class=storable(error_class, MAX_CLASS),
@@ -64,7 +64,7 @@ def plain_failure(error_class: str, message: str) -> Failure:
 
 
 def class_of(error: BaseException) -> str:
-    """``module.QualifiedName``, or only the latter for built-ins."""
+    """Return ``module.QualifiedName``, or only ``QualifiedName`` for a built-in."""
     kind = type(error)
     name = getattr(kind, "__qualname__", kind.__name__)
     module = getattr(kind, "__module__", None)
@@ -73,8 +73,12 @@ def class_of(error: BaseException) -> str:
 
 
 def storable(text: str, limit: int = MAX_TEXT) -> str:
-    """The text as every database takes it: no NUL, no lone surrogates, no secrets, not too long."""
-    if len(text) > 2 * limit:  # Cut first, so that what follows is quick, whatever the size.
+    """
+    Return the text in a form that every database can store.
+
+    It has no NUL, no lone surrogates, no secrets and at most ``limit`` characters.
+    """
+    if len(text) > 2 * limit:  # Cut first, so that the next steps are quick for any size.
         text = _cut(text, 2 * limit)
     text = text.replace("\x00", "\ufffd")
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -88,17 +92,17 @@ def _cut(text: str, limit: int) -> str:
     room = max(limit - len(note), 0)
     if room < 40:
         return text[:limit]
-    head = room // 3  # The tail says more: it names the error.
+    head = room // 3  # The tail gets more, because it names the error.
     return text[:head] + note + text[len(text) - (room - head) :]
 
 
 def fingerprint(error_class: str, place: str, message: str) -> str:
     """
-    One short key for errors of one kind.
+    Return a short key that is the same for all errors of one kind.
 
-    Made of the class, the innermost frame of project code and the first line of the message
-    without numbers, ids, quotations and addresses, so that "user 7 not found" and
-    "user 8 not found" are one group.
+    The key is made of the class, the innermost frame of project code and the first line of the
+    message. Numbers, ids, quotations and addresses are removed from that line, so that "user 7
+    not found" and "user 8 not found" are one group.
     """
     kind = f"{error_class}\n{place}\n{_generalise(message)}"
     return hashlib.sha256(kind.encode("utf-8", "replace")).hexdigest()[:32]
@@ -124,9 +128,9 @@ def _generalise(message: str) -> str:
 
 def _message_of(error: BaseException) -> str:
     try:
-        return str.__str__(str(error))  # Plain text, where it returned a class of its own.
+        return str.__str__(str(error))  # A plain str, even if __str__ returns a subclass.
     except BaseException as problem:
-        # Its __str__ is user code as well, and may even call sys.exit().
+        # An error's __str__ is user code as well, and may even call sys.exit().
         return f"<its __str__ raised {type(problem).__name__}>"
 
 
@@ -142,7 +146,11 @@ def _format(error: BaseException) -> str:
 
 
 def _shortened(error: BaseException) -> BaseException:
-    """The same error; a chain of thousands of causes would take minutes to format."""
+    """
+    Cut the error's chain of causes after MAX_CHAIN, and return the error.
+
+    A chain of thousands of causes would take minutes to format.
+    """
     link: BaseException | None = error
     for _ in range(MAX_CHAIN):
         link = (link.__cause__ or link.__context__) if link is not None else None
@@ -153,7 +161,11 @@ def _shortened(error: BaseException) -> BaseException:
 
 
 def _place(frames: TracebackType | None) -> str:
-    """``file:function`` of the innermost frame of project code, else of the innermost."""
+    """
+    Return ``file:function`` of the innermost frame of project code.
+
+    If there is none, return that of the innermost frame outside bgtask.
+    """
     project = last = ""
     while frames is not None:
         code = frames.tb_frame.f_code
@@ -167,7 +179,7 @@ def _place(frames: TracebackType | None) -> str:
 
 
 def is_project_code(filename: str) -> bool:
-    """Is this a file of the project, not of a library, of Python or of bgtask?"""
+    """Return whether this is a file of the project, not of a library, of Python or of bgtask."""
     return not (
         filename.startswith(("<", _BGTASK))
         or "site-packages" in filename

@@ -1,4 +1,4 @@
-"""The options of a task, at the decorator and at the call: what they may be."""
+"""Define and validate the options of a task, at the decorator and at the call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
 
 class CallOptions(TypedDict, total=False):
-    """What may be said at the call."""
+    """The options that can be given at the call."""
 
     schedule: Schedule
     run_after: Schedule  # The same option as schedule.
@@ -32,21 +32,21 @@ class CallOptions(TypedDict, total=False):
 
 
 class TaskOptions(CallOptions, total=False):
-    """What may be said at the decorator."""
+    """The options that can be given at the decorator."""
 
     max_attempts: int | None
     max_run_time: float | timedelta | None
     backoff: Backoff | None
 
 
-# Second names, as Django's own tasks have them. Tasks are stored by the first name.
+# Second names, which Django's own tasks use. Tasks are stored under the first names.
 SECOND_NAMES = {"run_after": "schedule", "queue_name": "queue"}
 
 _REPEAT = (
     "tasks do not repeat yet; let the function enqueue its next run with schedule=…, or let cron "
     "enqueue it"
 )
-# What the ancestors took besides: the values that ask for nothing, and the remedy for others.
+# Other options of the ancestors: values that ask for nothing, and a remedy for other values.
 LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "creator": ((None,), "pass the primary key as a parameter, or use verbose_name="),
     "repeat": ((None, 0), _REPEAT),
@@ -59,7 +59,7 @@ LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
 
 
 def drop_legacy(options: dict[str, Any], names: Set[str] = LEGACY_OPTIONS.keys()) -> None:
-    """Take out the ancestors' options that ask for nothing; raise InvalidOption for any other."""
+    """Remove the ancestors' options that ask for nothing; raise InvalidOption for any other."""
     for name in names & options.keys():
         neutral, remedy = LEGACY_OPTIONS[name]
         if options.pop(name) not in neutral:
@@ -68,7 +68,7 @@ def drop_legacy(options: dict[str, Any], names: Set[str] = LEGACY_OPTIONS.keys()
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
     """
-    Return the options by their first names, and in their plain form.
+    Return the options by their first names, with plain values.
 
     Raise InvalidOption, with the name of the option, if one is wrong or given by both names.
     """
@@ -82,7 +82,7 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_names(options: Mapping[str, Any], known: Set[str]) -> None:
-    """Raise InvalidOption for an option that is none of the known."""
+    """Raise InvalidOption if an option is not among the known ones."""
     if unknown := options.keys() - known:
         raise InvalidOption(
             f"Unknown option {min(unknown)!r}. There are: {', '.join(sorted(known))}."
@@ -90,7 +90,11 @@ def check_names(options: Mapping[str, Any], known: Set[str]) -> None:
 
 
 def check_schedule(value: Any, name: str = "schedule") -> float | datetime | None:
-    """None for at once, seconds from now, or an aware (without USE_TZ, a naive) datetime."""
+    """
+    Return None (run at once), seconds from now, or a datetime.
+
+    The datetime is aware, or naive without USE_TZ. Raise InvalidOption for any other value.
+    """
     if value is None:
         return None
     if isinstance(value, datetime):
@@ -133,7 +137,11 @@ def _priority(value: Any) -> int:
 
 
 def brief(value: Any) -> str:
-    """Its repr; Python refuses that of a number of thousands of digits."""
+    """
+    Return the value's repr.
+
+    Python refuses the repr of a number with thousands of digits. Return a description instead.
+    """
     try:
         return repr(value)
     except ValueError:

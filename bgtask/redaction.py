@@ -1,4 +1,4 @@
-"""The one list of what is secret, in texts and by name."""
+"""Define the one list of secrets, in texts and by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WHOLE_WORDS = r"pin|cvv|iban"
 
 _NAME = re.compile(rf"{_WORDS}|passw|\b(?:{_WHOLE_WORDS})\b", re.I)
 
-# Every repetition is bounded: hostile text must not make a search take minutes.
+# Every repetition is bounded, so that hostile text can't make a search take minutes.
 _URL = re.compile(
     r"(?P<keep>(?<![\w+.-])[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{0,128}:)[^\s@'\"]{1,256}(?=@)",
     re.I,

@@ -1,4 +1,4 @@
-"""The background functions of this process, by name."""
+"""Keep the background functions of this process, by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bgtask.exceptions import InvalidFunction, UnknownTask
 
 
 class RegisteredFunction(Protocol):
-    """What the registry and its users need of a background function."""
+    """The attributes of a background function that the registry and its users need."""
 
     name: str
     function: Callable[..., Any]
@@ -32,8 +32,8 @@ def register(function: RegisteredFunction) -> None:
     """
     Make the function known by its name.
 
-    A module that is imported again replaces its own functions; a second function of that name
-    elsewhere raises InvalidFunction naming both places.
+    A module that is imported again replaces its own functions. Raise InvalidFunction, naming both
+    places, if a function that is defined elsewhere has this name already.
     """
     known = _functions.get(function.name)
     if known is not None and known.place != function.place:
@@ -45,7 +45,7 @@ def register(function: RegisteredFunction) -> None:
 
 
 def find(name: str) -> RegisteredFunction:
-    """The function of this name; raises UnknownTask."""
+    """Return the function of this name; raise UnknownTask if there is none."""
     try:
         return _functions[name]
     except KeyError:

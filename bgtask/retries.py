@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""Compute how long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from bgtask.conf import get_settings
 
 logger = logging.getLogger("bgtask")
 
-# What a function may give as its ``backoff``: attempts → wait, or one wait for all.
+# Values of the option ``backoff``: a function of the number of attempts, or one wait for all.
 Backoff = Callable[[int], float | timedelta] | float | timedelta
 
 MAX_DELAY_SECONDS = timedelta(days=3650).total_seconds()
 
 
 def default_backoff(attempts: int) -> float:
-    """Seconds before the next attempt, after so many: 6, 21, 86, 261, 630 … (as DelayedJob)."""
+    """Return the seconds to wait after so many attempts: 6, 21, 86, 261 … (as DelayedJob)."""
     return float(attempts**4 + 5)
 
 
 def backoff(attempts: int, rule: Backoff | None = None, jitter: float = 0.0) -> float:
     """
-    Seconds to wait after so many attempts, by this rule or else the default one.
+    Return the seconds to wait after so many attempts, by this rule or by the default.
 
-    ``jitter`` adds up to that share of the wait, at random and never less than the rule says,
-    so that tasks which failed together do not come back together.
+    ``jitter`` adds a random part of the wait, up to that share. So tasks that failed together
+    don't come back together. It never makes the wait shorter than the rule says.
     """
     if rule is None:
         wait = default_backoff(attempts)
@@ -43,8 +43,8 @@ def delay_after(task: Any) -> float:
     """
     Return the seconds from a failed attempt of this task to the next one.
 
-    The function's own ``backoff`` decides, where the function is known here. It is user code: if
-    it raises, that is logged, and the default decides.
+    The function's own ``backoff`` decides, if the function is known here. ``backoff`` is user
+    code. If it raises an error, the error is logged and the default decides.
     """
     name, attempts, jitter = task.task_name, task.attempts, get_settings().retry_jitter
     rule = registry.find(name).backoff if registry.knows(name) else None

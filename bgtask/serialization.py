@@ -1,9 +1,9 @@
-"""Parameters and return values: JSON text, or a clear refusal.
+"""Convert parameters and return values to JSON text, or refuse them with a remedy.
 
-What is accepted comes back as it went in, but for tuples, which come back as lists, and the two
-halves of a character (surrogates), which come back joined. The text is pure ASCII, so that every
-database keeps it, and it is never left to a database's JSON type: they disagree on numbers and on
-NUL.
+Accepted values come back as they went in, with two exceptions. Tuples come back as lists, and the
+two halves of a character (surrogates) come back joined. The text is pure ASCII, so that every
+database can store it. It is never stored in a database's JSON type, because databases disagree on
+numbers and on NUL.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from bgtask.conf import MIN_PARAMS_BYTES, get_settings
 from bgtask.exceptions import InvalidParameters, MalformedTask
 
 MAX_DEPTH = 100
-MAX_INTEGER_BITS = 13_000  # Some 3,900 digits; Python reads back 4,300 at most.
+MAX_INTEGER_BITS = 13_000  # About 3,900 digits. Python reads at most 4,300.
 
 _ATOMS = frozenset({str, bool, type(None)})
-# Just decoded, numbers need no look: JSON has no others.
+# Decoded numbers need no check, because the decoder accepts only numbers that JSON has.
 _SCALARS = _ATOMS | {int, float}
 _encode = json.JSONEncoder(check_circular=False, allow_nan=False).encode
 
 
 def dump_params(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """JSON of ``[args, kwargs]``; raises InvalidParameters naming the place and the remedy."""
+    """Return ``[args, kwargs]`` as JSON; raise InvalidParameters naming the place and remedy."""
     for index, value in enumerate(args):
         if type(value) not in _ATOMS:
             _check(value, ("args", index))
@@ -51,7 +51,7 @@ def dump_params(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 
 def load_params(text: str) -> tuple[list[Any], dict[str, Any]]:
-    """The ``(args, kwargs)`` of a stored task; raises MalformedTask, never anything else."""
+    """Return ``(args, kwargs)`` of a stored task; raise MalformedTask, and no other error."""
     if len(text) > MIN_PARAMS_BYTES and len(text) > (limit := get_settings().max_params_bytes):
         raise MalformedTask(f"task_params has {len(text):,} characters, of {limit:,} allowed.")
     try:
@@ -78,7 +78,7 @@ def load_params(text: str) -> tuple[list[Any], dict[str, Any]]:
 
 
 def dump_value(value: Any) -> str | None:
-    """JSON of a return value, None for None; raises InvalidParameters."""
+    """Return the value as JSON, or None for None; raise InvalidParameters if JSON can't hold it."""
     if value is None:
         return None
     _check(value, ("return value",))
@@ -89,7 +89,7 @@ def dump_value(value: Any) -> str | None:
 
 
 def _check(value: Any, path: tuple[Any, ...]) -> None:
-    """Refuse what JSON cannot hold, or would give back as something else."""
+    """Raise InvalidParameters if JSON can't hold the value, or would change its type."""
     kind = type(value)
     if kind in _ATOMS:
         return
@@ -173,7 +173,7 @@ def _greatest(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 
 
 def _spell(path: tuple[Any, ...]) -> str:
-    """args[0]['key'][3]"""
+    """Return the path as Python code: ``args[0]['key'][3]``."""
     if not path:
         return "The whole"
     head, *rest = path

@@ -1,20 +1,33 @@
 """Define the signals that other apps can receive.
 
-Each signal is sent with ``sender=Task`` and ``task``. ``task_failed`` and ``task_retried`` have
-``error`` as well. It is the exception, or None where the worker lost the attempt.
+Each signal is sent with these arguments:
 
-- ``task_enqueued``: the task is stored. Its transaction may still be rolled back.
-- ``task_started``: a worker is about to call the function.
-- ``task_succeeded``: the task is SUCCESSFUL.
-- ``task_retried``: an attempt failed or was interrupted, and another attempt will follow.
-- ``task_failed``: the task is FAILED, and no attempt will follow. It is sent once.
+``sender``
+    The class ``Task``.
+``task``
+    The task.
+``error``
+    Only with ``task_retried`` and ``task_failed``. The exception that ended the attempt, or None
+    if the worker lost the attempt.
 
-An attempt whose task becomes CANCELLED sends neither ``task_retried`` nor ``task_failed``, even if
-the attempt failed. A task that an operator requeues can fail for good again: then ``task_failed``
-is sent again.
+``task_enqueued``
+    Sent after a task is stored, by the code that enqueues the task. The transaction may still be
+    rolled back.
+``task_started``
+    Sent just before a worker calls the function, in the thread that calls the function.
+``task_succeeded``
+    Sent after a task has become SUCCESSFUL.
+``task_retried``
+    Sent after an attempt has failed or was interrupted, if another attempt will follow.
+``task_failed``
+    Sent once, after a task has become FAILED. No attempt will follow. If an operator requeues the
+    task and it fails for good again, the signal is sent again.
 
-The last three are sent once per attempt, after the outcome is stored, from a thread of their own.
-An error in a receiver is logged, and changes nothing.
+If a task becomes CANCELLED, neither ``task_retried`` nor ``task_failed`` is sent, even if the
+attempt failed.
+
+The last three signals are sent once per attempt, after the outcome is stored. A worker sends them
+from a separate thread. An error in a receiver is logged, and changes nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +49,10 @@ task_failed = Signal()
 
 
 def send(signal: Signal, **facts: Any) -> None:
-    """Tell all who listen, whatever one of them does."""
+    """Send the signal to all receivers; log the errors of receivers."""
     try:
         responses = signal.send_robust(type(facts["task"]), **facts)
-    except SystemExit as error:  # It is not for a receiver to say, nor to fail the task by it.
+    except SystemExit as error:  # A receiver must not end the worker or fail the task.
         logger.error("A receiver of a signal about %s exited.", facts["task"], exc_info=error)
         return
     for receiver, response in responses:

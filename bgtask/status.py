@@ -1,9 +1,9 @@
-"""The life of a task.
+"""Define the statuses of a task, and the ways from one to another.
 
                         hold                  cancel (from READY, SCHEDULED, HELD)
             HELD ◀──────────────┐   ┌────────────────────────────▶ CANCELLED
              │ ▲ unhold         │   │                                  ▲
-             │ └── park ──┐     │   │     cancelled while it ran       │
+             │ └ set aside┐     │   │     cancelled while it ran       │
              ▼            │     │   │                                  │
   enqueue  ┌─────────┐   claim ┌┴───┴────┐        succeed              │
   ───────▶ │  READY  │ ──────▶ │ RUNNING │ ───────────────▶ SUCCESSFUL │
@@ -14,10 +14,10 @@
   ───────▶ │ SCHEDULED │ ◀───────┘ retry, rescue
   enqueue  └───────────┘
 
-  requeue: SUCCESSFUL, FAILED, CANCELLED → READY, or SCHEDULED where it is spread over some time
+  requeue: SUCCESSFUL, FAILED, CANCELLED → READY, or SCHEDULED to spread the tasks over some time
 
-A READY task is due by construction, so that a claim never reads a future row.
-A SCHEDULED one with attempts behind it is waiting for its next attempt.
+A READY task is always due, so that a claim never reads the row of a task that is due later.
+A SCHEDULED task that has attempts behind it waits for its next attempt.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class Status(models.TextChoices):
-    """Where a task stands."""
+    """The status of a task."""
 
     SCHEDULED = "SCHEDULED", _("Scheduled")
     READY = "READY", _("Ready")
@@ -51,7 +51,7 @@ class Status(models.TextChoices):
 
 
 class HeldFor(models.TextChoices):
-    """Why a task is HELD."""
+    """The reason why a task is HELD."""
 
     OPERATOR = "operator", _("held by an operator")
     TYPE = "type", _("task type on hold")
@@ -59,7 +59,7 @@ class HeldFor(models.TextChoices):
 
 
 class WorkerState(models.TextChoices):
-    """Where a worker stands; dead is final."""
+    """The state of a worker. A worker never leaves the state DEAD."""
 
     ALIVE = "alive", _("alive")
     STOPPING = "stopping", _("stopping")
@@ -67,7 +67,7 @@ class WorkerState(models.TextChoices):
 
 
 class AttemptOutcome(models.TextChoices):
-    """How an attempt that did not succeed came to its end."""
+    """How an attempt ended that did not succeed."""
 
     FAILED = "failed", _("failed")
     LOST = "lost", _("lost with its worker")
@@ -80,7 +80,7 @@ FINISHED = frozenset({Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED})
 LIVE = frozenset(Status) - FINISHED
 WAITING = frozenset({Status.SCHEDULED, Status.READY, Status.HELD})
 
-# Every move there is: verb → (from, to). Nothing else may change a status.
+# Every transition: action → (from, to). Nothing else may change a status.
 TRANSITIONS = MappingProxyType(
     {
         "promote": ({Status.SCHEDULED}, {Status.READY}),

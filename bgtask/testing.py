@@ -1,4 +1,4 @@
-"""For the tests of projects that use bgtask: run what is due, here and now.
+"""Run and inspect background tasks in the tests of a project, without a worker.
 
     from bgtask.testing import enqueued, immediately, run_due
 
@@ -9,8 +9,10 @@
         run_due()
         assert len(mailoutbox) == 1
 
-The same claim, the same execution and the same finish as in a worker, but in the caller's thread,
-connection and transaction, with a savepoint for each task. Works in a TestCase.
+Tasks are claimed, executed and finished as by a worker, but in the caller's thread, connection and
+transaction. Within a transaction, each task gets a savepoint. All this works in a TestCase.
+
+In an async test, write ``await sync_to_async(run_due)()``.
 """
 
 from __future__ import annotations
@@ -46,11 +48,15 @@ from bgtask.worker.executor import execute
 __all__ = ["TaskFailed", "assert_enqueued", "enqueued", "immediately", "run_due"]
 
 _BATCH = 100
-_ALL = 1_000_000  # Queues.
+_ALL = 1_000_000  # Number of queues.
 
 
 class TaskFailed(AssertionError):
-    """A task failed while it was run for a test; its error is the cause."""
+    """
+    Raised by ``run_due()`` and within ``immediately()`` if a task fails.
+
+    The error of the task is the ``__cause__``.
+    """
 
 
 def run_due(
@@ -61,11 +67,21 @@ def run_due(
     scheduled: bool = False,
 ) -> list[Task]:
     """
-    Run what is due, and what becomes due by it; return the tasks in the order they were run.
+    Run all tasks that are due, and return them in the order in which they were run.
 
-    The error of a task that fails is raised as TaskFailed, unless ``raise_errors`` is False: then
-    it is recorded as a worker would. ``scheduled`` runs what is scheduled for later, too, each at
-    most once. ``limit`` ends tasks that go on enqueuing themselves.
+    Tasks that become due meanwhile, such as those that a task enqueues, are run as well.
+
+    ``queues``
+        A queue name or a list of queue names. By default, tasks of all queues are run.
+    ``raise_errors``
+        If True, the default, raise TaskFailed as soon as an attempt ends with an error. An
+        attempt that asks for another one by raising Retry, and gets it, is no failure. If False,
+        only record the error, as a worker would, and go on.
+    ``limit``
+        Raise AssertionError if there are more tasks than this. It ends tasks that go on
+        enqueuing themselves.
+    ``scheduled``
+        If True, also run tasks that are scheduled for later, each at most once.
     """
     queues = [queues] if isinstance(queues, str) else queues
     try:
@@ -101,9 +117,16 @@ def run_due(
 @contextmanager
 def immediately(*, raise_errors: bool = True) -> Iterator[None]:
     """
-    Within it each task is run as it is enqueued, whatever its schedule.
+    Run each task that is enqueued within this block at once, whatever its schedule.
 
-    It is stored, claimed and finished as by a worker; the call returns once it has ended.
+    The task is stored, claimed and finished as by a worker. The call that enqueues it returns
+    after the attempt has ended, and the returned task has its new status. If ``raise_errors`` is
+    True and the attempt fails, that call raises TaskFailed. If it is False, the failure is only
+    recorded::
+
+        with immediately():
+            task = notify_user(user.id)
+        assert task.status == Status.SUCCESSFUL
     """
 
     def run(task: Task) -> None:
@@ -129,7 +152,16 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
 def enqueued(
     function: BackgroundFunction[Any, Any] | str | None = None, *args: Any, **kwargs: Any
 ) -> TaskQuerySet:
-    """Tasks that wait to be run: all, those of a function, or those with just these parameters."""
+    """
+    Return the tasks that wait to be run (SCHEDULED, READY or HELD) as a queryset.
+
+    Without arguments, return all of them. ``function`` is a background function or the name of
+    one, and limits the result to its tasks. If parameters are given too, return the tasks with
+    exactly these parameters, passed in the same way: by position or by keyword. Raise TypeError
+    if the function can't be called with them.
+
+    Filter the queryset by anything else: ``enqueued(notify_user).filter(queue="mail")``.
+    """
     tasks: TaskQuerySet = Task.objects.waiting()
     _check_parameters(function, args, kwargs)
     if function is None:
@@ -147,7 +179,12 @@ def assert_enqueued(
     times: int | None = None,
     **kwargs: Any,
 ) -> None:
-    """Fail, saying what is waiting instead, unless the function waits with these parameters."""
+    """
+    Raise AssertionError unless a task of the function with these parameters waits to be run.
+
+    Without parameters, tasks with any parameters count. ``times`` is the exact number of tasks
+    that must wait. By default, one or more must. The error lists the tasks that wait instead.
+    """
     number = enqueued(function, *args, **kwargs).count()
     if number == times or (times is None and number):
         return
@@ -165,7 +202,11 @@ def assert_enqueued(
 def _check_parameters(
     function: BackgroundFunction[Any, Any] | str | None, args: Any, kwargs: Any
 ) -> None:
-    """Refuse what no task could have been enqueued with: that none waits would say nothing."""
+    """
+    Raise TypeError for parameters with which no task could have been enqueued.
+
+    That no such task waits would prove nothing.
+    """
     try:
         if function is None and (args or kwargs):
             raise TypeError("Without a function there are no parameters")
@@ -179,7 +220,11 @@ def _check_parameters(
 
 
 def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Task]:
-    """What a worker would claim next, without what it would park."""
+    """
+    Claim the tasks that a worker would claim next, and return those to run.
+
+    Tasks that a worker would set aside are set aside here too.
+    """
     while True:
         snapshot = take_snapshot(queues, limit=_ALL)
         heads = [head for head in snapshot.heads if head.queue not in snapshot.paused]
@@ -202,7 +247,8 @@ def _run(task: Task, raise_errors: bool) -> None:
     if connection.in_atomic_block:
         with transaction.atomic(using=connection.alias):
             outcome = execute(task)
-            # What a worker's task wrote before it failed stays; only what is broken must go.
+            # In a worker, rows that a task wrote before it failed stay. So roll back only after a
+            # database error, which may have broken the transaction.
             if isinstance(outcome.exception, DatabaseError):
                 transaction.set_rollback(True, using=connection.alias)
     else:

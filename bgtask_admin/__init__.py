@@ -1,1 +1,1 @@
-"""The dashboard from which people operate the queue: pages of the admin, and monitoring."""
+"""The dashboard to operate the queue: pages of the admin, and endpoints for monitoring."""

@@ -1,4 +1,8 @@
-"""The pages' places in any AdminSite: ``bgtask_admin.admin.register(site)`` for one of your own."""
+"""
+Register the dashboard's pages in an AdminSite.
+
+Call ``bgtask_admin.admin.register(site)`` for an AdminSite of your own.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ __all__ = ["register"]
 
 
 class DashboardAdmin(admin.ModelAdmin):
-    """Nothing is added, changed or deleted by Django's own forms."""
+    """A ModelAdmin without Django's forms to add, change and delete rows."""
 
     actions = None
     seen_by: tuple[str, ...] = (VIEW,)
@@ -57,7 +61,7 @@ class QueueHealthAdmin(DashboardAdmin):
         return [
             url("", overview, "queuehealth_changelist"),
             url("queues/", queue_list, "queues"),
-            # A fingerprint is hexadecimal, but what stands in the column may be anything.
+            # A fingerprint is hexadecimal, but the column may contain any text.
             re_path(
                 r"^error/(?P<fingerprint>[\s\S]+)/\Z",
                 admin_view_of(error_group, self.admin_site),
@@ -73,7 +77,7 @@ class QueueHealthAdmin(DashboardAdmin):
 
 class TaskAdmin(DashboardAdmin):
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        return {}  # The index lists it under the name of the dashboard.
+        return {}  # Hide this entry. The index lists the page in the section of the dashboard.
 
     def get_urls(self) -> list[Any]:
         def url(route: str, view: Any, name: str) -> Any:
@@ -103,7 +107,7 @@ class OperationAdmin(DashboardAdmin):
 
 
 class ElsewhereAdmin(DashboardAdmin):
-    """An entry of the index that leads to a page of another place."""
+    """An entry of the index that redirects to another page."""
 
     target = ""
 
@@ -121,7 +125,7 @@ class TaskListAdmin(ElsewhereAdmin):
 
 
 def register(site: AdminSite) -> None:
-    """Add the dashboard to this site."""
+    """Register the dashboard in this site."""
     site.register(QueueHealth, QueueHealthAdmin)
     site.register(TaskList, TaskListAdmin)
     site.register(Operation, OperationAdmin)

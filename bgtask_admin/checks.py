@@ -1,4 +1,4 @@
-"""System checks: what the pages need is said before somebody asks for one."""
+"""System checks that report missing apps before somebody opens a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def register() -> None:
 
 def check_apps(**kwargs: Any) -> list[CheckMessage]:
     return [
-        Warning(  # No more: the endpoints for monitoring work without some of them.
+        Warning(  # Not an Error, because the monitoring endpoints work without some of the apps.
             f"bgtask_admin needs {name!r}, which is not in INSTALLED_APPS.",
             hint=f"Add {name!r} to INSTALLED_APPS.",
             id="bgtask_admin.W001",

@@ -1,4 +1,4 @@
-"""What operators did, and the pages that have no rows of their own."""
+"""The operations log, and models for pages without rows of their own."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ class OperationState(models.TextChoices):
 
 class Operation(models.Model):
     """
-    One verb over many tasks: what was asked for, how far it is, and what came of it.
+    One action over many tasks: its filter and options, its progress and its result.
 
-    The rows above ``last_id`` and up to ``high_water`` are still to do; whoever steps it next,
-    after a crash too, goes on from there.
+    Tasks with an id above ``last_id`` and up to ``high_water`` remain. The next step continues
+    from there, even after a crash.
     """
 
-    key = models.CharField(_("key"), max_length=64, unique=True)  # A form sent twice is one.
+    # The key makes a form that is sent twice one operation.
+    key = models.CharField(_("key"), max_length=64, unique=True)
     created_at = models.DateTimeField(_("when"), auto_now_add=True)
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
-        # Users may be in another database, where a deletion cannot update this table. The key of
-        # a deleted user stays here, so never follow it: ``by`` has the name.
+        # Users may be in another database, where a deletion can't update this table. The key of
+        # a deleted user stays here, so never follow this key. ``by`` has the name.
         models.DO_NOTHING,
         null=True,
         blank=True,
@@ -51,8 +52,8 @@ class Operation(models.Model):
     previewed_at = models.DateTimeField(_("previewed at"))
     high_water = models.PositiveBigIntegerField(_("up to id"), default=0)
     last_id = models.PositiveBigIntegerField(_("done up to id"), default=0)
-    # The chunk whose mark is not written yet: ids, and the names of those that it changes. Used
-    # only where the tasks are in another database.
+    # The chunk whose mark is not written yet: its ids, and the names of the tasks that the chunk
+    # changes. Used only if the tasks are in another database.
     begun = models.TextField(_("begun"), default="", blank=True)
     matched = models.PositiveIntegerField(_("matched"), default=0)
     matched_at_least = models.BooleanField(_("more may match"), default=False)
@@ -88,7 +89,7 @@ class Operation(models.Model):
 
     @property
     def begun_data(self) -> dict[int, str | None]:
-        """The ids of the begun chunk, with a text for each task that the chunk changes."""
+        """Return the ids of the begun chunk, with a text for each task that the chunk changes."""
         return {int(pk): name for pk, name in json.loads(self.begun or "{}").items()}
 
     @property
@@ -101,19 +102,19 @@ class Operation(models.Model):
 
     @property
     def is_big(self) -> bool:
-        """Too many tasks for an entry in the history of each."""
+        """Return True if there are too many tasks to write a history entry for each."""
         return max(self.matched, self.changed) > 100
 
 
 class NoRows(QueueManager):
-    """Find nothing, so that code that walks all models doesn't meet an operation twice."""
+    """A manager that finds nothing, so that code that walks all models sees no row twice."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().none()
 
 
-# Entries of the admin's index. They are proxies, since a model of its own would need a table:
-# dumpdata, and other code that walks all models, reads the rows of each.
+# Entries of the admin's index. They are proxies, because any other model would need a table.
+# dumpdata and other code that walks all models would read the rows of that table.
 
 
 class QueueHealth(Operation):

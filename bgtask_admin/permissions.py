@@ -1,4 +1,8 @@
-"""Who may do what. Asked on the server for every page and verb; pages leave out what is refused."""
+"""
+The permissions of the dashboard.
+
+The server checks them for every page and action. Pages leave out what the user may not do.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ MONITOR = "bgtask.monitor"
 
 
 class Rights:
-    """What a user may do, for templates: ``rights.requeue``."""
+    """The permissions of a user, for templates. Example: ``rights.requeue``."""
 
     def __init__(self, user: Any) -> None:
         may = user.has_perm
@@ -34,6 +38,6 @@ class Rights:
 
 
 def check_permissions(user: Any, *permissions: str) -> None:
-    """Raise PermissionDenied unless the user has all of them."""
+    """Raise PermissionDenied unless the user has all these permissions."""
     if not user.has_perms(permissions):
         raise PermissionDenied

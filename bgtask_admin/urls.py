@@ -1,8 +1,8 @@
 """
-``path("bgtask/", include("bgtask_admin.urls"))``: what monitoring reads.
+The endpoints for monitoring. Use ``path("bgtask/", include("bgtask_admin.urls"))``.
 
-The pages are not here but inside each AdminSite. With or without a slash at the end, for a
-probe does not follow a redirect.
+The pages are in each AdminSite instead. Each endpoint works with and without a slash at the
+end, because a probe doesn't follow a redirect.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from tests import sampling
 from tests.databases import DATABASES, ServerMissing
 
 ROOT = Path(__file__).parent.parent
-ALWAYS = ("sqlite", "postgresql")  # They come with Python and from PyPI.
+ALWAYS = ("sqlite", "postgresql")  # Python and PyPI provide these two.
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Result:
 def main() -> int:
     options, pytest_args = _parse()
     suite = Suite(pytest_args, durable=options.durable, again=options.again)
-    # Asked to end, this process first ends its servers; conftest.py says what pytest does.
+    # On SIGTERM, leave the ``with`` blocks, which stop the servers. conftest.py does it for pytest.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         results = suite.run(options.only)
@@ -78,14 +78,14 @@ class Suite:
         return self._run_side_by_side(databases)
 
     def _run_side_by_side(self, databases: list[str]) -> list[Result]:
-        """Print the output of each when it is done, and progress meanwhile."""
+        """Return the results. Print each output when its run ends, and progress until then."""
         names = ", ".join(databases)
         print(f"Running on {names}. The output of each follows when it is done.", flush=True)
         results: dict[str, Result] = {}
         with contextlib.ExitStack() as stack:
             logs = {name: stack.enter_context(tempfile.TemporaryFile()) for name in databases}
             threads = stack.enter_context(ThreadPoolExecutor(len(databases)))
-            stack.callback(self._terminate)  # Otherwise, leaving would wait for the last test.
+            stack.callback(self._terminate)  # Without this, leaving would wait for the last test.
             progress = Progress(logs)
             running = {threads.submit(self._run_on, name, logs[name]): name for name in databases}
             while running:
@@ -115,7 +115,7 @@ class Suite:
             return Result(database, "failed", f"The server did not start: {error}")
 
     def _once_or_twice(self, database: str, settings: str, output: IO[bytes]) -> Result:
-        """A real process may be starved where three suites share two cores: ask it once more."""
+        """Run pytest, and failed tests once more if told to: three suites may share two cores."""
         if not self._again:
             return self._pytest(database, settings, output)
         with tempfile.TemporaryDirectory() as cache:
@@ -138,7 +138,7 @@ class Suite:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes here, and is passed on once.
+            start_new_session=True,  # Only this process gets Ctrl-C. It ends pytest.
         )
         self._running.add(process)
         assert process.stdout is not None
@@ -163,9 +163,9 @@ class Suite:
 
 class Progress:
     """
-    One line that says how far pytest is on each database.
+    A line that shows how far pytest is on each database.
 
-    It is rewritten every second on a terminal, and printed every 15 seconds elsewhere.
+    The line is rewritten every second on a terminal, and printed every 15 seconds elsewhere.
     """
 
     def __init__(self, logs: Mapping[str, IO[bytes]]) -> None:
@@ -189,17 +189,17 @@ class Progress:
             print("\r\x1b[K", end="", flush=True)
 
     def _look(self, database: str) -> str:
-        """Return the last percentage that pytest has written; keep the one before if none."""
+        """Return the last percentage that pytest has written, or else the previous one."""
         log = self._logs[database].fileno()
         size = os.fstat(log).st_size
-        tail = os.pread(log, 4_096, max(size - 4_096, 0))  # Doesn't move the writer's position.
+        tail = os.pread(log, 4_096, max(size - 4_096, 0))  # Keeps the writer's position.
         if found := re.findall(rb"\[ *(\d+)%\]", tail):
             self._last[database] = f"{int(found[-1])} %"
         return self._last[database]
 
 
 def _report(results: list[Result]) -> None:
-    if len(results) > 1:  # One alone has just said it.
+    if len(results) > 1:  # A single pytest has printed its failures already.
         for result in results:
             if result.failures:
                 print(f"\nFailed on {result.database}", *result.failures, sep="\n  ")
@@ -210,9 +210,9 @@ def _report(results: list[Result]) -> None:
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> bytes:
-    """Pass all on as it comes, and return the end of it."""
+    """Copy all bytes as soon as they arrive, and return the last 64 KiB."""
     tail = b""
-    # Not by lines: pytest's dots should appear one by one.
+    # Don't read by lines: pytest's dots should appear one by one.
     for chunk in iter(partial(os.read, source.fileno(), 65_536), b""):
         target.write(chunk)
         target.flush()
@@ -221,7 +221,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> bytes:
 
 
 def _summary(said: str) -> str:
-    """Pytest's own last words: "3 passed, 1 skipped in 0.12s"."""
+    """Return the last line of pytest's output, such as "3 passed, 1 skipped in 0.12s"."""
     lines = re.findall(r"^.* in \d[\d.]*s\b.*$", said, re.MULTILINE)
     return lines[-1].strip("= ") if lines else ""
 

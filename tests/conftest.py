@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests import execution_log as ledger_module
+from tests import execution_log as log_module
 from tests.execution_log import ExecutionLog
 from tests.helpers import chromium, is_required
 from tests.processes import ROOT, Child
@@ -19,7 +19,7 @@ Start = Callable[..., Child]
 
 
 def pytest_configure() -> None:
-    # Asked to end, still tear the fixtures down: they end the processes of the tests.
+    # On SIGTERM, still tear the fixtures down, because they end the processes of the tests.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -38,21 +38,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def database_vendor() -> str:
-    """Django's word for it: sqlite, postgresql or mysql (MariaDB too)."""
+    """Return Django's name of the database: sqlite, postgresql or mysql (MariaDB too)."""
     return connection.vendor
 
 
 @pytest.fixture
 def execution_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecutionLog:
     path = tmp_path / "execution_log"
-    monkeypatch.setenv(ledger_module.PATH, str(path))
+    monkeypatch.setenv(log_module.PATH, str(path))
     return ExecutionLog(path)
 
 
 @pytest.fixture
 def child_env(django_db_setup: None, execution_log: ExecutionLog) -> dict[str, str]:
-    """The environment in which a child finds the database of the running test."""
-    # After django_db_setup NAME is the test database's.
+    """Return the environment in which a child finds the database of the running test."""
+    # After the fixture django_db_setup, NAME is the name of the test database.
     return {
         **os.environ,
         "BGTASK_TEST_DATABASE": json.dumps(connection.settings_dict),
@@ -66,7 +66,9 @@ def child_env(django_db_setup: None, execution_log: ExecutionLog) -> dict[str, s
 @pytest.fixture
 def command(transactional_db: None, child_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """
-    Start management commands as processes of their own; what still runs is killed.
+    Return a function that starts a management command as a process of its own.
+
+    Processes that still run at the end of the test are killed.
 
     ``command("process_tasks", "--duration=5", env={"NAME": "value"})``
     """
@@ -90,5 +92,5 @@ def command(transactional_db: None, child_env: dict[str, str], tmp_path: Path) -
 
 @pytest.fixture
 def process_tasks(command: Start) -> Start:
-    """``process_tasks("--threads=2")`` starts a worker process."""
+    """Return a function: ``process_tasks("--threads=2")`` starts a worker process."""
     return partial(command, "process_tasks")

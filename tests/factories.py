@@ -1,4 +1,4 @@
-"""Rows in states that are laborious to reach; each is one that the constraints allow."""
+"""Create rows in states that are laborious to reach. The constraints allow each of them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RowFactory(DjangoModelFactory):
     @classmethod
     def _create(cls, model_class: Any, *args: Any, **kwargs: Any) -> Any:
         row = super()._create(model_class, *args, **kwargs)
-        row.refresh_from_db()  # Times are the database's: read what it made of DatabaseNow(…).
+        row.refresh_from_db()  # Read the times that the database computed for DatabaseNow(…).
         return row
 
 
 class WorkerFactory(RowFactory):
-    """One that has just beaten; ``dead=True`` or ``silent=True`` for one that has not."""
+    """A worker with a recent heartbeat, or without one: ``dead=True``, ``silent=True``."""
 
     class Meta:
         model = Worker
@@ -45,7 +45,7 @@ class WorkerFactory(RowFactory):
 
 
 class TaskFactory(RowFactory):
-    """``TaskFactory(status=…)`` is a task as it would stand there; READY if not said."""
+    """A task with the columns that its ``status`` needs. The default status is READY."""
 
     class Meta:
         model = Task
@@ -96,7 +96,7 @@ class AttemptFactory(RowFactory):
 
 
 class TaskStatsFactory(DjangoModelFactory):
-    """What became of the attempts of one minute; ``minute`` says how many minutes ago, or which."""
+    """Statistics of one minute. ``minute`` is a datetime, or how many minutes ago it was."""
 
     class Meta:
         model = TaskStats
@@ -113,7 +113,7 @@ class TaskStatsFactory(DjangoModelFactory):
 
 
 class QueueStatsFactory(TaskStatsFactory):
-    """What stood ready at one minute; ``minute`` says how many minutes ago, or which."""
+    """READY tasks at one minute. ``minute`` is a datetime, or how many minutes ago it was."""
 
     class Meta:
         model = QueueStats
@@ -135,7 +135,7 @@ class PauseFactory(DjangoModelFactory):
 
 
 class HoldFactory(DjangoModelFactory):
-    """A kind of task that is not started."""
+    """A hold: tasks of this name are not started."""
 
     class Meta:
         model = TaskHold
@@ -146,6 +146,6 @@ class HoldFactory(DjangoModelFactory):
 
 
 def minutes_ago(number: int) -> datetime:
-    """The beginning of a minute, by the clock of the database."""
+    """Return the beginning of the minute ``number`` minutes ago, by the clock of the database."""
     now = database_now(Task.objects.all().db)
     return now.replace(second=0, microsecond=0) - timedelta(minutes=number)

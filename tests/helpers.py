@@ -1,4 +1,4 @@
-"""What tests say again and again."""
+"""Helpers that many tests use."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def eventually(
     explain: Callable[[], object] | None = None,
 ) -> T:
     """
-    Ask until the answer is true, and return it; fail once the time is up.
+    Call `condition` until its answer is true, and return the answer. Fail after `timeout` seconds.
 
-    `explain` is asked only then, for what a reader of the failure wants to see:
+    The failure shows what `explain` returns, which is called only then:
     ``eventually(Task.objects.finished().exists, explain=worker.output)``.
     """
     __tracebackhide__ = True
@@ -49,13 +49,13 @@ def _source(condition: Callable[[], object]) -> str:
 
 
 def chromium() -> str | None:
-    """Where this machine keeps its browser, if it has one."""
+    """Return the path of the browser on this machine, or None."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), None)
 
 
 def is_required(what: str) -> bool:
-    """Whether `what` may not be skipped where it is missing: so it is in CI."""
+    """Return whether tests must fail, not skip, if `what` is missing. CI requires it so."""
     return what in os.environ.get("BGTASK_TEST_REQUIRE", "").split(",")
 
 

@@ -1,4 +1,4 @@
-"""Models that exist only while a test needs them: a project's own, which refer to the queue's."""
+"""Models of a project that refer to those of the queue. They exist only during a test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def project_models(
     """
     Define models of the app ``tests`` with these fields, and create their tables.
 
-    Not within a transaction: SQLite can't create tables with foreign keys there.
+    Don't call this in a transaction: SQLite can't create tables with foreign keys there.
     """
     made: list[type[models.Model]] = []
     try:

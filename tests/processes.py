@@ -1,4 +1,4 @@
-"""Commands as an operator starts them: real processes, with real signals."""
+"""Start commands as an operator does: real processes, with real signals."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ ROOT = Path(__file__).parent.parent
 
 class Child:
     """
-    ``python -m django <command> …``, in a session of its own; ``within`` is what starts it, if
-    anything does.
+    A process ``python -m django <command> …`` in a session of its own.
+
+    ``within`` is a command line that starts the process, such as that of unshare.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Child:
     ) -> None:
         self._command = " ".join((command, *args))
         self.log = log
-        with log.open("wb") as output:  # A file: a full pipe would stop the child.
+        with log.open("wb") as output:  # Not a pipe: a full pipe would stop the child.
             self._process = subprocess.Popen(
                 [*within, sys.executable, "-m", "django", command, *args],
                 cwd=ROOT,
@@ -55,11 +56,11 @@ class Child:
         return self.returncode is None
 
     def output(self) -> str:
-        """What it has said so far, on both streams."""
+        """Return what the process has written so far, on both streams."""
         return self.log.read_text(errors="replace")
 
     def send_signal(self, signum: signal.Signals) -> None:
-        """To this process alone, not to those it started."""
+        """Send the signal to this process only, not to those it started."""
         self._process.send_signal(signum)
 
     def wait(self, timeout: float = 30) -> int:
@@ -70,7 +71,7 @@ class Child:
             pytest.fail(f"{self._command} did not end within {timeout:g} s:\n{self.output()}")
 
     def kill(self) -> None:
-        """End it and all it started, now: also what has a session of its own, as workers have."""
+        """Kill the process and its descendants, also those with sessions of their own (workers)."""
         family = descendants(self.pid) if self.is_running() else []
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -78,7 +79,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        # Until then they may hold locks.
+        # Wait, because these processes may hold locks until they have ended.
         while any(map(is_running, family)):
             time.sleep(0.01)
 
@@ -87,7 +88,7 @@ class Child:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that this one started, and those that they did."""
+    """Return the ids of the processes that this one started, and of their descendants."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -109,9 +110,9 @@ def is_running(pid: int) -> bool:
 
 
 def open_files(pid: int) -> list[str]:
-    """What each descriptor of a process stands for: a path, ``pipe:[7]``, ``socket:[8]``."""
+    """Return what each descriptor of a process is: a path, ``pipe:[7]``, ``socket:[8]``."""
     found = []
     for descriptor in Path("/proc", str(pid), "fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # Closed meanwhile.
+        with contextlib.suppress(FileNotFoundError):  # The file was closed meanwhile.
             found.append(os.readlink(descriptor))
     return found

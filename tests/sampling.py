@@ -37,7 +37,7 @@ def _names_what_to_run(config: pytest.Config) -> bool:
         config.args_source is config.ArgsSource.ARGS
         or config.getoption("keyword")
         or config.getoption("lf")
-        # pyproject.toml gives an -m as well, so the value of the option doesn't tell.
+        # pyproject.toml sets -m as well, so the value of the option says nothing.
         or any(argument.startswith("-m") for argument in config.invocation_params.args)
     )
 

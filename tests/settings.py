@@ -1,11 +1,12 @@
 """
-The settings of every test and of every process a test starts.
+Settings of every test, and of every process that a test starts.
 
-``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON; without it the tests
-run on SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones. For single processes:
-``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON, ``BGTASK_TEST_DATABASES`` further entries of
-DATABASES, as JSON, ``BGTASK_TEST_APPS`` further apps, and ``BGTASK_TEST_APPS_FIRST`` those in
-front of all others.
+``BGTASK_TEST_DATABASE`` holds the DATABASES entry to use, as JSON. Without it the tests run on
+SQLite. ``BGTASK_TEST_USE_TZ=0`` runs them without time zones.
+
+These variables are for single processes. ``BGTASK_TEST_SETTINGS`` holds BGTASK, as JSON.
+``BGTASK_TEST_DATABASES`` holds further entries of DATABASES, as JSON. ``BGTASK_TEST_APPS`` holds
+further apps. ``BGTASK_TEST_APPS_FIRST`` holds apps that come before all others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _database() -> databases.Settings:
 
 DATABASES = {
     "default": _database(),
-    # For what concerns two databases; in memory, and without migrations: it costs nothing.
+    # For tests of two databases. In memory and without migrations it takes no time.
     "other": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": ":memory:",
@@ -38,17 +39,17 @@ DATABASES = {
     },
     **json.loads(os.environ.get("BGTASK_TEST_DATABASES", "{}")),
 }
-# The tests survive a power cut by being run again.
+# Durability is not needed: after a power cut the tests can be run again.
 SILENCED_SYSTEM_CHECKS = ["bgtask.W013"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 SECRET_KEY = "only-for-tests"
 ALLOWED_HOSTS = ["*"]
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # Nobody waits for it.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # A fast one.
 
 USE_TZ = os.environ.get("BGTASK_TEST_USE_TZ", "1") == "1"
-# Far from UTC by no whole number of hours, so that a confusion of the two shows; and
-# without summer time, so that no test depends on the night it runs in.
+# This zone is far from UTC, and not by whole hours, so that tests notice a confusion of the two.
+# It has no summer time, so that no test depends on the night in which it runs.
 TIME_ZONE = "Asia/Kathmandu"
 USE_I18N = True
 

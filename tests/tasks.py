@@ -1,4 +1,4 @@
-"""Toy functions for the tests."""
+"""Background functions for the tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def nap(seconds):
     time.sleep(seconds)
 
 
-# What leaves a line in the execution log, and what goes wrong as a process does
+# Functions that write to the execution log, and functions that end or disturb their process
 
 
 def _noted():
@@ -53,7 +53,7 @@ def note(number=0, seconds=0):
 
 @background
 def wait_for(path):
-    """Run until there is a file of this name."""
+    """Run until a file with this path exists."""
     with _noted():
         while not Path(path).exists():
             time.sleep(0.01)
@@ -70,7 +70,7 @@ def heed():
 
 @background
 def meet(directory, number, party):
-    """Run until so many of a party run at the same time."""
+    """Run until ``party`` of these tasks run at the same time."""
     with _noted():
         Path(directory, str(number)).touch()
         while len(list(Path(directory).iterdir())) < party:
@@ -80,7 +80,7 @@ def meet(directory, number, party):
 
 @background(max_attempts=1)
 async def meet_in_the_database(directory, number, party):
-    """As `meet`, in the thread in which an async task uses the ORM."""
+    """Do as `meet`, in the thread in which an async task uses the ORM."""
     return await sync_to_async(meet.function)(directory, number, party)
 
 
@@ -97,7 +97,7 @@ def kill_process():
 
 @background
 def leave_orphan():
-    """A process that ends soon, and whose parent has ended already."""
+    """Leave a process that ends soon, and whose parent has ended already."""
     subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests``: on what it runs, what it leaves out, and what it says at the end."""
+"""Test ``python -m tests``: its databases, the tests that it leaves out, its last lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several at once, each on a connection of its own."""
+"""Call functions in threads at once, each on a connection of its own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 def all_at_once(*functions: Callable[[], T], timeout: float = 120) -> Sequence[T]:
     """
-    Call each in a thread, from one starting signal; return what they returned.
+    Call each function in a thread, all starting together, and return their results.
 
-    What one of them raises is raised here, once all have ended.
+    Raise the error of a function here, once all have ended.
     """
     start = threading.Barrier(len(functions))
 

@@ -1,4 +1,4 @@
-"""The few things bgtask has to ask each database for in its own words."""
+"""The operations for which each database needs SQL of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "referred",
 ]
 
-_mariadb = MariaDB()  # And MySQL.
+_mariadb = MariaDB()  # MySQL uses the same operations.
 _operations: dict[str, QueueOperations] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
 
 

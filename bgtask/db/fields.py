@@ -1,4 +1,4 @@
-"""Columns and indexes that mean the same on each database."""
+"""Fields and indexes that behave the same on each database."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from django.db.backends.ddl_references import Statement
 
 class ExactCharField(models.CharField):
     """
-    Text that is compared to the letter.
+    A CharField whose text is compared exactly, with its case.
 
-    MariaDB and MySQL would otherwise take "Mail" and "mail" for one queue.
+    MariaDB and MySQL would otherwise treat "Mail" and "mail" as one queue.
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
@@ -27,10 +27,11 @@ class ExactCharField(models.CharField):
 
 class _Unicode:
     """
-    A text column that holds every character, whatever the default of the database is.
+    A text column that can store every character, whatever the default of the database is.
 
-    On MariaDB and MySQL a database may default to latin1 or utf8mb3. The collation ignores case,
-    as searches do, and exists on every supported version. It gives the column its character set.
+    On MariaDB and MySQL a database may default to latin1 or utf8mb3. The collation sets the
+    character set of the column. The collation ignores case, as searches do, and exists on every
+    supported version.
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
@@ -50,11 +51,12 @@ class UnicodeTextField(_Unicode, models.TextField):
 
 class PartialIndex(models.Index):
     """
-    An index of the rows that match ``where``, on databases that have such indexes.
+    An index of the rows that match ``where``, on databases that support partial indexes.
 
-    On the others an index of all rows, with other fields in front of the same: one migration and
-    one ORDER BY serve all. In front are those that ``where`` compares for equality, unless
-    ``front`` names some by which the rows can be told as well, and which change less often.
+    Other databases get an index of all rows, with more fields in front of the same fields. So one
+    migration and one ORDER BY serve all databases. The fields in front are those that ``where``
+    compares for equality. ``front`` can name other fields instead, which distinguish the rows as
+    well and change less often.
     """
 
     def __init__(

@@ -13,10 +13,10 @@ import bgtask.db
 
 class DatabaseNow(Expression):
     """
-    The time of the statement by the clock of the database, so many seconds from now.
+    The time of the statement by the clock of the database, plus ``seconds``.
 
-    Unlike Django's Now() it moves on inside a transaction of PostgreSQL, and is in the time zone
-    of the stored datetimes on MariaDB and MySQL.
+    Unlike Django's Now(), this time advances inside a transaction of PostgreSQL. On MariaDB and
+    MySQL it is in the time zone of the stored datetimes.
     """
 
     output_field = DateTimeField()
@@ -66,7 +66,7 @@ class SecondsSince(Expression):
 
 
 class KeysetAtOrAfter(Expression):
-    """``(run_at, id)`` at or behind a key, both as the database gave them."""
+    """Whether ``(run_at, id)`` is at or after a key whose values the database has returned."""
 
     output_field = BooleanField()
     conditional = True
@@ -86,5 +86,5 @@ class KeysetAtOrAfter(Expression):
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
     ) -> tuple[str, tuple[Any, ...]]:
         run_at, id_ = (compiler.compile(column)[0] for column in self.columns)
-        # The first half says nothing new, but MariaDB finds its range by nothing else.
+        # The first comparison is redundant, but MariaDB finds the index range only by it.
         return f"({run_at} >= %s AND ({run_at}, {id_}) >= (%s, %s))", (self.key[0], *self.key)

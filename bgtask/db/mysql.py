@@ -1,4 +1,4 @@
-"""MariaDB and MySQL: no UPDATE … RETURNING, so what is taken is locked, read and then written."""
+"""MariaDB and MySQL: without UPDATE … RETURNING, a claim locks, reads and then writes its rows."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from bgtask.db.sql import (
     sorted_out,
 )
 
-# Where the statistics say that a status is rare, an index of it would be chosen, and the rows that
-# others hold be read on the way, and waited for.
+# If the statistics say that a status is rare, MariaDB would choose an index on the status. The
+# statement would then also read rows that other transactions have locked, and wait for them.
 BY_ID = "FORCE INDEX (PRIMARY)"
 
 HEAD = "SELECT queue, priority, id FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
-MOST_STEPS = 250  # Statements of one look.
-FIRST_STEPS = 10  # Of few queues, each step reads two tasks.
-STEP_TASKS, MOST_STEP_TASKS = 100, 500  # That a later one of these statements reads.
-PROBES = 100  # Of named queues, in one statement.
-# Of max_allowed_packet, for the words of the statement and its small values.
+MOST_STEPS = 250  # Highest number of statements for one snapshot.
+FIRST_STEPS = 10  # Each of the first steps reads two tasks, which suits few queues.
+# Tasks that a later step reads: more if the step before found the heads of several queues.
+STEP_TASKS, MOST_STEP_TASKS = 100, 500
+PROBES = 100  # Named queues that one statement reads.
+# The part of max_allowed_packet that is kept for the SQL text and the small values.
 RESERVED_BYTES = 8 * 2**10
 ESCAPED = ("\\", "'", '"', "\n", "\r", "\0", "\x1a")  # Each is sent as two characters.
 REFUSED = re.compile(
@@ -50,7 +51,7 @@ REFUSED = re.compile(
 
 class MariaDB(QueueOperations):
     def __init__(self) -> None:
-        # By the driver's connection: after a reconnect the server is asked again.
+        # Keyed by the driver's connection, so that the limit is read again after a reconnect.
         self._packet_bytes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     def statement_bytes(self, connection: BaseDatabaseWrapper) -> int:
@@ -103,12 +104,12 @@ class MariaDB(QueueOperations):
 
     def _step(self, cursor: Any, snapshot: QueueSnapshot, after: str, limit: int) -> None:
         """
-        Add the heads of the next queues, by steps along the index of claims.
+        Add the heads of the next queues, step by step along the claim index.
 
-        A recursive statement, as on the other databases, would take seconds here: MariaDB reads
-        the whole index for each of its steps. One of the first steps reads two tasks, which tell
-        the head of one queue. Where there are many queues, later steps read more, and find the
-        heads of several short queues each.
+        A recursive statement, as on the other databases, would take seconds: MariaDB reads the
+        whole index for each step of the recursion. Each of the first steps here reads two tasks,
+        which give the head of one queue. If there are many queues, later steps read more tasks,
+        and each finds the heads of several short queues.
         """
         size = 2
         for step in range(MOST_STEPS):
@@ -129,8 +130,8 @@ class MariaDB(QueueOperations):
         snapshot.last = after
 
     def _probe(self, cursor: Any, snapshot: QueueSnapshot, queues: Sequence[str]) -> None:
-        """Add the heads of these queues, of many by one statement."""
-        # Without the queue in ORDER BY: with it, MariaDB would read all of a queue, and sort.
+        """Add the heads of these queues, many of them by one statement."""
+        # Leave the queue out of ORDER BY. Otherwise MariaDB would read and sort a whole queue.
         probe = f"({HEAD} AND queue = %s ORDER BY priority DESC, run_at, id LIMIT 2)"
         for start in range(0, len(queues), PROBES):
             some = queues[start : start + PROBES]
@@ -151,7 +152,7 @@ class MariaDB(QueueOperations):
         claimant: Claimant,
     ) -> Rows:
         places = {head.id: place for place, head in enumerate(heads)}
-        # Without ORDER BY and LIMIT: MariaDB would lock all of them anyway, to sort them.
+        # Use neither ORDER BY nor LIMIT. MariaDB would lock all the heads anyway, to sort them.
         select = f"""
             SELECT {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
             FROM bgtask_task {BY_ID}
@@ -185,7 +186,7 @@ class MariaDB(QueueOperations):
                     f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
                     [*values, *sorted(row[0] for row in rows)],
                 )
-        # The rows were read before the UPDATE.
+        # The rows were read before the UPDATE, so compute the values that the UPDATE has set.
         token, attempts = CLAIMED.index("token"), CLAIMED.index("attempts")
         claimed = [list(row) for row in rows]
         for row in claimed:
@@ -209,7 +210,7 @@ class MariaDB(QueueOperations):
 
     def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
         with self.transaction(connection), connection.cursor() as cursor:
-            # Locked first, in order of their ids, so that two flushes never wait for each other.
+            # Lock the rows first, in order of their ids, so that two flushes can't deadlock.
             cursor.execute(
                 f"SELECT id, token, cancel_requested FROM bgtask_task {BY_ID} "
                 f"WHERE id IN ({marks(rows)}) AND status = 'RUNNING' ORDER BY id FOR UPDATE",
@@ -255,7 +256,7 @@ def _heads(rows: Sequence[Any], is_cut: bool = False) -> list[Head]:
     """
     Return the heads of rows (queue, priority, id) that are in the order of claims.
 
-    Where the rows were cut off, nothing is known of what is behind the last one. If it is the only
+    If the rows were cut off, the row after the last one is unknown. If the last row is the only
     one of its queue, that queue is left to the next step.
     """
     heads = []

@@ -1,9 +1,10 @@
 """
-What bgtask needs from a database, and what it can say to all of them in the same words.
+The operations that bgtask needs from a database, and the SQL that all databases share.
 
-A queryset says which tasks; a dialect only says how to take, write and read them. Statuses are
-spelled out in the SQL, not passed as parameters, so that partial indexes fit whatever plan is
-kept. A per cent sign is doubled: each statement is executed with parameters.
+A queryset selects the tasks. A subclass of QueueOperations only defines how to claim, write and
+read them. Statuses are literals in the SQL, not parameters, so that any query plan that the
+database keeps can use the partial indexes. A per cent sign is doubled, because each statement is
+executed with parameters.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from bgtask.db.sql import (
     token_jump,
 )
 
-# Far below the limits of PostgreSQL (1 GB) and SQLite (a billion bytes), so that memory stays flat.
+# Far below the limits of PostgreSQL (1 GB) and SQLite (a billion bytes), so that a statement
+# takes little memory.
 STATEMENT_BYTES = 16 * 2**20
 
-# What an outcome changes. ``o`` is the relation of outcomes; statuses come before all else, since
-# MariaDB evaluates SET from left to right.
+# The SET clause that writes an outcome. ``o`` is the relation of outcomes. The status comes before
+# all else, since MariaDB evaluates SET from left to right.
 FINISH = """
     {column}status = CASE WHEN o.status = 'SCHEDULED' AND t.cancel_requested
                   THEN 'CANCELLED' ELSE o.status END,
@@ -56,14 +58,14 @@ FINISH = """
 """
 
 
-MOST_HEADS = 5_000  # Queues that one look reads; the next look goes on behind them.
+MOST_HEADS = 5_000  # Queues that one snapshot reads. The next snapshot continues after them.
 
 
 Rows = Sequence[Sequence[Any]]
 
 
 class Claimant(NamedTuple):
-    """The worker that claims tasks, and the limit of those that have none of their own."""
+    """The worker that claims tasks, and the run time of tasks that have no own limit."""
 
     worker_id: int
     label: str
@@ -72,33 +74,34 @@ class Claimant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The task that would be claimed first of its queue."""
+    """The task that a claim would take first from its queue."""
 
     queue: str
     priority: int
-    id: int | None = None  # None: known no longer, since others of the queue were claimed.
-    next: int | None = None  # The priority of the task behind it; None: there is none.
+    id: int | None = None  # None: no longer known, since other tasks of the queue were claimed.
+    next: int | None = None  # Priority of the task after the head. None: there is no such task.
 
 
 @dataclass(slots=True)
 class QueueSnapshot:
-    """What there is to do, and what must not be done."""
+    """The queues with tasks to claim, and the queues and names that must not be started."""
 
     heads: list[Head] = field(default_factory=list)
-    last: str = ""  # The queue behind which the next look goes on; empty: there are no more.
-    suspects: frozenset[str] = frozenset()  # Queues that have some.
+    last: str = ""  # The next snapshot continues after this queue. Empty: there are no more.
+    suspects: frozenset[str] = frozenset()  # Queues that have suspects.
     paused: frozenset[str] = frozenset()
     on_hold: frozenset[str] = frozenset()
-    next_due: float | None = None  # Seconds until the next SCHEDULED task is due; ≤ 0: overdue.
+    next_due: float | None = None  # Seconds until the next SCHEDULED task is due. ≤ 0: overdue.
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """
-    Which PostgreSQL server a connection leads to.
+    The PostgreSQL server that a connection leads to.
 
     Each promotion of a standby begins a new timeline, whose number is higher. Timelines can only
-    be compared within one cluster. A standby has neither, since it follows another server's.
+    be compared within one cluster. A standby has neither number here, since it follows the
+    timeline of another server.
     """
 
     is_standby: bool
@@ -110,45 +113,45 @@ class QueueOperations(ABC):
     # Which server
 
     def server(self, connection: BaseDatabaseWrapper) -> Server | None:
-        """Return which server this connection leads to, or None where no server can tell."""
+        """Return the server that this connection leads to, or None if a server can't tell."""
         return None
 
     # Time
 
     @abstractmethod
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
-        """The time of the statement as Django stores it, plus so many seconds (SQL)."""
+        """Return SQL for the time of the statement as Django stores it, plus ``seconds``."""
 
     @abstractmethod
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
         """
-        Seconds from the time in a column to that of the statement, as a float (SQL).
+        Return SQL for the seconds from a column's time to that of the statement, as a float.
 
-        NULL where the column holds no date: text on SQLite, infinity on PostgreSQL.
+        The SQL gives NULL if the column holds no date: text on SQLite, infinity on PostgreSQL.
         """
 
     def offset(self, connection: BaseDatabaseWrapper) -> int:
-        """Seconds from UTC to the zone in which Django stores datetimes here."""
+        """Return the seconds from UTC to the zone in which Django stores datetimes here."""
         return offset_at(datetime.now(UTC), connection.timezone or get_default_timezone())
 
     # Transactions
 
     def transaction(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
-        """A short transaction that will write."""
+        """Return a context manager for a short transaction that will write."""
         return transaction.atomic(using=connection.alias)
 
     # Size
 
     def statement_bytes(self, connection: BaseDatabaseWrapper) -> int:
-        """The bytes that the values of one statement may take."""
+        """Return the number of bytes that the values of one statement may take."""
         return STATEMENT_BYTES
 
     def limit_in_words(self, connection: BaseDatabaseWrapper) -> str:
-        """Name the setting of the database that limits a statement, and its value."""
+        """Return the name and the value of the database's setting that limits a statement."""
         return f"a statement of {STATEMENT_BYTES:,} bytes"
 
     def sent_bytes(self, text: str) -> int:
-        """The bytes that a text takes in a statement."""
+        """Return the number of bytes that a text takes in a statement."""
         return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
     # Enqueue
@@ -160,7 +163,7 @@ class QueueOperations(ABC):
         values: Sequence[str],
         params: Sequence[Any],
     ) -> Sequence[Any]:
-        """Insert one task; return its id, status, run_at and enqueued_at."""
+        """Insert one task. Return its id, status, run_at and enqueued_at."""
         statement = f"INSERT INTO bgtask_task ({', '.join(columns)}) VALUES ({', '.join(values)})"
         returning = "id, status, run_at, enqueued_at"
         with connection.cursor() as cursor:
@@ -183,7 +186,7 @@ class QueueOperations(ABC):
         params: Sequence[Any],
         texts: Sequence[str],
     ) -> None:
-        """Insert a task for each of these task_params, the other columns being the same."""
+        """Insert a task for each of these task_params, with the other columns the same."""
         row = f"(%s, {', '.join(values)})"
         rows = ", ".join([row] * len(texts))
         with connection.cursor() as cursor:
@@ -193,9 +196,9 @@ class QueueOperations(ABC):
             )
 
     def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:  # noqa: B027
-        """Tell sleeping runners, where the database can, that there is something in the queue."""
+        """Notify sleeping runners that the queue has tasks, if the database can notify."""
 
-    # Which queue next
+    # Choice of the queue
 
     @abstractmethod
     def snapshot(
@@ -206,23 +209,26 @@ class QueueOperations(ABC):
         limit: int = MOST_HEADS,
     ) -> QueueSnapshot:
         """
-        Return what there is to do, in these queues or in all; two probes of the claim index each.
+        Return a snapshot of these queues, or of all.
 
-        Of all queues it returns the heads of the first ``limit`` whose name is greater than
-        ``after``. Of named queues it returns every head.
+        Each queue takes two probes of the claim index. Without ``queues``, return the heads of the
+        first ``limit`` queues whose names are greater than ``after``. With ``queues``, return
+        every head.
         """
 
     def control_state_sql(
         self, connection: BaseDatabaseWrapper, queues: Sequence[str] | None = None
     ) -> str:
         """
-        Return SQL for all of a snapshot but the heads: (kind, name, number, id, next).
+        Return SQL for all of a snapshot except the heads: (kind, name, number, id, next).
 
-        Its parameters are the queues. Only their suspects are told, and none of a paused queue:
-        they are limited in number, and must not keep those that can be run from being seen.
+        The parameters of the SQL are the queues. The SQL finds only suspects of these queues, and
+        none of a paused queue. The number of rows of suspects is limited, so suspects that can't
+        run must not hide those that can.
         """
         clock = self.clock(connection)
-        # Where run_at is no date, it may still be what sorts as due, and would hide the others.
+        # A run_at that is no date may still sort as due. Such a task comes first, so report it as
+        # due, or it would hide the other tasks.
         due_in = (
             f"COALESCE(-{self.seconds_since(connection, 'run_at')}, "
             f"CASE WHEN run_at <= {clock} THEN 0 END)"
@@ -266,11 +272,11 @@ class QueueOperations(ABC):
         snapshot.paused, snapshot.on_hold = frozenset(paused), frozenset(on_hold)
         snapshot.suspects = frozenset(suspects)
 
-    # Take
+    # Claim and promote
 
     @abstractmethod
     def claim(self, candidates: QuerySet[Any], claimant: Claimant) -> Rows:
-        """Give the worker these tasks, but for those that others are taking right now."""
+        """Claim these tasks, except those that another worker is claiming; return their rows."""
 
     @abstractmethod
     def claim_heads(
@@ -281,18 +287,18 @@ class QueueOperations(ABC):
         claimant: Claimant,
     ) -> Rows:
         """
-        Give the worker the first ``limit`` of these heads that are still there to be claimed.
+        Claim the first ``limit`` of these heads that can still be claimed; return their rows.
 
-        The statement restates what the look saw: each is READY, no suspect, in one of the heads'
-        queues, and no less pressing than the last of the heads.
+        The statement checks again what the snapshot saw. Each task must be READY, no suspect and
+        in one of the heads' queues. Its priority must be no lower than that of the last head.
         """
 
     def claiming(self, connection: BaseDatabaseWrapper) -> str:
         """
-        Return what a claim sets; ``claiming_params`` are its parameters.
+        Return the SET clause of a claim. ``claiming_params`` returns its parameters.
 
-        Numbers edited by hand must not fail the claim of their neighbours. So each is brought
-        within its bounds, and the task fails as malformed once it is run.
+        A number that was edited by hand must not fail the claim of other tasks. So the SQL brings
+        each number within its bounds, and the task fails as malformed when it is run.
         """
         seconds = f"CASE WHEN max_run_time > 0 AND max_run_time <= {MAX_DURATION_SECONDS} "
         seconds += "THEN max_run_time ELSE %s END"
@@ -316,18 +322,30 @@ class QueueOperations(ABC):
         limit: int,
         claimant: Claimant,
     ) -> Rows:
-        """Up to so many of a queue that a notification named; here there are none."""
+        """
+        Claim up to ``limit`` tasks of a queue that a notification named; return their rows.
+
+        Return no rows if the database has no notifications.
+        """
         return []
 
     @abstractmethod
     def promote(self, candidates: QuerySet[Any]) -> int:
-        """Make these SCHEDULED tasks READY, but for those that others are at right now."""
+        """
+        Make these SCHEDULED tasks READY; return how many.
+
+        Skip the tasks that another transaction is changing right now, where the database can.
+        """
 
     # Finish
 
     @abstractmethod
     def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
-        """Write the outcomes; return the new status of each task that was still its attempt's."""
+        """
+        Write the outcomes.
+
+        Return the new status by id of each task that still belonged to its attempt.
+        """
 
     def finishing(self, connection: BaseDatabaseWrapper, column: str = "") -> str:
         return FINISH.format(
@@ -343,12 +361,13 @@ class QueueOperations(ABC):
         """
         Return the foreign keys that refer to this table.
 
-        None where the error names the foreign key as soon as a row is deleted: see ``refused_by``.
+        Return none if a refused deletion raises an error that names the foreign key. See
+        ``refused_by``.
         """
         return []
 
     def refused_by(self, error: IntegrityError) -> Reference | None:
-        """Return the foreign key that this error is about, if it tells all its names."""
+        """Return the foreign key that this error is about, or None unless it gives all names."""
         return None
 
     def refusing_table(self, error: IntegrityError) -> str:
@@ -357,14 +376,14 @@ class QueueOperations(ABC):
         return reference.label if reference else ""
 
     def check_now(self, connection: BaseDatabaseWrapper, references: Iterable[Reference]) -> None:
-        """Raise IntegrityError now where these foreign keys would raise it at COMMIT."""
+        """Raise IntegrityError now if these foreign keys would raise it at COMMIT."""
         return
 
     # Statistics
 
     @abstractmethod
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
-        """Add these rows of STATS_COLUMNS to what is there, in the caller's transaction."""
+        """Add these rows of STATS_COLUMNS to the stored rows, in the caller's transaction."""
 
     def _upsert(
         self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]], on_conflict: str
@@ -381,6 +400,10 @@ class QueueOperations(ABC):
 
 
 def offset_at(instant: datetime, zone: tzinfo) -> int:
-    """Seconds from UTC to this zone; asked by the instant, for its wall clock shows hours twice."""
+    """
+    Return the seconds from UTC to this zone at an instant.
+
+    The zone's wall clock shows some hours twice, so a wall time would be ambiguous.
+    """
     offset = instant.astimezone(zone).utcoffset()
     return round(offset.total_seconds()) if offset else 0

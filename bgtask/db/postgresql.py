@@ -1,4 +1,4 @@
-"""PostgreSQL: everything in one statement."""
+"""PostgreSQL: each operation is one statement."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bgtask.db.operations import (
 from bgtask.db.references import Reference, check_on_postgresql, postgresql_references
 from bgtask.db.sql import CLAIMED, compiled, on_conflict, sorted_out
 
-# Sleeping runners listen here; the payload is the queue.
+# The channel on which sleeping runners listen. The payload is the queue.
 CHANNEL = "bgtask"
 
 # The name of the current WAL file begins with the timeline. pg_control_checkpoint() would still
-# give the old one after a promotion. On a standby, pg_current_wal_lsn() raises an error.
+# give the old timeline after a promotion. On a standby, pg_current_wal_lsn() raises an error.
 SERVER = """
     SELECT standby,
            CASE WHEN NOT standby THEN (SELECT system_identifier FROM pg_control_system()) END,
@@ -55,12 +55,12 @@ class PostgreSQL(QueueOperations):
         return Server(True) if is_standby else Server(False, cluster, int(timeline, 16))
 
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
-        # now() would be the start of the transaction, clock_timestamp() differ from row to row.
+        # now() is the start of the transaction, and clock_timestamp() differs from row to row.
         now = "statement_timestamp()"
         return now if seconds is None else f"({now} + make_interval(secs => ({seconds})::float8))"
 
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
-        # PostgreSQL < 17 can't subtract an infinite timestamp: the whole statement would fail.
+        # PostgreSQL < 17 can't subtract an infinite timestamp, and the statement would fail.
         finite = f"NULLIF(NULLIF({column}, '-infinity'), 'infinity')"
         return f"extract(epoch FROM statement_timestamp() - {finite})::float8"
 
@@ -153,8 +153,8 @@ class PostgreSQL(QueueOperations):
         limit: int,
         claimant: Claimant,
     ) -> Rows:
-        # By primary key, whatever the statistics say. So the status and the queue are compared in
-        # a form that the index of claims does not answer.
+        # Make PostgreSQL use the primary key, whatever the statistics say. So the status and the
+        # queue are compared as expressions that the claim index does not match.
         select = """
             SELECT id FROM bgtask_task
             WHERE id = ANY (%s::bigint[]) AND status || '' = 'READY' AND crashes = 0
@@ -173,10 +173,10 @@ class PostgreSQL(QueueOperations):
         limit: int,
         claimant: Claimant,
     ) -> Rows:
-        # It sees for itself what is paused and on hold: to look first would take as long again.
-        # Nor by way of the ORM, which is a tenth of the time from the enqueue to the start. What
-        # must not be started is left out last, or the planner would hold the rest to be few, and
-        # sort all that is ready.
+        # The statement itself checks pauses and holds, since a query before it would take as long
+        # again. The SQL is written by hand, since the ORM would take a tenth of the time from the
+        # enqueue to the start. The outer UPDATE excludes paused queues and names on hold. In the
+        # SELECT, these conditions would make the planner expect few rows and sort all ready tasks.
         select = """
             SELECT id FROM bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue = %s
             ORDER BY priority DESC, run_at, id LIMIT %s
@@ -227,9 +227,10 @@ class PostgreSQL(QueueOperations):
     def finish(self, connection: BaseDatabaseWrapper, rows: Rows) -> dict[int, str]:
         source, params = _relation(rows)
         with connection.cursor() as cursor:
-            # By primary key, whatever the statistics say: they nearly always say that nothing is
-            # running, and all that runs anywhere, or did since the oldest snapshot, would be read
-            # for each batch. Hence ARRAY (…), and the status in a form no partial index answers to.
+            # Make PostgreSQL use the primary key, whatever the statistics say. They nearly always
+            # say that nothing is running. PostgreSQL would then read, for each batch, all tasks
+            # that run anywhere, or did since its oldest snapshot. Hence ARRAY (…), and an
+            # expression on the status that no partial index matches.
             cursor.execute(
                 f"""
                 WITH o AS ({source})
@@ -258,10 +259,10 @@ class PostgreSQL(QueueOperations):
 
 def _relation(rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
     """
-    Outcomes as a relation: what differs as arrays, what is the same for all as constants.
+    Return SQL for the outcomes as a relation, and its parameters.
 
-    Numbers travel as the text of an array, which costs a fraction of what the driver's own lists
-    do.
+    Columns that differ are arrays. Columns with one value for all rows are constants. Numbers are
+    sent as the text of an array, which costs a fraction of the driver's own lists.
     """
     same, different = sorted_out(rows)
     constants = "".join(f", %s::{OUTCOME_TYPES[name]} AS {name}" for name in same)

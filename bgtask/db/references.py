@@ -1,4 +1,4 @@
-"""Foreign keys as the database itself knows them, with or without a model."""
+"""Read the database's own foreign keys, including those that no model declares."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reference:
     target_column: str
     schema: str = ""  # Empty if the name of the table is enough to find it.
     constraint: str = ""
-    blocks: bool = True  # Refuses the deletion, as opposed to ON DELETE CASCADE or SET NULL.
+    blocks: bool = True  # Refuses a deletion, unlike ON DELETE CASCADE or SET NULL.
     is_readable: bool = True
     is_deferrable: bool = False
     is_deferred: bool = False
@@ -38,7 +38,7 @@ def qualified(connection: BaseDatabaseWrapper, *names: str) -> str:
 def referred(
     connection: BaseDatabaseWrapper, reference: Reference, key: str, values: Sequence[int]
 ) -> set[int]:
-    """Return those values of the column ``key`` whose rows this foreign key refers to."""
+    """Return the values of the column ``key`` in the rows that this foreign key refers to."""
     quote = connection.ops.quote_name
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,5 +1,5 @@
 """
-Tell an error about the data from an error about the database.
+Distinguish an error about the data from an error about the database.
 
 An error about the data comes back whenever the same row is written again. Every other error may be
 gone at the next try: a lost connection, a full disk, a read-only server, a lock, a missing column.
@@ -34,7 +34,7 @@ MYSQL_DATA_CODES = frozenset(
 
 
 class TooLarge(Exception):
-    """The database's own limit is too low for one row; raised before the row is sent."""
+    """The database's own limit is too low for one row. Raised before the row is sent."""
 
 
 def is_about_data(error: BaseException) -> bool:
@@ -57,12 +57,12 @@ def is_about_data(error: BaseException) -> bool:
     mysql_code = _mysql_code(error)
     if mysql_code is not None:
         return mysql_code in MYSQL_DATA_CODES
-    # Without a code the driver itself refused: psycopg raises DataError for NUL in a text.
+    # An error without a code comes from the driver: psycopg raises DataError for NUL in a text.
     return isinstance(error, DataError | IntegrityError)
 
 
 def is_undecodable(error: BaseException) -> bool:
-    """Return whether SQLite holds a text that is not UTF-8, which it never checks."""
+    """Return whether SQLite stores a text that is not UTF-8. SQLite never checks this."""
     return isinstance(error, OperationalError) and "Could not decode to UTF-8" in str(error)
 
 

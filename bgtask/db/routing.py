@@ -1,4 +1,4 @@
-"""Which database the queue is in, and what its clock shows."""
+"""Find the database of the queue, and read its clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from bgtask.db import DatabaseNow, operations_for
 
 
 class QueueManager(models.Manager[Any]):
-    """Reads where it writes: a replica that lags would show tasks that are no more."""
+    """
+    A manager that reads from the database to which it writes.
+
+    A replica that lags behind would show tasks that no longer exist.
+    """
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().using(self._db or router.db_for_write(self.model))
@@ -25,7 +29,7 @@ def queue_alias() -> str:
 
 
 def database_now(alias: str) -> datetime:
-    """What the clock of the database shows, as Django would read it from a column."""
+    """Return the time of the database's clock, as Django would read it from a column."""
     connection = connections[alias]
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {operations_for(connection).clock(connection)}", [])
@@ -40,7 +44,7 @@ def writing(alias: str) -> AbstractContextManager[None]:
 
 
 def as_read(connection: Any, value: Any) -> Any:
-    """A datetime as the driver gave it → as the ORM would have read it."""
+    """Convert a datetime from the driver as the ORM would, and return it."""
     clock = DatabaseNow()
     for convert in connection.ops.get_db_converters(clock):
         value = convert(value, clock, connection)

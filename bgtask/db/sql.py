@@ -1,4 +1,4 @@
-"""Columns and parts of statements, and what becomes of their rows; the same for all databases."""
+"""Columns, bounds and parts of statements that all databases share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-# What a worker must know of a task to run it; all else is read when asked for.
+# The columns that a worker needs to run a task. Other columns are read when they are accessed.
 CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
     "max_attempts", "max_run_time", "cancel_requested",
@@ -17,11 +17,11 @@ CLAIMED = (
 ORDER = ("run_at", "due_for")
 
 # A claim raises the token by 1 to TOKEN_JUMP_MAX, at random. A higher token than TOKEN_CEILING was
-# written by hand; it counts as TOKEN_CEILING, so that no sum exceeds 64 bits.
+# written by hand. It counts as TOKEN_CEILING, so that no sum exceeds 64 bits.
 TOKEN_JUMP_MAX = 2**31
 TOKEN_CEILING = 2**62
 
-# What the columns of counters and of the priority hold on every database.
+# Bounds of the counter columns and of the priority column on every database.
 COUNT_MAX = 2**31 - 1
 PRIORITY_MIN, PRIORITY_MAX = -(2**31), 2**31 - 1
 
@@ -34,16 +34,17 @@ STATS_KEY = ("minute", "queue", "task_name")
 STATS_SUMS = ("succeeded", "failed", "retried", "latency_sum", "duration_sum")
 STATS_PEAKS = ("latency_max", "duration_max")
 STATS_COLUMNS = (*STATS_KEY, *STATS_SUMS, *STATS_PEAKS)
-STATS_BATCH = 100  # Rows: a thousand parameters are within the limits of every database.
+STATS_BATCH = 100  # Rows. A thousand parameters are within the limits of every database.
 
 
 def sorted_out(
     rows: Sequence[Sequence[Any]],
 ) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
     """
-    Of rows of OUTCOME_COLUMNS, the columns that are the same for all, and those that are not.
+    Split rows of OUTCOME_COLUMNS into columns with one value for all rows, and all others.
 
-    In a batch of successes hardly any are not, and what is said once need not be sent, parsed and
+    Return the value of each column of the first kind, and the values of each other column. In a
+    batch of successes few columns differ. A value that is sent once need not be sent, parsed and
     compared a hundred times.
     """
     same: dict[str, Any] = {}
@@ -61,15 +62,16 @@ def token_jump() -> int:
     Return the number by which one claim statement raises the tokens of its tasks.
 
     A database may lose its newest commits: in a failover to a standby that lags behind, or in a
-    power cut without sync. Tokens and ids go back with them. With ``token + 1`` the next claim
-    would hand out a pair (id, token) that another worker still holds. The number comes from the
-    operating system, so a fork or ``random.seed()`` can't make two workers draw the same ones.
+    power cut without sync. Tokens and ids then return to earlier values. With ``token + 1`` the
+    next claim would give its worker a pair (id, token) that another worker still holds. The number
+    comes from the operating system, so a fork or ``random.seed()`` can't make two workers draw the
+    same numbers.
     """
     return 1 + secrets.randbelow(TOKEN_JUMP_MAX)
 
 
 def as_priority(value: Any) -> int:
-    """Return the priority by which such a value is sorted; SQLite stores text in any column."""
+    """Return the priority by which this value is sorted. SQLite stores text in any column."""
     if not isinstance(value, int | float):
         return PRIORITY_MAX
     return math.floor(min(max(value, PRIORITY_MIN), PRIORITY_MAX))
@@ -84,7 +86,11 @@ def marks(items: Sized) -> str:
 
 
 def on_conflict(greatest: str) -> str:
-    """Add to the row that is there; PostgreSQL and SQLite have one word that differs."""
+    """
+    Return the ON CONFLICT clause that adds to the existing row.
+
+    PostgreSQL and SQLite differ only in the function ``greatest``.
+    """
     table = "bgtask_taskstats"
     sums = [f"{name} = {table}.{name} + excluded.{name}" for name in STATS_SUMS]
     peaks = [f"{name} = {greatest}({table}.{name}, excluded.{name})" for name in STATS_PEAKS]
@@ -92,8 +98,8 @@ def on_conflict(greatest: str) -> str:
 
 
 def compiled(queryset: QuerySet[Any], *names: str) -> tuple[str, tuple[Any, ...]]:
-    """The SELECT of these columns, as a part of a statement of our own."""
+    """Return the SELECT of these columns and its parameters, for use in a larger statement."""
     query = queryset.values_list(*names).query
-    # Of what can have no rows too, a SELECT: it finds none.
+    # Return SQL even for a queryset that is known to be empty.
     sql, params = query.get_compiler(queryset.db, elide_empty=False).as_sql()
     return sql, tuple(params)

@@ -1,4 +1,4 @@
-"""SQLite: one writer at a time, so a single UPDATE is a claim nobody else can see half done."""
+"""SQLite: there is one writer at a time, so a single UPDATE is an atomic claim."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bgtask.db.sql import (
 
 class SQLite(QueueOperations):
     def __init__(self) -> None:
-        self._decodes_itself = False  # Since a text that is not UTF-8 was met.
+        self._decodes_itself = False  # True once SQLite has returned a text that is not UTF-8.
 
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         modifiers = ["'now'"]
@@ -37,8 +37,8 @@ class SQLite(QueueOperations):
             modifiers.append(f"'{offset:+d} seconds'")
         if seconds is not None:
             modifiers.append(f"printf('%%+.3f seconds', {seconds})")
-        # To the letter as Django writes a datetime, since SQLite compares times as texts: with six
-        # decimals, or with none at a full second.
+        # Write the time exactly as Django writes a datetime, since SQLite compares times as texts.
+        # Django writes six decimals, or none at a full second.
         clock = f"strftime('%%Y-%%m-%%d %%H:%%M:%%f000', {', '.join(modifiers)})"
         return f"replace({clock}, '.000000', '')"
 
@@ -67,7 +67,7 @@ class SQLite(QueueOperations):
                 )
             """
         else:
-            wanted = ", ".join(["(%s)"] * len(queues)) or "(NULL)"  # Which is no queue.
+            wanted = ", ".join(["(%s)"] * len(queues)) or "(NULL)"  # NULL matches no queue.
             source = f"WITH names (queue) AS (VALUES {wanted})"
         of_queue = """
             FROM bgtask_task AS t
@@ -88,7 +88,7 @@ class SQLite(QueueOperations):
             )
             self.add_rows(snapshot, cursor.fetchall())
         is_cut = queues is None and len(snapshot.heads) >= limit
-        # No claim can name a queue that is no text.
+        # A claim can't name a queue that is no text.
         snapshot.heads = [head for head in snapshot.heads if isinstance(head.queue, str)]
         if is_cut and snapshot.heads:
             snapshot.last = snapshot.heads[-1].queue
@@ -105,7 +105,7 @@ class SQLite(QueueOperations):
         limit: int,
         claimant: Claimant,
     ) -> Rows:
-        # CROSS JOIN keeps the order of the two, so each task is found by its primary key.
+        # CROSS JOIN makes SQLite read h first, so that it finds each task by its primary key.
         select = f"""
             SELECT t.id FROM (
                 SELECT column1 AS place, column2 AS id
@@ -130,8 +130,9 @@ class SQLite(QueueOperations):
         claimant: Claimant,
     ) -> Rows:
         with self._decoding(connection), connection.cursor() as cursor:
-            # run_at as the text that it is: a row of other hands may have fewer decimals than
-            # Django writes, and a hint would pass over all that share them.
+            # Return run_at as the stored text. A row that another program wrote may have fewer
+            # decimals than Django writes. A claim key with Django's decimals would be greater, and
+            # the next claim would skip all tasks with that text.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
@@ -141,16 +142,16 @@ class SQLite(QueueOperations):
                 """,
                 [*self.claiming_params(claimant), *params],
             )
-            # To its end: a half-read cursor would keep the write lock.
+            # Read all rows, since a half-read cursor would keep the write lock.
             return list(cursor.fetchall())
 
     @contextmanager
     def _decoding(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
         """
-        Read a text that is not UTF-8 as bytes, so that its neighbours can be read.
+        Read a text that is not UTF-8 as bytes, so that the other rows can be read.
 
         Python's own decoding is quicker, and is used until it fails. The claim that fails may have
-        been committed. The worker finds and releases what it claimed, as after any lost reply.
+        been committed. The worker finds and releases its tasks, as after any lost reply.
         """
         connection.ensure_connection()
         raw = connection.connection
@@ -177,8 +178,9 @@ class SQLite(QueueOperations):
         same, different = sorted_out(rows)
         values = ", ".join([f"({marks(different)})"] * len(rows))
         with connection.cursor() as cursor:
-            # The CASE, of something in o, keeps SQLite from putting a Bloom filter in front of the
-            # primary key: to build it, it would read the whole table for each batch.
+            # The CASE refers to a column of o. This keeps SQLite from putting a Bloom filter in
+            # front of the primary key. To build the filter, SQLite would read the whole table for
+            # each batch.
             cursor.execute(
                 f"""
                 WITH v ({", ".join(different)}) AS (VALUES {values}),
@@ -199,7 +201,7 @@ class SQLite(QueueOperations):
         return sqlite_references(connection, table)
 
     def refusing_table(self, error: IntegrityError) -> str:
-        # In the words of Django's check_constraints(). SQLite itself names no table.
+        # Parse the message of Django's check_constraints(). SQLite itself names no table.
         found = re.match(r"The row in table '([^']+)'", str(error))
         return found[1] if found else ""
 
@@ -221,12 +223,12 @@ def _text_or_bytes(value: bytes) -> str | bytes:
 @contextmanager
 def _immediate(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """
-    A transaction that begins as a writer.
+    Open a transaction that takes the write lock when it begins.
 
-    A deferred one that reads first is refused at its first write when somebody else has written
-    meanwhile, at once and whatever the timeout.
+    A deferred transaction that reads first is refused at its first write if another connection has
+    written meanwhile. SQLite refuses the write at once, whatever the timeout.
     """
-    connection.ensure_connection()  # To connect is what sets the mode.
+    connection.ensure_connection()  # Connecting sets transaction_mode, so connect first.
     mode = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
     try:

@@ -1,10 +1,10 @@
-"""Refuse to work where the database allows no transactions."""
+"""Refuse to work if the database allows no transactions."""
 
 from __future__ import annotations
 
 from django.db import Error, connections, transaction
 
-REFUSAL = "statement pooling"  # In PgBouncer's message, whatever the language of the server.
+REFUSAL = "statement pooling"  # Part of PgBouncer's message, whatever the server's language.
 
 
 class TransactionsRefused(Exception):

@@ -1,4 +1,4 @@
-"""Find the text columns that do not hold every character, on MariaDB and MySQL."""
+"""Find the text columns that can't store every character, on MariaDB and MySQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from bgtask.db.fields import UnicodeCharField, UnicodeTextField
 def narrow_columns(
     connection: BaseDatabaseWrapper, kinds: Iterable[type[models.Model]]
 ) -> Iterator[tuple[type[models.Model], list[Any], str]]:
-    """Yield each model that has text columns in another character set than utf8mb4, and its set."""
+    """
+    Yield each model that has text columns in another character set than utf8mb4.
+
+    Yield those columns' fields and the character set of one of them as well.
+    """
     if connection.vendor != "mysql":
         return
     for model in kinds:

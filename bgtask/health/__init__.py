@@ -1,8 +1,8 @@
 """
-How the queues are: figures, thresholds, and what to make of them.
+Measure the queues, and judge the figures by thresholds.
 
-The one source for the dashboard, the JSON, the metrics and the command line, so that an alert,
-a graph and a page cannot disagree. Nothing here writes.
+The dashboard, the JSON, the metrics and the commands all use this package, so that an alert, a
+graph and a page can't disagree. Nothing here writes to the database.
 """
 
 from bgtask.health.collect import measure

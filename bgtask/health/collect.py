@@ -1,9 +1,9 @@
 """
-The figures, in four cheap queries (five where no task lives): none reads finished tasks, and
-none writes.
+Read the figures in four cheap queries, or five if there are no live tasks.
 
-What came of the attempts is read from TaskStats. Counting finished tasks would cost more with
-every task that finishes, and miss the attempts that failed and are to be repeated.
+No query reads finished tasks, and none writes. The results of attempts are read from TaskStats.
+Counting finished tasks would cost more with every task that finishes. It would also miss the
+attempts that failed and will be retried.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
 from bgtask.status import Status, WorkerState
 
 THROUGHPUT_WINDOW = 300.0
-LISTED = 3600.0  # A queue is shown for so long after its last result.
+LISTED = 3600.0  # Seconds for which a queue is shown after its last result.
 
 _NONE = Value(0, output_field=IntegerField())
 _NO_AGE = Value(0.0, output_field=FloatField())
@@ -49,7 +49,11 @@ _COLUMNS = ("kind", "queue", "now", "number", "since", "age", "first", "second",
 
 
 def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Health:
-    """The figures alone, of these queues, or of all that have tasks, results, limits or a pause."""
+    """
+    Return the figures alone, without a verdict.
+
+    They are those of ``queues``, or of all queues that have tasks, results, limits or a pause.
+    """
     thresholds = thresholds or Thresholds.in_force()
     pauses, holds = _stops()
     paused, on_hold = ({stop.name for stop in stops} for stops in (pauses, holds))
@@ -81,7 +85,7 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
 
 
 def _stops() -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
-    """The queues that are paused, and the names that are on hold."""
+    """Return the queues that are paused, and the names that are on hold."""
     pauses = QueuePause.objects.in_force().values_list(
         Value("queue", TextField()), "queue", "paused_at", "expires_at", "paused_by", "reason"
     )
@@ -102,17 +106,18 @@ def _add_tasks(
     paused: set[str],
     on_hold: set[str],
 ) -> datetime | None:
-    """Also tells the time, where there is any task to tell it with."""
+    """Add the figures of live tasks; return the database's time, or None if there are no tasks."""
     now = None
     tasks = Task.objects.order_by()
     if queues is not None:
         tasks = tasks.filter(queue__in=queues)
-    # Each status has a partial index of its own, so each is a SELECT of its own.
+    # Each status has a partial index of its own, so each gets a SELECT of its own.
     parts = [
         _part(
             tasks,
             Status.READY,
-            # By crashes as well, in front of the queue in the index of claims: nothing is sorted.
+            # Group by crashes too, which precedes the queue in the index of claims. So the
+            # database need not sort the rows.
             by=("crashes", "queue"),
             since=Min("run_at", filter=~Q(task_name__in=on_hold)) if on_hold else Min("run_at"),
         ),
@@ -221,7 +226,7 @@ def _minute(when: datetime) -> datetime:
 
 
 def _workers() -> tuple[dict[str, Any], int, Counter[str]]:
-    """Return their figures, how many claim from all queues, and how many from each named queue."""
+    """Return the workers' figures, and how many claim from all queues and from each named one."""
     silent = Case(When(lease_expires_at__lte=DatabaseNow(), then=Value(1)), default=Value(0))
     groups: Iterable[Any] = (
         Worker.objects.living()

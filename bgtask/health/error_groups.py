@@ -1,4 +1,4 @@
-"""What is failing now, grouped by error."""
+"""Find what is failing now, grouped by error."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from bgtask.health.literal import Literal
 from bgtask.models import Attempt, Task
 from bgtask.status import AttemptOutcome, Status
 
-CAP = 10_000  # No more attempts are looked at.
+CAP = 10_000  # Greatest number of attempts that are read.
 NO_FAILURES = (AttemptOutcome.CANCELLED, AttemptOutcome.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
-    """Failed attempts of one fingerprint."""
+    """The failed attempts that share a fingerprint."""
 
     fingerprint: str
     error_class: str
-    message: str  # First line of the newest.
+    message: str  # First line of the newest message.
     count: int  # Attempts that failed in the window.
-    tasks: int  # Different tasks among them.
-    failed: int  # Tasks that are FAILED with this error now, whenever that was: to be requeued.
+    tasks: int  # Number of different tasks that these attempts belong to.
+    failed: int  # Tasks that are FAILED with this error now, since any time. They can be requeued.
     first_seen: datetime  # In the window.
     last_seen: datetime
     task_names: tuple[str, ...]  # The most frequent first.
-    queues: tuple[str, ...]  # Likewise.
+    queues: tuple[str, ...]  # The most frequent first.
     newest_task: int  # Id of the task that failed last.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailingNow:
-    since: datetime  # Later than asked for where there were too many failures to look at.
+    """The error groups of a period."""
+
+    since: datetime  # Later than asked for if there were more than CAP failures.
     until: datetime
     capped: bool
     groups: tuple[ErrorGroup, ...]  # The most frequent first.
@@ -45,9 +47,10 @@ class FailingNow:
 
 def failing_now(window: float = 3600, limit: int = 20, now: datetime | None = None) -> FailingNow:
     """
-    The errors of the last ``window`` seconds, of very many attempts only of the newest.
+    Return the most frequent errors of the last ``window`` seconds, at most ``limit`` of them.
 
-    Two queries, and one more for who does not know what time it is.
+    If there are more than CAP failed attempts, only the newest are read. Run two queries, or
+    three if ``now`` is omitted.
     """
     now = now or database_now(Attempt.objects.all().db)
     groups, since, capped = _grouped(now - timedelta(seconds=window))
@@ -76,14 +79,14 @@ def failing_now(window: float = 3600, limit: int = 20, now: datetime | None = No
         groups=tuple(
             group.finished(*described[group.fingerprint])
             for group in worst
-            if group.fingerprint in described  # Else it was pruned this moment.
+            if group.fingerprint in described  # If not, it was pruned just now.
         ),
     )
 
 
 @dataclass
 class _Group:
-    """What adds up to an ErrorGroup: there is a row for each task name and queue."""
+    """The sums for an ErrorGroup, from one row for each task name and queue."""
 
     fingerprint: str
     first: datetime
@@ -111,7 +114,11 @@ class _Group:
 
 
 def _grouped(since: datetime) -> tuple[dict[str, _Group], datetime, bool]:
-    """By fingerprint; with the time since when, and whether that is later than it was asked for."""
+    """
+    Return the groups by fingerprint, the start of the period, and whether it was capped.
+
+    If it was, the start is later than ``since``.
+    """
     recent = Attempt.objects.exclude(outcome__in=NO_FAILURES).filter(finished_at__gt=since)
     newest = recent.order_by("-finished_at", "-id").values("finished_at")
     rows = (

@@ -1,4 +1,4 @@
-"""Figures and thresholds → what is wrong, how bad it is, and since when."""
+"""Judge the figures by the thresholds: what is wrong, how bad it is, and since when."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from bgtask.health.formatting import duration, moment, percent
 from bgtask.health.thresholds import Limits, Thresholds
 from bgtask.health.types import Health, Level, QueueHealth, Reason
 
-SAID = 3  # So many reasons fit in a sentence.
+SAID = 3  # Number of reasons that fit in a sentence.
 
 
 def check(queues: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Health:
     """
-    The state of these queues, or of all, judged by these thresholds or by those of the settings.
+    Return the state of these queues, or of all, judged by thresholds.
 
-    Five queries at most, none of which reads finished tasks.
+    By default, the thresholds are those of the settings. Run five queries at most. None of them
+    reads finished tasks.
     """
     thresholds = thresholds or Thresholds.in_force()
     return evaluate(measure(queues, thresholds), thresholds)
@@ -32,7 +33,7 @@ def only(health: Health, queues: Sequence[str]) -> Health:
     """
     Return the state of these queues alone, judged without the others.
 
-    The figures are those of ``health``. A queue that it has no figures of is looked at now.
+    The figures are those of ``health``. A queue that has no figures there is measured now.
     """
     names = set(queues)
     known = tuple(queue for queue in health.queues if queue.name in names)
@@ -42,14 +43,14 @@ def only(health: Health, queues: Sequence[str]) -> Health:
 
 
 def evaluate(health: Health, thresholds: Thresholds | None = None) -> Health:
-    """The same figures with status, reasons and summary."""
+    """Return the same figures with status, reasons and summary."""
     thresholds = thresholds or Thresholds.in_force()
     queues = []
-    lease = get_settings().lease  # Once, since there may be thousands of queues.
+    lease = get_settings().lease  # Read once, since there may be thousands of queues.
     for queue in health.queues:
         reasons = tuple(_worst_first(_of_queue(queue, health, thresholds.of(queue.name), lease)))
         if not reasons and not queue.reasons:
-            queues.append(queue)  # It passes, as all do before they are judged.
+            queues.append(queue)  # It passes, as every queue does by default.
             continue
         status = Level.worst(reason.level for reason in reasons)
         queues.append(replace(queue, reasons=reasons, status=status))
@@ -63,7 +64,7 @@ def evaluate(health: Health, thresholds: Thresholds | None = None) -> Health:
 
 def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) -> Iterator[Reason]:
     name = queue.name
-    if limits.oldest_ready is not None:  # Else it may wait, and for a worker too.
+    if limits.oldest_ready is not None:  # Without limits, tasks may wait, even without a worker.
         if not queue.served_by and queue.oldest_ready_age > lease:
             yield Reason(
                 level=Level.FAIL,
@@ -149,7 +150,7 @@ def _why(queue: QueueHealth) -> str:
 def _of_all(health: Health) -> Iterator[Reason]:
     of_queues = [reason for queue in health.queues for reason in queue.reasons]
     unserved = [reason for reason in of_queues if reason.measure == "no_worker"]
-    if unserved and not health.workers.alive:  # Said once, and not for each queue.
+    if unserved and not health.workers.alive:  # Say it once, not for each queue.
         waiting = sum(queue.ready for queue in health.queues if queue.oldest_ready_since)
         yield replace(
             unserved[0],
@@ -177,7 +178,11 @@ def _of_all(health: Health) -> Iterator[Reason]:
 
 
 def _worst_first(reasons: Iterator[Reason]) -> list[Reason]:
-    """The worst, then the most exceeded; with no worker in front, for that explains the rest."""
+    """
+    Return the reasons by level, then by how far the limit is exceeded, the worst first.
+
+    Within a level, ``no_worker`` comes first, because it explains the others.
+    """
     order = list(Level)
 
     def badness(reason: Reason) -> tuple[int, bool, float]:

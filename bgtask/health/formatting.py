@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Format numbers as people read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 def duration(seconds: float) -> str:
-    """Return ``6 m 52 s``."""
+    """Return the duration in its two greatest units, as in ``6 m 52 s``."""
     return " ".join(f"{number} {unit}" for number, unit in duration_parts(seconds))
 
 
@@ -29,7 +29,11 @@ def duration_parts(seconds: float) -> list[tuple[int, str]]:
 
 
 def moment(when: datetime, now: datetime) -> str:
-    """``11:57``, with the day in front if it is another one; in the current time zone."""
+    """
+    Return the time as ``11:57``, in the current time zone.
+
+    If it is not on the same day as ``now``, the date comes before it.
+    """
     if timezone.is_aware(when):
         when, now = timezone.localtime(when), timezone.localtime(now)
     return date_format(when, "H:i" if when.date() == now.date() else "Y-m-d H:i")
@@ -40,6 +44,6 @@ def percent(ratio: float) -> str:
 
 
 def percent_number(ratio: float) -> str:
-    """Return the number alone; a part of one per cent keeps its first digit."""
+    """Return the percentage without its sign. Below one per cent, it keeps its first digit."""
     share = ratio * 100
     return f"{share:.0f}" if share >= 1 or not share else f"{share:.1g}"

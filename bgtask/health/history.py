@@ -1,8 +1,8 @@
 """
-Throughput, failures, backlog and age over time.
+Read throughput, failures, backlog and age over time.
 
-Hours are read from the statistics by the minute; days from the quarters of an hour that have
-been added up, and from the minutes behind them.
+A history of hours is read from the statistics by the minute. A history of days is read from the
+quarters of an hour that have been added up, and from the minutes after them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from bgtask.models import QueueHistory, QueueStats, TaskStats
 from bgtask.models.stats import BACKLOG, QUARTER, RESULTS
 
 STEPS = (60, 300, 900, 1800, 3600, 4 * 3600, 86_400)  # Seconds.
-_ALL = ""  # Stands for all queues together; no queue is called so.
-POINTS = 170  # A step is chosen that makes no more of them.
+_ALL = ""  # Stands for all queues together. No queue can have this name.
+POINTS = 170  # The step is chosen so that there are no more points.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +46,25 @@ class Point:
 
     at: datetime
     succeeded: int = 0
-    failed: int = 0  # For good.
+    failed: int = 0  # Attempts that failed for good.
     retried: int = 0  # Attempts that failed and will be followed by another.
-    # The greatest in that time; None where nothing was noted (no worker ran).
+    # The greatest values in that time. None: nothing was sampled, because no worker ran.
     ready: int | None = None
     oldest_ready_age: float | None = None  # Seconds.
 
     @property
     def finished(self) -> int:
-        """Attempts that ended."""
+        """Return the number of attempts that ended."""
         return self.succeeded + self.failed + self.retried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One queue, or all together (name ""): as many points as the history has steps."""
+    """
+    The points of one queue, or of all together (name "").
+
+    There is one point for each step of the history.
+    """
 
     queue: str
     points: tuple[Point, ...]
@@ -69,15 +73,15 @@ class Series:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     start: datetime
-    end: datetime  # Not included; the last step goes on still.
+    end: datetime  # Not included. The last step has not ended yet.
     step: timedelta
     total: Series
-    queues: tuple[Series, ...]  # By name; those without anything are left out.
+    queues: tuple[Series, ...]  # By name. Queues without figures are left out.
 
-    # ``total`` is of all queues, also of those that have no series of their own.
+    # ``total`` is the sum of all queues, including those that have no series of their own.
 
     def of(self, queue: str) -> Series:
-        """This queue's series; one of empty points if nothing is known of it."""
+        """Return the series of this queue, or one of empty points if nothing is known of it."""
         for series in self.queues:
             if series.queue == queue:
                 return series
@@ -91,13 +95,13 @@ def read_history(
     series_of: Sequence[str] | None = None,
 ) -> History:
     """
-    The last so many hours, in steps that make 60 to 170 points of it.
+    Return the history of the last ``hours``, in 60 to 170 steps.
 
-    One minute for 1 h, a quarter of an hour for 24 h, an hour for 7 d. One query, and
-    one more for who does not know what time it is.
+    A step is one minute for 1 h, a quarter of an hour for 24 h and an hour for 7 d. Run one
+    query, or two if ``now`` is omitted.
 
-    ``series_of`` names the queues that get a series of their own; None: every queue. The others
-    are only added up, in the database, so that a thousand queues cost little more than ten.
+    ``series_of`` names the queues that get a series of their own. By default, every queue gets
+    one. The database only adds up the others, so that a thousand queues cost little more than ten.
     """
     now = now or database_now(TaskStats.objects.all().db)
     step = next((one for one in STEPS if hours * 3600 / one <= POINTS), STEPS[-1])
@@ -133,7 +137,7 @@ def read_history(
 
 @dataclass(frozen=True)
 class _Figures:
-    """What is known of each queue and step, from the tables that know it."""
+    """The figures of each queue and step, read from the tables that hold them."""
 
     start: datetime
     end: datetime
@@ -157,7 +161,7 @@ class _Figures:
         ]
         for kind, queue, place, *numbers in parts[0].union(*parts[1:], all=True):
             figure = figures[queue][int(place)]
-            # A step may have some quarters, and minutes behind them.
+            # A step may consist of some quarters, and of minutes after them.
             if kind == "results":
                 for name, number in zip(RESULTS, numbers, strict=True):
                     figure[name] = figure.get(name, 0) + int(number)
@@ -172,13 +176,13 @@ class _Figures:
         return self.step >= QUARTER.total_seconds()
 
     def _parts(self, kind: str, model: Any, columns: Sequence[str], *sums: Any) -> Iterator[Any]:
-        """Yield the query for each queue, and one for all together where that is asked for."""
+        """Yield the query for each queue, after one for all together if ``series_of`` is given."""
         nothing = (Value(0, IntegerField()),) * (3 - len(columns))
         of_one = map(Sum if kind == "results" else Max, columns)
         rows = self._rows(kind, model)
         if self.series_of is not None:
-            # By the minute: what stood ready at the same time is added up, before the greatest
-            # sum of a step is taken.
+            # Group by the minute, so that tasks that were ready at the same time are added up.
+            # The greatest of these sums is taken for each step afterwards.
             of_all = (measure(column) for measure, column in zip(sums, columns, strict=True))
             by_minute = rows.annotate(all=Value(_ALL, TextField())).values(
                 "kind", "all", "place", "minute"
@@ -197,7 +201,8 @@ class _Figures:
         rows = model.objects.filter(minute__gte=begin, minute__lt=self.end)
         if self.queues is not None:
             rows = rows.filter(queue__in=self.queues)
-        # Half a minute more, lest the time since the clock was read put a minute too early.
+        # Add 30 seconds, so that the delay since ``now`` was read can't move a row into the
+        # previous step.
         since = Value((self.now - self.start).total_seconds() + 30, FloatField())
         return rows.annotate(
             kind=Value(kind, TextField()),
@@ -205,26 +210,26 @@ class _Figures:
         )
 
     def _added_up(self) -> Coalesce:
-        """Until when quarters have been added up, if any of this time has."""
+        """Return the time until which quarters have been added up, or else the start (SQL)."""
         end = ExpressionWrapper(F("minute") + Value(QUARTER), DateTimeField())
         quarters = QueueHistory.objects.filter(minute__gte=self.start).order_by("-minute")
         return Coalesce(Subquery(quarters.values(end=end)[:1]), Value(self.start))
 
 
 class _Whole(Func):
-    """Steps, without what is left over."""
+    """The number of whole steps."""
 
     function = "FLOOR"
     output_field = FloatField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        # Django's FLOOR is a function of Python here; this is a word of SQLite, and ten times
-        # as fast. The number is never negative.
+        # On SQLite, Django runs FLOOR as a Python function. CAST is SQLite's own and ten times
+        # as fast. The result is the same, because the number is never negative.
         return self.as_sql(compiler, connection, template="CAST(%(expressions)s AS INTEGER)")
 
 
 def _next(now: datetime, step: int) -> datetime:
-    """The end of the step that goes on, on the clock on the wall."""
+    """Return the end of the current step. Steps are aligned to local time."""
     wall = timezone.localtime(now).replace(tzinfo=None) if timezone.is_aware(now) else now
     gone = (wall - datetime.min) % timedelta(seconds=step)
     return now - gone + timedelta(seconds=step)

@@ -11,8 +11,8 @@ class Literal(Value):
     """
     A status that is spelled out in the SQL.
 
-    With a parameter SQLite looks up the row of every entry of a partial index, to see for
-    itself; like this the index is all it reads.
+    With a parameter, SQLite reads the row of every entry of a partial index, to check its status.
+    With the text in the SQL, SQLite reads only the index.
     """
 
     def __init__(self, status: Status) -> None:

@@ -1,4 +1,4 @@
-"""Which queues to show, where there are more than anybody reads."""
+"""Choose the queues to show, if there are more than anybody reads."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from bgtask.health.types import Level, QueueHealth
 
-MOST_QUEUES = 100  # That a document, the metrics or a command list, each of them.
+MOST_QUEUES = 100  # Queues that a document, the metrics or a command lists.
 
 
 def notable(
     queues: Sequence[QueueHealth], number: int = MOST_QUEUES
 ) -> tuple[tuple[QueueHealth, ...], tuple[QueueHealth, ...]]:
     """
-    Return so many queues to show, and the others; both in the order that they were given in.
+    Return the queues to show, at most ``number``, and the others. Both keep the given order.
 
-    Those with the worst verdict come first, then the paused ones, then those that are behind by
-    the most minutes, then those with the most to do.
+    Queues with the worst status are chosen first. Then come the paused ones, those that are
+    behind by the most minutes, and those with the most tasks.
     """
     if len(queues) <= number:
         return tuple(queues), ()
@@ -27,7 +27,7 @@ def notable(
 
 
 def worst_first(queues: Sequence[QueueHealth], number: int | None = None) -> list[QueueHealth]:
-    """Return so many queues, or all, the most notable first."""
+    """Return ``number`` queues, or all, the most notable first."""
     return heapq.nsmallest(len(queues) if number is None else number, queues, key=_notability)
 
 
@@ -35,7 +35,9 @@ def _notability(queue: QueueHealth) -> tuple[float | str, ...]:
     return (
         -_LEVELS.index(queue.status),
         not queue.paused,
-        -(queue.oldest_ready_age // 60),  # Minutes: seconds tell nothing of queues that are well.
+        -(
+            queue.oldest_ready_age // 60
+        ),  # Whole minutes. Seconds say nothing about a healthy queue.
         -(queue.ready + queue.running + queue.scheduled + queue.held),
         -queue.finished_window,
         queue.name,

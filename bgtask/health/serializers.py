@@ -1,4 +1,4 @@
-"""The figures as plain data, for JSON. Times are in UTC, ages in seconds."""
+"""Convert the figures to plain data for JSON. Times are in UTC, ages in seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_document(health: Health, version: str) -> Document:
     """
     Return the figures and the verdict; docs/monitoring/stats.schema.json describes them.
 
-    Totals and verdict are of all queues, also where not every queue is listed.
+    Totals and verdict cover all queues, even if not every queue is listed.
     """
     shown, omitted = notable(health.queues)
     return {
@@ -102,12 +102,16 @@ def _rounded(number: float) -> float:
 
 
 def as_utc(when: datetime) -> str:
-    """ISO 8601; without time zones a datetime is one of the default zone."""
+    """
+    Return the time in UTC, in ISO 8601 format.
+
+    A naive datetime is in the default time zone.
+    """
     if timezone.is_naive(when):
         when = timezone.make_aware(when, timezone.get_default_timezone())
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def database() -> str:
-    """What the queue is kept in: postgresql, sqlite or mysql (MariaDB too)."""
+    """Return the kind of the queue's database: postgresql, sqlite or mysql (also MariaDB)."""
     return str(connections[queue_alias()].vendor)

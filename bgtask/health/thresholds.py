@@ -1,4 +1,4 @@
-"""From when on something is not well: the thresholds of the settings, queue by queue."""
+"""Read the thresholds by which the queues are judged from the settings, queue by queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bgtask.conf import get_settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one queue is judged by: pairs of (warn, fail), or None where it never is."""
+    """The limits of one queue: pairs (warn, fail), or None if a figure is never judged."""
 
     oldest_ready: tuple[float, float] | None
     failure_ratio: tuple[float, float] | None
@@ -22,7 +22,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """``BGTASK["THRESHOLDS"]``, or others of the same shape."""
+    """The value of ``BGTASK["THRESHOLDS"]``, or one of the same shape."""
 
     given: Mapping[str, Any]
 
@@ -37,7 +37,7 @@ class Thresholds:
 
     @property
     def queues(self) -> set[str]:
-        """Those with limits of their own."""
+        """Return the names of the queues with limits of their own."""
         return set(self.given["queues"])
 
     @property
@@ -46,16 +46,16 @@ class Thresholds:
 
     @property
     def windows(self) -> set[float]:
-        """The different windows in which failures are counted."""
+        """Return the different windows, in seconds, in which failures are counted."""
         return {self.window, *(self.of(queue).failure_window for queue in self.queues)}
 
     def with_oldest_ready(
         self, warn: float | None = None, fail: float | None = None, queues: Sequence[str] = ()
     ) -> Thresholds:
         """
-        The same, with these ages instead.
+        Return the same thresholds with these ages, in seconds, instead.
 
-        A queue that is never judged by its age is so only if it is among ``queues``.
+        A queue whose settings never judge its age is judged by them only if it is in ``queues``.
         """
         if warn is None and fail is None:
             return self
@@ -74,6 +74,6 @@ def _aged(limits: Mapping[str, Any], warn: float | None, fail: float | None) -> 
     if warn is not None:
         earlier, later = warn, max(later, warn)
     if fail is not None:
-        # One that was never judged has no age to warn at.
+        # A queue that was never judged by its age has no age to warn at.
         earlier, later = min(earlier or fail, fail), fail
     return {**limits, "oldest_ready": (earlier, later)}

@@ -1,4 +1,4 @@
-"""What there is to say about the queues and their workers, as plain values."""
+"""Define the state of the queues and of their workers as plain values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Level(StrEnum):
 
     @property
     def word(self) -> str:
-        """As monitoring has called it for decades."""
+        """Return the word that monitoring tools have used for decades: OK, WARNING or CRITICAL."""
         return _WORDS[self]
 
     @staticmethod
@@ -28,23 +28,23 @@ _WORDS = {Level.PASS: "OK", Level.WARN: "WARNING", Level.FAIL: "CRITICAL"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why something is not well."""
+    """A reason why something is not well."""
 
     level: Level
     measure: str  # oldest_ready_age, failure_ratio, no_worker, stuck or silent
     text: str  # “mail has been behind since 11:57: …”
-    queue: str = ""  # Empty: it concerns no queue in particular.
+    queue: str = ""  # Empty if it concerns no queue in particular.
     observed: float
     limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stuck:
-    """Running tasks that will not end by themselves; each is counted once."""
+    """The running tasks that will not end by themselves. Each is counted once."""
 
     overdue: int = 0  # Past their deadline.
-    silent: int = 0  # In the hands of a worker whose lease ran out.
-    lost: int = 0  # In the hands of a worker that was declared dead.
+    silent: int = 0  # Claimed by a worker whose lease has expired.
+    lost: int = 0  # Claimed by a worker that was declared dead.
 
     @property
     def total(self) -> int:
@@ -53,48 +53,48 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueHealth:
-    """One queue. All ages and durations are in seconds."""
+    """The state of one queue. All ages and durations are in seconds."""
 
     name: str
     paused: bool = False
     ready: int = 0
-    # Of what could start now: READY, the queue not paused, the name not on hold. 0 and None
-    # when there is none.
+    # The oldest task that could start now: it is READY, its queue is not paused, and its name is
+    # not on hold. The values are 0 and None if there is no such task.
     oldest_ready_age: float = 0.0
     oldest_ready_since: datetime | None = None
-    scheduled: int = 0  # Those that are retrying included.
+    scheduled: int = 0  # Including those that are retrying.
     retrying: int = 0
     running: int = 0
     held: int = 0
     max_running_seconds: float = 0.0
     stuck: Stuck = Stuck()
-    # Attempts that ended in the window, and how many of them failed, for good or not yet: after
-    # an outage of what the tasks need, days may pass before the first has no attempt left.
+    # Attempts that ended in the window, and how many of them failed, for good or not. If a service
+    # that the tasks need has an outage, days may pass before the first task has no attempt left.
     window: float = 0.0
     finished_window: int = 0
     failed_window: int = 0
-    failure_ratio: float | None = None  # None: too few finished to say.
-    throughput_per_minute: float = 0.0  # Attempts that ended, of the last five minutes.
-    served_by: int = 0  # Living workers that take tasks of this queue.
+    failure_ratio: float | None = None  # None: too few attempts ended.
+    throughput_per_minute: float = 0.0  # Attempts that ended in the last five minutes.
+    served_by: int = 0  # Living workers that claim tasks of this queue.
     status: Level = Level.PASS
     reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """Of the workers that were not declared dead."""
+    """The workers that were not declared dead."""
 
     alive: int = 0
     stopping: int = 0
-    silent: int = 0  # Their lease ran out.
-    heartbeat_age_max: float = 0.0  # The longest since a last heartbeat, of all three.
-    threads: int = 0  # Of those alive.
-    busy: int = 0  # Tasks that run with those alive or stopping.
+    silent: int = 0  # Their lease has expired.
+    heartbeat_age_max: float = 0.0  # Greatest seconds since a last heartbeat, of all three.
+    threads: int = 0  # Of the workers that are alive.
+    busy: int = 0  # Tasks that run in workers that are alive or stopping.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """A kind of task on hold, or a paused queue: by whom and why."""
+    """A task name on hold, or a paused queue, with who stopped it and why."""
 
     name: str
     since: datetime
@@ -105,21 +105,21 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How everything is, at one moment by the clock of the database."""
+    """The state of all queues and workers at one moment, by the clock of the database."""
 
     generated_at: datetime
-    window: float  # Seconds, where a queue has no window of its own.
+    window: float  # Seconds, for queues that have no window of their own.
     queues: tuple[QueueHealth, ...] = ()  # By name.
     workers: Workers = Workers()
     holds: tuple[Stopped, ...] = ()  # By name.
-    pauses: tuple[Stopped, ...] = ()  # Likewise, whatever queues were asked for.
+    pauses: tuple[Stopped, ...] = ()  # By name. Includes queues that were not asked for.
     status: Level = Level.PASS
-    reasons: tuple[Reason, ...] = ()  # Of the queues too; the worst first.
+    reasons: tuple[Reason, ...] = ()  # Including those of the queues, the worst first.
     summary: str = ""  # For people, in the active language: “mail has been behind since 11:57: …”
 
     @property
     def sentence(self) -> str:
-        """Return ``CRITICAL: mail has been behind since 11:57: …``."""
+        """Return level and summary, as in ``CRITICAL: mail has been behind since 11:57: …``."""
         return f"{self.status.word}: {self.summary}"
 
     @property
@@ -131,7 +131,7 @@ class Health:
         )
 
     def total(self, count: str) -> int:
-        """The sum over the queues: ``health.total("ready")``."""
+        """Return the sum over the queues, as in ``health.total("ready")``."""
         return sum(getattr(queue, count) for queue in self.queues)
 
     @property

@@ -13,13 +13,14 @@ from bgtask.status import AttemptOutcome
 
 
 def record_attempts(alias: str, attempts: Iterable[Attempt]) -> None:
-    """Store these rows. To store the same end twice does no harm: (task, token) is unique."""
+    """Store these rows. Storing the same end twice is harmless: (task, token) is unique."""
     Attempt.objects.using(alias).bulk_create(list(attempts), ignore_conflicts=True)
 
 
 def attempt_of(outcome: Outcome, kind: AttemptOutcome) -> Attempt:
     """Return the row for an attempt that ended ``outcome.age`` seconds ago."""
-    # Read once: it grows, and the attempt would seem to end before it started.
+    # Read ``age`` only once, since it grows. Otherwise the two times would not fit together, and
+    # the attempt could seem to end before it started.
     age = outcome.age
     return build_attempt(
         outcome.task,
@@ -33,7 +34,7 @@ def attempt_of(outcome: Outcome, kind: AttemptOutcome) -> Attempt:
 def build_attempt(
     task: Task, kind: AttemptOutcome, failure: Failure | None, started_at: Any, finished_at: Any
 ) -> Attempt:
-    """Return an unsaved row; the times may be expressions."""
+    """Return an unsaved row. The times may be expressions."""
     return Attempt(
         task_id=task.pk,
         token=task.token,

@@ -1,4 +1,4 @@
-"""Claim READY tasks for a worker, and give back the ones that it does not start."""
+"""Claim READY tasks for a worker, and release or set aside those that it does not start."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def take_snapshot(
     queues: Sequence[str] | None = None, after: str = "", limit: int = MOST_HEADS
 ) -> QueueSnapshot:
     """
-    Return what there is to do in these queues, or in all, and what must not be started.
+    Return a snapshot of these queues, or of all: which have tasks, and what must not be started.
 
-    Of all queues, return the heads of the first ``limit`` whose names come behind ``after``.
+    Without ``queues``, the snapshot has the heads of the first ``limit`` queues whose names are
+    greater than ``after``.
     """
     connection = connections[queue_alias()]
     return operations_for(connection).snapshot(connection, queues, after, limit)
@@ -45,7 +46,7 @@ def claim_queue(
     floor: int | None = None,
 ) -> list[Task]:
     """
-    Claim up to ``limit`` ready tasks of this queue, the most pressing first.
+    Claim up to ``limit`` ready tasks of this queue, the first in claim order.
 
     ``floor`` is the lowest priority to claim. ``after`` is the claim key of a task that was
     claimed before. The claim begins there and leaves out other priorities, so a short result
@@ -95,7 +96,7 @@ def _claimant(worker: Worker) -> Claimant:
 
 
 class SortedClaims(NamedTuple):
-    """Claimed tasks, by what may become of them."""
+    """Claimed tasks, grouped by whether the worker may start them."""
 
     startable: list[Task]
     on_hold: list[Task]
@@ -103,7 +104,7 @@ class SortedClaims(NamedTuple):
 
 
 def sort_claims(tasks: Iterable[Task], on_hold: frozenset[str]) -> SortedClaims:
-    """Tell which of these may be started, given the names that are on hold."""
+    """Return these tasks grouped by whether they may be started, given the names on hold."""
     claims = SortedClaims([], [], [])
     for task in tasks:
         if task.task_name in on_hold:
@@ -116,7 +117,7 @@ def sort_claims(tasks: Iterable[Task], on_hold: frozenset[str]) -> SortedClaims:
 
 
 def release_claims(tasks: Sequence[Task]) -> int:
-    """Give back claimed tasks that were not started; their attempts do not count."""
+    """Release claimed tasks that were not started; return how many. The attempts don't count."""
     released = _end_claims(tasks, status=Status.READY)
     if released:
         connection = connections[queue_alias()]
@@ -125,7 +126,11 @@ def release_claims(tasks: Sequence[Task]) -> int:
 
 
 def set_aside_claims(tasks: Sequence[Task], held_for: HeldFor) -> int:
-    """Hold claimed tasks that cannot or must not be started; their attempts do not count."""
+    """
+    Set aside claimed tasks that can't or must not be started; return how many.
+
+    Their attempts do not count.
+    """
     return _end_claims(tasks, status=Status.HELD, held_for=held_for)
 
 
@@ -155,9 +160,9 @@ def _instances(
     candidates: QuerySet[Any], rows: Iterable[Sequence[Any]], worker: Worker
 ) -> list[Task]:
     """
-    Build tasks from rows of CLAIMED and ORDER, in the order of the claim; defer other fields.
+    Return tasks built from rows of CLAIMED and ORDER, in claim order. Defer the other fields.
 
-    ``Model.__init__`` is left out: it takes longer than all the rest of a claim.
+    ``Model.__init__`` is not called, since it takes longer than all the rest of a claim.
     """
     model, alias = Task, candidates.db
     tasks = []
@@ -175,7 +180,7 @@ def _instances(
         try:
             task.waited = max(float(waited), 0.0)
             task.claim_key = (-task.priority, run_at, task.pk)
-        except TypeError:  # Edited by hand. The task fails when it is run, not its neighbours now.
+        except TypeError:  # Edited by hand. This task fails when it is run, and no other task now.
             task.waited = 0.0
             run_at = datetime.min if run_at is None else run_at
             task.claim_key = (-as_priority(task.priority), run_at, task.pk)

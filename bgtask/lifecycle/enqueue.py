@@ -1,4 +1,4 @@
-"""Store tasks: one by a single statement, many by one for each thousand."""
+"""Store one task by one statement, or many tasks by one statement per thousand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bgtask.serialization import dump_params
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
-# The back-off is not kept with a task. Second names are translated by the caller.
+# The back-off is not stored with a task. The caller translates second names.
 _OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"} - SECOND_NAMES.keys()
 
 Row = tuple[list[str], list[str], list[Any]]
@@ -29,7 +29,7 @@ Params = tuple[Sequence[Any], dict[str, Any]]
 
 
 def store_task(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
-    """Store a task: see ``TaskManager.enqueue``."""
+    """Store a task. See ``TaskManager.enqueue``."""
     check_names(options, _OPTIONS)
     return _enqueue(model, alias, name, dump_params(*params), options)
 
@@ -39,7 +39,7 @@ def _enqueue(model: type[Task], alias: str, name: str, text: str, options: Any) 
     columns = _columns(name, options)
     columns["task_params"] = text
     schedule = options.get("schedule")
-    # Their values are the database's to say.
+    # The database sets these values.
     unknown = {"run_at": schedule if isinstance(schedule, datetime) else None, "enqueued_at": None}
     task = model(**columns, **unknown)
     store = partial(_store, alias, task, columns, schedule)
@@ -53,16 +53,16 @@ def _enqueue(model: type[Task], alias: str, name: str, text: str, options: Any) 
 def store_tasks(
     model: type[Task], alias: str, name: str, params: Iterable[Params], options: Any
 ) -> int:
-    """Store many tasks: see ``TaskManager.enqueue_many``."""
+    """Store many tasks. See ``TaskManager.enqueue_many``."""
     check_names(options, _OPTIONS)
-    # Where somebody listens, he is to be told of each.
+    # If there are receivers, each must get every task, so the tasks are stored one by one.
     each = signals.task_enqueued.receivers or after_storing is not _announce
     store = _store_each if each else _store_all
     other = _other_transaction(connections[alias])
     texts = _texts(params)
     if other is None:
         return store(model, alias, name, texts, options)
-    known = list(texts)  # What is wrong is to be said at the call.
+    known = list(texts)  # Validate every item now, so that the caller gets the error.
     for text in known:
         _check_size(connections[alias], text)
     transaction.on_commit(partial(store, model, alias, name, known, options), using=other)
@@ -70,7 +70,7 @@ def store_tasks(
 
 
 def _texts(params: Iterable[Params]) -> Iterator[str]:
-    """Each as JSON; raises InvalidParameters naming the item that is wrong."""
+    """Yield each item as JSON. Raise InvalidParameters, with its number, for an invalid item."""
     for number, (args, kwargs) in enumerate(params):
         try:
             text = dump_params(args, kwargs)
@@ -97,7 +97,7 @@ def _store_all(model: type[Task], alias: str, name: str, texts: Iterable[str], o
 def _batches(
     connection: BaseDatabaseWrapper, row: Row, texts: Iterable[str]
 ) -> Iterator[list[str]]:
-    """Texts for one statement each: bounded in rows, and in bytes."""
+    """Yield the texts for one statement at a time, limited in rows and in bytes."""
     operations = operations_for(connection)
     _names, values, params = row
     # Each row repeats the SQL and the values that all rows share.
@@ -119,7 +119,7 @@ def _batches(
 
 
 def _check_size(connection: BaseDatabaseWrapper, text: str) -> None:
-    """Raise InvalidParameters if the database does not take a statement of this size."""
+    """Raise InvalidParameters if the database does not accept a statement of this size."""
     if len(text) <= SMALL_BYTES:
         return
     operations = operations_for(connection)
@@ -162,7 +162,7 @@ def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
 def _row(
     connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
 ) -> Row:
-    """Names, SQL and parameters of a new row; what a default says is left out."""
+    """Return names, SQL and parameters of a new row. Leave out columns with their default."""
     operations = operations_for(connection)
     given = {name: value for name, value in columns.items() if value not in (None, "")}
     clock = operations.clock(connection)
@@ -198,11 +198,11 @@ def _announce(task: Task) -> None:
         signals.send(signals.task_enqueued, task=task)
 
 
-after_storing = _announce  # A seam for bgtask.testing, which runs the task.
+after_storing = _announce  # bgtask.testing replaces this function, in order to run the task.
 
 
 def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:
-    """The database on which the caller has a transaction open, if it is not the queue's."""
+    """Return the alias of the caller's open transaction if it is not on the queue's database."""
     if connection.in_atomic_block:
         return None
     for other in connections.all(initialized_only=True):

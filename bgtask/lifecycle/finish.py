@@ -15,8 +15,8 @@ from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, AttemptOutcome, Status
 
-SMALL_CHARACTERS = 8 * 2**10  # Outcomes with texts up to this size are written as they come.
-ROW_BYTES = 1_500  # An outcome without its long texts, in a statement.
+SMALL_CHARACTERS = 8 * 2**10  # Outcomes with texts up to this size are written without a split.
+ROW_BYTES = 1_500  # Size of an outcome in a statement, without its long texts.
 
 
 def finish_attempts(outcomes: Sequence[Outcome]) -> dict[int, str]:
@@ -24,7 +24,7 @@ def finish_attempts(outcomes: Sequence[Outcome]) -> dict[int, str]:
     Write how these attempts ended, with a row of history for each that did not succeed.
 
     Return the new status by id of the tasks that still belonged to their attempt. The others
-    were rescued or cancelled meanwhile, and are left alone. A batch of successes leaves no
+    were rescued or cancelled meanwhile, and are not changed. A batch of successes writes no
     history and takes a single statement. Raise TooLarge if an outcome does not fit into a
     statement of this database.
     """
@@ -38,7 +38,7 @@ def finish_attempts(outcomes: Sequence[Outcome]) -> dict[int, str]:
 def _batches(
     connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]
 ) -> Iterator[Sequence[Outcome]]:
-    """Split outcomes with long texts, so that each statement is one that the database takes."""
+    """Yield the outcomes in batches, so that the database accepts each batch in one statement."""
     if sum(map(_characters, outcomes)) <= SMALL_CHARACTERS:
         if outcomes:
             yield outcomes
@@ -114,20 +114,20 @@ def already_finished(outcomes: Sequence[Outcome]) -> dict[int, str]:
     """
     Return the new status by id of the outcomes that were accepted by a flush without a reply.
 
-    Every other way out of RUNNING raises the token, so the same token and another status are
-    proof. A task that was claimed again since has left a row of history, if it failed.
+    Every other transition from RUNNING raises the token. So the same token with another status is
+    proof. If the attempt failed and the task was claimed again since, a row of history is proof.
     """
     tasks = Task.objects.all()
     keys = {outcome.key: outcome for outcome in outcomes}
     ids = [id_ for id_, _ in keys]
     rows = tasks.filter(pk__in=ids).exclude(status=Status.RUNNING)
     found = {
-        # What waits by now was SCHEDULED then, and has moved on.
+        # A task that waits now was made SCHEDULED by the outcome, and has changed since.
         id_: status if status in FINISHED else keys[id_, token].status
         for id_, token, status in rows.values_list("pk", "token", "status")
         if (id_, token) in keys
     }
-    # Of its failure, that is: the other rows tell of attempts that were taken away.
+    # Only read rows of failures. The other rows are about attempts that were rescued or cancelled.
     history = Attempt.objects.using(tasks.db).filter(task__in=ids, outcome=AttemptOutcome.FAILED)
     for key in history.values_list("task", "token"):
         if key in keys:

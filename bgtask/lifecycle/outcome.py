@@ -14,10 +14,11 @@ from bgtask.status import AttemptOutcome, Status
 @dataclass(slots=True, eq=False)
 class Outcome:
     """
-    How an attempt ended, to be written when convenient: (task, token) is the fence.
+    How an attempt ended.
 
-    ``status`` is what the task becomes. Ages are measured on this host from ``ended``, a reading
-    of the monotonic clock, and subtracted from the database's clock when written.
+    The outcome may be written later, since the write must match (task, token). ``status`` is the
+    new status of the task. Ages are measured on this host from ``ended``, a reading of the
+    monotonic clock. The write subtracts the age from the database's clock.
     """
 
     task: Task
@@ -25,9 +26,9 @@ class Outcome:
     duration: float = 0.0  # Seconds.
     return_value: str | None = None  # JSON.
     failure: Failure | None = None
-    delay: float | None = None  # Seconds from the end to the next attempt, for SCHEDULED …
-    run_at: datetime | None = None  # … or when it is to be.
-    kind: AttemptOutcome | None = None  # None: it succeeded.
+    delay: float | None = None  # For SCHEDULED: seconds from the end to the next attempt.
+    run_at: datetime | None = None  # For SCHEDULED: time of the next attempt, instead of a delay.
+    kind: AttemptOutcome | None = None  # None: the attempt succeeded.
     ended: float = field(default_factory=time.monotonic)
     exception: BaseException | None = None
 
@@ -37,5 +38,5 @@ class Outcome:
 
     @property
     def age(self) -> float:
-        """Seconds since the attempt ended."""
+        """Return the seconds since the attempt ended."""
         return max(time.monotonic() - self.ended, 0.0)

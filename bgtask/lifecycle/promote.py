@@ -1,4 +1,4 @@
-"""Let tasks be claimed whose time has come, or whose hold is over."""
+"""Let tasks be claimed once they are due, or once their hold is over."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = 1_000  # A thousand parameters are within the limits of every database.
 
 
 def promote_due(limit: int = 1_000) -> int:
-    """Make SCHEDULED tasks READY whose time has come; return how many."""
+    """Make SCHEDULED tasks that are due READY; return how many."""
     due = Task.objects.scheduled().filter(run_at__lte=DatabaseNow()).order_by("run_at", "id")
     return operations_for(connections[due.db]).promote(due[:limit])
 
@@ -38,9 +38,9 @@ def _unhold_named(held: TaskQuerySet, names: Iterable[str]) -> int:
     """
     Unhold those of these HELD tasks that have one of these names; return how many.
 
-    Each page has a transaction of its own. The watchdog would cut one statement for a million
-    rows short, and it would be rolled back and tried again without end. Pages go by name and id,
-    as the index has them. To start over would be to step over all that was unheld before.
+    Each page has a transaction of its own. The watchdog would interrupt one statement for a
+    million rows, which would then be rolled back and retried without end. Page by (name, id), in
+    index order. Starting over for each page would rescan the rows that were already unheld.
     """
     connection = connections[held.db]
     total = 0
@@ -49,7 +49,7 @@ def _unhold_named(held: TaskQuerySet, names: Iterable[str]) -> int:
         while ids:
             page = held.filter(task_name=name, pk__gt=ids[-1]).order_by("pk")
             with operations_for(connection).transaction(connection):
-                # Skip rows that another worker is changing: many may start at once.
+                # Skip rows that another worker is changing, since many workers may start at once.
                 page = page.select_for_update(
                     skip_locked=connection.features.has_select_for_update_skip_locked
                 )

@@ -1,4 +1,4 @@
-"""Take back what dead workers hold, and what ran past its deadline."""
+"""Rescue the tasks that dead workers hold, and the tasks that are past their deadline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ logger = logging.getLogger("bgtask")
 
 PAGE = 200
 
-# What a rescue does not read: large, or a date edited by hand that Python can't represent.
+# Columns that a rescue does not read. They may be large, or hold a date that was edited by hand
+# and that Python can't represent.
 _UNREAD = (
     "run_at", "enqueued_at", "started_at", "finished_at", "task_params", "last_error",
     "return_value",
@@ -41,13 +42,13 @@ def rescue_tasks(
     by_force: bool = False,
 ) -> int:
     """
-    Take back, of these tasks or of all, what dead workers hold and what is past its deadline.
+    Rescue, among these tasks or all, those of dead workers and those past their deadline.
 
     Return how many. ``reason`` is why the dead workers died. With ``by_force``, cancel all of
-    them that run. The tasks are first found without a lock, since there is nearly always nothing
-    to do. Then each page is locked, decided about again and changed in one transaction, with the
-    rows of history. ``tell`` is called after each page, so that a page that fails does not
-    silence those that are committed.
+    these tasks that run. The tasks are first found without a lock, since there is nearly always
+    nothing to do. Then one transaction locks each page, decides again and changes the tasks, with
+    the rows of history. ``tell`` is called after each page, so that the committed pages are
+    reported even if a later page fails.
     """
     tasks = Task.objects.all() if tasks is None else tasks
     connection = connections[tasks.db]
@@ -71,9 +72,10 @@ def _rescue_page(
     by_force: bool,
 ) -> list[Outcome]:
     """
-    Rescue all of these in one transaction, or each in its own where one can't be read or written.
+    Rescue a page in one transaction, or row by row if a row can't be read or written.
 
-    A row that was edited by hand must not keep its neighbours from being rescued.
+    A row that was edited by hand must not keep the other tasks from being rescued. Return the
+    outcomes of the rescued tasks.
     """
     try:
         with operations_for(connection).transaction(connection):
@@ -105,9 +107,9 @@ def _rescue_locked(
     reason: str,
     by_force: bool,
 ) -> list[Outcome]:
-    # Dead is final: who was so when the page was read still is.
+    # A worker never leaves the DEAD state, so the fates from the page can't be stale.
     fates = {row.worker: row.fate for row in page if row.fate}
-    # A task that another rescuer or an operator is at right now is left to them.
+    # Skip a task that another rescue or an operator has locked, and leave the task to them.
     locked = (
         tasks.filter(pk__in=[row.task for row in page], status=Status.RUNNING)
         .annotate(overdue=_is_overdue())
@@ -127,7 +129,7 @@ def _rescue_locked(
 
 
 class _Found(NamedTuple):
-    """A task to rescue, and who holds it."""
+    """A task to rescue, and the worker that holds it."""
 
     task: int
     worker: int | None
@@ -136,7 +138,7 @@ class _Found(NamedTuple):
 
     @property
     def fate(self) -> AttemptOutcome | None:
-        """By how its worker came to be dead; none while it lives."""
+        """Return the outcome that follows from how the worker died, or None if it isn't dead."""
         if self.state != WorkerState.DEAD:
             return None
         return AttemptOutcome.LOST if self.stopped_at is None else AttemptOutcome.INTERRUPTED
@@ -163,7 +165,11 @@ def _is_overdue() -> Case:
 
 
 def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: str) -> list[Outcome]:
-    """One guarded UPDATE of one locked task, and its row of history."""
+    """
+    Rescue one locked task by one guarded UPDATE, and store its row of history.
+
+    Return a list of its outcome, or an empty list if the UPDATE no longer matched.
+    """
     failure: Failure
     changes: dict[str, Any]
     match kind:
@@ -201,10 +207,11 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
 
 def _after_loss(task: Task) -> dict[str, Any]:
     """
-    A task that was no suspect gets its attempt back, for it may never have started.
+    Return the changes to a task whose worker died without being told to stop.
 
-    A suspect ran alone, so it does not; it is convicted at MAX_CRASHES, or fails where its
-    attempts are used up.
+    A task that was no suspect gets its attempt back, since it may never have started. A suspect
+    ran alone, so its attempt counts. A task fails after MAX_CRASHES crashes. A suspect also fails
+    if its attempts are used up.
     """
     was_suspect = task.crashes > 0
     crashes = min(task.crashes, COUNT_MAX - 1) + 1
@@ -221,9 +228,10 @@ def _after_loss(task: Task) -> dict[str, Any]:
 
 def _after_interruption(task: Task) -> dict[str, Any]:
     """
-    Its worker was told to stop: no fault of the task, whose attempt does not count.
+    Return the changes to a task whose worker was told to stop.
 
-    But not for ever: it may be the task that has its worker stopped, each time.
+    The task is not at fault, so its attempt does not count. After MAX_ATTEMPTS interruptions the
+    task is treated as lost, since it may itself be the reason why its worker is stopped each time.
     """
     interrupted = task.history.filter(outcome=AttemptOutcome.INTERRUPTED).count()
     if interrupted >= get_settings().max_attempts:

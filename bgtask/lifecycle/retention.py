@@ -14,11 +14,11 @@ from bgtask.status import Status
 
 class Pruning(Iterator[int]):
     """
-    Delete one batch per turn, the task that finished first comes first. Yield how many.
+    Delete one batch per iteration, beginning with the task that finished first. Yield how many.
 
     ``kept`` counts the tasks that could not be deleted, by the table that refers to them.
-    ``after`` is the last of them. A later pruning that starts after it doesn't try them again.
-    ``after`` is None once all old tasks have been tried.
+    ``after`` is the last of these tasks. A later pruning that starts after that task doesn't try
+    them again. ``after`` is None once all old tasks have been tried.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Pruning(Iterator[int]):
 
     def __next__(self) -> int:
         ids = [] if self._is_done else self._next_ids()
-        # In batches, since one big DELETE would keep the workers waiting for its locks.
+        # Delete in batches, since one big DELETE would keep the workers waiting for its locks.
         self._is_done = len(ids) < self._batch_size
         if not ids:
             self.after = None
@@ -51,7 +51,7 @@ class Pruning(Iterator[int]):
         return int(deletion.number)
 
     def _next_ids(self) -> list[int]:
-        # Rendered per batch: the clock goes on.
+        # Build this condition for each batch, since the clock goes on.
         old = self._tasks.filter(finished_at__lt=DatabaseNow(-self._age)).order_by(
             "finished_at", "id"
         )

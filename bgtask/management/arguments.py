@@ -1,4 +1,4 @@
-"""What several commands read from their command line."""
+"""Parse arguments that several commands have in common."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
 Find tasks by the exact value of an argument.
 
-The databases' JSON types disagree with each other, and no pattern of LIKE reads JSON. So the
-database only leaves out tasks that cannot match, and Python decides about the others.
+The JSON types of the databases differ from each other, and a LIKE pattern can't parse JSON. So the
+database only leaves out tasks that can't match, and Python decides about the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bgtask.exceptions import MalformedTask
 from bgtask.serialization import load_params
 
 MOST_FUNCTIONS = 200
-# What every writer of JSON leaves as it is.
+# Characters that every JSON encoder writes unchanged.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@ -]+")
 
 
@@ -31,7 +31,7 @@ class Argument:
     value: Any
 
     def candidates(self) -> Q:
-        """Return a condition that every task with this argument fulfils, and others may."""
+        """Return a condition that all tasks with this argument fulfil. Other tasks may, too."""
         fragment = max(_fragments(self.value), key=len, default="")
         condition = Q(task_params__contains=fragment) if fragment else Q()
         key = max(_PLAIN.findall(self.name), key=len, default="")
@@ -41,7 +41,7 @@ class Argument:
         return condition & (Q(task_params__contains=key) | Q(task_name__in=sorted(functions)))
 
     def fits(self, task_name: str, task_params: str) -> bool:
-        """Return whether a call gave this argument; False for parameters that are malformed."""
+        """Return whether a call has this argument. Return False if its parameters are malformed."""
         try:
             args, kwargs = load_params(task_params)
         except MalformedTask:
@@ -53,7 +53,7 @@ class Argument:
 
 
 def positional_names(task_name: str) -> list[str]:
-    """Return the names of the parameters by position; none for a function unknown here."""
+    """Return the names of the positional parameters, or none if the function is unknown here."""
     if not registry.knows(task_name):
         return []
     parameters = registry.find(task_name).parameters.values()
@@ -61,7 +61,7 @@ def positional_names(task_name: str) -> list[str]:
 
 
 def named(task_name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each argument with its name, or with its number where it has no name."""
+    """Yield each argument with its name, or with its number if it has no name."""
     names = positional_names(task_name)
     names += [str(index) for index in range(len(names), len(args))]
     yield from zip(names, args, strict=False)
@@ -94,4 +94,4 @@ def _fragments(value: Any) -> Iterator[str]:
         for key, item in value.items():
             yield from _fragments(key)
             yield from _fragments(item)
-    # A float is spelled in many ways: 10.0, 1e1.
+    # A float yields no text, since JSON spells it in many ways: 10.0, 1e1.

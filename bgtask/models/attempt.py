@@ -13,7 +13,7 @@ class Attempt(models.Model):
     """An attempt that did not succeed. A success writes no such row."""
 
     task = models.ForeignKey(Task, models.CASCADE, related_name="history", verbose_name=_("task"))
-    # With the task unique: to record the same end twice is harmless.
+    # Unique together with the task, so that it is harmless to record the same end twice.
     token = models.PositiveBigIntegerField(_("token"))
     number = models.PositiveIntegerField(_("number"))
     worker = UnicodeCharField(_("worker"), max_length=255, blank=True)

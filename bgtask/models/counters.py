@@ -1,4 +1,4 @@
-"""Count within what the columns hold: a row edited by hand must not fail a statement for others."""
+"""Keep counters within their columns' bounds, so that a row edited by hand can't fail others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
 
 
 def raised_token() -> Combinable:
-    """Return the token plus one. Only a claim needs a random jump, since only claims are held."""
+    """
+    Return the token plus one.
+
+    Only a claim needs a random jump, since workers only hold tokens of claims.
+    """
     return Least(F("token"), Value(TOKEN_CEILING)) + Value(1)
 
 
 def attempts_without_one() -> Combinable:
-    """Return the attempts less one that does not count, but not less than zero."""
+    """Return the attempts minus one that does not count, but at least zero."""
     return Greatest(F("attempts"), Value(1)) - Value(1)
 
 
 def as_count(value: Any) -> int:
-    """Return the value, or the highest count where it is none; SQLite stores text in any column."""
+    """Return the value, or COUNT_MAX if it is no count. SQLite stores text in any column."""
     return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else COUNT_MAX

@@ -1,8 +1,8 @@
 """
 Delete many rows, and keep only those to which rows of other tables must refer.
 
-A project may have a ForeignKey to Task. Django keeps the rules of its ``on_delete`` in Python; the
-database keeps its own foreign keys, also those that no model knows.
+A project may have a ForeignKey to Task. Django applies its ``on_delete`` in Python. The database
+applies its own foreign keys, including those that no model declares.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 Model = type[models.Model]
 
 PAGE = 1_000  # A thousand parameters are within the limits of every database.
-ERROR = "error: "  # In front of an error that keeps a row, where otherwise a table is named.
-# So many times a page is divided to find the rows that an error is about. SQLite keeps everybody
-# else waiting meanwhile. What is still together then is kept together.
+ERROR = "error: "  # Prefix of a reason that is an error. The other reasons are names of tables.
+# How many times a page is divided to find the rows that an error is about. On SQLite all other
+# writers wait meanwhile. After that, rows that are still together are kept together.
 MOST_DIVISIONS = 60
 MESSAGE_CHARACTERS = 200
 
@@ -41,13 +41,13 @@ class Deletion:
     """How many rows were deleted, and which were kept."""
 
     number: int = 0
-    # Primary key → the table that refers to it, or ERROR and what was raised.
+    # Primary key → the table that refers to the row, or ERROR and the error that was raised.
     kept: dict[int, str] = field(default_factory=dict)
     errors: dict[type[Exception], str] = field(default_factory=dict)  # The first of each class.
 
 
 def kept_in_words(reasons: Iterable[str]) -> list[str]:
-    """Return a sentence for each table, or error, that keeps rows from being deleted."""
+    """Return a sentence for each table or error that keeps rows from being deleted."""
     return [
         f"Could not delete {number:,} row{'s' if number > 1 else ''}: "
         + (
@@ -87,7 +87,7 @@ def _relations(model: Model) -> list[Any]:
 
 
 def has_referring_models(ours: Collection[Model]) -> bool:
-    """Tell whether models other than these refer to them."""
+    """Return whether models other than these refer to these."""
     return any(
         relation.related_model not in ours for model in ours for relation in _relations(model)
     ) or any(
@@ -96,7 +96,7 @@ def has_referring_models(ours: Collection[Model]) -> bool:
 
 
 def is_referred_to(model: Model, alias: str) -> bool:
-    """Tell whether models, or foreign keys that the database tells in advance, refer to it."""
+    """Return whether models, or foreign keys that the database can list, refer to this model."""
     connection = connections[alias]
     return has_referring_models([model]) or bool(
         operations_for(connection).references(connection, model._meta.db_table)
@@ -130,7 +130,7 @@ class _Page:
         self.divisions = 0
 
     def delete(self, ids: Sequence[int]) -> None:
-        """Delete these rows but those that something refuses, each of which is noted."""
+        """Delete these rows, and record in ``deletion`` those that can't be deleted."""
         while ids:
             try:
                 with transaction.atomic(using=self.alias):
@@ -157,15 +157,19 @@ class _Page:
             ids = [pk for pk in ids if pk not in reasons]
 
     def _reason(self, error: Exception) -> str:
-        """Name the table that this error is about, or else the error, and log it once."""
+        """
+        Return the table that this error is about, or else a text about the error.
+
+        Log such an error once per class.
+        """
         if isinstance(error, IntegrityError):
             table = _table_of(error) or self.operations.refusing_table(error)
             if table:
                 return table
         errors = self.deletion.errors
         if type(error) not in errors:
-            # The same text for all of its class: a text with the key of a row would be its own
-            # for each row.
+            # Use the first text for all errors of a class. A text may contain the key of a row,
+            # and would then be different for each row.
             name, message = type(error).__name__, str(error)[:MESSAGE_CHARACTERS]
             errors[type(error)] = f"{ERROR}{name}: {message}"
             logger.warning(
@@ -175,7 +179,7 @@ class _Page:
         return errors[type(error)]
 
     def _try(self, ids: Sequence[int]) -> None:
-        """Delete all of these rows, or raise."""
+        """Delete all of these rows, or raise an exception."""
         tables: set[str] = set()
         with ExitStack() as stack:
             if has_referring_models(self.ours):
@@ -190,28 +194,28 @@ class _Page:
             tables |= _cascading(references)
             self.operations.check_now(self.connection, [*unread, *self._references_to(tables)])
 
-    # What models refer
+    # References from models
 
     def _treat_referring_rows(self, ids: Sequence[int], stack: ExitStack) -> set[str]:
-        """Do what ``on_delete`` says. Return the tables from which rows were deleted."""
+        """Apply ``on_delete`` to referring rows. Return the tables from which rows were deleted."""
         collector = _ReferringRows(self.alias, self.ours)
         needed = {
             target.name
             for relation in _relations(self.model)
             for target in relation.field.foreign_related_fields
         }
-        # Only the keys: a task may hold megabytes of arguments and tracebacks.
+        # Read only the keys. A task may hold megabytes of arguments and tracebacks.
         manager = self.model._base_manager.using(self.alias)
         collector.collect(list(manager.filter(pk__in=ids).only("pk", *needed)))
         elsewhere = collector.collect_elsewhere()
         for alias in elsewhere:
-            # Rolled back as well, if the rows themselves can't be deleted.
+            # These changes are rolled back as well if the rows themselves can't be deleted.
             stack.enter_context(transaction.atomic(using=alias))
         for one in (collector, *elsewhere.values()):
             one.delete()
         return collector.tables
 
-    # What the database refers
+    # References that the database knows
 
     def _references(self) -> list[Reference]:
         ours = {model._meta.db_table for model in self.others}
@@ -223,7 +227,7 @@ class _Page:
         ]
 
     def _references_to(self, tables: set[str]) -> list[Reference]:
-        """Return those to these tables, and to the tables into which the database cascades."""
+        """Return the foreign keys to these tables, and to tables where the database cascades."""
         found: list[Reference] = []
         seen: set[str] = set()
         while new := tables - seen:
@@ -238,7 +242,7 @@ class _Page:
         return found
 
     def _referred(self, ids: Sequence[int], references: Iterable[Reference]) -> dict[int, str]:
-        """Return which of these rows the database would refuse to delete."""
+        """Return the rows that the database would refuse to delete, and the tables that refer."""
         keys = {self.model._meta.db_table: self._column(self.model, "pk")} | {
             model._meta.db_table: self._column(model, name) for model, name in self.history.items()
         }
@@ -255,7 +259,7 @@ class _Page:
         return str((options.pk if name == "pk" else options.get_field(name)).column)  # type: ignore[union-attr]
 
     def _kept_by(self, error: IntegrityError, ids: Sequence[int]) -> dict[int, str]:
-        """Return the rows that this error is about, as far as it tells."""
+        """Return the rows that this error is about, as far as the error names them."""
         if reference := self.operations.refused_by(error):
             return dict.fromkeys(self._referred(ids, [reference]), reference.table)
         kept: dict[int, str] = {}
@@ -274,14 +278,14 @@ class _Page:
                         found = model._base_manager.using(alias).filter(
                             pk__in=keys[start : start + PAGE]
                         )
-                        # Sorted out here: together they could be too many parameters.
+                        # Compare with ``ids`` in Python: one query could have too many parameters.
                         for pk in set(found.values_list(one.attname, flat=True)) & set(ids):
                             kept[pk] = model._meta.db_table
         return kept
 
 
 class _ReferringRows(Collector):
-    """Collect the rows that refer to rows of ``ours``, which are deleted by shorter statements."""
+    """Collect the rows that refer to rows of ``ours``. Shorter statements delete the latter."""
 
     def __init__(self, using: str, ours: set[Model]) -> None:
         super().__init__(using)
@@ -290,7 +294,8 @@ class _ReferringRows(Collector):
         self._elsewhere: list[tuple[Model, Any, Any]] = []
 
     def _has_signal_listeners(self, model: Model) -> bool:
-        # Their rows would be read with all their columns for receivers that aren't called.
+        # The receivers for ``ours`` aren't called. With receivers, Django would read all columns
+        # of the rows.
         return model not in self.ours and super()._has_signal_listeners(model)  # type: ignore[misc]
 
     def related_objects(
@@ -334,7 +339,7 @@ class _ReferringRows(Collector):
 
 
 def _home_of(model: Model, alias: str) -> str:
-    """Return the database of this model's rows that refer to rows in ``alias``."""
+    """Return the alias of the database where this model's rows refer to rows in ``alias``."""
     from bgtask.models.task import Task
 
     return router.db_for_write(model) if router.db_for_write(Task) == alias else alias

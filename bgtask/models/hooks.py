@@ -1,7 +1,7 @@
 """
-What the models need from ``bgtask.lifecycle``, which is above them.
+Functions that the models need from ``bgtask.lifecycle``, which is a higher layer.
 
-``lifecycle`` sets these when it is imported, which ``BgtaskConfig`` does.
+``lifecycle`` sets these functions when it is imported. ``BgtaskConfig`` imports it.
 """
 
 from __future__ import annotations

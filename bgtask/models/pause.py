@@ -14,7 +14,7 @@ from bgtask.db.routing import QueueManager
 
 
 class ExpiringQuerySet(models.QuerySet[Any]):
-    """Rows that hold until ``expires_at`` or, without it, until somebody deletes them."""
+    """Rows that apply until ``expires_at`` or, without that, until somebody deletes them."""
 
     def in_force(self) -> ExpiringQuerySet:
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=DatabaseNow()))
@@ -27,7 +27,7 @@ class QueuePause(models.Model):
     """
     A paused queue: its tasks stay READY, and no worker starts them.
 
-    A queue without a row is not paused. It exists because a task names it.
+    A queue without a row is not paused. A queue exists because a task names it.
     """
 
     queue = ExactCharField(_("queue"), max_length=100, unique=True)

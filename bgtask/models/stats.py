@@ -1,4 +1,4 @@
-"""Figures by the minute, by which "since when" and "how much" are cheap to answer."""
+"""Statistics by the minute, which make "since when" and "how much" cheap to answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bgtask.db.routing import QueueManager, database_now
 from bgtask.models.deletion import delete, is_referred_to
 
 QUARTER = timedelta(minutes=15)
-SETTLED = timedelta(hours=1)  # By then the slowest worker has told what became of its tasks.
+SETTLED = timedelta(hours=1)  # By then the slowest worker has written its outcomes.
 
 # The queues that get rows of their own in each minute, and in each quarter of an hour. All others
 # are added up in one row, under a name that no queue can have.
@@ -31,14 +31,14 @@ BACKLOG = ("ready", "oldest_ready_age")
 class StatsQuerySet(models.QuerySet[Any]):
     def prune(self, age: float, batch_size: int = 1_000, kept: Counter[str] | None = None) -> int:
         """
-        Delete what is older than so many seconds, the oldest first; return how many.
+        Delete rows older than ``age`` seconds, the oldest first; return how many.
 
-        Add to ``kept`` how many could not be deleted, by the table that refers to them.
+        Add to ``kept`` how many rows could not be deleted, by the table that refers to them.
         """
         total = 0
         old = self.filter(minute__lt=DatabaseNow(-age))
         row_by_row = is_referred_to(self.model, self.db)
-        # In batches, for one DELETE of months would be cut short by the watchdog.
+        # Delete in batches, since the watchdog would interrupt one DELETE of months of rows.
         while last := list(old.order_by("minute").values_list("minute", flat=True)[:batch_size])[
             -1:
         ]:
@@ -61,10 +61,11 @@ class StatsQuerySet(models.QuerySet[Any]):
 class QueueStatsQuerySet(StatsQuerySet):
     def sample(self) -> int:
         """
-        Note what stands ready now, once a minute whoever asks; return the number of rows.
+        Record the READY tasks of each queue, once a minute; return the number of new rows.
 
-        A queue that was seen within the hour and is empty now gets its zero. Of more than
-        MOST_QUEUES, those whose oldest task is the oldest and that have the most ready get a row.
+        Return 0 if any caller has done so in this minute. A queue that had a row within the last
+        hour and has no READY task now gets a row of zeros. If there are more than MOST_QUEUES,
+        the queues with the oldest task get a row, and among equals those with the most tasks.
         """
         now = database_now(self.db)
         minute = now.replace(second=0, microsecond=0)
@@ -72,7 +73,8 @@ class QueueStatsQuerySet(StatsQuerySet):
             return 0
         from bgtask.models.task import Task
 
-        # By crashes as well, in front of the queue in the index of claims: so nothing is sorted.
+        # Group by crashes as well. That column is in front of the queue in the claim index, so the
+        # database needs no sort.
         ready = Task.objects.using(self.db).ready().order_by().values_list("crashes", "queue")
         rows: dict[str, tuple[int, float]] = {}
         for _crashes, queue, more, age in ready.annotate(
@@ -110,20 +112,20 @@ class QueueStatsQuerySet(StatsQuerySet):
 class QueueHistoryQuerySet(StatsQuerySet):
     def roll_up(self) -> int:
         """
-        Add up the quarters that have settled and were not added up yet; return the new rows.
+        Add up the quarters that are complete and have no row yet; return how many rows are new.
 
-        Whoever else does so at the same time comes to the same sums.
+        Another process that does the same at the same time computes the same sums.
         """
         new = 0
         end = start_of_quarter(database_now(self.db) - SETTLED)
         while (begin := self._next()) is not None and begin < end:
-            # Some hours at once, where there is much to catch up with: a day of thousands of
+            # Add up at most six hours at once, even if days are missing. A day of thousands of
             # queues would not fit into memory.
             new += self._add_up(begin, min(begin + timedelta(hours=6), end))
         return new
 
     def _next(self) -> datetime | None:
-        """The first quarter of which there are minutes, behind those that were added up."""
+        """Return the first quarter after those added up that has minutes, or None."""
         done = self.aggregate(last=Max("minute"))["last"]
         firsts = []
         for model in (TaskStats, QueueStats):
@@ -147,7 +149,7 @@ class QueueHistoryQuerySet(StatsQuerySet):
                 for name, number in zip(names, numbers, strict=True):
                     row[name] = together(row.get(name, 0), int(number))
         rows = _bounded(rows)
-        with transaction.atomic(using=self.db):  # All of a quarter's queues, or none.
+        with transaction.atomic(using=self.db):  # Write all queues of a quarter, or none.
             self.bulk_create(
                 [self.model(minute=minute, queue=queue, **row)
                  for (minute, queue), row in sorted(rows.items())],
@@ -160,7 +162,7 @@ class QueueHistoryQuerySet(StatsQuerySet):
 def _bounded(
     rows: dict[tuple[datetime, str], dict[str, int]],
 ) -> dict[tuple[datetime, str], dict[str, int]]:
-    """Return the rows of the busiest queues of each quarter, and the sum of its others."""
+    """Return each quarter's rows for its busiest queues, and one row for all its others."""
     quarters: dict[datetime, list[str]] = defaultdict(list)
     for quarter, queue in rows:
         quarters[quarter].append(queue)
@@ -185,7 +187,7 @@ def start_of_quarter(when: datetime) -> datetime:
 
 
 class TaskStats(models.Model):
-    """What became of the attempts that ended in one minute; latency and duration in ms."""
+    """How the attempts of one minute ended. Latency and duration are in milliseconds."""
 
     minute = models.DateTimeField(_("minute"))
     queue = ExactCharField(_("queue"), max_length=100)
@@ -215,7 +217,7 @@ class TaskStats(models.Model):
 
 
 class QueueStats(models.Model):
-    """How much stood ready at one minute, and for how long the oldest; in ms."""
+    """The READY tasks of a queue at one minute, and the age of the oldest in milliseconds."""
 
     minute = models.DateTimeField(_("minute"))
     queue = ExactCharField(_("queue"), max_length=100)
@@ -237,14 +239,14 @@ class QueueStats(models.Model):
 
 
 class QueueHistory(models.Model):
-    """A quarter of an hour of one queue, all its tasks together: what the charts of days read."""
+    """The sums of one queue's tasks in a quarter of an hour. Charts of days read these rows."""
 
     minute = models.DateTimeField(_("first minute"))
     queue = ExactCharField(_("queue"), max_length=100)
     succeeded = models.PositiveBigIntegerField(_("succeeded"), default=0)
     failed = models.PositiveBigIntegerField(_("failed"), default=0)
     retried = models.PositiveBigIntegerField(_("retried"), default=0)
-    # The greatest of its minutes; null where nobody looked.
+    # The greatest values of the minutes, or null if no minute has a sample.
     ready = models.PositiveIntegerField(_("ready"), null=True)
     oldest_ready_age = models.PositiveBigIntegerField(_("age of the oldest ready"), null=True)
 

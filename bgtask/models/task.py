@@ -32,11 +32,11 @@ class TaskManager(QueueManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         **options: Any,
     ) -> Task:
         """
-        Store a task; options in the plain form of ``bgtask.options``.
+        Store a task, and return it. The options have the plain form of ``bgtask.options``.
 
         The task is stored in the transaction that is open on the queue's database. If the
         caller's open transaction is on another database, the task is stored once that has been
-        committed. The task that is returned has no primary key until then.
+        committed. The returned task has no primary key until then.
         """
         alias = self.all().db
         return hooks.store_task(self.model, alias, task_name, (args, kwargs or {}), options)  # type: ignore[no-any-return]
@@ -45,7 +45,7 @@ class TaskManager(QueueManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         self, task_name: str, params: Iterable[tuple[Sequence[Any], dict[str, Any]]], **options: Any
     ) -> int:
         """
-        Store a task for each ``(args, kwargs)``, all or none; return how many.
+        Store a task for each ``(args, kwargs)``, or none at all; return how many.
 
         One statement stores a thousand rows. The iterable is consumed as the rows are written, in
         one transaction, so memory stays flat whatever its length.
@@ -55,10 +55,11 @@ class TaskManager(QueueManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
 
 class Task(models.Model):
     """
-    One call of a background function, from enqueue to prune: one row for its whole life.
+    One call of a background function. One row stores the call from enqueue to prune.
 
-    Each move of ``bgtask.status`` is one verb here or on the queryset, and one UPDATE whose
-    WHERE restates what must still be so.
+    Each transition of ``bgtask.status`` has one verb, here, on the queryset or in
+    ``bgtask.lifecycle``. The verb runs one UPDATE, whose WHERE checks that the transition is
+    still allowed.
     """
 
     task_name = ExactCharField(_("task name"), max_length=255)
@@ -138,27 +139,29 @@ class Task(models.Model):
             ("monitor", _("Can read health, statistics and metrics")),
         ]
         indexes = [
-            # The claim, and in front of it the choice of the queue; suspects stand apart.
+            # For claims, and for the choice of the queue before. Suspects have crashes > 0, so
+            # their entries are separate.
             PartialIndex(
                 fields=["crashes", "queue", "-priority", "run_at", "id"],
                 where={"status": "READY"},
                 name="bgtask_task_claim",
             ),
-            # Promotion; the queue is there to count by.
+            # For promotion. The queue is there for counts by queue.
             PartialIndex(
                 fields=["run_at", "id", "queue"],
                 where={"status": "SCHEDULED"},
                 name="bgtask_task_promote",
             ),
-            # What a worker holds. Its condition is the one that PostgreSQL needs to use it for
-            # the foreign key as well.
+            # For the tasks that a worker holds. With this condition, PostgreSQL can use the index
+            # for the foreign key as well.
             PartialIndex(
                 fields=["locked_by", "id"],
                 where={"locked_by__isnull": False},
                 name="bgtask_task_locked",
             ),
-            # These two leave the status out where they hold all rows: what else they hold is null
-            # by the constraints below, so that a claim and its finish need not move their entries.
+            # On databases without partial indexes, the next two indexes contain all rows but leave
+            # the status out. In all other rows their first column is null, by the constraints
+            # below. So a claim and its finish need not move entries when the status changes.
             PartialIndex(
                 fields=["deadline_at", "id"],
                 where={"status": "RUNNING"},
@@ -171,7 +174,7 @@ class Task(models.Model):
                 front=["held_for"],
                 name="bgtask_task_held",
             ),
-            # Pruning, and what finished in a window of time.
+            # For pruning, and for tasks that finished within a period.
             PartialIndex(
                 fields=["status", "-finished_at", "-id"],
                 where={"finished_at__isnull": False},
@@ -209,7 +212,8 @@ class Task(models.Model):
             ),
         ]
 
-    # The ancestors' words for repeat=, in seconds; only NEVER is taken, for nothing repeats yet.
+    # The values of repeat= in the packages that bgtask replaces, in seconds. Only NEVER is
+    # accepted, since tasks can't repeat yet.
     HOURLY = 3_600
     DAILY = 24 * HOURLY
     WEEKLY = 7 * DAILY
@@ -217,13 +221,13 @@ class Task(models.Model):
     EVERY_4_WEEKS = 4 * WEEKLY
     NEVER = 0
 
-    # Seconds it had been due when it was claimed, and its place in the order of claims; only on
-    # tasks that come from a claim.
+    # The seconds that the task had been due when it was claimed, and its place in the order of
+    # claims. Both are set only on tasks that come from a claim.
     waited = 0.0
     claim_key: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
-        # Without asking the database for a field that is deferred: this is for the log.
+        # Don't read a deferred field from the database, since this text is for the log.
         return f"{self.__dict__.get('verbose_name') or self.task_name} [{self.pk}]"
 
     @property
@@ -241,12 +245,12 @@ class Task(models.Model):
 
     @property
     def seconds_allowed(self) -> float:
-        """The task's own max_run_time, or MAX_RUN_TIME where it has none that a claim heeds."""
+        """Return the task's own max_run_time, or MAX_RUN_TIME if a claim would not use its own."""
         own = self.max_run_time
         return own if _is_run_time(own) else get_settings().max_run_time
 
     def check_values(self) -> None:
-        """Raise MalformedTask where somebody edited a value to one that bgtask never stores."""
+        """Raise MalformedTask if somebody edited a value to one that bgtask never stores."""
         bad: str | None = None
         name: object = self.task_name
         if not isinstance(name, str):  # SQLite stores bytes in any column.
@@ -271,18 +275,18 @@ class Task(models.Model):
             )
 
     def params(self) -> tuple[list[Any], dict[str, Any]]:
-        """``(args, kwargs)``; raises MalformedTask where the row was broken by hand."""
+        """Return ``(args, kwargs)``. Raise MalformedTask if the row was broken by hand."""
         return load_params(self.task_params)
 
     def named_params(self) -> dict[str, Any]:
         """
-        The parameters by name, for people; by number where the function is not known here.
+        Return the parameters by name, or by number if the function is not known here.
 
-        Raises MalformedTask as ``params`` does.
+        They are for people to read. Raise MalformedTask as ``params`` does.
         """
         return dict(named(self.task_name, *self.params()))
 
-    # What an operator does. Each tells whether the task was in a status that allows it.
+    # Actions of operators. Each returns whether the task was in a status that allows the action.
 
     def hold(self) -> bool:
         return bool(self._only().hold())
@@ -291,7 +295,11 @@ class Task(models.Model):
         return bool(self._only().unhold())
 
     def cancel(self, *, force: bool = False) -> bool:
-        """Cancel; a running task is asked to stop or, by force, no longer waited for."""
+        """
+        Cancel the task; return whether its status allowed this.
+
+        A running task is asked to stop. With ``force``, it is cancelled without waiting for it.
+        """
         return bool(self._only().cancel(force=force))
 
     def requeue(self, *, reset_attempts: bool = False) -> bool:

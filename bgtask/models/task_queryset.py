@@ -1,4 +1,4 @@
-"""Which tasks, and what operators do to them."""
+"""Select tasks, and change them as operators do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLAIM_ORDER = ("-priority", "run_at", "id")
 
 
 class TaskQuerySet(models.QuerySet[Any]):
-    # Which tasks
+    # Filters
 
     def ready(self) -> TaskQuerySet:
         return self.filter(status=Status.READY)
@@ -31,22 +31,22 @@ class TaskQuerySet(models.QuerySet[Any]):
         return self.filter(status=Status.SCHEDULED)
 
     def retrying(self) -> TaskQuerySet:
-        """Waiting for another attempt."""
+        """Return the tasks that wait for a retry."""
         return self.scheduled().filter(attempts__gt=0)
 
     def running(self) -> TaskQuerySet:
         return self.filter(status=Status.RUNNING)
 
     def overdue(self) -> TaskQuerySet:
-        """Running past their deadline."""
+        """Return the running tasks that are past their deadline."""
         return self.running().filter(deadline_at__lte=DatabaseNow())
 
     def lost(self) -> TaskQuerySet:
-        """Running, by the row, on a worker that is dead."""
+        """Return the tasks whose row says RUNNING, but whose worker is dead."""
         return self.running().filter(locked_by__state=WorkerState.DEAD)
 
     def abandoned(self) -> TaskQuerySet:
-        """Running by the book, in the hands of a worker that is dead or silent."""
+        """Return the tasks whose row says RUNNING, but whose worker is dead or silent."""
         return self.running().filter(
             Q(locked_by__state=WorkerState.DEAD) | Q(locked_by__lease_expires_at__lte=DatabaseNow())
         )
@@ -76,14 +76,15 @@ class TaskQuerySet(models.QuerySet[Any]):
         self, queue: str, after: tuple[Any, ...] | None = None, floor: int | None = None
     ) -> TaskQuerySet:
         """
-        What an ordinary claim takes from this queue, in its order; suspects are passed over.
+        Return the tasks that an ordinary claim takes from this queue, in claim order.
 
-        ``floor`` is the lowest priority to take. ``after`` is the claim key of a task claimed
-        before: where to begin, behind what is known to be gone. It leaves out other priorities,
-        so a short result says nothing.
+        Suspects are left out. ``floor`` is the lowest priority to take. ``after`` is the claim key
+        of a task that was claimed before. The result then begins at that key, after tasks that are
+        known to be gone, and leaves out other priorities. So a short result does not mean that the
+        queue has no more tasks.
         """
         tasks = self.ready().filter(crashes=0, queue=queue).order_by(*CLAIM_ORDER)
-        if floor is not None and floor > PRIORITY_MIN:  # SQLite holds lower ones, too.
+        if floor is not None and floor > PRIORITY_MIN:  # SQLite may store lower ones.
             tasks = tasks.filter(priority__gte=floor)
         if after is not None:
             negated_priority, run_at, id_ = after
@@ -91,13 +92,13 @@ class TaskQuerySet(models.QuerySet[Any]):
         return tasks
 
     def suspects(self) -> TaskQuerySet:
-        """Ready, but in a worker's hands when it died; each is to run alone."""
+        """Return the READY tasks that a worker held when it died. Each must run alone."""
         return self.ready().filter(crashes__gt=0).order_by("crashes", "queue", *CLAIM_ORDER)
 
-    # What operators do
+    # Actions of operators
 
     def run_now(self) -> int:
-        """Make SCHEDULED tasks READY before their time; return how many."""
+        """Make SCHEDULED tasks READY before they are due; return how many."""
         return self._wake(self.scheduled().update(status=Status.READY, run_at=DatabaseNow()))
 
     def hold(self, held_for: HeldFor = HeldFor.OPERATOR) -> int:
@@ -119,16 +120,16 @@ class TaskQuerySet(models.QuerySet[Any]):
 
     def cancel(self, *, force: bool = False) -> int:
         """
-        Cancel what waits, and ask what runs to stop; return how many.
+        Cancel waiting tasks, and ask running tasks to stop; return how many.
 
-        By force what runs is no longer waited for: it becomes CANCELLED at once, and whatever
-        its worker says of it is dropped.
+        With ``force``, nothing waits for running tasks. They become CANCELLED at once, and the
+        outcomes that their workers report are dropped.
         """
         forced = hooks.cancel_running(self) if force else 0
-        # One statement, that says row by row what becomes of it: between two, a task could be
-        # claimed, released or retried, and be neither cancelled nor asked. Asked, it becomes
-        # CANCELLED whenever it would wait again. The status comes last, since MariaDB evaluates
-        # SET from left to right.
+        # Use one statement that decides row by row. Between two statements, a task could be
+        # claimed, released or retried, and be neither cancelled nor asked to stop. A task that was
+        # asked becomes CANCELLED when it would wait again. The status comes last, since MariaDB
+        # evaluates SET from left to right.
         waits = Q(status__in=WAITING)
         return forced + self.live().update(
             cancel_requested=Case(
@@ -143,8 +144,9 @@ class TaskQuerySet(models.QuerySet[Any]):
         """
         Make finished tasks ready again; return how many.
 
-        Attempts are kept, for one more execution where they were used up, or reset for all of
-        them. ``spread`` puts them off, evenly by id, over so many seconds.
+        Tasks keep their attempts, and a task that has used them up runs once more. With
+        ``reset_attempts``, tasks get all their attempts again. ``spread`` delays the tasks, evenly
+        by id, over so many seconds.
         """
         changes: dict[str, Any] = {"status": Status.READY, "run_at": DatabaseNow()}
         if spread > 0:
@@ -163,7 +165,7 @@ class TaskQuerySet(models.QuerySet[Any]):
         )
 
     def reset_attempts(self) -> int:
-        """Give waiting tasks all their attempts again; return how many."""
+        """Give waiting tasks all their attempts again; return how many tasks."""
         return self.waiting().update(attempts=0, crashes=0)
 
     def reprioritise(self, priority: int) -> int:

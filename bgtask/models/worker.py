@@ -21,34 +21,41 @@ ID_MAX = 2**53 - 1  # The highest integer that JSON carries safely.
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
     def living(self) -> WorkerQuerySet:
-        """Those not declared dead, whether silent or not."""
+        """Return the workers that are not declared dead, whether silent or not."""
         return self.exclude(state=WorkerState.DEAD)
 
     def alive(self) -> WorkerQuerySet:
-        """Those heard of recently enough to keep what they claimed."""
+        """Return the workers whose lease is valid, so that they keep their tasks."""
         return self.living().filter(lease_expires_at__gt=DatabaseNow())
 
     def silent(self) -> WorkerQuerySet:
-        """Those not heard of for longer than their lease, and not yet declared dead."""
+        """Return the workers whose lease has expired and that are not yet declared dead."""
         return self.living().filter(lease_expires_at__lte=DatabaseNow())
 
     def record_stop(self) -> int:
         """
-        What these leave running is interrupted, and no suspect of their end.
+        Record that these workers were told to stop; return how many.
 
-        It stops nobody: for the worker itself, told to stop, or whoever has just killed it.
+        Tasks that they leave running are then interrupted, and not suspected of a crash. This
+        method stops no process. The worker that was told to stop calls it, or the process that
+        has just killed that worker.
         """
         return self.living().filter(stopped_at=None).update(stopped_at=DatabaseNow())
 
     def declare_dead(self) -> int:
-        """Once dead, a worker stays so: what it holds may be taken, what it writes is refused."""
+        """
+        Declare these workers dead; return how many.
+
+        A worker never leaves the DEAD state. Its tasks may be rescued, and its writes are refused.
+        """
         return self.living().update(state=WorkerState.DEAD)
 
     def prune(self, age: float, kept: Counter[str] | None = None) -> int:
         """
-        Delete dead workers that have been silent so long and hold nothing; return how many.
+        Delete dead workers that hold no task and were silent for ``age`` seconds.
 
-        Add to ``kept`` how many could not be deleted, by the table that refers to them.
+        Return how many. Add to ``kept`` how many could not be deleted, by the table that refers to
+        them.
         """
         from bgtask.models.task import Task
 
@@ -66,14 +73,15 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
 
 class Worker(models.Model):
-    """One incarnation of a process that runs tasks. Its row is never used again."""
+    """One start of a worker process. The row is never reused."""
 
     host = UnicodeCharField(_("host"), max_length=255)
     pid = models.PositiveIntegerField(_("process id"))
     label = UnicodeCharField(_("label"), max_length=255)
     queues = UnicodeTextField(_("queues"), blank=True, help_text=_("Comma-separated; empty: all."))
     threads = models.PositiveIntegerField(_("threads"), default=1)
-    # Threads that still run what was taken back from them, and are of no use until they end.
+    # Threads that still run a task that was rescued from them. Such a thread runs no other task
+    # until that task ends.
     stuck = models.PositiveIntegerField(_("stuck threads"), default=0, db_default=0)
     started_at = models.DateTimeField(_("started at"))
     heartbeat_at = models.DateTimeField(_("last heartbeat"))
@@ -81,7 +89,8 @@ class Worker(models.Model):
     state = models.CharField(
         _("state"), max_length=10, choices=WorkerState, default=WorkerState.ALIVE
     )
-    # Kept beyond its death: who was told to stop has not been brought down by what it left running.
+    # Kept after the worker is dead. It tells a requested stop from a crash, so that the tasks left
+    # running are not suspected.
     stopped_at = models.DateTimeField(_("told to stop at"), null=True, blank=True)
 
     objects = QueueManager.from_queryset(WorkerQuerySet)()
@@ -98,10 +107,11 @@ class Worker(models.Model):
     @classmethod
     def register(cls, queues: Sequence[str] = (), threads: int = 1) -> Worker:
         """
-        Report for duty: a new row, with a lease that runs from now.
+        Create a new row, with a lease that begins now, and return the worker.
 
-        Draw its id at random. A database that loses its newest commits loses the newest ids of a
-        sequence as well, and would give them out again while the first owners still run.
+        Draw the id at random. A database that loses its newest commits loses the newest ids of a
+        sequence as well. A sequence would give these ids out again while the first owners still
+        run.
         """
         host, pid = cls.this_host(), os.getpid()
         worker: Worker = cls.objects.create(
@@ -123,7 +133,7 @@ class Worker(models.Model):
         return socket.gethostname()[:200]
 
     def beat(self, stuck: int = 0) -> bool:
-        """Renew the lease; False when this worker was declared dead."""
+        """Renew the lease. Return False if this worker was declared dead."""
         return bool(
             self._living().update(
                 heartbeat_at=DatabaseNow(),
@@ -133,15 +143,23 @@ class Worker(models.Model):
         )
 
     def mark_stopping(self) -> bool:
-        """Take nothing more; what runs may still end, for the lease is kept."""
+        """
+        Mark this worker as stopping. Return False if it was declared dead.
+
+        The worker claims no more tasks. Its running tasks may still end, since it keeps the lease.
+        """
         return bool(self._living().update(state=WorkerState.STOPPING))
 
     def record_stop(self) -> bool:
-        """It was told to stop, or leaves of its own accord."""
+        """Record that this worker was told to stop, or stops of its own accord."""
         return bool(Worker.objects.filter(pk=self.pk).record_stop())
 
     def deregister(self) -> bool:
-        """End of duty. Nothing may be running any more, or it will run again elsewhere."""
+        """
+        Declare this worker dead. Return False if it already was.
+
+        No task may be running any more, or that task will run again on another worker.
+        """
         return bool(Worker.objects.filter(pk=self.pk).declare_dead())
 
     def _living(self) -> WorkerQuerySet:

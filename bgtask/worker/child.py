@@ -1,4 +1,4 @@
-"""A process under a supervisor, and the pipe between the two."""
+"""A worker process under a supervisor, and the pipe between the two."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# What it says beside the ids of its workers.
-NO_WORKER = 0  # Not yet, or not any more: it waits for the database.
-EXITING = "left"  # It has signed off, and may be replaced …
-COMPLETED = "over"  # … or not: it has done all that it was to do.
-REFUSED = "refused"  # It can't work with this database, and a replacement couldn't either.
+# What a child reports, besides the ids of its workers.
+NO_WORKER = 0  # The child waits for the database, and has no worker now.
+EXITING = "left"  # The child has deregistered its worker, and may be replaced.
+COMPLETED = "over"  # The child has done all of its work, and needs no replacement.
+REFUSED = "refused"  # The child can't work with this database, and a replacement couldn't either.
 
 
 @dataclass(slots=True)
 class Child:
-    """As its supervisor sees it: which worker it is it says at each beat, why it leaves last."""
+    """
+    A child process, as its supervisor sees it.
+
+    The child reports the id of its worker at each heartbeat, and at its end the reason for it.
+    """
 
     process: subprocess.Popen[bytes]
-    pipe: int  # The end from which to read its words.
+    pipe: int  # The end from which the supervisor reads the reports.
     started: float
     heard: float
     unread: bytes = b""
@@ -51,17 +55,22 @@ class Child:
 
 
 def reporter(writer: int) -> Callable[[object], None]:
-    """In a child: how it tells its parent that it lives, and as which worker, or why it leaves."""
+    """
+    Return the function by which a child reports to its parent.
+
+    The child reports the id of its worker, as a sign that it is alive, or the reason of its end.
+    """
 
     def report(word: object) -> None:
-        with contextlib.suppress(OSError):  # The parent is gone; leave_with_parent sees to it.
+        # If the parent is gone, leave_with_parent() stops this process.
+        with contextlib.suppress(OSError):
             os.write(writer, f"{word}\n".encode())
 
     return report
 
 
 def leave_with_parent(stop: Callable[[], None]) -> None:
-    """In a child: stop when the parent closes our standard input, or is gone."""
+    """Call ``stop`` when the parent of this process closes our standard input, or is gone."""
 
     def wait() -> None:
         while os.read(0, 1024):

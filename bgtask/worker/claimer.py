@@ -1,4 +1,4 @@
-"""What to take next: look what there is, claim the most pressing, hand it out or put it aside."""
+"""Choose what to claim next: poll, claim the most pressing tasks, submit or set them aside."""
 
 from __future__ import annotations
 
@@ -24,27 +24,26 @@ from bgtask.worker.in_flight import InFlightTasks
 from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.pool import Pool
 
-MAX_CLAIM_WAIT_SECONDS = (
-    1.0  # Seconds that a claimed task may wait for a thread before it is released.
-)
-MIN_SNAPSHOT_SECONDS, MAX_SNAPSHOT_SECONDS = (
-    0.05,
-    1.0,
-)  # Seconds that a look serves, while each claim is filled: from, to …
+# The longest that a claimed task waits for a thread before it is released.
+MAX_CLAIM_WAIT_SECONDS = 1.0
+# How long a snapshot is used for further claims, as long as each claim is filled.
+MIN_SNAPSHOT_SECONDS, MAX_SNAPSHOT_SECONDS = 0.05, 1.0
 MOST_SERVED = 2 * MOST_HEADS  # Queues that are remembered as served.
-MOST_LEFT = 500  # Heads that are remembered where there are more queues than one look reads.
-POLL_TIME_SHARE = (
-    0.1  # … depending on what it took, for this is the share of time that may go into it.
-)
+MOST_LEFT = 500  # Heads that are remembered if there are more queues than one poll reads.
+# The share of time that polls may take. A snapshot that took longer to read is used for longer.
+POLL_TIME_SHARE = 0.1
 
 
 class Claimer:
     """
-    ``queues`` None serves all. ``changed_queues`` names the queues that were heard of since it was
-    asked before; ``on_poll`` is called at each poll with the seconds until the next task is due.
+    The part of a worker that claims tasks, and submits them to the pool or sets them aside.
+
+    If ``queues`` is None, all queues are served. ``changed_queues`` returns the queues that were
+    notified since its last call. ``on_poll`` is called at each poll with the seconds until the
+    next task is due.
     """
 
-    _worker: Worker  # For whom. Declared dead, it is followed by another.
+    _worker: Worker  # The worker that claims. If it is declared dead, a new one replaces it.
 
     def __init__(
         self,
@@ -67,12 +66,17 @@ class Claimer:
         self._served: dict[str, int] = {}  # The round in which a queue was served last.
         self._cached_snapshot: tuple[QueueSnapshot, Heads] | None = None
         self._cached_until = 0.0
-        self._after = ""  # The queue behind which to look next.
-        self._left: list[Head] = []  # The most pressing heads of the looks before, if it is one.
+        self._after = ""  # The next poll reads the queues behind this name.
+        # The most pressing heads of earlier polls, while one poll can't read all queues.
+        self._left: list[Head] = []
         self._patience = MAX_CLAIM_WAIT_SECONDS
 
     def poll(self, after: str = "") -> QueueSnapshot:
-        """What there is to do; what must not be started is put aside at once."""
+        """
+        Promote due tasks and return a snapshot of the queues behind ``after``.
+
+        Unstarted tasks that a pause or a hold now blocks are withdrawn at once.
+        """
         snapshot = take_snapshot(self._queues, after, MOST_HEADS)
         if snapshot.next_due is not None and snapshot.next_due <= 0:
             promote_due()
@@ -82,7 +86,7 @@ class Claimer:
         return snapshot
 
     def has_claimable(self) -> bool:
-        """Is there anything to claim, now, in the queues that are served?"""
+        """Return whether there is anything to claim now in the queues that are served."""
         after = ""
         while True:
             snapshot = self.poll(after)
@@ -94,7 +98,11 @@ class Claimer:
             after = snapshot.last
 
     def claim(self, worker: Worker, wanted: int) -> int:
-        """Claim so many, hand them to the pool or put them aside; return how many there were."""
+        """
+        Claim up to ``wanted`` tasks, and return how many were claimed.
+
+        Each of them is submitted to the pool or set aside.
+        """
         self._worker = worker
         self._round += 1
         claimed = self._claim_notified(wanted) or self._claim_from_snapshot(wanted)
@@ -103,7 +111,7 @@ class Claimer:
         return claimed
 
     def _claim_from_snapshot(self, wanted: int) -> int:
-        """By what was seen just now, else or where that is not enough by a new look."""
+        """Claim by the cached snapshot; if there is none or it isn't enough, poll again."""
         just_now = wanted > 0 and time.monotonic() < self._cached_until
         seen, self._cached_snapshot = self._cached_snapshot if just_now else None, None
         claimed = 0 if seen is None else self._claim_by(*seen, wanted)
@@ -114,7 +122,11 @@ class Claimer:
         return claimed
 
     def _claim_looking(self, wanted: int) -> int:
-        """Look, and claim; where there are more queues than one look reads, until all were seen."""
+        """
+        Poll and claim, and return how many tasks were claimed.
+
+        If there are more queues than one poll reads, go on until all queues were read.
+        """
         claimed = 0
         is_complete = False
         while True:
@@ -122,11 +134,13 @@ class Claimer:
             began = time.monotonic()
             snapshot = self.poll(self._after)
             now = time.monotonic()
-            # While somebody holds an old snapshot it steps over all that was claimed since.
+            # While another transaction holds an old snapshot of the database, a poll is slow. It
+            # steps over the index entries of all tasks that were claimed since. So use the result
+            # of a slow poll for longer.
             self._cached_until = now + min(
                 max((now - began) / POLL_TIME_SHARE, MIN_SNAPSHOT_SECONDS), MAX_SNAPSHOT_SECONDS
             )
-            # Beside the most pressing heads of the looks before, unless this one read all queues.
+            # Add the most pressing heads of earlier polls, unless this poll read all queues.
             left = self._left if self._after or snapshot.last else []
             by_queue = {head.queue: head for head in (*left, *snapshot.heads)}
             heads = Heads(
@@ -144,7 +158,11 @@ class Claimer:
                 return claimed
 
     def _claim_notified(self, wanted: int) -> int:
-        """With nothing at all to do, and told of one queue: there, before looking anywhere."""
+        """
+        If nothing is in flight and one queue was notified, claim from that queue without a poll.
+
+        Return how many tasks were claimed.
+        """
         changed = self._changed()
         if (
             not wanted
@@ -156,11 +174,16 @@ class Claimer:
             return 0
         tasks = claim_notified(self._worker, changed.pop(), wanted)
         self._accept(tasks, QueueSnapshot())
-        time.sleep(0)  # The threads first, and then the look for more.
+        time.sleep(0)  # Let the threads start before the next poll.
         return len(tasks)
 
     def _claim_by(self, snapshot: QueueSnapshot, heads: Heads, wanted: int) -> int:
-        """Queue by queue, or the heads of many at once, the most pressing first."""
+        """
+        Claim what the snapshot shows, the most pressing first; return how many were claimed.
+
+        Claim queue by queue, or the heads of many queues by one statement. When it is the
+        suspects' turn, claim one suspect instead, or nothing while other tasks are in flight.
+        """
         if self._isolation.wants_exclusive(
             waiting=bool(self._served_here(snapshot.suspects - snapshot.paused)),
             idle=not heads and not snapshot.last and not self._in_flight_tasks,
@@ -184,7 +207,7 @@ class Claimer:
 
     def _serve(self, queues: Iterable[str]) -> None:
         for queue in queues:
-            self._served.pop(queue, None)  # So that the queues stay in the order of service.
+            self._served.pop(queue, None)  # Keep the dictionary in the order of service.
             self._served[queue] = self._round
         while len(self._served) > MOST_SERVED:
             del self._served[next(iter(self._served))]
@@ -216,16 +239,17 @@ class Claimer:
         return queues if self._queues is None else queues & frozenset(self._queues)
 
     def _accept(self, tasks: list[Task], snapshot: QueueSnapshot) -> None:
-        """InFlightTasks out what may be started, and put aside what may not."""
+        """Submit the tasks that may start to the pool, and set the others aside."""
         if not tasks:
             return
         self._in_flight_tasks.add(tasks)
         startable, on_hold, unknown = sort_claims(tasks, snapshot.on_hold)
-        # All of them first: where the database fails, what is neither in hand nor handed out is
-        # found by reconciling, and what is startable must not wait for the rest.
+        # Drop all of these before the first statement. If the database fails, reconciling finds
+        # the tasks that are neither in flight nor set aside. The startable tasks are submitted
+        # first, so that they don't wait for the statements about the others.
         self._in_flight_tasks.drop([*on_hold, *unknown])
         if startable:
-            # The settings are read once: to do so for each task would take as long as its claim.
+            # Read the settings once. Reading them for each task would take as long as its claim.
             own = [task.seconds_allowed for task in startable if task.max_run_time is not None]
             shortest = min(own, default=get_settings().max_run_time)
             self._patience = min(MAX_CLAIM_WAIT_SECONDS, shortest / 4)
@@ -235,22 +259,28 @@ class Claimer:
         self._in_flight_tasks.set_aside(on_hold, HeldFor.TYPE)
         self._in_flight_tasks.set_aside(unknown, HeldFor.UNKNOWN)
 
-    # What was claimed, and is not to be started here or now
+    # Claimed tasks that must not be started here or now
 
     def stale_at(self) -> float | None:
-        """When what waits for a thread will have waited too long; None: nothing waits."""
+        """
+        Return the time, on the monotonic clock, at which waiting tasks become stale.
+
+        They have then waited too long for a thread. Return None if no task waits.
+        """
         since = self._pool.waiting_since()
         return None if since is None else since + self._patience
 
     def release_stale(self) -> None:
         stale_at = self.stale_at()
         if stale_at is not None and time.monotonic() > stale_at:
-            # Or the same would be claimed again, and kept from others as long as these run.
+            # Report the wait as a slow run, so that the pool claims nothing ahead. Otherwise this
+            # worker would claim the same tasks again. It would keep them from other workers for
+            # as long as its threads are busy.
             self._pool.learn(self._patience)
             self._in_flight_tasks.release(self._pool.withdraw())
 
     def _withdraw_blocked(self, snapshot: QueueSnapshot) -> None:
-        """Pauses and holds bind the unstarted too."""
+        """Release unstarted tasks of paused queues, and set aside those of names on hold."""
         if not snapshot.paused and not snapshot.on_hold:
             return
         stopped = self._pool.withdraw(

@@ -1,4 +1,4 @@
-"""Outcomes → database: many at once, in the background, until each is accepted or refused."""
+"""Write outcomes in batches and in the background, until each is accepted or refused."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
 
-FLUSH_BATCH = 100  # Outcomes that are worth a flush …
-MAX_FLUSH_BATCH = 400  # … and those that one takes, where more have come in during the one before.
+FLUSH_BATCH = 100  # Write without delay once so many outcomes are waiting.
+# The most outcomes in one flush. More than FLUSH_BATCH may come in during the previous flush.
+MAX_FLUSH_BATCH = 400
 FLUSH_LINGER_SECONDS = 0.05  # Seconds that the first outcome waits for others.
-BATCH_TRIES = 3  # From this failure of a batch on, its outcomes are also tried one by one.
-SINGLE_FAILURES = 3  # If so many single outcomes fail and none succeeds, the database is away.
-KEPT_RETRY_SECONDS = 5.0  # Between two tries of outcomes that were refused while others passed.
+BATCH_TRIES = 3  # After so many failures of a batch, also try its outcomes one by one.
+SINGLE_FAILURES = 3  # The database is away if so many single outcomes fail and none succeeds.
+KEPT_RETRY_SECONDS = 5.0  # Between two tries of outcomes that are kept (see ``_keep``).
 
 
 def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
     """
-    Write them; return the new status by id of those that were accepted.
+    Write the outcomes; return the new status by id of the tasks whose outcome was accepted.
 
-    Refused ones are looked up, for a flush whose reply was lost may have been accepted, and may
-    even have landed after it was given up.
+    Look up the refused outcomes. If the reply to an earlier flush was lost, the database may have
+    accepted that flush, perhaps even after this process had given it up.
     """
     accepted = finish_attempts(outcomes)
     if len(accepted) < len(outcomes):
@@ -46,8 +47,11 @@ def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
 
 class Completer(Service):
     """
-    A thread and a connection of its own. ``on_done`` is told of each batch: what was accepted,
-    with its new status, and what was fenced off.
+    Write outcomes on a thread and a connection of its own.
+
+    ``on_done`` is called after each batch with two lists: the accepted outcomes, each with the
+    new status of its task, and the outcomes that were fenced off. ``is_idle`` returns whether no
+    task runs or waits for a thread. Then there is no other outcome to wait for.
     """
 
     def __init__(
@@ -60,9 +64,9 @@ class Completer(Service):
         self._is_idle = is_idle
         self._pending: deque[Outcome] = deque()
         self._news = threading.Event()
-        self._asleep = False  # Until there is something to write.
+        self._asleep = False  # Whether the thread waits for a first outcome.
         self._closing = False
-        self._kept: list[Outcome] = []  # Refused while others passed; tried again later.
+        self._kept: list[Outcome] = []  # Refused while others were accepted; tried again later.
         self._retry_kept_at = 0.0
         self._unwritten: set[int] = set()  # The tasks whose outcomes were given up at the stop.
         self._give_up_at: float | None = None
@@ -81,7 +85,7 @@ class Completer(Service):
             self._news.set()
 
     def stop(self, timeout: float) -> bool:
-        """Write what there is; False if the database did not take all of it in that time."""
+        """Write what is left; return False if ``timeout`` seconds were not enough."""
         self._give_up_at = time.monotonic() + max(timeout, 0.0)
         self._closing = True
         self._news.set()
@@ -97,7 +101,7 @@ class Completer(Service):
                 self._in_flight = len(batch)
                 self._complete(batch)
                 self._in_flight = 0
-                del batch  # With the errors, and all that their frames hold.
+                del batch  # Free the errors, and everything that their frames refer to.
             if self._kept and (self._closing or time.monotonic() >= self._retry_kept_at):
                 self._complete_kept()
             if self._closing and not self._pending:
@@ -109,8 +113,9 @@ class Completer(Service):
         return [self._pending.popleft() for _ in range(min(len(self._pending), most))]
 
     def _wait(self) -> None:
-        """Until there is a batch worth writing."""
-        self._asleep = True  # Before the look: who appends after it will see that they must wake.
+        """Wait until there is a batch worth writing."""
+        # Set this flag before checking the queue, so that a concurrent put() wakes this thread.
+        self._asleep = True
         while not self._pending and not self._closing:
             timeout = self._retry_kept_at - time.monotonic() if self._kept else None
             if timeout is not None and timeout <= 0:
@@ -128,7 +133,7 @@ class Completer(Service):
             self._news.clear()
 
     def _complete(self, batch: list[Outcome]) -> None:
-        """Write the batch; wait while the database is away, and keep what it does not accept."""
+        """Write the batch; wait while the database is away, and keep outcomes that it refuses."""
         statuses: dict[int, str] = {}
         left = list(batch)
         tries = refusals = 0
@@ -141,7 +146,7 @@ class Completer(Service):
                 tries += 1
                 refusals = refusals + 1 if is_about_data(error) else 0
                 if refusals == 1:
-                    continue  # Blame nothing before a second refusal: the first may be an outage's.
+                    continue  # An outage may cause a first refusal, so try the batch once more.
                 if not refusals:
                     _tell_of_failure(len(left), tries, error)
                 one_by_one = (
@@ -159,7 +164,7 @@ class Completer(Service):
                 self._unwritten.update(outcome.task.pk for outcome in left)
                 break
             if tries >= BATCH_TRIES:
-                # If a single outcome is refused, only others can show that the database is there.
+                # If a single outcome is refused, only others can show that the database answers.
                 more = self._take(MAX_FLUSH_BATCH - len(left))
                 batch += more
                 left += more
@@ -215,7 +220,7 @@ class Completer(Service):
         statuses: dict[int, str] = {}
         left: list[Outcome] = []
         is_away = True
-        # In random order: two that are refused must not stand in front of the others each time.
+        # In random order, so that refused outcomes don't come before the others each time.
         for outcome in random.sample(outcomes, len(outcomes)):
             if is_away and len(left) >= SINGLE_FAILURES:
                 left.append(outcome)
@@ -230,7 +235,7 @@ class Completer(Service):
         return statuses, left, is_away
 
     def _write_one(self, outcome: Outcome) -> dict[int, str]:
-        """Write one outcome; if the database refuses its text, write plain words instead."""
+        """Write one outcome; if the database refuses its texts, replace them and write again."""
         try:
             return self._flush_twice(outcome)
         except Exception as error:
@@ -264,11 +269,11 @@ class Completer(Service):
             return flush(outcomes)
 
     def _reset_connection(self) -> None:
-        with contextlib.suppress(MemoryError):  # Then at the next attempt.
+        with contextlib.suppress(MemoryError):  # The next failure resets it.
             reset_connection(self._alias)
 
     def _pause(self, tries: int) -> bool:
-        """Wait a little longer each time; False when there is no time left."""
+        """Wait, longer after each failure; return False if no time is left until the stop."""
         wait = growing_pause(tries, first=0.2, longest=5.0)
         wait *= random.uniform(0.8, 1.2)  # noqa: S311
         if self._give_up_at is None:
@@ -293,7 +298,7 @@ def _tell_of_failure(count: int, tries: int, error: Exception) -> None:
 
 
 def _say(level: int, message: str, *args: object, exc_info: bool = False) -> None:
-    """A handler of the log is the project's; what it raises must not keep outcomes from writing."""
+    """Log a message; an error of a logging handler must not keep outcomes from being written."""
     with contextlib.suppress(Exception):
         logger.log(level, message, *args, exc_info=exc_info)
 
@@ -305,7 +310,7 @@ def _is_plain(outcome: Outcome) -> bool:
 
 
 def _make_plain(outcome: Outcome) -> None:
-    """Replace the texts only; the time of a retry was checked when the task chose it."""
+    """Replace the texts only; the time of a retry was already checked when the task chose it."""
     outcome.return_value = None
     if outcome.failure is not None:
         outcome.failure = plain_failure(

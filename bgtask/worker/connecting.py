@@ -1,4 +1,4 @@
-"""What a worker does with each new database connection in its process."""
+"""Prepare each new database connection in the process of a worker."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from bgtask.worker.poolers import told_pid
-from bgtask.worker.sessions import watch_new_connection, watch_sqlite_connections
+from bgtask.worker.sessions import (
+    unwatch_sqlite_connections,
+    watch_new_connection,
+    watch_sqlite_connections,
+)
 
 logger = logging.getLogger("bgtask")
 
-# A server keeps the row locks of a client until it knows that the client has gone. Seconds, except
-# for the last. Behind a pooler the session is another client's a moment later: nothing is set
-# there. Nor is anything that the project, its role or its server has set already.
+# A server keeps the row locks of a client until it knows that the client has gone. The unit of the
+# first two values is seconds, and that of tcp_user_timeout is milliseconds. Behind a pooler nothing
+# is set, because the session soon belongs to another client. Settings that the project, its role or
+# its server has changed are left alone.
 _SET_KEEPALIVES = """
     SELECT set_config(name, value, false)
     FROM pg_settings JOIN (
@@ -35,7 +40,7 @@ _users = 0
 
 @contextlib.contextmanager
 def prepared_connections() -> Iterator[None]:
-    """Prepare each connection that this process makes in here, in whichever thread."""
+    """Prepare each connection that any thread of this process makes inside this context."""
     global _users
     with _lock:
         _users += 1
@@ -51,6 +56,7 @@ def prepared_connections() -> Iterator[None]:
             _users -= 1
             if not _users:
                 connection_created.disconnect(dispatch_uid="bgtask")
+                unwatch_sqlite_connections()
 
 
 def _prepare(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
@@ -59,14 +65,14 @@ def _prepare(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
 
 
 def set_keepalives(connection: BaseDatabaseWrapper) -> None:
-    """Let the server notice within half a minute that this host has gone."""
+    """Make the server notice within half a minute that this host has gone."""
     if not _is_by_tcp(connection) or not connection.get_autocommit():
         return
     try:
         with connection.cursor() as cursor:
             cursor.execute(_SET_KEEPALIVES, [told_pid(connection)])
     except Exception as error:
-        # The server works without it. A broken connection is noticed by its next statement.
+        # The server works without keepalives. The next statement notices a broken connection.
         logger.debug("The server refuses keepalives on %r: %s", connection.alias, error)
 
 

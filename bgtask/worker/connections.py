@@ -1,4 +1,4 @@
-"""The care of a thread's database connections, so that no task suffers from the one before."""
+"""Clean up a thread's database connections, so that no task affects the next one."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
 
-IDLE_CHECK_SECONDS = (
-    5.0  # Seconds of disuse after which a connection is tried before it is trusted.
-)
+# A connection that was not used for so long is tried before a task gets it.
+IDLE_CHECK_SECONDS = 5.0
 
 
 def disable_pooling() -> None:
     """
-    In this process, connect to each database without a pool of the driver's.
+    Make this process connect to each database without the driver's pool.
 
-    Each thread keeps its connection. A pool would run out of them, and the last to come, perhaps
-    the one that writes outcomes, would wait for ever.
+    Each thread keeps its connection, so a pool could run out of connections. The last thread,
+    perhaps the one that writes outcomes, would then wait without end.
     """
     for connection in connections.all():
-        connection.settings_dict["OPTIONS"].pop("pool", None)  # One for all threads.
+        connection.settings_dict["OPTIONS"].pop("pool", None)  # All threads share it.
 
 
 class ConnectionGuard:
     """
-    Of one thread. Healthy connections are kept, whatever CONN_MAX_AGE says: to reconnect for each
-    task would cost several times what the task does.
+    Guard the connections of one thread.
+
+    Healthy connections are kept, whatever CONN_MAX_AGE says. Connecting again for each task would
+    cost several times as much as the task itself.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class ConnectionGuard:
                 _replace_if_broken(connection)
 
     def after(self, what: object) -> None:
-        """Put right what a task left behind; ``what`` is named in the warning."""
+        """Clean up what a task left behind; ``what`` names the task in warnings."""
         unfit = []
         for alias, own in self._sessions.own.items():
             try:
@@ -67,7 +68,7 @@ class ConnectionGuard:
 
 
 def _clean_up(own: OwnConnection, what: object) -> bool:
-    """Return False if the connection is not fit for the next task."""
+    """Clean up the connection; return False if the next task can't use it."""
     connection = own.connection
     if connection.connection is None and not connection.in_atomic_block:
         return not own.is_changed()
@@ -79,24 +80,24 @@ def _clean_up(own: OwnConnection, what: object) -> bool:
     try:
         is_open = connection.autocommit and _has_open_transaction(connection)
     except Exception:
-        return False  # Closed or lost, perhaps without Django's knowledge.
+        return False  # The connection is closed or lost, and Django may not know.
     if is_open:
         return _is_left(connection, what, "left a transaction open")
     if own.is_changed(used):
         logger.debug("%s changed its session on %r.", what, connection.alias)
         return False
     if not connection.settings_dict["AUTOCOMMIT"]:
-        connection.rollback()  # What it did not commit, the next one must not.
+        connection.rollback()  # The next task must not commit this task's changes.
     elif connection.errors_occurred:
         _replace_if_broken(connection)
         connection.errors_occurred = False
-    # With CONN_HEALTH_CHECKS, the first statement of the next task is to find out anew.
+    # With CONN_HEALTH_CHECKS, the first statement of the next task checks the connection again.
     connection.health_check_done = False  # type: ignore[attr-defined]
     return True
 
 
 def reset_connection(alias: str) -> None:
-    """After an error on a connection of the runner's own: begin anew with a fresh one."""
+    """Replace the worker's own connection after an error if it is broken or in a transaction."""
     connection = connections[alias]
     if connection.in_atomic_block:
         _discard(connection)
@@ -112,16 +113,16 @@ def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
 
 def _has_open_transaction(connection: BaseDatabaseWrapper) -> bool:
     """
-    Ask the driver, which sees what a task did without Django; it asks no server.
+    Return whether a transaction is open, even if a task opened it without Django.
 
-    Raise an error if the connection is closed.
+    Ask the driver, which sends nothing to the server. Raise an error if the connection is closed.
     """
     raw = connection.connection
     if connection.vendor == "postgresql":
         if raw.closed:
             raise InterfaceError("the connection is closed")
         status = (getattr(raw, "pgconn", None) or raw.info).transaction_status
-        # Active, in a transaction, in a failed one.
+        # The codes mean active, in a transaction, and in a failed transaction.
         return not raw.autocommit or status in (1, 2, 3)
     if connection.vendor == "sqlite":
         return bool(raw.in_transaction) or raw.isolation_level is not None
@@ -131,7 +132,7 @@ def _has_open_transaction(connection: BaseDatabaseWrapper) -> bool:
 def _is_usable(connection: BaseDatabaseWrapper) -> bool:
     if connection.vendor != "sqlite":
         return bool(connection.is_usable())
-    try:  # Django takes SQLite's word for it, even if its connection has been closed.
+    try:  # Django calls every SQLite connection usable, even a closed one.
         connection.connection.execute("SELECT 1").fetchall()
     except Exception:
         return False
@@ -152,19 +153,20 @@ def _discard(connection: BaseDatabaseWrapper) -> None:
     """
     Close the connection and make Django build a new wrapper.
 
-    close() alone would leave the old one inside its atomic block, and useless for ever.
-    PostgreSQL rolls back what it is closed in; a rollback would wait for an unfinished COPY.
+    close() alone would leave the old wrapper inside its atomic block, where it stays useless.
+    PostgreSQL rolls back a transaction when its connection is closed. A rollback by the client
+    would wait for an unfinished COPY.
     """
     raw, alias = connection.connection, connection.alias
     try:
         if raw is not None:
             if connection.vendor != "postgresql":
-                raw.rollback()  # SQLite's in memory is not closed by close().
+                raw.rollback()  # close() doesn't close an in-memory SQLite database.
             connection.in_atomic_block = False
             connection.savepoint_ids = []
             connection.run_on_commit = []
             if connection.settings_dict["OPTIONS"].get("pool"):
-                raw.close()  # Or the pool would give it to others as it is.
+                raw.close()  # Otherwise the pool would give it to others as it is.
             _close(connection)
     except Exception:
         logger.debug("A connection could not be closed.", exc_info=True)
@@ -176,5 +178,5 @@ def _close(connection: BaseDatabaseWrapper) -> None:
     try:
         connection.close()
     except Exception:
-        # Broken is broken; that it cannot even be closed changes nothing.
+        # The connection is broken anyway. A failing close() changes nothing.
         connection.connection = None

@@ -1,11 +1,12 @@
-"""Where to begin the next claim: behind the index entries of what was claimed before."""
+"""Remember where the next claim begins: behind the index entries of the tasks claimed before."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-CURSOR_LIFETIME_SECONDS = 1.0  # Seconds; also how long something more pressing may be overlooked.
+# How long a position is used. For so long, a more pressing task may be overlooked.
+CURSOR_LIFETIME_SECONDS = 1.0
 CURSOR_LIFETIME_CLAIMS = 200
 
 
@@ -13,8 +14,9 @@ class ClaimCursor:
     """
     The key of the last claimed task, by queue.
 
-    While somebody holds an old snapshot, nothing that was claimed since can be removed from the
-    index, and a scan from its beginning would step over all of it, each time more.
+    While a transaction holds an old snapshot, the database can't remove the index entries of
+    tasks that were claimed since. A scan from the beginning of the index would step over all of
+    them, and each claim adds more.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Watch what is asked of a driver's connection, also where Django is passed by."""
+"""Watch the statements that a driver's connection gets, including those without Django."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "mysql": attrgetter("cursorclass"),
 }  # fmt: skip
 _STATEMENTS = ("execute", "executemany", "executescript", "stream", "copy")  # Methods of cursors.
-# Methods that change a session by no statement, or by one that does not pass query().
+# Methods that change a session without a statement, or with one that doesn't go through query().
 _CHANGES = {
     "sqlite": (
         "create_function", "create_aggregate", "create_window_function", "create_collation",
@@ -40,12 +40,16 @@ class Watch(Protocol):
 
 
 def begin_watch(raw: Any, vendor: str, watch: Watch) -> bool:
-    """Return whether the driver's connection tells the watch of each statement from now on."""
+    """
+    Make the driver's connection report each statement to the watch.
+
+    Return False if this driver's connections can't do that.
+    """
     if hasattr(raw, "pgconn"):  # psycopg.
         raw.bgtask_watch = watch
         for name in ("cursor_factory", "server_cursor_factory"):
             factory = getattr(raw, name)
-            if not issubclass(factory, _Watched):  # As one from a pool may be.
+            if not issubclass(factory, _Watched):  # One from a pool may be.
                 setattr(raw, name, _watched_cursor(factory))
         return True
     if isinstance(raw, _WatchedSQLite):
@@ -58,7 +62,7 @@ def begin_watch(raw: Any, vendor: str, watch: Watch) -> bool:
 
 
 def settings_of(raw: Any, vendor: str) -> Any:
-    """Return what a task may set on the connection itself, to be compared."""
+    """Return the settings that a task may change on the connection itself, for a comparison."""
     try:
         return _SETTINGS[vendor](raw)
     except Exception:  # Another driver.
@@ -66,15 +70,27 @@ def settings_of(raw: Any, vendor: str) -> Any:
 
 
 def watch_sqlite(options: dict[str, Any]) -> None:
-    """Let SQLite's driver make connections that can be watched."""
+    """Set the options that make SQLite's driver create connections that can be watched."""
     factory: Any = options.get("factory", sqlite3.Connection)
     is_class = inspect.isclass(factory)
     if is_class and not issubclass(factory, _WatchedSQLite):
         options["factory"] = _watched_sqlite(factory)
 
 
+def unwatch_sqlite(options: dict[str, Any]) -> None:
+    """Undo ``watch_sqlite`` for connections to come."""
+    factory: Any = options.get("factory")
+    if not (inspect.isclass(factory) and issubclass(factory, _WatchedSQLite)):
+        return
+    own = factory.__bases__[-1]
+    if own is sqlite3.Connection:
+        del options["factory"]
+    else:
+        options["factory"] = own
+
+
 class _Watched:
-    """Marks the cursor classes that tell what they execute."""
+    """Base of the cursor classes that report what they execute."""
 
 
 @lru_cache
@@ -96,13 +112,13 @@ def _noting(method: Any) -> Any:
 
 def _text(statement: Any, cursor: Any) -> Any:
     if hasattr(statement, "as_string"):  # psycopg.sql.
-        with contextlib.suppress(Exception):  # Then it is taken for a change.
+        with contextlib.suppress(Exception):  # If it fails, assume a change.
             return statement.as_string(cursor)
     return statement
 
 
 class _WatchedSQLite:
-    """Marks the connection classes that tell what is asked of them."""
+    """Base of the connection classes that report to a watch."""
 
     bgtask_watch: Watch | None = None
 
@@ -141,7 +157,11 @@ def _changing(method: Any) -> Any:
 
 
 def _watch_mysql(raw: Any, watch: Watch) -> None:
-    """Put methods on the connection that hold no reference to it, so that it ends with its use."""
+    """
+    Add methods to the connection that report to the watch.
+
+    They hold only a weak reference to the connection, so that it is freed after its last use.
+    """
     kind, reference = type(raw), weakref.ref(raw)
 
     def query(statement: Any) -> None:

@@ -50,10 +50,10 @@ def _pooled(listener: BaseDatabaseWrapper) -> str:
 
 def _shares_session(listener: BaseDatabaseWrapper, alias: str) -> bool:
     """
-    Return whether the pooler has lent the session of ``listener`` to somebody else.
+    Return whether the pooler also gives the session of ``listener`` to other clients.
 
-    This leaves nothing behind on the server, as LISTEN would. The two connections never wait for
-    each other, because neither keeps a transaction open.
+    Unlike LISTEN, this check leaves nothing behind on the server. The two connections never wait
+    for each other, because neither keeps a transaction open.
     """
     ours: set[int] = set()
     theirs: set[int] = set()
@@ -70,7 +70,7 @@ def _hears(listener: BaseDatabaseWrapper, alias: str) -> bool:
 
     While it waits, ``listener`` runs no statement. A pooler in transaction mode then has no server
     connection assigned to it, and can't pass a notification on by accident. The channel is used
-    for this proof only. If its registration stayed with others, they would receive nothing.
+    for this proof only. Nothing is sent on it later, even if a session stays registered.
     """
     channel = f"bgtask_echo_{secrets.token_hex(8)}"
     raw = listener.connection
@@ -87,7 +87,7 @@ def _hears(listener: BaseDatabaseWrapper, alias: str) -> bool:
 
 
 def _forget(raw: Any, channel: str, pid: int) -> None:
-    """Run UNLISTEN in the session in which LISTEN was run, which may take some tries to get."""
+    """Run UNLISTEN in the session that ran LISTEN. It may take several tries to get it."""
     for _ in range(FORGET_TRIES):
         with raw.transaction():
             raw.execute(f"UNLISTEN {channel}")

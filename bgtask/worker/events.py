@@ -1,4 +1,4 @@
-"""Tell of accepted outcomes: in the log, and to who listens to the signals."""
+"""Log finished attempts and send their signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Accepted = Sequence[tuple[Outcome, str]]
 
 
 def dispatch(accepted: Accepted) -> None:
-    """Once per accepted attempt, and never before its outcome is stored."""
+    """Log and signal each accepted attempt once. Call this only after its outcome is stored."""
     for outcome, status in accepted:
         if outcome.kind is None:
             _success(outcome)
@@ -56,7 +56,7 @@ def _failure(outcome: Outcome, status: str) -> None:
         signals.send(signals.task_failed, task=task, error=error)
 
 
-# Failing for good is an error once, so that mail and Sentry fire once.
+# Only the final failure is logged as an error, so that mail and Sentry report a task once.
 _WORDS = {
     Status.READY: (logging.WARNING, "will be tried again"),
     Status.SCHEDULED: (logging.WARNING, "will be tried again"),
@@ -75,14 +75,17 @@ def has_listeners(outcome: Outcome) -> bool:
 
 class EventDispatcher(Service):
     """
-    A thread for it, since receivers are user code: they must neither delay the next outcome nor
-    touch the connection that writes it.
+    Log and signal accepted outcomes on a thread of its own.
+
+    Signal receivers are code of the project. They must not delay the next outcome, and they must
+    not touch the connection that writes outcomes.
     """
 
     def __init__(self) -> None:
         self._batches: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
         self._put = self._dispatched = 0
-        self._lock = threading.Lock()  # Two threads put: who completes, and who rescues.
+        # The completer's thread and the maintenance thread both call put().
+        self._lock = threading.Lock()
         super().__init__("events")
 
     def put(self, accepted: Accepted) -> None:
@@ -93,11 +96,11 @@ class EventDispatcher(Service):
 
     @property
     def backlog(self) -> int:
-        """Outcomes that are still to be told of."""
+        """Return the number of outcomes that are not dispatched yet."""
         return self._put - self._dispatched
 
     def stop(self, timeout: float) -> bool:
-        """Say what there is to say, but not for ever; False if some was left unsaid."""
+        """Dispatch what is left; return False if ``timeout`` seconds were not enough."""
         self._batches.put(None)
         self._thread.join(max(timeout, 0.0))
         if self.backlog:
@@ -111,9 +114,9 @@ class EventDispatcher(Service):
             for pair in batch:
                 try:
                     dispatch([pair])
-                except Exception:  # A logging handler of the project's, for instance.
+                except Exception:  # From a logging handler of the project, for instance.
                     logger.exception("Outcomes could not be announced.")
                 guard.after("A signal receiver")
                 self._dispatched += 1
                 del pair
-            del batch  # With the errors, and all that their frames hold.
+            del batch  # Free the errors, and everything that their frames refer to.

@@ -1,4 +1,4 @@
-"""Call the function of one claimed task, and say how it ended."""
+"""Call the function of a claimed task, and return the outcome."""
 
 from __future__ import annotations
 
@@ -37,25 +37,24 @@ _CALLERS = (__name__, call.__module__)  # Modules whose frames come before those
 
 @dataclass(slots=True)
 class _End:
-    """What came of the call."""
+    """The result of the call: a value or an error."""
 
     value: str | None = None
     error: BaseException | None = None
-    started: bool = True  # Or could the function not even be called?
+    started: bool = True  # False if the function could not be called.
     at: float = field(default_factory=time.monotonic)
 
 
 def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
     """
-    Run the task here; whatever its code raises is an outcome, never an exception.
+    Run the task in this thread and return its outcome; never raise what its code raises.
 
-    Each runs in a context of its own, so that what it activates (language, time zone) ends with
-    it.
+    Each task runs in its own context. A language or time zone that it activates ends with it.
     """
     started = time.monotonic()
     context = contextvars.copy_context()
-    # Nothing here may keep an error, for an error keeps this frame: the circle, with all that the
-    # task had in its hands, would last until the garbage is collected.
+    # No local variable here may refer to an error, because the error's traceback refers to this
+    # frame. Such a cycle would keep the task's objects until the next garbage collection.
     return _outcome(task, context.run(_run, task, current or CurrentTask(task)), started)
 
 
@@ -77,10 +76,10 @@ def _run(task: Task, current: CurrentTask) -> _End:
 
 def _kept(task: Task, value: Any) -> str | None:
     """
-    The return value as JSON.
+    Return the value as JSON, or None if it can't be stored as JSON.
 
-    One that JSON cannot hold is no failure: the work is done, and to do it again for the sake of
-    a value nobody asked for would be worse.
+    Such a value doesn't fail the task. The work is done, and repeating it would be worse than
+    losing a value that nobody asked for.
     """
     try:
         return dump_value(value)
@@ -111,8 +110,9 @@ def _outcome(task: Task, end: _End, began: float) -> Outcome:
 
 
 def _describe(error: BaseException, started: bool) -> Failure:
-    """The traceback without the frames that called the task, which say nothing to anybody."""
-    # What a task raises that itself asks for others is an error like any other.
+    """Return the failure, without the frames of bgtask that called the task."""
+    # A task that enqueues or looks up other tasks may raise these errors too. They are then
+    # reported like any other error, with a traceback.
     if not started and isinstance(error, MalformedTask | UnknownTask):
         kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
         return plain_failure(kind, str(error))
@@ -123,16 +123,17 @@ def _describe(error: BaseException, started: bool) -> Failure:
     ):
         error.__traceback__ = first.tb_next
     if isinstance(error, MemoryError):
-        # What the task took is wanted by its neighbours, and to write this very error down.
+        # Free the memory that the task used. The other tasks need it, and so does the code that
+        # describes this error.
         traceback.clear_frames(error.__traceback__)
     return describe(error)
 
 
 def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
-    """When the task itself wants to be tried again."""
+    """Return the delay in seconds, or else the time, of the retry that the task asked for."""
     try:
         when = check_schedule(retry.in_ if retry.at is None else retry.at)
-    except Exception as error:  # Invalid or, being the task's own, worse.
+    except Exception as error:  # The time is invalid, or the task's own object fails.
         why = error if isinstance(error, InvalidOption) else class_of(error)
         logger.warning("%s chose no time to be tried again; waiting as usual. %s", task, why)
         return delay_after(task), None

@@ -1,4 +1,4 @@
-"""Which of the queues to claim from next, by what one look found at their heads."""
+"""Choose the queues to claim from next, by the heads that a poll found."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from operator import attrgetter
 from bgtask.db import Head
 from bgtask.models import Task
 
-FEW_QUEUES = 10  # Each of so few gets a claim of its own, as full a batch as it has.
-SPARE_HEADS = 100  # Offered to a claim beyond what it may take, since others take some first.
+FEW_QUEUES = 10  # Up to so many queues, each gets its own claim, with as full a batch as it has.
+# Heads that a claim is given beyond its limit, because other workers claim some of them first.
+SPARE_HEADS = 100
 
 
 class Heads:
     """
     The heads that may still be claimed, the most pressing first.
 
-    Between equal priorities the queue that was served longest ago comes first. What a queue has
-    left comes before the heads of a lower priority. So once it may have some left, ``floor`` is
-    the lowest priority to be claimed before another look.
+    Between equal priorities, the queue that was served longest ago comes first. The tasks that a
+    queue has left come before heads of a lower priority. So once a queue may have tasks left,
+    their priority becomes the floor: the lowest priority to claim before another poll.
     """
 
     def __init__(self, heads: Sequence[Head], start: int = 0) -> None:
-        """``start`` is a number of the worker, so that two workers begin at different queues."""
+        """Take ``start`` from the worker, so that two workers begin at different queues."""
         self.are_many = len(heads) > FEW_QUEUES
         first = start % len(heads) if self.are_many else 0
         self._heads = [*heads[first:], *heads[:first]]
@@ -35,9 +36,9 @@ class Heads:
 
     def choose(self, wanted: int, served: Mapping[str, int]) -> list[Head]:
         """
-        Return the heads to claim by one statement, by their ids.
+        Return the heads that one statement claims by their ids.
 
-        A single one of them stands for its queue: claim from that, down to ``floor_below()``.
+        If only one head is returned, claim from its queue, down to ``floor_below()``.
         """
         self._heads.sort(
             key=lambda head: (-head.priority, served.get(head.queue, 0), _has_more(head))
@@ -55,16 +56,16 @@ class Heads:
         return chosen
 
     def most_pressing(self, number: int) -> list[Head]:
-        """Return so many of the heads that are left, those of the highest priorities."""
+        """Return up to ``number`` of the heads that are left, with the highest priorities."""
         return heapq.nlargest(number, self._heads, key=attrgetter("priority"))
 
     def floor_below(self, head: Head) -> int | None:
-        """Return the priority of the next head, down to which this one's queue comes first."""
+        """Return the priority of the next head: down to this, the queue of ``head`` is first."""
         others = (other.priority for other in self._heads if other is not head)
         return max((*others, *(() if self._floor is None else (self._floor,))), default=None)
 
     def claimed_from(self, head: Head, floor: int | None, tasks: list[Task], wanted: int) -> None:
-        """Note what a claim from the queue of this head brought."""
+        """Record the result of a claim from the queue of this head."""
         self._heads.remove(head)
         if len(tasks) < wanted:
             self._are_short = True
@@ -75,7 +76,7 @@ class Heads:
             self._heads.append(Head(head.queue, priority, None, priority))
 
     def claimed(self, heads: Sequence[Head], tasks: list[Task], wanted: int) -> None:
-        """Note which of the chosen heads were claimed; others have those that are missing."""
+        """Record which of the chosen heads were claimed; other workers have the missing ones."""
         ids = {task.pk for task in tasks}
         ours = [place for place, head in enumerate(heads) if head.id in ids]
         gone = heads if len(tasks) < wanted else heads[: ours[-1] + 1]
@@ -85,7 +86,7 @@ class Heads:
             self._raise_floor(head.next)
 
     def _by_id(self, head: Head) -> bool:
-        """Tell whether to claim this head alone, and not from its queue."""
+        """Return whether to claim this head by its id, rather than from its queue."""
         if not self.are_many or head.id is None:
             return False
         return self._are_short or not _has_more(head)
@@ -96,5 +97,5 @@ class Heads:
 
 
 def _has_more(head: Head) -> bool:
-    """Tell whether the task behind the head is as pressing."""
+    """Return whether the task behind the head has the same priority."""
     return head.next == head.priority

@@ -1,4 +1,4 @@
-"""A worker's sign of life, and how long it may trust itself."""
+"""Renew a worker's lease, and tell for how long the worker may rely on it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
 
-LEASE_MARGIN_SHARE = (
-    0.25  # Of the lease: that much before its end the worker starts nothing any more.
-)
+# Share of the lease. In this last part of the lease, the worker starts no task.
+LEASE_MARGIN_SHARE = 0.25
 
 
 class Heartbeat(Service):
     """
-    Beats on a thread and a connection of its own, so that nothing a task does delays it.
+    Send heartbeats on a thread and a connection of its own, so that no task can delay them.
 
-    ``pulse`` is called with the worker's id before each beat, whether the database answers or
-    not: a supervisor takes it for a sign that this process does not hang. Statistics travel with
-    the beat. ``on_beat`` is called after it with the ids of the tasks in hand whose cancel was
-    requested.
+    ``pulse`` is called with the worker's id before each heartbeat, whether the database answers or
+    not. It shows a supervisor that this process does not hang. Each heartbeat also writes the
+    statistics. ``on_beat`` is called after it, with the ids of the in-flight tasks whose cancel
+    was requested. ``holds`` returns whether the worker has in-flight tasks.
     """
 
     def __init__(
@@ -62,19 +61,20 @@ class Heartbeat(Service):
         super().__init__("heartbeat")
 
     def trusted(self) -> bool:
-        """May this worker still start what it claimed, by the most cautious reckoning?"""
+        """Return whether this worker may still start tasks, by the most cautious estimate."""
         return time.monotonic() < self._trusted_until
 
     def steady(self) -> bool:
         """
-        Have the beats succeeded for two intervals?
+        Return whether the heartbeats have succeeded for two intervals.
 
-        After an outage the living are to speak before anybody declares them dead.
+        After an outage, all living workers must get the time to send a heartbeat before one of
+        them is declared dead.
         """
         return self.trusted() and time.monotonic() > self._beating_since + 2 * self._interval
 
     def is_alive(self) -> bool:
-        """It ends by itself only where the worker was declared dead."""
+        """Return whether the thread runs, or ended because the worker was declared dead."""
         return self._thread.is_alive() or self.declared_dead
 
     def stop(self) -> None:
@@ -82,7 +82,7 @@ class Heartbeat(Service):
         self._thread.join()
 
     def beat(self) -> None:
-        """Once, on the caller's connection; raises a database error."""
+        """Send one heartbeat on the caller's connection; raise a database error if it fails."""
         started = time.monotonic()
         connection = connections[self._alias]
         figures = self._statistics.take()
@@ -101,7 +101,8 @@ class Heartbeat(Service):
             self.declared_dead = True
             return
         if started > self._trusted_until:
-            self._beating_since = started  # It was silent for too long to judge others.
+            # This worker was silent for too long to judge others yet: see ``steady``.
+            self._beating_since = started
         self._trusted_until = started + self._lease * (1 - LEASE_MARGIN_SHARE)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker has in its hands, in memory and in the database: the two must agree."""
+"""Keep the in-flight tasks of a worker, and make memory and the database agree on them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ _WORDS = {
 
 class InFlightTasks:
     """
-    What was claimed and is neither accepted nor given back: waiting, running, or unwritten.
+    The tasks that the worker has claimed and has neither settled nor released.
 
-    ``needs_reconciling`` is set when a reply of the database was lost, and now and then: see
-    ``reconcile``.
+    Such a task waits for a thread, runs, or has an outcome that is not yet written.
+    ``needs_reconciling`` is set when a reply of the database was lost, and after each heartbeat.
+    See ``reconcile``.
     """
 
     def __init__(self) -> None:
         self._tasks: dict[int, Task] = {}
         self.needs_reconciling = False
-        self.claimed_total = 0  # All in all, but for what was given back.
+        self.claimed_total = 0  # Since the start, without the tasks that were dropped.
 
     def __bool__(self) -> bool:
         return bool(self._tasks)
@@ -44,15 +45,19 @@ class InFlightTasks:
         self.claimed_total += len(tasks)
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
-        """They have ended. What was claimed again meanwhile, as a newer attempt, is kept."""
+        """
+        Remove the tasks of these outcomes, whose attempts have ended.
+
+        A task that was claimed again meanwhile has a newer token, and stays in flight.
+        """
         for outcome in outcomes:
             task = self._tasks.get(outcome.task.pk)
             if task is not None and task.token == outcome.task.token:
-                self._tasks.pop(task.pk, None)  # Another thread may have been quicker.
+                self._tasks.pop(task.pk, None)  # Another thread may have removed it.
 
     def release(self, tasks: Sequence[Task]) -> None:
         if tasks:
-            self.drop(tasks)  # First: a release that fails is made good by reconciling.
+            self.drop(tasks)  # Drop first: if the release fails, reconciling repeats it.
             release_claims(tasks)
 
     def set_aside(self, tasks: Sequence[Task], held_for: HeldFor) -> None:
@@ -67,17 +72,18 @@ class InFlightTasks:
         set_aside_claims(tasks, held_for)
 
     def drop(self, tasks: Iterable[Task]) -> None:
-        """They were not started, and are no longer ours."""
+        """Remove these unstarted tasks, which this worker no longer holds."""
         for task in tasks:
             if self._tasks.pop(task.pk, None) is not None:
                 self.claimed_total -= 1
 
     def reconcile(self, worker: Worker, running: Iterable[CurrentTask]) -> None:
         """
-        Compare what the database holds for the worker with what is in memory.
+        Compare the tasks that the database holds for the worker with those in memory.
 
-        What only the database knows is released; what only the worker knows was taken back. To be
-        called by the thread that claims, or a claim under way would be taken for a stray.
+        Release tasks that only the database knows. Mark running tasks as lost if the database no
+        longer holds them for the worker: they were rescued or cancelled. Call this from the thread
+        that claims. Otherwise a claim that is under way would be released as well.
         """
         held = list(Task.objects.running().filter(locked_by=worker).only("token"))
         strays = [task for task in held if not self._has(task)]
@@ -94,7 +100,12 @@ class InFlightTasks:
         return ours is not None and ours.token == task.token
 
     def _lose(self, current: CurrentTask) -> None:
-        """It still runs, or has ended just now; in either case its outcome is not waited for."""
+        """
+        Mark a running task as lost, and ask it to stop.
+
+        The task still runs, or has ended just now. In both cases the worker no longer waits for
+        its outcome.
+        """
         current.lost_at = time.monotonic()
         current.cancel_requested = True
         if self._tasks.get(current.id) is current.task:

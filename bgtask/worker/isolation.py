@@ -1,29 +1,32 @@
-"""When a suspect may be run: it was in a worker's hands when that died, so it runs alone."""
+"""Decide when to run a suspect, which must run while its process runs nothing else."""
 
 from __future__ import annotations
 
 import time
 
-MAX_ISOLATION_WAIT_SECONDS = 60.0  # Seconds after which others must make room for suspects …
-ISOLATION_PERIOD_SECONDS = 1.0  # … and how long for, one after the other.
+MAX_ISOLATION_WAIT_SECONDS = 60.0  # After this wait, suspects run before other tasks.
+ISOLATION_PERIOD_SECONDS = 1.0  # For so long, only suspects are claimed, one after the other.
 
 
 class IsolationGate:
     """
-    A process runs one while it runs nothing else: when it is idle, otherwise at least once a
-    minute, after letting its threads drain. So its next death convicts the right one.
+    The decision whether this process runs a suspect now, or other tasks.
+
+    A worker was holding the suspect when that worker died. The process runs a suspect when it is
+    idle. Otherwise it lets its threads finish at least once a minute, and then runs a suspect.
+    If the process dies, the suspect was the only task that can have caused it.
     """
 
     def __init__(self) -> None:
-        self.running_exclusive = False  # One is being run.
+        self.running_exclusive = False  # A suspect is running.
         self._waiting_since: float | None = None
         self._exclusive_until = 0.0
 
     def wants_exclusive(self, waiting: bool, idle: bool) -> bool:
         """
-        Is nothing else to be claimed now?
+        Return whether only suspects may be claimed now.
 
-        ``waiting``: there are some to run; ``idle``: there is nothing else to do.
+        ``waiting`` tells that there are suspects to run, ``idle`` that there is nothing else to do.
         """
         if not waiting:
             self._waiting_since = None

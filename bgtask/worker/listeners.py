@@ -1,4 +1,4 @@
-"""What wakes an idle runner: notifications of PostgreSQL, SQLite's counter of changes."""
+"""Wake an idle runner: by PostgreSQL's notifications, or by SQLite's counter of changes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from bgtask.worker.watchdog import limit_waiting
 
 logger = logging.getLogger("bgtask")
 
-SQLITE_POLL_SECONDS = 0.05  # Seconds between two looks at whether somebody has written.
-RECONNECT_SECONDS = 30.0
-PROVE_AGAIN_SECONDS = 300.0  # The pooler may have been configured differently by then.
+SQLITE_POLL_SECONDS = 0.05  # Between two readings of the counter of changes.
+RECONNECT_SECONDS = 30.0  # Until another try after a connection was lost.
+# Until another try after a failed proof. The configuration of the pooler may have changed by then.
+PROVE_AGAIN_SECONDS = 300.0
 
 
 class ChangeListener:
     """
-    What the database has to say while a runner sleeps; here nothing, and polling suffices.
+    Sleep until the database reports a change. This base class hears nothing: its runner polls.
 
-    ``arm`` is called before looking for work, ``sleep`` after: what is written between the
-    two cuts the sleep short.
+    The runner calls ``arm`` before it looks for tasks, and ``sleep`` after it. A change between
+    the two calls cuts the sleep short.
     """
 
     def __init__(self, waker: Waker, alias: str, queues: Sequence[str] | None = None) -> None:
@@ -43,18 +44,18 @@ class ChangeListener:
         self._waker.sleep(seconds)
 
     def changed_queues(self) -> set[str]:
-        """Queues that were heard of since this was asked before."""
+        """Return the queues that were heard of since the last call."""
         return set()
 
     def close(self) -> None: ...
 
 
 class _OwnConnection(ChangeListener):
-    """Listens on a connection of its own, outside of any pool."""
+    """A listener with a connection of its own, outside of any pool."""
 
     _connection: BaseDatabaseWrapper | None = None
-    _not_before: float | None = None  # When to try again.
-    _dispatched: str | None = None  # The last reason for not listening at all.
+    _not_before: float | None = None  # Don't connect before this time.
+    _dispatched: str | None = None  # The last logged reason for not listening.
 
     def arm(self) -> None:
         if self._connection is not None:
@@ -63,9 +64,9 @@ class _OwnConnection(ChangeListener):
             return
         connection = connections[self._own_alias].copy()
         connection.settings_dict["OPTIONS"].pop("pool", None)
-        connection.settings_dict["AUTOCOMMIT"] = True  # Else LISTEN is never committed.
+        connection.settings_dict["AUTOCOMMIT"] = True  # Otherwise LISTEN is never committed.
         try:
-            connection.ensure_connection()  # connect() would raise the driver's own errors.
+            connection.ensure_connection()  # connect() would raise the driver's errors.
             self._open(connection)
         except Error as error:
             connection.close()
@@ -107,7 +108,7 @@ class _OwnConnection(ChangeListener):
 
 class PostgresListener(_OwnConnection):
     """
-    PostgreSQL: LISTEN. Every enqueue notifies, with the name of its queue.
+    Listen to PostgreSQL's notifications. Each enqueue sends one with the name of its queue.
 
     BGTASK["LISTEN"] may name another alias of the same database to listen on.
     """
@@ -144,12 +145,12 @@ class PostgresListener(_OwnConnection):
         return changed
 
     def _drain(self) -> bool:
-        """Hear what there is to hear; was any of it about a queue that is served here?"""
+        """Read all notifications; return whether one names a queue that this runner serves."""
         if self._connection is None:
             return False
         try:
             heard = {told.payload for told in self._connection.connection.notifies(timeout=0)}
-        except Exception as error:  # The driver's own errors, not Django's.
+        except Exception as error:  # The driver's errors, not Django's.
             self._lost(error)
             return True
         if self._queues is not None:
@@ -159,7 +160,7 @@ class PostgresListener(_OwnConnection):
 
 
 class SQLiteListener(_OwnConnection):
-    """SQLite: a counter that moves when another connection has written."""
+    """Watch SQLite's counter (data_version), which changes when another connection writes."""
 
     _version: int | None = None
 

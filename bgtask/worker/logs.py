@@ -1,4 +1,4 @@
-"""Where a worker's words go: its log, and what tasks print."""
+"""Configure the log of a worker, and log what tasks print."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ logger = logging.getLogger("bgtask")
 @contextlib.contextmanager
 def configured(log_file: str | None, log_level: str | None, log_std: bool) -> Iterator[None]:
     """
-    While entered, make the log visible as the options say.
+    Write the log as the options say, until the block ends.
 
-    Where the project has not said in LOGGING what to do with the log of bgtask, it goes to
-    standard error from INFO on. Raises OSError for a file that cannot be written.
+    If the project's LOGGING has no handler for the log of bgtask, write it to standard error from
+    level INFO on. Raise OSError if the log file can't be written.
     """
     handlers: list[logging.Handler] = []
     if not logger.handlers and not logging.getLogger().handlers:
@@ -50,7 +50,8 @@ def configured(log_file: str | None, log_level: str | None, log_std: bool) -> It
         logger.setLevel(level)
         for handler in handlers:
             logger.removeHandler(handler)
-            with contextlib.suppress(OSError):  # Of a full disk: it is not what the work came to.
+            # The disk may be full. That must not change the result of the work.
+            with contextlib.suppress(OSError):
                 handler.close()
 
 
@@ -62,8 +63,9 @@ def flush() -> None:
 
 class OneLineFormatter(logging.Formatter):
     """
-    What a task says cannot pass for lines of the log: control characters are spelled out, and
-    further lines indented.
+    A formatter that keeps the text of a task from looking like lines of the log.
+
+    Control characters are escaped, and all lines but the first are indented.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -75,12 +77,12 @@ class OneLineFormatter(logging.Formatter):
 
 
 class LogStream(io.TextIOBase):
-    """A text stream, each line of which, by whichever thread, becomes a line of the log."""
+    """A text stream that writes each line to the log, separately for each thread."""
 
     def __init__(self, level: int, original: Any) -> None:
         self._level = level
         self._original = original
-        self._rests: dict[int, str] = {}  # By thread, what has no end of line yet.
+        self._rests: dict[int, str] = {}  # By thread, the text that has no end of line yet.
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -107,7 +109,11 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """What this thread has said so far; the others may be in the middle of a line."""
+        """
+        Log the incomplete line of this thread.
+
+        Other threads may be in the middle of a line, so leave theirs.
+        """
         self._log(self._rests.pop(threading.get_ident(), ""))
 
     def flush_all(self) -> None:

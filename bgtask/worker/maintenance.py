@@ -1,4 +1,8 @@
-"""Chores: conditional, batched, safe to do twice, and done by every process on its own clock."""
+"""
+Do the periodic jobs. Each job is conditional, batched and safe to do twice.
+
+Every worker does all of them, on its own clock.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +32,24 @@ from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
 
-STATS_RETENTION_SECONDS = 30 * 86_400.0  # Seconds.
+STATS_RETENTION_SECONDS = 30 * 86_400.0
 WORKER_RETENTION_SECONDS = 86_400.0
-MAX_PRUNE_SECONDS = 2.0  # Seconds at a stretch.
+MAX_PRUNE_SECONDS = 2.0  # For one run of the job.
 
 
 def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
-    """Declare the silent dead, if it is ours to judge, and take back what is not being run."""
+    """Declare silent workers dead if ``may_judge`` is true, then rescue tasks."""
     if may_judge and (dead := Worker.objects.silent().declare_dead()):
         logger.warning("%d silent workers were declared dead.", dead)
     rescue_tasks(reason="it gave no sign of life for longer than its lease", tell=tell)
 
 
 def unhold() -> int:
-    """Let go what is no longer to be held: names known here, holds and pauses that are over."""
+    """
+    Unhold tasks whose name is known here or whose hold is over; return how many.
+
+    Also delete the holds and pauses that are over.
+    """
     unheld = unhold_known(registry.names())
     TaskHold.objects.expired().delete()
     QueuePause.objects.expired().delete()
@@ -50,21 +58,22 @@ def unhold() -> int:
 
 class Pruner:
     """
-    Delete what is older than BGTASK['RETENTION'], and old workers and statistics.
+    Delete finished tasks that are older than BGTASK['RETENTION'], old workers and old statistics.
 
-    A row is kept as long as a row of another table must refer to it. The pruner remembers how far
-    it came, so that the next run doesn't begin with the tasks it has just kept.
+    A row is kept as long as a row of another table must refer to it. The pruner remembers the last
+    task that it kept, so that the next run doesn't begin with the same tasks.
     """
 
     def __init__(self) -> None:
-        self.kept: Counter[str] = Counter()  # In the last run, by the table that refers to them.
+        # Rows that the last run kept, by the table that refers to them.
+        self.kept: Counter[str] = Counter()
         self._after: dict[str, int | None] = {}
 
     def prune(self, may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
         """
-        Delete batch by batch while there is time for it; return how many of each.
+        Delete batch by batch while ``may_go_on`` returns True; return how many rows of each kind.
 
-        First what is little, and goes whether there is time or not: workers and statistics.
+        Old workers and statistics are few. They are deleted first, whatever ``may_go_on`` returns.
         """
         self.kept.clear()
         pruned = dict.fromkeys(("successful", "cancelled", "failed", "workers", "statistics"), 0)
@@ -103,7 +112,7 @@ class _PeriodicJob:
 
 
 class Maintenance(Service):
-    """A thread and a connection of its own, from which the chores are done."""
+    """Do the periodic jobs on a thread and a connection of its own."""
 
     def __init__(
         self,
@@ -139,7 +148,7 @@ class Maintenance(Service):
             self._stopping.wait(max(wait, 0.05))
 
     def _do(self, chore: _PeriodicJob) -> None:
-        # Give or take a half: processes that started together must not stay in step.
+        # Vary the interval by up to a half. Workers that started together must not stay in step.
         chore.due = time.monotonic() + chore.interval * random.uniform(0.5, 1.5)  # noqa: S311
         try:
             with watched(self._alias):

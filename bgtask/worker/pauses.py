@@ -9,5 +9,5 @@ def growing_pause(failures: int, first: float, longest: float) -> float:
 
 
 def is_worth_logging(failures: int) -> bool:
-    """Return whether to log this failure: the 1st, the 10th, and every 100th. Outages may last."""
+    """Return whether to log this failure: the 1st, the 10th or every 100th, as outages may last."""
     return failures in (1, 10) or failures % 100 == 0

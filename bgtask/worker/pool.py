@@ -1,4 +1,4 @@
-"""Threads that run tasks, and what waits for them."""
+"""The threads that run tasks, and the queue of tasks that wait for a thread."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bgtask.worker.executor import execute
 
 logger = logging.getLogger("bgtask")
 
-PREFETCH_SECONDS = 0.1  # Seconds of work that are claimed ahead.
-MAX_PREFETCHED_TASKS = 800  # Tasks that are claimed ahead at the most.
+PREFETCH_SECONDS = 0.1  # The worker claims ahead what its threads can start in this time.
+MAX_PREFETCHED_TASKS = 800  # The most tasks that are claimed ahead.
 SMOOTHING_FACTOR = 0.02
-START_RETRY_SECONDS = 0.01  # Seconds between two questions whether something may be started.
+START_RETRY_SECONDS = 0.01  # Seconds between two calls of may_start().
 
 
 class Pool:
     """
     A fixed number of threads, and a queue in front of them.
 
-    ``may_start`` is asked before each start. ``on_end`` gets each outcome, from the thread that
-    ran it; ``on_hungry`` is called when more work is wanted.
+    ``may_start`` is called before each start. The thread that ran a task calls ``on_end`` with its
+    outcome. ``on_hungry`` is called when the pool wants more tasks.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Pool:
         self._closed = False
         self._low = 0
         self._asked = False
-        self._mean: float | None = None  # Seconds of a run, of late.
+        self._mean: float | None = None  # Seconds, a moving average of the durations.
         self._workers = [
             threading.Thread(target=self._run, name=f"bgtask-{number}", daemon=True)
             for number in range(1, threads + 1)
@@ -75,9 +75,10 @@ class Pool:
 
     def wanted(self) -> int:
         """
-        How many more to claim: what the threads can start within PREFETCH_SECONDS seconds.
+        Return how many more tasks to claim.
 
-        Zero while there is still half of that, so that claims are few and full.
+        The pool wants as many tasks as its threads can start within PREFETCH_SECONDS seconds.
+        Return 0 while more than half of them are waiting, so that claims are few and full.
         """
         self._asked = False
         waiting = len(self._waiting)
@@ -99,7 +100,11 @@ class Pool:
             self._work.notify_all()
 
     def withdraw(self, keep: Callable[[Task], bool] | None = None) -> list[Task]:
-        """Take back what has not been started, or what of it is not to be kept."""
+        """
+        Remove the unstarted tasks from the queue of the pool, and return them.
+
+        With ``keep``, leave the tasks for which it returns True.
+        """
         withdrawn: list[Task] = []
         kept: list[Task] = []
         while True:
@@ -112,12 +117,16 @@ class Pool:
         return withdrawn
 
     def waiting_since(self) -> float | None:
-        """The last claim, while some of it has not been started."""
+        """Return the time of the last claim, or None if no task waits for a thread."""
         return self._claimed_at if self._waiting else None
 
     @property
     def stuck(self) -> int:
-        """Threads that have not ended, for all of GRACE_PERIOD, what was taken back from them."""
+        """
+        Return the number of stuck threads.
+
+        A stuck thread still runs a task that was rescued from it more than GRACE_PERIOD ago.
+        """
         late = time.monotonic() - get_settings().grace_period
         return sum(
             current.lost_at is not None and current.lost_at < late for current in self.running()
@@ -130,9 +139,10 @@ class Pool:
 
     def close(self, deadline: float) -> bool:
         """
-        Wait for what runs; False if something still does at that time.
+        Wait for running tasks; return False if one is still running at the deadline.
 
-        What was taken back is not waited for: it may never end, and counts for nothing.
+        Don't wait for tasks that were rescued from this worker. They may never end, and their
+        outcomes would be refused.
         """
         self._closed = True
         with self._work:
@@ -157,12 +167,13 @@ class Pool:
             guard.before()
             outcome = execute(task, current)
             if os.getpid() != process:
-                os._exit(0)  # The task forked, and this is the child: the parent tells its end.
+                os._exit(0)  # The task forked, and this is the child. The parent has the outcome.
             guard.after(task)
             del self._running[me]
             self.learn(outcome.duration)
             self._on_end(outcome)
-            del outcome  # Or an idle thread keeps alive all that the task had when it failed.
+            # An idle thread must not keep the objects that a failed task leaves in its traceback.
+            del outcome
             if not self._asked and len(self._waiting) <= self._low:
                 self._asked = True
                 self._on_hungry()
@@ -184,9 +195,9 @@ class Pool:
 
     def learn(self, duration: float) -> None:
         """
-        A task took so long, or takes longer still.
+        Update the mean duration: a task took so many seconds, or has run for so long.
 
-        Slow ones count at once, so that nothing is claimed ahead behind them.
+        A slow task changes the mean at once, so that no tasks are claimed ahead to wait behind it.
         """
         mean = self._mean
         if duration > PREFETCH_SECONDS:

@@ -16,12 +16,12 @@ def is_direct(connection: BaseDatabaseWrapper) -> bool:
 
 
 def backend_pid(connection: BaseDatabaseWrapper) -> int:
-    """Return the process id of the server's session that ran this statement."""
+    """Return the process id of the server's session that runs a statement now."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         return int(cursor.fetchone()[0])
 
 
 def told_pid(connection: BaseDatabaseWrapper) -> int:
-    """Return the process id that the other end told when the connection was made."""
+    """Return the process id that the server or the pooler sent when the connection was made."""
     return int(connection.connection.info.backend_pid)

@@ -50,30 +50,30 @@ class Primary:
     A former primary that is reachable again would accept writes that the new one never sees, and
     a worker whose threads are connected to both would lose tasks on either. So a connection to a
     former primary, a standby or another cluster is closed, and its user gets an
-    OperationalError, as in any outage. When a newer primary is seen, connections to the older one
-    are hung up, whichever thread has them.
+    OperationalError, as in any outage. When a newer primary is seen, the sockets of connections to
+    the older one are shut down, whichever thread uses them.
 
     Only connections to the queue's database are compared: another one may be a replica on purpose.
     """
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._is_known = True  # Until a server can't say which one it is.
+        self._is_known = True  # False once a server can't identify itself.
         self._lock = threading.Lock()
         self._newest: Server | None = None
         self._servers: weakref.WeakKeyDictionary[Any, Server] = weakref.WeakKeyDictionary()
-        self._last_refusals: dict[str, float] = {}  # By what is wrong.
+        self._last_refusals: dict[str, float] = {}  # By fault.
         self._refused = False
         self._stale_since: float | None = None
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
-        """In here, compare each new connection of this process."""
+        """Compare each new connection that this process makes inside this context."""
         connection_created.connect(self._connected, weak=False)
         try:
             connection = connections[self._alias]
             if connection.connection is not None:
-                with contextlib.suppress(Error):  # The next connection says the same.
+                with contextlib.suppress(Error):  # The next connection raises it again.
                     self._check(connection)
             yield
         finally:
@@ -114,7 +114,7 @@ class Primary:
                 connection.rollback()
             return
         except BaseException:
-            _close(connection)  # Or it would be used without having been compared.
+            _close(connection)  # It must not be used without a comparison.
             raise
         if server is None:
             self._is_known = False
@@ -129,7 +129,7 @@ class Primary:
             _close(connection)
             raise OperationalError(fault)
         for raw in older:
-            with contextlib.suppress(Exception):  # Closed meanwhile, by the driver's own error.
+            with contextlib.suppress(Exception):  # The driver's error: it is closed by now.
                 hang_up(raw.fileno())
 
     def _fault_of(self, server: Server) -> str | None:
@@ -159,6 +159,6 @@ class Primary:
 
 def _close(connection: BaseDatabaseWrapper) -> None:
     with contextlib.suppress(Exception):
-        connection.connection.close()  # So that a pool of the driver's doesn't keep it.
+        connection.connection.close()  # So that the driver's pool doesn't keep it.
     with contextlib.suppress(Exception):
         connection.close()

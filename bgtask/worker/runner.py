@@ -1,4 +1,4 @@
-"""The loop: look what there is, claim, hand out, sleep."""
+"""The main loop of a worker: poll, claim, submit tasks to the pool, sleep."""
 
 from __future__ import annotations
 
@@ -35,28 +35,26 @@ from bgtask.worker.watchdog import Watchdog, limit_waiting, watched
 
 logger = logging.getLogger("bgtask")
 
-MIN_POLL_INTERVAL_SECONDS = (
-    0.003  # Seconds after a look in vain in which nothing wakes it to look again.
-)
-MAX_UNWRITTEN_OUTCOMES = (
-    500  # Unwritten outcomes at which nothing more is started: what a crash may repeat.
-)
-MAX_EVENT_BACKLOG = (
-    10_000  # Outcomes to be announced at which nothing more is started: receivers are slow.
-)
-MIN_STATEMENT_SECONDS = (
-    2.0  # Seconds that a statement is given at the least; else a quarter of the lease.
-)
+# Minimum seconds from a poll that found nothing until the next poll.
+MIN_POLL_INTERVAL_SECONDS = 0.003
+# With so many unwritten outcomes, no more tasks are started. A crash would repeat these attempts.
+MAX_UNWRITTEN_OUTCOMES = 500
+# With so many outcomes to announce, no more tasks are started, because the receivers are slow.
+MAX_EVENT_BACKLOG = 10_000
+# A statement may take a quarter of the lease, but always at least so many seconds.
+MIN_STATEMENT_SECONDS = 2.0
 
 
 class Runner:
     """
-    Claims tasks and has them executed, until told to stop.
+    Claim tasks and run them in a pool of threads until the worker is stopped.
 
-    ``queues`` None serves all. ``sleep`` is the longest pause, in seconds, when nothing was found;
-    ``duration``, if not 0, the seconds after which it stops; ``drain`` stops it when nothing is
-    due, ``max_tasks`` after so many. ``report`` is how a supervisor is told that this process
-    lives, and why it leaves; under one, a process with a stuck thread ends to be replaced.
+    If ``queues`` is None, the worker serves all queues. ``sleep`` is the longest pause in seconds
+    after a poll that found nothing. If ``duration`` isn't 0, the worker stops after so many
+    seconds. With ``drain`` it stops when nothing is due, with ``max_tasks`` after so many tasks.
+
+    ``report`` tells a supervisor that this process is alive, and why it ends. Under a supervisor,
+    a process with a stuck thread ends, so that the supervisor replaces it.
     """
 
     worker: Worker
@@ -83,7 +81,7 @@ class Runner:
         require_autocommit(self._alias)
         self._waker = Waker()
         self._stopping = False
-        self._stop_by: float | None = None  # When patience with running tasks ends.
+        self._stop_by: float | None = None  # When to stop waiting for running tasks.
         self._forced = False
         self._to_be_replaced = False
         self._astray = ""  # Why this process seems to be connected to two servers.
@@ -127,9 +125,10 @@ class Runner:
 
     def run(self) -> bool:
         """
-        Until stopped; False if a task had to be left running, or an outcome unwritten.
+        Run until stopped; return False if a task was left running or an outcome unwritten.
 
-        Raise TransactionsRefused if the database allows no transactions.
+        Also return False if this process must be replaced. Raise TransactionsRefused if the
+        database allows no transactions.
         """
         with prepared_connections(), self._primary.comparing():
             return self._run()
@@ -184,9 +183,9 @@ class Runner:
 
     def stop(self) -> None:
         """
-        Claim nothing more, let what runs finish, for GRACE_PERIOD seconds; a second call: at once.
+        Claim nothing more, and give running tasks GRACE_PERIOD seconds to finish.
 
-        Safe to call from a signal handler.
+        A second call ends the wait at once. Both calls are safe in a signal handler.
         """
         if self._stopping:
             self._forced = True
@@ -197,7 +196,7 @@ class Runner:
 
     def _register(self) -> bool:
         """
-        Register, however long the database takes.
+        Register the worker and start its heartbeat; retry until the database answers.
 
         Return False if this process was stopped meanwhile, or must be replaced.
         """
@@ -230,7 +229,12 @@ class Runner:
         return False
 
     def _unhold_known(self) -> None:
-        """Before the first claim: what waited for this very release is not to wait for a chore."""
+        """
+        Unhold the tasks whose names were unknown before and are known to this process.
+
+        This is done before the first claim. The tasks that waited for this version of the code
+        should not also wait for the maintenance job.
+        """
         try:
             with watched(self._alias):
                 unhold_known(registry.names())
@@ -239,7 +243,11 @@ class Runner:
             reset_connection(self._alias)
 
     def _leave(self) -> bool:
-        """Give back what was not started, wait for the rest; the heartbeat stops last."""
+        """
+        Release unstarted tasks, wait for running ones and stop all threads, the heartbeat last.
+
+        Return True if all outcomes were written and announced, and nothing is still running.
+        """
         clean = True
         unstarted = self._pool.withdraw()
         self._pool.ask_to_stop()
@@ -252,7 +260,8 @@ class Runner:
             self._failed("Unstarted tasks could not be released", error)
             clean = False
         while not self._pool.close(time.monotonic() + 0.2):
-            self._pool.ask_to_stop()  # Also what a thread had taken just before, and starts now.
+            # A thread may have taken its task just before withdraw() and start it only now.
+            self._pool.ask_to_stop()
             if self._stopping:
                 self._record_stop()
             if self._forced or (self._stop_by is not None and time.monotonic() > self._stop_by):
@@ -271,7 +280,8 @@ class Runner:
         try:
             with watched(self._alias):
                 self._heartbeat.beat()
-                # Only with nothing in its hands: else others would take what is still running.
+                # Deregister only if no task is in flight. Otherwise other workers would rescue
+                # tasks that are still running.
                 if clean:
                     self.worker.deregister()
         except Error as error:
@@ -282,14 +292,17 @@ class Runner:
 
     def _record_stop(self) -> None:
         """
-        What is left running is no suspect where this process was told to stop, or ran out of
-        patience. Who broke it is to be found, and whoever brings it down while it waits.
+        Record that this worker was asked to stop, or that its wait for running tasks is over.
+
+        The tasks that it leaves are then interrupted, rather than suspected of a crash. Skip this
+        if the process is broken, because one of the running tasks may have broken it. A process
+        that ends by itself records the stop only after the wait. A task that makes it crash during
+        the wait is suspected as well.
         """
         if self._is_stop_recorded or self._is_broken:
             return
-        self._is_stop_recorded = (
-            True  # Tried once: a database that is away must not delay the stop.
-        )
+        # Try this only once: a database that doesn't answer must not delay the stop.
+        self._is_stop_recorded = True
         try:
             with watched(self._alias):
                 self.worker.record_stop()
@@ -297,17 +310,22 @@ class Runner:
             reset_connection(self._alias)
             self._failed("That the worker was told to stop could not be noted", error)
 
-    # One turn
+    # One run of the loop
 
     def _run_once(self) -> bool:
-        """Do what there is to do; True if it is worth looking again at once."""
+        """
+        Reconcile if needed, then poll and claim.
+
+        Return True if tasks were claimed, so that it is worth polling again at once.
+        """
         try:
             if self._heartbeat.declared_dead and not self._reregister():
                 return False
             self._claimer.release_stale()
             if self._in_flight_tasks.needs_reconciling:
                 self._in_flight_tasks.reconcile(self.worker, self._pool.running())
-                if not self._in_flight_tasks:  # A suspect that was taken back is not waited for.
+                # A suspect that was rescued is no longer in flight, so don't wait for its end.
+                if not self._in_flight_tasks:
                     self._isolation.running_exclusive = False
             if not self._heartbeat.trusted():
                 return False
@@ -320,7 +338,8 @@ class Runner:
                 return False
             claimed = self._claimer.claim(self.worker, wanted)
         except Error as error:
-            # The reply of a claim may be lost: what the database holds for us is to be compared.
+            # The reply of a claim may be lost. Compare the tasks that the database holds for this
+            # worker with those in memory.
             self._in_flight_tasks.needs_reconciling = True
             self._failed("The database does not answer", error)
             reset_connection(self._alias)
@@ -345,11 +364,14 @@ class Runner:
 
     def _reregister(self) -> bool:
         """
-        Declared dead: others have what was not started; what runs will be fenced off.
+        Register a new worker after this one was declared dead.
+
+        Drop the unstarted tasks, because other workers have rescued them. The outcomes of running
+        tasks will be refused, because their tokens no longer match.
 
         Return False if this process must be replaced instead of registering again. Nobody may
-        declare the new worker dead before its lease is over. If a beat doesn't find it any
-        sooner, the beat went to another server.
+        declare the new worker dead before its lease is over. If a beat fails to find its row
+        sooner than that, the beat went to another server.
         """
         self._in_flight_tasks.drop(self._pool.withdraw())
         self._heartbeat.stop()
@@ -367,9 +389,11 @@ class Runner:
 
     def _on_stale_server(self) -> str:
         """
-        Return why this process gives up: for a lease, it has reached no newer server than this.
+        Return why this process gives up, or "" if it goes on.
 
-        The server may be the right one. Only a process without memories of another can use it.
+        It gives up if, for longer than a lease, it could reach only a former primary or another
+        cluster. That server may be the right one. But only a new process accepts it, because this
+        one has seen a different server before.
         """
         seconds = self._primary.stale_for()
         if seconds <= get_settings().lease:
@@ -382,7 +406,13 @@ class Runner:
     # From other threads
 
     def _may_start(self) -> bool:
-        """Not what others may have by now, nor more than a crash should repeat."""
+        """
+        Return whether a thread may start a claimed task now.
+
+        Nothing starts when other workers may have rescued the tasks, or when the connection leads
+        to the wrong server. Nothing starts while a crash would repeat too many attempts, or while
+        the receivers of signals are too slow.
+        """
         return (
             self._heartbeat.trusted()
             and not self._primary.refused
@@ -404,7 +434,7 @@ class Runner:
             self._waker.wake()
 
     def _rescued(self, outcomes: list[Outcome]) -> None:
-        """What was taken from others: told of here, since they cannot."""
+        """Count and announce the tasks that were rescued: their dead workers can't do it."""
         ended = [(outcome, str(outcome.status)) for outcome in outcomes]
         self._statistics.add(ended)
         self._events.put(ended)
@@ -435,11 +465,15 @@ class Runner:
 
     def _has_to_be_replaced(self) -> bool:
         """
-        A thread cannot be killed, only its process: under a supervisor at once, alone when none
-        of the threads is of use any more. Nor can a process go on without one of its parts.
+        Return whether this process must end, and prepare its end.
+
+        A stuck thread can't be killed, only its process. Under a supervisor one stuck thread is
+        enough to end the process. Without one, it ends when all threads are stuck. A process also
+        ends if one of its service threads has ended, because it can't work without that thread.
         """
         why = self._astray
-        if not self._heartbeat.trusted():  # Or the newer server is alive, and worth waiting for.
+        # While the heartbeat is trusted, the newer server answers, so wait for it.
+        if not self._heartbeat.trusted():
             why = why or self._on_stale_server()
         if why:
             self._end(why)
@@ -460,13 +494,14 @@ class Runner:
         self._stop_by = time.monotonic() + get_settings().grace_period
 
     def _is_drained(self) -> bool:
-        """Nothing is due; nor is anything in the hands of a worker that has gone silent."""
+        """Return whether nothing is due and no dead or silent worker holds a task."""
         try:
             with watched(self._alias):
                 abandoned = Task.objects.abandoned()
                 if self.queues is not None:
                     abandoned = abandoned.filter(queue__in=self.queues)
-                # In this order: what is taken back in between is seen where it went.
+                # Query in this order: a task that is rescued between the two queries is then
+                # seen by the second.
                 return not abandoned.exists() and not self._claimer.has_claimable()
         except Error as error:
             self._in_flight_tasks.needs_reconciling = True

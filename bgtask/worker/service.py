@@ -1,4 +1,4 @@
-"""The base of the threads that serve a worker, beside those that run tasks."""
+"""The base of a worker's threads, except for those that run tasks."""
 
 from __future__ import annotations
 

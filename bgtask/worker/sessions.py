@@ -1,7 +1,8 @@
 """Notice which connections of a thread a task may have changed for the next one.
 
-Search path, role, settings, session locks and temporary tables belong to a connection. To ask the
-server for them would cost a statement after each task. This module reads what a task sends.
+Search path, role, settings, session locks and temporary tables belong to a connection. Asking the
+server for them would cost a statement after each task. This module reads a task's statements
+instead.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.worker.drivers import begin_watch, settings_of, watch_sqlite
+from bgtask.worker.drivers import begin_watch, settings_of, unwatch_sqlite, watch_sqlite
 from bgtask.worker.statements import may_change_session
 
-# PostgreSQL reports changes of these without being asked (search_path since 18).
+# PostgreSQL reports changes of these settings without being asked (search_path since 18).
 _REPORTED = (
     b"search_path", b"session_authorization", b"is_superuser", b"TimeZone",
     b"default_transaction_read_only",
@@ -35,28 +36,30 @@ class Sessions:
     """
     The connections of the thread that makes this object.
 
-    All of them are looked at after each task, so a look at an unused one must cost next to nothing.
+    All of them are checked after each task, so the check of an unused one must cost next to
+    nothing.
     """
 
     def __init__(self) -> None:
         self.own: dict[str, OwnConnection] = {}
-        self.displaced: list[BaseDatabaseWrapper] = []  # By a task that connected with another.
+        # Connections that are no longer used, since a task connected with another object.
+        self.displaced: list[BaseDatabaseWrapper] = []
         _of_thread.sessions = self
         for alias in connections:
-            with contextlib.suppress(Exception):  # Without its driver, it is of no use to a task.
+            with contextlib.suppress(Exception):  # Without its driver, no task can use an alias.
                 self.own[alias] = OwnConnection(connections[alias])
 
     def replace(self, alias: str) -> None:
-        """Go on with the connection that Django makes for this alias now."""
+        """Use the connection that Django makes for this alias now."""
         self.own[alias] = OwnConnection(connections[alias])
 
     def follow(self, alias: str) -> None:
-        """Make sure that the connection which is looked at is the one that tasks will use."""
+        """Make sure that the watched connection is the one that tasks will use."""
         if self.own[alias].connection is not connections[alias]:
             self.replace(alias)
 
     def watch(self, connection: BaseDatabaseWrapper) -> None:
-        """Begin to watch a new connection: nothing has changed it so far."""
+        """Begin to watch a new connection, which nothing has changed so far."""
         before = self.own.get(connection.alias)
         if before is not None and before.connection is not connection:
             self.displaced.append(before.connection)
@@ -64,7 +67,7 @@ class Sessions:
 
 
 class OwnConnection:
-    """One of Django's connection objects, and what is known of its session."""
+    """One of Django's connection objects, with what is known about its session."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
@@ -74,7 +77,7 @@ class OwnConnection:
         self._watch = None if connection.connection is None else _Watch(connection)
 
     def is_used(self) -> bool:
-        """Return whether a statement was seen since this was last asked."""
+        """Return whether a statement was seen since the last call."""
         if self._watch is None:
             return True
         used, self._watch.used = self._watch.used, False
@@ -90,9 +93,9 @@ class OwnConnection:
         return self._remembers()
 
     def _remembers(self) -> bool:
-        """Compare what a library keeps on the wrapper with what a new wrapper has."""
+        """Return whether a library keeps other values on the wrapper than a new wrapper has."""
         attributes = vars(self.connection)
-        # A library has to add an attribute to a wrapper of Django's own before it can change one.
+        # On a wrapper class of Django, a library must add an attribute before it can change one.
         if self._is_djangos and len(attributes) == self._attributes:
             return False
         kind: Any = type(self.connection)
@@ -104,7 +107,11 @@ class OwnConnection:
 
 
 def watch_new_connection(connection: BaseDatabaseWrapper) -> None:
-    """Watch it if this thread runs tasks or signal receivers, and it is not somebody's copy."""
+    """
+    Watch the connection if this thread runs tasks or signal receivers.
+
+    Ignore a copy: it is not the connection that Django uses for the alias.
+    """
     sessions: Sessions | None = getattr(_of_thread, "sessions", None)
     if sessions is not None and any(
         connection is own for own in connections.all(initialized_only=True)
@@ -114,14 +121,23 @@ def watch_new_connection(connection: BaseDatabaseWrapper) -> None:
 
 def watch_sqlite_connections() -> None:
     """Let this process make connections to SQLite that can be watched where Django is passed by."""
+    _for_each_sqlite(watch_sqlite)
+
+
+def unwatch_sqlite_connections() -> None:
+    """Undo ``watch_sqlite_connections``."""
+    _for_each_sqlite(unwatch_sqlite)
+
+
+def _for_each_sqlite(change: Callable[[dict[str, Any]], None]) -> None:
     for alias in connections:
         with contextlib.suppress(Exception):  # Without its driver, it is of no use to a task.
             if connections[alias].vendor == "sqlite":
-                watch_sqlite(connections[alias].settings_dict["OPTIONS"])
+                change(connections[alias].settings_dict["OPTIONS"])
 
 
 class _Watch:
-    """Read along what is sent on one connection."""
+    """Read the statements that are sent on one connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._vendor = connection.vendor
@@ -131,9 +147,9 @@ class _Watch:
         raw = self._raw = connection.connection
         wrappers = connection.execute_wrappers
         wrappers[:] = [wrapper for wrapper in wrappers if not isinstance(wrapper, _Watch)]
-        # MySQL's driver has the parameters in the text, so that Django's is the one to be read.
+        # MySQL's driver gets the parameters inside the text, so read Django's statement there.
         if not begin_watch(raw, self._vendor, self) or self._vendor == "mysql":
-            # In front, where nobody's `with connection.execute_wrapper(…)` takes it away.
+            # Insert it first. A `with connection.execute_wrapper(…)` removes the last one.
             wrappers.insert(0, self)
         self._pgconn = getattr(raw, "pgconn", None)
         self._reported = self._report()
@@ -150,7 +166,7 @@ class _Watch:
             self._is_in_django = before
 
     def note(self, statement: Any) -> None:
-        """Read what the driver is asked, unless Django has shown it before."""
+        """Read a statement that the driver gets, unless Django has shown it to this watch."""
         if not self._is_in_django:
             self._read(statement)
 
@@ -172,13 +188,13 @@ class _Watch:
             return None
         try:
             return [self._pgconn.parameter_status(name) for name in _REPORTED]
-        except Exception:  # Closed: the next statement finds out.
+        except Exception:  # It is closed. The next statement will notice.
             return self._reported if hasattr(self, "_reported") else None
 
 
 @lru_cache
 def _djangos_names(kind: Any) -> frozenset[str]:
-    """The attributes of the class of Django's own that a library's wrapper extends."""
+    """Return the names of attributes of the Django class that a library's wrapper extends."""
     own = next((base for base in kind.__mro__ if base.__module__.startswith(_DJANGO)), kind)
     settings = next(iter(connections.settings.values()))
     return frozenset([*vars(own(settings, "")), *dir(own), *_OF_CONNECTING])
@@ -190,7 +206,7 @@ def _initial_attributes(alias: str) -> dict[str, Any]:
 
 
 def _own_attributes(connection: BaseDatabaseWrapper) -> dict[str, Any]:
-    """What a library keeps on the wrapper: a tenant's name, for instance."""
+    """Return what a library keeps on the wrapper: a tenant's name, for instance."""
     kind: Any = type(connection)
     names = _djangos_names(kind)
     return {

@@ -1,4 +1,4 @@
-"""Which SQL statements may change the session that they run in; the text alone decides."""
+"""Decide from its text alone whether an SQL statement may change the session it runs in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# The first words of statements that leave nothing in a session. Any other may.
+# The first words of statements that leave nothing in a session. Any other statement may.
 _HARMLESS = _words(
     """
     SELECT INSERT UPDATE DELETE MERGE REPLACE WITH VALUES TABLE EXPLAIN SHOW SAVEPOINT RELEASE
@@ -21,11 +21,12 @@ _HARMLESS = _words(
     """
 )
 _OF_TRANSACTION = re.compile(r"SET\s+(LOCAL|CONSTRAINTS|TRANSACTION)\b", re.IGNORECASE)
-# MySQL executes what is in comments that begin with /*! or /*M!.
+# MySQL executes the content of comments that begin with /*! or /*M!.
 _IN_FRONT = re.compile(r"(?:\s+|\(|--[^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|/\*(?![!M]).*?\*/)*", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+")
 
-# Parts of statements that begin harmlessly: functions, user variables, tables of the session.
+# Text in statements that begin harmlessly but may change the session all the same. It names
+# functions, user variables and temporary tables.
 _SUSPICIOUS = (
     "set_config", "advisory_lock", "get_lock", "load_extension", "dblink", "setseed",
     "pg_settings", "pg_temp", ":=", "and chain", "/*!", "/*m!",
@@ -33,7 +34,7 @@ _SUSPICIOUS = (
 _INTO_SESSION = re.compile(r"into\s+(?:outfile\s|(?:local\s+|global\s+)?temp(?:orary)?\s|@)")
 
 # A SELECT that reads from no table calls functions for their effects, and a function of the
-# project's own may have any. These have none on the session.
+# project may have any effect. The functions in _HARMLESS_CALLS have none on the session.
 _CALL = re.compile(r"([a-z_][\w$]*)[\"`]?\s*\(")
 _FROM_CALL = re.compile(r"\b(?:from|join|lateral)\s+(?:[\w\"`]+\.)?[\"`]?([a-z_][\w$]*)[\"`]?\s*\(")
 _WRITES = ("insert", "update", "delete", "merge", "replace")
@@ -59,7 +60,7 @@ _HARMLESS_PREFIXES = (
 
 
 def may_change_session(statement: Any, vendor: str) -> bool:
-    """Decide by the text; where that is not enough, the answer is yes."""
+    """Return whether the statement may change the session. If its text can't tell, return True."""
     if isinstance(statement, bytes):
         statement = statement.decode(errors="replace")
     elif not isinstance(statement, str):
@@ -70,7 +71,7 @@ def may_change_session(statement: Any, vendor: str) -> bool:
 
 
 def begins_harmlessly(statement: str, vendor: str) -> bool:
-    """Look at the beginning alone."""
+    """Return whether the beginning of the statement can't change the session."""
     start = _IN_FRONT.match(statement)
     rest = statement[start.end() :] if start else statement
     if not rest:
@@ -80,20 +81,20 @@ def begins_harmlessly(statement: str, vendor: str) -> bool:
         return False
     first = word.group().upper()
     if vendor == "sqlite" and first == "BEGIN":
-        return True  # Django begins its transactions so.
+        return True  # Django begins its transactions with it.
     if vendor == "postgresql" and _OF_TRANSACTION.match(rest):
         return True
     return first in _HARMLESS
 
 
 def _may_change(statement: str, vendor: str) -> bool:
-    # A semicolon may be part of a literal. Then it costs a reconnect, and nothing else.
+    # A semicolon may be part of a literal. Splitting there costs a reconnect at most.
     parts = statement.split(";") if ";" in statement else (statement,)
     if not all(begins_harmlessly(part, vendor) for part in parts):
         return True
     text = statement.lower()
     if any(part in text for part in _SUSPICIOUS):
-        # These are released with their transaction.
+        # PostgreSQL releases these locks at the end of the transaction.
         text = text.replace("advisory_xact_lock", "")
         if any(part in text for part in _SUSPICIOUS):
             return True

@@ -1,4 +1,4 @@
-"""What became of the attempts, by the minute, until a heartbeat carries it to the database."""
+"""Count finished attempts by minute in memory, until a heartbeat writes them to the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bgtask.db import operations_for
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status
 
-# In the order of STATS_COLUMNS behind the key.
+# The order of STATS_COLUMNS after its key columns.
 _SUCCEEDED, _FAILED, _RETRIED, _LATENCY, _DURATION, _LATENCY_MAX, _DURATION_MAX = range(7)
 
 _MINUTE = timedelta(minutes=1)
@@ -23,7 +23,11 @@ Figures = dict[tuple[datetime, str, str], list[int]]
 
 
 class Statistics:
-    """Figures in memory. Minutes are the database's, told by the monotonic clock of this host."""
+    """
+    Figures in memory, by minute, queue and name.
+
+    The minutes follow the database's clock. They are computed from this host's monotonic clock.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +36,7 @@ class Statistics:
         self._origin_at: float
 
     def set_clock(self, now: datetime) -> None:
-        """What the database's clock shows at this moment."""
+        """Set the time that the database's clock shows at this moment."""
         with self._lock:
             self._origin = now.replace(second=0, microsecond=0)
             self._origin_at = time.monotonic() - now.second - now.microsecond / 1e6
@@ -41,12 +45,13 @@ class Statistics:
         with self._lock:
             for outcome, status in outcomes:
                 if outcome.kind is AttemptOutcome.INTERRUPTED:
-                    continue  # No more an outcome than what is given back unstarted.
+                    continue  # Not counted, like a release: the attempt doesn't count.
                 task = outcome.task
-                # As a time, not as a distance: the clock may be set anew before it is written.
+                # Store a time, not a distance from the origin. The origin may be set again before
+                # the figures are written.
                 minute = self._origin + _MINUTE * ((outcome.ended - self._origin_at) // 60)
                 figures = self._figures.setdefault(
-                    # On SQLite, bytes may be in the place of a text.
+                    # On SQLite, a text column may contain bytes.
                     (minute, str(task.queue), str(task.task_name)),
                     [0, 0, 0, 0, 0, 0, 0],
                 )
@@ -68,7 +73,7 @@ class Statistics:
         return figures
 
     def give_back(self, figures: Figures) -> None:
-        """They could not be written: add them to what came in meanwhile."""
+        """Add figures that could not be written to those that came in meanwhile."""
         with self._lock:
             for key, values in figures.items():
                 mine = self._figures.setdefault(key, [0, 0, 0, 0, 0, 0, 0])
@@ -78,7 +83,7 @@ class Statistics:
                     mine[index] = max(mine[index], values[index])
 
     def write(self, alias: str, figures: Figures) -> None:
-        """In key order, so that two workers never wait for each other."""
+        """Write the figures in key order, so that two workers can't deadlock."""
         connection = connections[alias]
         rows: list[list[Any]] = []
         for (minute, queue, name), values in sorted(figures.items()):

@@ -1,4 +1,4 @@
-"""Several worker processes, and one that only watches over them."""
+"""Start several worker processes from one process, and replace those that end."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from bgtask.worker.waker import Waker
 
 logger = logging.getLogger("bgtask")
 
-MIN_CHILD_LIFE_SECONDS = 10.0  # Seconds; a child that ends sooner is replaced after a growing wait.
+MIN_CHILD_LIFE_SECONDS = 10.0  # A child that ends sooner is replaced after a growing wait.
 MAX_RESTART_WAIT_SECONDS = 30.0
-MAX_START_SECONDS = 60.0  # What a child may take to import the project and report for duty.
-KILL_DELAY_SECONDS = 2.0  # Seconds beyond GRACE_PERIOD before children are killed.
+MAX_START_SECONDS = 60.0  # How long a child may import the project and register its worker.
+KILL_DELAY_SECONDS = 2.0  # Children are killed so many seconds after GRACE_PERIOD.
 HUNG = "it gave no sign of life for its lease, and was killed"
 OVERSTAYED = "it did not stop in time, and was killed"
 
@@ -48,11 +48,13 @@ class _Slot:
 
 class Supervisor:
     """
-    Spawns processes (never forks one that has connections), replaces those that end or hang, and
-    takes back at once what a dead one held. It has no connection while it waits.
+    Start worker processes, replace those that end or hang, and rescue the tasks of dead ones.
 
-    ``argv`` is the command line of this process; a child's is the same, for one process, and for
-    what is left of ``duration``, if that is not 0.
+    The supervisor starts new programs, and never forks a process that has database connections.
+    It rescues the tasks of a dead child at once. It has no connection while it waits.
+
+    ``argv`` is the command line of this process. A child gets the same one, for one process. If
+    ``duration`` isn't 0, the child gets what is left of that.
     """
 
     def __init__(self, argv: Sequence[str], processes: int, duration: float = 0.0) -> None:
@@ -66,8 +68,12 @@ class Supervisor:
         self._clean = True
 
     def run(self) -> bool:
-        """Until stopped or all children are done; False if one ended badly at the stop."""
-        with Primary(queue_alias()).comparing():  # Beginning with the connection that is.
+        """
+        Run until stopped or until all children are done.
+
+        Return False if a child refused the database, or failed during the stop.
+        """
+        with Primary(queue_alias()).comparing():  # This compares the open connection first.
             connections.close_all()
             return self._run()
 
@@ -93,7 +99,11 @@ class Supervisor:
         return self._clean
 
     def stop(self) -> None:
-        """Tell the children to stop; a second call kills them. Safe in a signal handler."""
+        """
+        Tell the children to stop; kill them on a second call.
+
+        Both calls are safe in a signal handler.
+        """
         if self._stopping:
             self._kill_at = 0.0
         else:
@@ -123,7 +133,8 @@ class Supervisor:
                 child.kill_reason = child.kill_reason or OVERSTAYED
                 child.process.kill()
             elif child.process.stdin is not None:
-                # The end of its standard input tells a child to stop, as the end of us would.
+                # A closed standard input tells the child to stop. It is also closed if this
+                # process dies.
                 child.process.stdin.close()
                 child.process.stdin = None
         elif child.silence() > max(
@@ -144,7 +155,8 @@ class Supervisor:
                 command,
                 stdin=subprocess.PIPE,
                 pass_fds=[writer],
-                start_new_session=True,  # Ctrl-C is for us; we tell them.
+                # Ctrl-C must reach only this process, which then tells the children to stop.
+                start_new_session=True,
             )
         except OSError:
             os.close(reader)
@@ -167,7 +179,7 @@ class Supervisor:
             if not self._stopping:
                 self.stop()
             return
-        # Whatever its status: a task may have ended its process by _exit(0).
+        # Even status 0 is an error here, because a task may have called os._exit(0).
         reason = child.kill_reason or _reason(status)
         logger.error("Process %d ended: %s.", child.process.pid, reason)
         self._clean = self._clean and not self._stopping
@@ -179,8 +191,8 @@ class Supervisor:
             slot.failures = 0
 
     def _take_back(self, workers: set[int], reason: str) -> None:
-        # In a thread: neither a database that is away nor somebody's receiver of a signal must
-        # keep us from watching over the others.
+        # Use a thread. An unreachable database or a slow signal receiver must not keep this
+        # process from checking the other children.
         self._rescue_threads = [thread for thread in self._rescue_threads if thread.is_alive()]
         thread = threading.Thread(
             target=_take_back, args=(workers, reason), name="bgtask-rescue", daemon=True
@@ -206,29 +218,33 @@ def _back_off(slot: _Slot) -> None:
 
 
 def _take_back(workers: set[int], reason: str) -> None:
-    """Nobody knows sooner than its parent that a process is dead, nor why."""
+    """
+    Rescue the tasks of a dead child, and announce their outcomes.
+
+    The supervisor learns that the child is dead, and why, before any other process does.
+    """
     rescued: list[Outcome] = []
     connection = connections[queue_alias()]
     try:
-        # In one transaction: a sibling that saw it dead first would take its tasks back without
-        # knowing the reason.
+        # Use one transaction. Otherwise another worker could see the dead worker in between, and
+        # rescue its tasks without knowing the reason.
         with operations_for(connection).transaction(connection):
             theirs = Worker.objects.filter(pk__in=workers)
             if reason == OVERSTAYED:
-                theirs.record_stop()  # It may have had no time to say so.
+                theirs.record_stop()  # The child may have had no time to record the stop.
             if theirs.declare_dead():
                 rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
         _tell(rescued)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
-    except Exception:  # Receivers and handlers of the log are the project's.
+    except Exception:  # Signal receivers and log handlers of the project may raise anything.
         logger.exception("What became of its tasks could not be announced.")
     finally:
         connections.close_all()
 
 
 def _tell(outcomes: list[Outcome]) -> None:
-    """As the worker would have, which is no more."""
+    """Announce and count these outcomes on behalf of the dead worker."""
     if not outcomes:
         return
     ended = [(outcome, str(outcome.status)) for outcome in outcomes]
@@ -243,12 +259,16 @@ def _tell(outcomes: list[Outcome]) -> None:
 
 
 def _reap(slots: Sequence[_Slot]) -> None:
-    """As the first process of a container, bury the orphans of others too."""
+    """
+    Reap orphaned processes, except for the children of this supervisor.
+
+    The kernel gives orphans to the first process of a container, so that it reaps them.
+    """
     ours = {slot.child.process.pid for slot in slots if slot.child is not None}
     with contextlib.suppress(ChildProcessError):
         while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             if ended.si_pid in ours:
-                break  # Its own poll() asks for it.
+                break  # The child's own poll() reaps it.
             os.waitpid(ended.si_pid, 0)
 
 
@@ -262,7 +282,11 @@ def _reason(status: int) -> str:
 
 
 def _interpreter(argv: Sequence[str]) -> list[str]:
-    """How this command was started: ``manage.py``, ``python -m django`` or an executable."""
+    """
+    Return the first arguments of the command that started this process.
+
+    It was started by ``manage.py``, ``python -m django`` or an executable.
+    """
     main = sys.modules["__main__"]
     if main.__spec__ is not None and main.__spec__.name:
         name = main.__spec__.name.removesuffix(".__main__")

@@ -1,4 +1,4 @@
-"""No bookkeeping waits for ever for a database that has fallen silent."""
+"""Interrupt the worker's own statements when the database no longer answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("bgtask")
 
 CONNECT_TIMEOUT_SECONDS = 10  # Seconds that an attempt to connect may take.
 CANCEL_TIMEOUT_SECONDS = 2.0  # Seconds that a request to cancel may take.
-# Where the other end has vanished without a word, TCP itself would ask after two hours only.
+# If the server vanishes without closing the connection, TCP probes it only after two hours.
 KEEPALIVE = {
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -29,9 +29,13 @@ KEEPALIVE = {
 
 
 def limit_waiting(alias: str) -> None:
-    """In this process, and where the project says nothing else, connections tell of their end."""
+    """
+    Set the options by which connections of this process notice that the server is gone.
+
+    Options that the project has set stay as they are.
+    """
     connection = connections[alias]
-    # One dictionary for the connections of all threads.
+    # The connections of all threads share this dictionary.
     options = connection.settings_dict["OPTIONS"]
     if connection.vendor in ("postgresql", "mysql"):
         options.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
@@ -43,11 +47,11 @@ def limit_waiting(alias: str) -> None:
 @contextmanager
 def watched(alias: str) -> Iterator[None]:
     """
-    What this thread does in here is bookkeeping: each statement is short, or never to end.
+    Let the watchdog interrupt statements of this thread that take too long, in this block.
 
-    A connection may be half open, with nobody at its other end, and the thread would wait in the
-    driver until the process is killed. Statements of tasks may take their time; they are not
-    watched.
+    The block must contain only the worker's own statements, which are short. If one takes long,
+    the connection may be half open, with no server at its other end. The thread would wait in the
+    driver until the process is killed. Statements of tasks may be slow, so they are not watched.
     """
     me = threading.get_ident()
     if me in _sections:
@@ -65,7 +69,7 @@ def watched(alias: str) -> Iterator[None]:
 class _Section:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.since = time.monotonic()  # … which nothing has been heard.
+        self.since = time.monotonic()  # When the last statement began or ended.
         self.cancelled = False
         self.raw: Any = None
         self.socket = -1
@@ -83,11 +87,12 @@ class _Section:
             self.cancelled = False
 
     def _look(self) -> None:
-        """Remember the socket now: MariaDB's driver tells it to no other thread."""
+        """Remember the socket, because MariaDB's driver doesn't give it to another thread."""
         raw = self.connection.connection
         if raw is not self.raw:
             self.raw, self.socket = raw, -1
-            with contextlib.suppress(Exception):  # Broken, or SQLite's, which has none.
+            # The connection may be broken, or a connection to SQLite, which has no socket.
+            with contextlib.suppress(Exception):
                 self.socket = raw.fileno()
 
 
@@ -95,7 +100,11 @@ _sections: dict[int, _Section] = {}  # By thread.
 
 
 class Watchdog:
-    """A thread that needs no database. What takes longer than ``patience`` is cut short."""
+    """
+    A thread that interrupts watched statements that take longer than ``patience`` seconds.
+
+    The thread itself needs no database.
+    """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -116,12 +125,14 @@ class Watchdog:
 
     def _interrupt(self, section: _Section) -> None:
         """
-        First ask the server to give up: where it waits for a lock, it would do so on and on for
-        somebody who has gone. If it does not even hear that, hang up.
+        Ask the server to cancel the statement; if it doesn't answer, close the socket.
+
+        Cancel first, because the statement may wait for a lock. If the socket were only closed,
+        the server would go on waiting for a client that is gone.
         """
         raw = section.raw
         if raw is None or raw is not section.connection.connection:
-            return  # Connecting, which has its own limit.
+            return  # The thread is connecting, which has its own time limit.
         if not section.cancelled and _cancel(raw):
             section.cancelled = True
             return
@@ -131,19 +142,23 @@ class Watchdog:
 
 
 def _cancel(raw: Any) -> bool:
-    if not hasattr(raw, "cancel_safe"):  # psycopg has it.
+    if not hasattr(raw, "cancel_safe"):  # Only psycopg has this method.
         return False
     try:
         raw.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
-    except Exception:  # The driver's own errors, not Django's.
+    except Exception:  # The driver raises its own errors here, not Django's.
         return False
     return True
 
 
 def hang_up(descriptor: int) -> None:
-    """Shut the socket under whoever waits on it: that ends the wait, with the driver's error."""
+    """
+    Shut down the socket of a connection.
+
+    A thread that waits for the socket then gets an error from the driver.
+    """
     with (
-        contextlib.suppress(OSError),  # Closed meanwhile.
+        contextlib.suppress(OSError),  # The socket was closed meanwhile.
         socket.socket(fileno=os.dup(descriptor)) as connected,
     ):
         connected.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Hold a kind of task, pause a queue, take back what a dead worker holds."""
+"""Pages that hold a task type, pause a queue, and rescue the tasks of a dead worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bgtask_admin.ui.pages import (
 
 
 class StopForm(forms.Form):
-    # To the letter, blanks at its ends too: tasks are compared so.
+    # A RegexField keeps blanks at both ends. Names of tasks and queues are compared exactly.
     name = forms.RegexField(r"\S", max_length=255, widget=forms.HiddenInput)
     reason = forms.CharField(
         label=gettext_lazy("Reason"),
@@ -55,7 +55,7 @@ class PauseForm(StopForm):
 
 
 def _name(request: HttpRequest, form: type[StopForm] = StopForm) -> str:
-    """Raises Http404 for what no row can be named."""
+    """Return the name from the request. Raise Http404 if no row can have this name."""
     given = request.POST if request.method == "POST" else request.GET
     try:
         name: str = form.base_fields["name"].clean(given.get("name"))
@@ -66,7 +66,7 @@ def _name(request: HttpRequest, form: type[StopForm] = StopForm) -> str:
 
 @permission_required(HOLD)
 def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """GET: say what it means. POST: hold."""
+    """Explain what a hold does (GET), or hold the task type (POST)."""
 
     def do(name: str, reason: str, minutes: int | None) -> HttpResponse:
         operation = pauses.hold_type(name, user=request.user, reason=reason, minutes=minutes)

@@ -1,4 +1,4 @@
-"""Stop a kind of task or a queue, and let it go on; return a lost worker's tasks."""
+"""Hold and unhold a task type, pause and resume a queue, rescue the tasks of a lost worker."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def hold_type(
     task_name: str, *, user: Any, reason: str = "", minutes: int | None = None
 ) -> Operation:
     """
-    Stop tasks of this name, waiting and coming ones; those that run go on.
+    Hold waiting and future tasks of this name. Running tasks continue.
 
-    The steps of the operation move waiting ones aside; workers put aside what is enqueued later.
+    The steps of the operation hold the waiting tasks. Workers set aside tasks enqueued later.
     """
     now, hold = _limits(TaskHold, reason, minutes)
     hold |= {"held_at": now, "held_by": user.get_username()[:255]}
@@ -41,14 +41,14 @@ def hold_type(
 
 
 def release_type(task_name: str, *, user: Any) -> Operation:
-    """Let tasks of this name be started again; the steps of the operation release held ones."""
+    """End the hold on this name. The steps of the operation unhold the held tasks."""
     with recorded(_start(Verb.RELEASE_TYPE, task_name, user)) as operation:
         TaskHold.objects.filter(task_name=task_name).delete()
     return operation
 
 
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:
-    """Nothing more of this queue is started; what waits stays where it is."""
+    """Stop workers from claiming tasks of this queue. Waiting tasks keep their status."""
     now, pause = _limits(QueuePause, reason, minutes)
     pause |= {"paused_at": now, "paused_by": user.get_username()[:255]}
     with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
@@ -57,7 +57,7 @@ def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None
 
 
 def resume(queue: str, *, user: Any) -> Operation:
-    """Let tasks of this queue be started again."""
+    """Let workers claim tasks of this queue again."""
     with recorded(_note(Verb.RESUME, {"queue": queue}, user), _done) as operation:
         QueuePause.objects.filter(queue=queue).delete()
     return operation
@@ -65,9 +65,9 @@ def resume(queue: str, *, user: Any) -> Operation:
 
 def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
     """
-    Take back what a worker holds that is dead, or silent for longer than its lease.
+    Rescue the tasks of a worker that is dead, or silent for longer than its lease.
 
-    Raises ValidationError for one that is alive: its tasks are running.
+    Raise ValidationError if the worker is alive, because its tasks are running.
     """
     with recorded(_note(Verb.RESCUE, {"worker": worker.label}, user), _done) as operation:
         Worker.objects.silent().filter(pk=worker.pk).declare_dead()
@@ -84,14 +84,14 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
 
 
 def _limits(model: Any, reason: str, minutes: int | None) -> tuple[datetime, dict[str, Any]]:
-    """Return the database's time, and when and why the row of this model holds."""
+    """Return the database's time, and the end and the reason as columns of this model."""
     now = database_now(model.objects.all().db)
     expires_at = now + timedelta(minutes=minutes) if minutes else None
     return now, {"expires_at": expires_at, "reason": reason[:500]}
 
 
 def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[[], Operation]:
-    """Return what stores the entry of a verb that steps through tasks."""
+    """Return a function that stores the log entry of an action that steps through tasks."""
     preview = Preview.take(ACTIONS[verb], Selection.parse({"task": task_name}))
     return partial(run.start, preview, {}, user=user, reason=reason)
 
@@ -99,7 +99,7 @@ def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[
 def _note(
     verb: Verb, names: dict[str, str], user: Any, reason: str = ""
 ) -> Callable[[], Operation]:
-    """Return what stores the entry of a verb that is done at once."""
+    """Return a function that stores the log entry of an action that is done at once."""
     return partial(
         Operation.objects.create,
         key=secrets.token_hex(16),

@@ -1,4 +1,4 @@
-"""What an action would be done to: counted, broken down and signed, for a person to confirm."""
+"""Count, break down and sign the tasks of an action, so that an operator can confirm it."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ class Group:
 
 @dataclass(frozen=True)
 class Breakdown:
-    groups: tuple[Group, ...]  # The most frequent ones.
-    others: int  # How many more there are.
+    groups: tuple[Group, ...]  # The largest groups.
+    others: int  # Number of further groups.
     samples: tuple[int, ...]
     looked_at: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What an action would be done to, as the operator saw it."""
+    """An action and its tasks, as the operator saw them."""
 
     action: Action
     selection: Selection
     previewed_at: datetime
     high_water: int
     matched: int
-    looked_at: int = 0  # By an argument: so many of the newest tasks. 0: all of them.
+    looked_at: int = 0  # Number of newest tasks that were searched for an argument. 0: all.
     key: str = field(default_factory=lambda: secrets.token_hex(16))
     found: Found | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def take(cls, action: Action, selection: Selection) -> Preview:
-        """Raises InvalidSelection for a filter that would mean everything."""
+        """Return a preview of the action. Raise InvalidSelection if the filter is empty."""
         selection.must_be_narrow()
         tasks = Task.objects.all()
         now = database_now(tasks.db)
@@ -85,14 +85,18 @@ class Preview:
 
     @property
     def matched_at_least(self) -> bool:
-        """Whether there may be more than ``matched``."""
+        """Return whether more tasks than ``matched`` may match."""
         return bool(self.looked_at)
 
     def in_words(self) -> str:
         return words_for(self.action, self.selection)
 
     def breakdown(self, most: int | None = None) -> Breakdown:
-        """By task, queue and status; of so many only, the newest, where there are more."""
+        """
+        Count the tasks by name, queue and status.
+
+        If more than ``most`` tasks match, count only that number of the newest.
+        """
         groups: dict[tuple[str, ...], Group] = {}
         samples: list[int] = []
         number = 0
@@ -116,9 +120,10 @@ class Preview:
 
     def _rows(self, most: int | None) -> Iterator[tuple[int, str, str, str, datetime]]:
         """
-        Yield the newest rows first, at most so many; if all are wanted, in slices by id.
+        Yield at most ``most`` rows, the newest first. None: read all rows, in slices by id.
 
-        Outside of a transaction, an open cursor of PostgreSQL fails behind a connection pooler.
+        Slices need no open cursor. Outside of a transaction, an open cursor of PostgreSQL fails
+        behind a connection pooler.
         """
         columns = ("pk", "task_name", "queue", "status", "enqueued_at")
         if most is not None:
@@ -134,7 +139,11 @@ class Preview:
             last = found[-1][0]
 
     def signed(self, user: Any) -> str:
-        """What the confirmation carries: the filter and the mark, never ids by the thousand."""
+        """
+        Return the signed text that the form of confirmation carries.
+
+        It holds the filter and the high-water mark, never thousands of ids.
+        """
         return signing.dumps(
             {
                 "verb": self.action.verb.value,
@@ -152,7 +161,11 @@ class Preview:
 
     @classmethod
     def load(cls, text: str, user: Any) -> Preview:
-        """Raises InvalidSelection for what this user was not shown, or too long ago."""
+        """
+        Return the preview from a signed text.
+
+        Raise InvalidSelection if this user did not see the preview, or saw it too long ago.
+        """
         try:
             data = signing.loads(text, salt=_SALT, max_age=_VALID)
         except signing.SignatureExpired:
@@ -174,9 +187,10 @@ class Preview:
 
 def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> TaskQuerySet:
     """
-    The tasks that are meant; of chosen ones also those that will have to be skipped.
+    Return the tasks of the action.
 
-    An argument is not asked for here: ``Selection.having`` decides about it.
+    If the operator chose tasks one by one, include those that the action must skip. This
+    function ignores the argument of the filter; ``Selection.having`` checks the argument.
     """
     tasks = selection.without("argument").candidates()
     if selection.is_chosen_one_by_one:
@@ -189,7 +203,7 @@ def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> Ta
 
 
 def words_for(action: Action, selection: Selection) -> str:
-    """Return “Failed, Cancelled · queue mail”: the statuses are those that the action means."""
+    """Return a text such as “Failed, Cancelled · queue mail”, with the action's statuses."""
     words = selection.in_words()
     if selection.status is None and not selection.is_chosen_one_by_one:
         meant = ", ".join(str(status.label) for status in Status if status in action.meant)

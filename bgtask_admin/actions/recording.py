@@ -1,8 +1,8 @@
 """
 Keep a change and its entry in the operations log together.
 
-Where one database holds both, one transaction does. Across two databases the entry is committed
-first, as running, so that no change is without an entry.
+If one database holds both, one transaction is enough. With two databases, the entry is
+committed first, with the state "running", so that every change has an entry.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from django.utils.translation import gettext as _
 from bgtask.db.routing import queue_alias, writing
 from bgtask_admin.models import Operation, OperationState
 
-LOG_BATCH_ROWS = 20  # One statement's entries: with long reasons they stay below 64 KiB.
+LOG_BATCH_ROWS = 20  # Even with long reasons, one INSERT statement stays below 64 KiB.
 
 
 def is_log_with_tasks() -> bool:
-    """Return whether one transaction can hold a change and its entry in the log."""
+    """Return whether one transaction can contain a change and its entry in the log."""
     return bool(Operation.objects.all().db == queue_alias())
 
 
@@ -35,9 +35,9 @@ def recorded(
     begin: Callable[[], Operation], finish: Callable[[Operation], None] | None = None
 ) -> Iterator[Operation]:
     """
-    Log what the block does: ``begin`` stores the entry, ``finish`` completes it.
+    Log the work of the block. ``begin`` stores the entry, and ``finish`` completes it.
 
-    Across two databases an error in the block leaves the entry there, as stopped.
+    With two databases, an error in the block leaves the entry in the log, marked as stopped.
     """
     finish = finish or (lambda operation: None)
     tasks_db = queue_alias()
@@ -59,7 +59,7 @@ def recorded(
 
 
 def stop(operation: Operation) -> bool:
-    """Leave the rest as it is."""
+    """Stop a running operation and leave its remaining tasks unchanged. Return whether it ran."""
     return bool(
         Operation.objects.filter(pk=operation.pk, state=OperationState.RUNNING).update(
             state=OperationState.STOPPED, finished_at=timezone.now()
@@ -67,14 +67,14 @@ def stop(operation: Operation) -> bool:
     )
 
 
-# In Django's own history
+# Django's own history (LogEntry)
 
 
 def entry_of(operation: Operation, model: Any, pk: Any, name: str, flag: int) -> LogEntry:
     """
-    Return an unsaved entry. It holds keys, not objects, as these may be of two databases.
+    Return an unsaved entry. It holds keys, not objects, which may be in different databases.
 
-    Without a user it cannot be saved: ``write_history`` leaves it out.
+    An entry without a user can't be saved, so ``write_history`` leaves it out.
     """
     return LogEntry(
         user_id=operation.user_id,  # type: ignore[misc]
@@ -95,9 +95,9 @@ def _change_message(operation: Operation) -> str:
 
 def write_history(operation: Operation, entries: Sequence[LogEntry]) -> None:
     """
-    Store these entries with the operation, or after its commit if they have another database.
+    Store the entries with the operation, or after its commit if they are in another database.
 
-    An entry needs its user: store none for a user who has been deleted, or for the shell.
+    An entry needs a user. Store none if the user has been deleted, or for the command line.
     """
     if not (entries and operation.user_id and _is_known(operation.user_id)):
         return
@@ -110,7 +110,11 @@ def write_history(operation: Operation, entries: Sequence[LogEntry]) -> None:
 
 
 def _write(entries: Sequence[LogEntry]) -> None:
-    """Store entries in Django's table, which may hold fewer characters than ours on MariaDB."""
+    """
+    Store entries in Django's table.
+
+    On MariaDB that table may accept fewer characters than ours. If so, escape them in ASCII.
+    """
     try:
         with transaction.atomic(using=router.db_for_write(LogEntry)):
             LogEntry.objects.bulk_create(entries, batch_size=LOG_BATCH_ROWS)

@@ -1,4 +1,8 @@
-"""What can be done to tasks: by whom, to which of them, and by which verb of the queryset."""
+"""
+The actions on tasks.
+
+An action names its permission, the statuses it allows, and the queryset method that does it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ class Verb(models.TextChoices):
     QUEUE = "queue", _("Change queue")
     HOLD = "hold", _("Hold")
     RELEASE = "release", _("Release")
-    # These are about a name, not about a filter.
+    # The following actions apply to a name, not to a filter.
     HOLD_TYPE = "hold_type", _("Hold task type")
     RELEASE_TYPE = "release_type", _("Release task type")
     PAUSE = "pause", _("Pause queue")
@@ -95,10 +99,10 @@ Narrow = Callable[[datetime], Q]
 class Action:
     verb: Verb
     permission: str
-    statuses: frozenset[Status]  # Of tasks on which it can be done.
+    statuses: frozenset[Status]  # The action applies only to tasks with one of these.
     apply: Apply
-    usual: frozenset[Status] | None = None  # Meant by a filter that names no status.
-    narrow: Narrow = lambda previewed_at: Q()  # What must be true of the tasks besides.
+    usual: frozenset[Status] | None = None  # The default for a filter that names no status.
+    narrow: Narrow = lambda previewed_at: Q()  # A further condition on the tasks.
     form: type[forms.Form] = NoOptions
     irreversible: bool = False
 
@@ -120,7 +124,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 permission=permissions.REQUEUE,
                 statuses=FINISHED,
                 usual=frozenset({Status.FAILED, Status.CANCELLED}),
-                # What failed again since the operator looked is another matter.
+                # Skip tasks that failed again after the preview: the operator didn't see that.
                 narrow=lambda previewed_at: Q(finished_at__lte=previewed_at),
                 apply=lambda tasks, options: tasks.requeue(
                     reset_attempts=bool(options.get("reset_attempts")),
@@ -178,7 +182,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 verb=Verb.RELEASE,
                 permission=permissions.HOLD,
                 statuses=frozenset({Status.HELD}),
-                # While their type is on hold, a worker would only put them back.
+                # While the task type is on hold, a worker would set these tasks aside again.
                 narrow=lambda previewed_at: ~Q(held_for=HeldFor.TYPE),
                 apply=lambda tasks, options: tasks.unhold(),
             ),
@@ -199,7 +203,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
     }
 )
 
-# What a page offers for tasks that match a filter, and in which order.
+# The actions that a page offers for tasks that match a filter, in this order.
 OFFERED = (
     Verb.REQUEUE,
     Verb.RUN_NOW,
@@ -214,7 +218,7 @@ OFFERED = (
 
 
 def offered(user: Any, status: str | None = None) -> list[Action]:
-    """The actions that this user may choose, and that tasks of this status allow."""
+    """Return the actions that this user may choose and that apply to tasks of this status."""
     return [
         action
         for action in (ACTIONS[verb] for verb in OFFERED)

@@ -1,11 +1,11 @@
 """
-One verb over many tasks: preview → confirm → step → log.
+Run one action over many tasks: preview → confirm → step → log.
 
-A step takes ids in their order, below the high-water mark of the preview, and does a thousand at
-a time: in one transaction the operation's row is advanced, the tasks are locked and judged, and
-one guarded UPDATE changes those that still allow it. So a crash loses nothing and repeats
-nothing, and of two operators who press at once only one changes each task. See ``_advance`` for
-tasks in another database than the log.
+A step takes ids in order, up to the high-water mark of the preview, in chunks of a thousand.
+Each chunk is one transaction. It advances the operation's row, locks the tasks and checks them
+again. One guarded UPDATE then changes the tasks that still allow the action. So a crash loses
+nothing and repeats nothing. If two operators act at the same time, only one of them changes
+each task. See ``_advance`` for tasks in another database than the log.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from bgtask.status import Status
 from bgtask_admin.actions import sentences
 from bgtask_admin.actions.preview import Preview, scope_of, words_for
 from bgtask_admin.actions.recording import entry_of, is_log_with_tasks, write_history
-from bgtask_admin.actions.recording import stop as stop  # With the other verbs of an operation.
+from bgtask_admin.actions.recording import stop as stop  # Callers use run.stop beside run.step.
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.actions.sentences import GONE, REFERRED
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
-CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
-LOOK_AHEAD = 10_000  # Ids that are read at once.
+CHUNK = 1_000  # Rows that one transaction changes. Workers wait only briefly for its locks.
+LOOK_AHEAD = 10_000  # Ids that one query reads.
 STEP = 1.0  # Seconds.
 
 
@@ -52,9 +52,9 @@ def start(
     reason: str = "",
 ) -> Operation:
     """
-    Note down that it is to be done. Nothing has been changed yet: ``step`` does.
+    Store an operation for the confirmed preview. ``step`` changes the tasks later.
 
-    The same preview confirmed twice is one operation.
+    If the same preview is confirmed twice, return the same operation.
     """
     operation: Operation
     operation, _created = Operation.objects.get_or_create(
@@ -85,18 +85,23 @@ def do(
     by: str = "",
     reason: str = "",
 ) -> Operation:
-    """Preview, confirm and take the first step in one: for a few tasks."""
+    """Preview, confirm and take the first step in one call. Use this for a few tasks."""
     preview = Preview.take(ACTIONS[verb], selection)
     return step(start(preview, options or {}, user=user, by=by, reason=reason))
 
 
 def step(operation: Operation, seconds: float = STEP) -> Operation:
-    """Go on for about so long. Whoever else steps the same operation meanwhile is given way to."""
+    """
+    Continue the operation for about so many seconds.
+
+    Return early if another process has stepped the same operation in the meantime.
+    """
     deadline = time.monotonic() + seconds
     scope, selection = _scope(operation), _selection(operation)
     has_one_writer = connections[scope.db].vendor == "sqlite"
     while operation.is_running:
-        begun = sorted(operation.begun_data)  # A chunk whose mark was not written comes first.
+        # First repeat a chunk whose mark was not written.
+        begun = sorted(operation.begun_data)
         ahead = begun or list(
             scope.filter(pk__gt=operation.last_id, pk__lte=operation.high_water)
             .order_by("pk")
@@ -108,7 +113,8 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
             if not _advance(operation, ids):
                 operation.refresh_from_db()
                 return operation
-            if has_one_writer:  # Workers that wait for their turn would otherwise never get it.
+            # SQLite allows one writer. Without this pause, waiting workers would never write.
+            if has_one_writer:
                 time.sleep(time.monotonic() - began)
             if time.monotonic() > deadline:
                 return operation
@@ -137,7 +143,11 @@ def _selection(operation: Operation) -> Selection:
 
 
 def _pass(operation: Operation, last_id: int) -> bool:
-    """Go on behind tasks that do not have the argument; False if somebody else was faster."""
+    """
+    Move the mark past tasks that don't have the argument.
+
+    Return False if another process was faster.
+    """
     if operation.last_id >= last_id:
         return True
     ours = Operation.objects.filter(
@@ -151,11 +161,12 @@ def _pass(operation: Operation, last_id: int) -> bool:
 
 def _advance(operation: Operation, ids: list[int]) -> bool:
     """
-    Do one chunk; return False if somebody else was faster.
+    Process one chunk. Return False if another process was faster.
 
-    The mark follows the tasks. With one database both are committed together. With two, the
-    chunk is noted in the log before the tasks' transaction commits, and its mark is written
-    afterwards: whoever repeats the chunk after a crash in between knows what it meant to change.
+    The mark (``last_id``) is written after the tasks. With one database, one transaction commits
+    both. With two databases, the log records the chunk before the tasks' transaction commits,
+    and the mark is written afterwards. If a crash comes in between, the process that repeats the
+    chunk knows which tasks it meant to change.
     """
     action = ACTIONS[operation.verb]
     tasks = Task.objects.all()
@@ -167,7 +178,7 @@ def _advance(operation: Operation, ids: list[int]) -> bool:
         begun=operation.begun,
     )
     with writing(tasks.db):
-        # First of all, for this is the lock that makes two steps of one operation take turns.
+        # Update the operation's row first. Its lock makes two steps of one operation take turns.
         if together and not ours.update(last_id=ids[-1]):
             return False
         chunk = _judge(operation, ids, tasks)
@@ -177,7 +188,8 @@ def _advance(operation: Operation, ids: list[int]) -> bool:
         try:
             result = action.apply(chunk.tasks, operation.option_data) if chunk.able else 0
         except Exception:
-            if begun:  # The tasks are rolled back, so a repeat has nothing to account for.
+            # The tasks are rolled back, so a repeat of this chunk must not count them.
+            if begun:
                 Operation.objects.filter(pk=operation.pk, begun=begun).update(begun=operation.begun)
             raise
         deletion = result if isinstance(result, Deletion) else Deletion(result)
@@ -189,13 +201,13 @@ def _advance(operation: Operation, ids: list[int]) -> bool:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What becomes of these ids; the rows are locked."""
+    """The decision about each id of a chunk. The rows are locked."""
 
-    able: list[int]  # In a status that allows it.
-    tasks: TaskQuerySet  # Those among them that are changed.
+    able: list[int]  # Tasks in a status that allows the action.
+    tasks: TaskQuerySet  # The tasks among them that the action changes.
     skipped: Counter[str]
-    names: dict[int, str]  # For the history. A deleted task cannot be named afterwards.
-    done_before: dict[int, str]  # Changed by a chunk whose mark was not written.
+    names: dict[int, str]  # For the history. A deleted task can't be named afterwards.
+    done_before: dict[int, str]  # Changed by an earlier run whose mark was not written.
     begun: dict[int, str | None]
 
 
@@ -203,7 +215,7 @@ def _judge(operation: Operation, ids: list[int], tasks: TaskQuerySet) -> _Chunk:
     action = ACTIONS[operation.verb]
     scope = _scope(operation).filter(pk__in=ids).order_by("pk").select_for_update()
     found = list(scope.values_list("pk", "status"))
-    # They are locked, and decided about once more: nothing but the ids came from the look ahead.
+    # The rows are locked now, so check them again. Only their ids come from the read ahead.
     having = set(_selection(operation).having([pk for pk, _status in found]))
     found = [(pk, status) for pk, status in found if pk in having]
     able = [pk for pk, status in found if status in action.statuses]
@@ -231,7 +243,7 @@ def _judge(operation: Operation, ids: list[int], tasks: TaskQuerySet) -> _Chunk:
 def _mark(
     operation: Operation, chunk: _Chunk, result: Deletion, last_id: int, ours: QuerySet[Operation]
 ) -> bool:
-    """Write how far it is, and the entries of the history."""
+    """Write the mark, counts and history. Return False if another process was faster."""
     skipped = Counter(operation.skipped_data)
     skipped.update(chunk.skipped)
     skipped.update(f"{REFERRED}{table}" for table in result.kept.values())
@@ -262,7 +274,7 @@ def _mark(
 
 
 def _finish(operation: Operation) -> None:
-    """All that is left of the ids has been done; account for those that were never met."""
+    """Mark the operation as done. Count the matched tasks that no chunk found as skipped."""
     skipped = Counter(operation.skipped_data)
     missing = operation.matched - operation.changed - sum(skipped.values())
     if missing > 0:
@@ -275,7 +287,7 @@ def _finish(operation: Operation) -> None:
         "finished_at": timezone.now(),
         "skipped": sum(skipped.values()),
         "skipped_for": json.dumps(skipped),
-        # More may have come to match below the mark since it was counted.
+        # Since the count, more tasks up to the high-water mark may have come to match.
         "matched": max(operation.matched, operation.changed + sum(skipped.values())),
         "matched_at_least": False,
     }
@@ -294,9 +306,9 @@ def _finish(operation: Operation) -> None:
 
 
 def _taken_meanwhile(operation: Operation) -> int:
-    """How many of the same tasks a worker has in hand that took them since the preview."""
-    # Their status and their times are others now, and the text of an error is not searched for
-    # without these.
+    """Return how many of the same tasks workers have claimed since the preview."""
+    # The claimed tasks have another status and other times now. An error text can be searched
+    # only together with a status and a period, so drop it as well.
     same = Selection.parse_narrow(operation.filter_data).without(
         "status", "since", "until", "error"
     )
@@ -307,13 +319,13 @@ def _taken_meanwhile(operation: Operation) -> int:
 
 def log_one(operation: Operation) -> None:
     """Write one entry for the whole operation into Django's own history."""
-    words = filter_in_words(operation, with_arguments=False)  # Others read it elsewhere.
+    words = filter_in_words(operation, with_arguments=False)  # More users read it there.
     name = f"{operation.get_verb_display()}: {words}"
     write_history(operation, [entry_of(operation, Operation, operation.pk, name, CHANGE)])
 
 
 def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
-    """As it was confirmed; the value of an argument is only for who may see arguments."""
+    """Return the filter as it was confirmed. Mask the argument unless ``with_arguments``."""
     if with_arguments or "argument" not in operation.filter_data:
         return operation.filter_words
     try:
@@ -324,7 +336,7 @@ def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
 
 
 def result_in_words(operation: Operation) -> str:
-    """Return sentences: “468 tasks requeued. 3 tasks skipped: already running.”"""
+    """Return sentences such as “468 tasks requeued. 3 tasks skipped: already running.”"""
     if operation.verb not in ACTIONS:
         return str(operation.get_verb_display())
     return " ".join([sentences.done(operation), *sentences.skipped(operation.skipped_data)])

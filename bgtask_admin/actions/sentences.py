@@ -16,20 +16,21 @@ from bgtask.status import WAITING, Status
 from bgtask_admin.actions.registry import Verb
 from bgtask_admin.models import Operation
 
-# Why a task was skipped, besides its status.
-GONE = "gone"  # It no longer matches.
-# Rows of the table named behind it refer to the task, or an error was raised.
+# Reasons to skip a task, besides its status.
+GONE = "gone"  # The task no longer matches.
+# A prefix before the name of a table. Rows of this table refer to the task, or the deletion
+# raised an error.
 REFERRED = "referred:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """The words about one verb; those of ``asked`` and ``done`` depend on the number of tasks."""
+    """The texts for one action. ``asked`` and ``done`` depend on the number of tasks."""
 
     asked: Any  # “Requeue 468 tasks”
-    asked_all: str | Promise  # Where the number is not known.
+    asked_all: str | Promise  # Used if the number is not known.
     done: Any  # “468 tasks requeued.”
-    impossible: str | Promise  # No task allows it.
+    impossible: str | Promise  # No task allows the action.
 
 
 SENTENCES: Mapping[str, Sentences] = {
@@ -130,7 +131,7 @@ SENTENCES: Mapping[str, Sentences] = {
         impossible=_("None of these tasks can be released."),
     ),
 }
-# Where it is known that a cancelled task was running, or was not.
+# Used if the filter or the options tell whether the cancelled tasks were running.
 _CANCELLED = ngettext_lazy("%(count)s task cancelled.", "%(count)s tasks cancelled.", "number")
 _ASKED_TO_STOP = ngettext_lazy(
     "%(count)s running task asked to stop.", "%(count)s running tasks asked to stop.", "number"
@@ -138,7 +139,7 @@ _ASKED_TO_STOP = ngettext_lazy(
 
 
 def asked(verb: str, count: int | None) -> str:
-    """Return what a button offers; None: the number of tasks is not known."""
+    """Return the text of a button. ``count`` is None if the number of tasks is not known."""
     words = SENTENCES[verb]
     return str(words.asked_all) if count is None else _counted(words.asked, count)
 
@@ -160,7 +161,7 @@ def skipped(reasons: Mapping[str, int]) -> list[str]:
 
 
 def _counted(words: Any, count: int) -> str:
-    """``number`` chooses the plural, ``count`` is what people read."""
+    """Return the text with its count. ``number`` chooses the plural, ``count`` is displayed."""
     return str(words % {"number": count, "count": f"{count:,}"})
 
 

@@ -1,4 +1,4 @@
-"""Take a step of an operation, and lead the operator to what came of it."""
+"""Take a step of an operation, and redirect the operator to the result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from bgtask_admin.ui.pages import admin_url, redirect_back
 
 
 def take_step(request: HttpRequest, operation: Operation) -> None:
-    """Do about a second of work. Where the database is busy, say that the rest is still to do."""
+    """Work for about a second. If the database is busy, add a message that work remains."""
     try:
         run.step(operation)
-    except OperationalError:  # A lock that could not be had: what was begun is undone, try again.
+    except OperationalError:  # No lock was free. The chunk is rolled back, so try again.
         operation.refresh_from_db()
         messages.warning(request, _("Database busy; press Continue to retry."))
 
 
 def lead_on(request: HttpRequest, operation: Operation, otherwise: str) -> HttpResponse:
-    """Take the first step. Lead to the operation's page while it runs, and back once it is done."""
+    """
+    Take the first step.
+
+    Redirect to the operation's page while the operation runs, and back once it is done.
+    """
     take_step(request, operation)
     if operation.is_running:
         return HttpResponseRedirect(

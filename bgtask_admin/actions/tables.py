@@ -1,4 +1,4 @@
-"""The log: who did what to which tasks."""
+"""The table of the operations log: who changed which tasks, when and why."""
 
 from __future__ import annotations
 

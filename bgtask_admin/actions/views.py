@@ -1,4 +1,4 @@
-"""Confirm an action over many tasks, and watch it being done."""
+"""Pages to confirm an action over many tasks and to watch its progress."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ReasonForm(forms.Form):
 
 @permission_required(VIEW)
 def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """GET: what would be done. POST: note it down, and begin."""
+    """Show what the action would do (GET), or store the operation and start it (POST)."""
     if request.method == "POST":
         return _confirmed(request, site)
     action = action_of(request.GET.get("verb", ""))
@@ -59,7 +59,7 @@ def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 
 def _selection(request: HttpRequest) -> Selection:
-    """The ticked tasks, or all that match the filter."""
+    """Return the ticked tasks, or all tasks that match the filter."""
     if request.GET.get("which") == "ticked":
         ticked = ",".join(request.GET.getlist("tick"))
         if not ticked:
@@ -171,7 +171,7 @@ def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> 
 @post_only
 @permission_required(VIEW)
 def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> HttpResponse:
-    """About a second of work. A script gets figures, a button the page again."""
+    """Work for about a second. Answer a script with JSON, and a button with the page."""
     operation = _find(operation_id)
     _may(request, operation)
     if "stop" in request.POST:
@@ -192,7 +192,7 @@ def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> 
 
 
 def _query(operation: Operation, with_arguments: bool) -> str:
-    """Of the list of these tasks; empty, where it would be refused."""
+    """Return the query string for the list of these tasks; "" if the list would refuse it."""
     try:
         selection = Selection.parse_narrow(operation.filter_data)
     except InvalidSelection:

@@ -1,4 +1,4 @@
-"""An error group: the failures with one error."""
+"""The page of an error group: all failures with one fingerprint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bgtask_admin.ui.charts import Band, Chart
 from bgtask_admin.ui.pages import admin_url, page, permission_required
 from bgtask_admin.ui.tracebacks import sections
 
-NEWEST = 2_000  # Tasks by which it is told who is affected.
+NEWEST = 2_000  # Number of tasks to read for the counts by name, queue and worker.
 HOURS = 24
 
 
@@ -30,7 +30,7 @@ HOURS = 24
 def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> HttpResponse:
     failed = Task.objects.failed().filter(error_fingerprint=fingerprint)
     if "\x00" in fingerprint and connections[failed.db].vendor == "postgresql":
-        raise Http404  # It keeps none such, and would not even look for it.
+        raise Http404  # PostgreSQL text can't contain NUL, and the query would fail.
     attempts = Attempt.objects.filter(error_fingerprint=fingerprint)
     newest = attempts.select_related("task").order_by("-finished_at", "-id").first()
     oldest = attempts.order_by("finished_at", "id").values_list("finished_at", flat=True).first()
@@ -74,7 +74,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
 
 
 def _chart(attempts: Any, now: datetime) -> Chart:
-    """Failed attempts of a day, in steps of a quarter of an hour."""
+    """Return a chart of the failed attempts of the last day, in steps of 15 minutes."""
     steps = HOURS * 4
     start = now - timedelta(hours=HOURS)
     times = list(

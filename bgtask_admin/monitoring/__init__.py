@@ -1,1 +1,1 @@
-"""What machines read: /health, /stats and /metrics."""
+"""Endpoints for machines: /health, /stats and /metrics."""

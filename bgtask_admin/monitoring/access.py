@@ -1,4 +1,8 @@
-"""Who may read the figures: a bearer of a token, or a session with the right to monitor."""
+"""
+Check access to the monitoring endpoints.
+
+A request needs a token, or the session of a user with the permission to monitor.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,11 @@ _NAMES = frozenset({"token", "access_token", "bearer", "authorization", "api_key
 
 
 class Refused(Exception):
-    """``status`` 401: say who you are; 403: that is not enough."""
+    """
+    The request may not read the figures.
+
+    ``status`` is 401 if the request is not authenticated, 403 if it lacks the permission.
+    """
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -25,7 +33,8 @@ class Refused(Exception):
 def demand_access(request: HttpRequest) -> None:
     """Raise Refused unless the request may read the figures."""
     if _has_token_in_url(request):
-        # Refused even if it is right, or it would be used so, and end in every log.
+        # Refuse a valid token in the URL as well. Otherwise people would send tokens this way,
+        # and every log would contain them.
         raise Refused(
             401, "A token does not belong in the URL. Send it as “Authorization: Bearer …”."
         )
@@ -45,7 +54,11 @@ def demand_access(request: HttpRequest) -> None:
 
 
 def is_token(given: str) -> bool:
-    """Every token is compared, by its hash: the time it takes tells nothing of any."""
+    """
+    Return whether this is one of the configured tokens.
+
+    Compare the hashes of all tokens, so that the time it takes reveals nothing about a token.
+    """
     known = [
         constant_time_compare(_hash(given), _hash(token)) for token in get_settings().monitor_tokens
     ]

@@ -1,7 +1,7 @@
 """
-The verdict as ``application/health+json``: draft-inadarei-api-health-check-06.
+The verdict as ``application/health+json``, after draft-inadarei-api-health-check-06.
 
-It expired in 2022, and is still the only shape that tools have in common.
+The draft expired in 2022, but it is still the only format that several tools share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def as_health(snapshot: Snapshot) -> dict[str, Any]:
     """
     Return the document that docs/monitoring/health.schema.json describes.
 
-    The verdict is of all queues, also where not every queue has its checks listed.
+    The verdict is about all queues, even if the document lists the checks of only some queues.
     """
     figures = snapshot.health
     shown, omitted = health.notable(figures.queues)
@@ -43,7 +43,7 @@ def as_health(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def as_unreadable(output: str) -> dict[str, Any]:
-    """The same shape when nothing can be known."""
+    """Return a document of the same format for a database that can't be read."""
     check = {"componentType": "datastore", "status": "fail", "output": output}
     return {
         "status": "fail",
@@ -74,7 +74,7 @@ def _checks(
             )
     workers = figures.workers
     for measure, number in (("alive", workers.alive), ("silent", workers.silent)):
-        # Whether those alive are enough, the queues say.
+        # The checks of the queues say whether enough workers are alive.
         reasons = tuple(
             reason
             for reason in figures.reasons

@@ -1,9 +1,10 @@
 """
-The figures for Prometheus, by its own client library (the extra ``prometheus``).
+Export the figures with the client library of Prometheus (the extra ``prometheus``).
 
-Counts of rows are gauges: pruning deletes rows, and a counter must never go down. No label
-holds a host, a task or the text of an error: there may be any number of these. Of queues too,
-so a hundred have series of their own, and all others are added up as one.
+Counts of rows are gauges, because pruning deletes rows and a counter must never go down. No
+label holds a host, a task or the text of an error, because their number is unlimited. The
+number of queues is unlimited too. So a hundred queues have series of their own, and all
+other queues are added up as one.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from bgtask import health
 from bgtask.health import Level, QueueHealth
 from bgtask_admin.monitoring.snapshot import Snapshot
 
-OTHERS = "(other)"  # The label of the queues without series of their own. No queue is called so.
+# The label for the queues without series of their own. It is not a valid name of a queue.
+OTHERS = "(other)"
 
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """The text, and its content type: OpenMetrics where that is asked for."""
+    """Return the text and its content type. Use OpenMetrics if ``accept`` asks for it."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(snapshot))
     encode, content_type = choose_encoder(accept)
@@ -34,9 +36,10 @@ def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
 def _together(queues: Sequence[QueueHealth]) -> QueueHealth:
     """
-    Return the sum of these queues.
+    Return one QueueHealth for all these queues, with the sum of each count.
 
-    Of ages it has the greatest, and of workers the fewest that serve one where something is ready.
+    Each age is the greatest. ``served_by`` is the lowest number of workers of a queue with ready
+    tasks, or of any queue if no queue has ready tasks.
     """
     served = [queue.served_by for queue in queues if queue.oldest_ready_age]
     counts = ("ready", "scheduled", "retrying", "running", "held")

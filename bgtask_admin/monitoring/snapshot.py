@@ -1,4 +1,4 @@
-"""One look at the queue every few seconds, however many ask."""
+"""Measure the queue at most once every few seconds, whatever the number of requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT = 5.0  # Seconds.
 
 
 class Unreadable(Exception):
-    """The database is away, or its tables cannot be read."""
+    """The database is not available, or its tables can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Snapshot:
     health: health.Health
     database: str
     took: float  # Seconds.
-    taken: float  # By the monotonic clock.
+    taken: float  # Time of the monotonic clock, in seconds.
 
     @property
     def age(self) -> float:
@@ -43,10 +43,10 @@ _expires = 0.0
 
 def take() -> Snapshot:
     """
-    The figures as they were at most five seconds ago; raise Unreadable.
+    Return the figures, at most five seconds old, or raise Unreadable.
 
-    Whoever asks meanwhile waits for the one that looks. A failure is kept as well: probes that
-    all wait for a database that is away would use up the threads of the server.
+    While one request measures, other requests wait for its result. A failure is kept as well.
+    Otherwise probes that wait for an unavailable database would use up the server's threads.
     """
     global _last, _expires
     with _lock:
@@ -60,7 +60,7 @@ def take() -> Snapshot:
 
 
 def forget() -> None:
-    """Look anew at the next time."""
+    """Drop the snapshot, so that the next request measures again."""
     global _last
     with _lock:
         _last = None
@@ -68,7 +68,7 @@ def forget() -> None:
 
 @contextmanager
 def for_everybody() -> Iterator[None]:
-    """Use the language and the time zone of the project, not those of who asks first."""
+    """Use the language and time zone of the project, not those of the first request."""
     with (
         translation.override(settings.LANGUAGE_CODE),
         timezone.override(timezone.get_default_timezone()),
@@ -83,7 +83,7 @@ def _look() -> Snapshot | Unreadable:
             figures = health.check()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("The state of the queue cannot be read: %s", error)
-        # Its text may name hosts and users, so it goes to the log only.
+        # The text of the error may name hosts and users, so only the log contains it.
         return Unreadable(f"The database cannot be read ({type(error).__name__}).")
     now = time.monotonic()
     return Snapshot(figures, health.database(), now - began, now)

@@ -1,4 +1,4 @@
-"""Three endpoints for machines: they only read, never redirect, and answer in their own format."""
+"""Three endpoints for machines. They only read, never redirect, and use their own format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, for_everybody
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
-# Nobody's page to keep, find, show or run, also where the project has no middleware to say so.
+# Nobody may cache, index, embed or execute these responses. The view sets the headers itself,
+# because the project may have no middleware for them.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -34,9 +35,10 @@ HEADERS = {
 
 
 def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
-    """What the three have in common."""
+    """Return a view that checks access, handles errors and sets the headers for ``answer``."""
 
-    # No transaction, even with ATOMIC_REQUESTS: to open one is to fail when the database is away.
+    # Open no transaction, even with ATOMIC_REQUESTS. If the database is not available, opening
+    # one would raise an error before the view can answer.
     @login_not_required
     @transaction.non_atomic_requests
     @wraps(answer)
@@ -59,7 +61,7 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
             return _refused(refused)
         except Unreadable as unreadable:
             return _unreadable(str(unreadable))
-        except (DatabaseError, InterfaceError) as error:  # Whose session it is cannot be read.
+        except (DatabaseError, InterfaceError) as error:  # The session can't be read.
             return _unreadable(f"The database cannot be read ({type(error).__name__}).")
 
     return view
@@ -68,9 +70,9 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
 @endpoint
 def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
     """
-    Answer 200 for pass and warn, 503 for fail; with ``?fail_on=warn`` 503 for warn as well.
+    Answer 200 for pass and warn, 503 for fail. With ``?fail_on=warn``, answer 503 for warn too.
 
-    ``?queue=NAME``, also several times, judges these queues alone.
+    With ``?queue=NAME``, once or several times, only these queues count.
     """
     failing = {"fail", *request.GET.getlist("fail_on")}
     if unknown := failing - {"fail", "warn"}:
@@ -81,14 +83,14 @@ def health(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
 
 @endpoint
 def stats(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
-    """Answer 200 with all figures, however bad they are; ``?queue=NAME`` as for ``health``."""
+    """Answer 200 with all figures, even for fail. ``?queue=NAME`` works as in ``health``."""
     document = health_.as_document(snapshot.health, bgtask.__version__)
     return _json({**document, "age_seconds": round(snapshot.age, 3)})
 
 
 @endpoint
 def metrics(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
-    """The figures for Prometheus."""
+    """Answer with the figures for Prometheus."""
     try:
         from bgtask_admin.monitoring.metrics import exposition
     except ModuleNotFoundError as error:
@@ -102,7 +104,7 @@ def metrics(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
 
 
 class Unknown(Exception):
-    """What the request asks for is not the name of a queue."""
+    """The request has an invalid name of a queue, or too many names."""
 
 
 def _asked_for(request: HttpRequest, snapshot: Snapshot) -> Snapshot:

@@ -1,4 +1,4 @@
-"""All queues, a page at a time: what the page "Queue health" does not show."""
+"""A paginated list of all queues. The page "Queue health" shows only the worst ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPAN, HOURS = "1h", 1
 
 @permission_required(any_of=(VIEW, MONITOR))
 def queue_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """Show the queues whose name contains ``q``; ``order`` is "worst" (first) or "name"."""
+    """Show the queues whose name contains ``q``. ``order`` is "worst" (first) or "name"."""
     search = request.GET.get("q", "").strip()[:LONGEST_NAME]
     order = request.GET.get("order", "")
     order = order if order in ORDERS else ORDERS[0]

@@ -1,4 +1,4 @@
-"""The queues of the overview page, with what is wrong with them."""
+"""The table of queues on the overview page, with the state of each queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queue health: what is wrong, since when, and what to do about it, in one look."""
+"""The page "Queue health": what is wrong, since when, and what an operator can do about it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ LEVELS = {
 }
 REFRESH_SECONDS = (5, 15, 60)
 MOST_WORKERS = 200
-MOST_QUEUES = 20  # More are on a page of their own.
-SAID = 3  # Reasons that the sentence of the verdict names.
-MOST_REASONS = 20  # That are listed below it.
+MOST_QUEUES = 20  # The page "All queues" shows the others.
+SAID = 3  # Number of reasons in the sentence of the verdict.
+MOST_REASONS = 20  # Number of further reasons in the list below the sentence.
 MOST_HOLDS = 100
-MOST_RUNNING = 5  # Tasks that are shown of each.
+MOST_RUNNING = 5  # Number of running tasks to show for each worker.
 
 
 @permission_required(any_of=(VIEW, MONITOR))
@@ -100,23 +100,28 @@ class WorkerLine:
     state: str
     queues: str
     threads: int
-    stuck: int  # Of the threads: they still run what was taken back from them.
+    stuck: int  # Threads that still run a task that was taken back from this worker.
     started_at: datetime
     heartbeat_at: datetime
     is_silent: bool
     holds: int
-    running: list[tuple[int, str, datetime, bool]] = field(default_factory=list)  # The longest.
+    # The tasks that have been running the longest: (id, name, start, is past its deadline).
+    running: list[tuple[int, str, datetime, bool]] = field(default_factory=list)
 
     @property
     def is_lost(self) -> bool:
-        """Nobody will end what it has in hand, unless it is taken back."""
+        """Return True if nobody will finish this worker's tasks unless they are rescued."""
         return self.is_silent or self.state == WorkerState.DEAD
 
 
 def workers(now: Health) -> list[WorkerLine]:
-    """The living, and the dead that still hold something; what each runs, the longest first."""
+    """
+    Return the workers that are not dead, and the dead ones that still hold tasks.
+
+    Lost workers come first, then the workers whose tasks have been running the longest.
+    """
     rows = Worker.objects.filter(~Q(state=WorkerState.DEAD) | Q(tasks__isnull=False)).annotate(
-        # Of each a few tasks and how many there are, for one may hold hundreds.
+        # Read only a few tasks of each worker and count the rest. A worker may hold hundreds.
         holds=Window(Count("tasks"), partition_by="pk"),
         place=Window(RowNumber(), partition_by="pk", order_by=("tasks__locked_at", "tasks__pk")),
         is_lost=Case(
@@ -131,7 +136,7 @@ def workers(now: Health) -> list[WorkerLine]:
         "tasks__deadline_at",
     )  # fmt: skip
     found = rows.filter(place__lte=MOST_RUNNING).values_list(*columns)
-    # The lost that hold something come first: they are not to be cut off.
+    # Lost workers that hold tasks come first, so that the limit below doesn't cut them off.
     found = found.order_by("-is_lost", "is_idle", "label", "pk", "place")
     lines: dict[int, WorkerLine] = {}
     for row in found[: MOST_WORKERS * MOST_RUNNING]:
@@ -229,7 +234,7 @@ def _threads(workers: Workers) -> str:
 
 
 def _finished(attempts: int, failed: int) -> str:
-    """Return two sentences, as each has a plural of its own."""
+    """Return two sentences, because each has its own plural."""
     return " ".join(
         [
             ngettext("%s attempt finished.", "%s attempts finished.", attempts) % f"{attempts:,}",

@@ -1,4 +1,4 @@
-"""Numbers that are exact where that is cheap, and never cost more than a moment."""
+"""Count rows up to a limit. Larger numbers are not exact, so that counting stays fast."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bgtask.health.literal import Literal
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 
-CAP = 10_000  # Nobody needs a greater number exactly, and to count on takes long.
+CAP = 10_000  # Nobody needs a greater number exactly, and counting further takes long.
 
 
 class _Number(Subquery):
-    """How many rows a query has, but for what is beyond its limit."""
+    """The number of rows of a query, up to CAP + 1."""
 
     template = "(SELECT COUNT(*) FROM (%(subquery)s) AS limited)"
     output_field = IntegerField()
@@ -25,12 +25,16 @@ class _Number(Subquery):
 
 
 def capped(rows: QuerySet[Any]) -> int:
-    """CAP + 1 stands for more."""
+    """Return the number of rows. CAP + 1 means that there are more than CAP."""
     return rows.order_by()[: CAP + 1].count()
 
 
 class _ByNoIndex(Func):
-    """A column; the index on it is left alone by SQLite, which holds frequent values to be rare."""
+    """
+    Refer to a column so that SQLite doesn't use the column's index.
+
+    SQLite assumes that every value is rare, even a frequent one.
+    """
 
     arity = 1
     template = "%(expressions)s"
@@ -40,7 +44,11 @@ class _ByNoIndex(Func):
 
 
 def by_status(statuses: Iterable[Status], **which: str) -> Mapping[Status, int]:
-    """All of them by one query, each by the index of its status; CAP + 1 stands for more."""
+    """
+    Return the number of tasks of each status.
+
+    One query counts all statuses, each with the index of the status. CAP + 1 means more than CAP.
+    """
     statuses = list(statuses)
     columns = {f"this_{column}": _ByNoIndex(column) for column in which}
     values = {f"this_{column}": value for column, value in which.items()}
@@ -50,7 +58,7 @@ def by_status(statuses: Iterable[Status], **which: str) -> Mapping[Status, int]:
 
 
 def of_status(status: Status) -> TaskQuerySet:
-    # What a partial index is of has to be said, or it is not used.
+    # The database uses a partial index only if the query repeats the condition of the index.
     finished = Q(finished_at__isnull=False) if status in FINISHED else Q()
     tasks: TaskQuerySet = Task.objects.filter(finished, status=Literal(status))
     return tasks

@@ -1,4 +1,4 @@
-"""One task: what happened to it, why, and what can be done."""
+"""The page of one task: its history, its errors, and the actions for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bgtask_admin.ui.pages import admin_url, page, permission_required, post_onl
 from bgtask_admin.ui.tracebacks import sections
 
 LATEST = 20
-# Done at the press of a button; the others show their options or ask again.
+# A button runs these actions at once. Other actions show their options or ask for confirmation.
 IMMEDIATE_VERBS = (Verb.REQUEUE, Verb.RUN_NOW, Verb.HOLD, Verb.RELEASE, Verb.RESET)
 
 
@@ -78,7 +78,7 @@ def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) ->
 
 @dataclass(frozen=True)
 class Event:
-    """One line of a task's life; ``after`` is the time that went by since the line above."""
+    """One line of a task's timeline. ``after`` is the time since the previous line."""
 
     at: datetime | None
     what: str
@@ -89,7 +89,7 @@ class Event:
 
 
 def timeline(task: Task, attempts: list[Any]) -> list[Event]:
-    """From its beginning to now."""
+    """Return the events of the task, from its enqueue until now."""
     events: list[tuple[datetime | None, str, str, str]] = [
         (task.enqueued_at, _("Enqueued"), "", "")
     ]
@@ -150,7 +150,7 @@ def _start_of_success(task: Task) -> datetime | None:
 
 
 def _latest(task: Task) -> list[Task]:
-    """The same function lately, this one among them or not."""
+    """Return the latest tasks of the same function. This task may be among them."""
     return list(
         Task.objects.filter(task_name=task.task_name)
         .only("status", "run_at", "finished_at", "duration_ms", "attempts", "error_class")
@@ -165,7 +165,7 @@ def _log(task: Task) -> list[LogEntry]:
 
 
 def _operations(task: Task) -> list[Operation]:
-    """Those over many tasks whose filter this one may have matched then."""
+    """Return the operations over many tasks whose filter may have matched this task then."""
     candidates = Operation.objects.filter(
         matched__gt=100, high_water__gte=task.pk, created_at__gte=task.enqueued_at
     ).order_by("-pk")[:50]
@@ -192,7 +192,7 @@ def _find(task_id: str) -> Task:
 
 
 def action_of(verb: str) -> Action:
-    """Those about a name have pages of their own."""
+    """Return the action. Raise Http404 for actions on a name, which have their own pages."""
     if verb not in ACTIONS or verb in (Verb.HOLD_TYPE, Verb.RELEASE_TYPE):
         raise Http404(_("There is no such action."))
     return ACTIONS[verb]

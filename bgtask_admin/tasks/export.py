@@ -1,4 +1,4 @@
-"""What matches, as CSV or JSON: streamed, capped, and harmless in a spreadsheet."""
+"""Export matching tasks as CSV or JSON: streamed, limited, and safe in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from bgtask_admin.ui.pages import permission_required
 
 MOST = 50_000
 BATCH = 1_000
-MOST_CHARACTERS = 32_767  # Excel cuts a longer cell, or spills the rest into others.
-BYTE_ORDER_MARK = "\ufeff"  # Without it Excel takes the file for Latin-1.
+MOST_CHARACTERS = 32_767  # Excel cuts a longer text, or spills the rest into other cells.
+BYTE_ORDER_MARK = "\ufeff"  # Without this mark, Excel reads the file as Latin-1.
 FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 COLUMNS = (
     "id", "task_name", "verbose_name", "queue", "priority", "status", "attempts", "enqueued_at",
@@ -66,14 +66,14 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
 
 
 async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
-    """Yield the lines as a server in ASGI mode wants them: reading them asks the database."""
+    """Yield the lines asynchronously under ASGI. A thread reads them from the database."""
     while some := await sync_to_async(lambda: list(islice(lines, BATCH)))():
         for line in some:
             yield line
 
 
 def _rows(tasks: TaskQuerySet, with_arguments: bool) -> Iterator[dict[str, Any]]:
-    """The newest first, so many at a time: no cursor stays open while a client reads slowly."""
+    """Yield the newest tasks first. Read in batches, so that slow clients keep no cursor open."""
     columns = [*COLUMNS, "task_params"] if with_arguments else COLUMNS
     last: int | None = None
     left = MOST
@@ -117,13 +117,13 @@ def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 def _cell(value: Any) -> Any:
     """
-    Mark text as text that a spreadsheet would take for a formula.
+    Return the value for a cell. Mark text that a spreadsheet would read as a formula.
 
-    A text that is too long for a cell is cut, and ends in an ellipsis.
+    Cut a text that is too long for a cell, and end it with an ellipsis.
     """
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
-        value = value.encode("utf-8", "backslashreplace").decode()  # Halves of characters.
+        value = value.encode("utf-8", "backslashreplace").decode()  # Escape lone surrogates.
     if isinstance(value, str):
         value = value.replace("\x00", "\ufffd")
         if value.lstrip().startswith(FORMULA_SIGNS) or value.startswith(("\t", "\r", "\n")):

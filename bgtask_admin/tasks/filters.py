@@ -1,4 +1,4 @@
-"""Which tasks: what a query string may say, and what it means."""
+"""The filters for tasks: the keys of a query string and their meaning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bgtask_admin.tasks.parsing import FIRST, LAST, YEARS, id_of, in_zone, momen
 MAX_IDS = 1_000
 MAX_ARGUMENT_LENGTH = 300
 
-# The time by which tasks of a status are listed, and which a window of time is about.
+# For each status, the time that sorts the list and that ``since`` and ``until`` compare.
 TIMES = {
     Status.READY: "run_at",
     Status.SCHEDULED: "run_at",
@@ -40,7 +40,7 @@ _RELATIVE = re.compile(r"\A(\d{1,6})\s*([smhd])\Z")
 
 
 class MomentField(forms.Field):
-    """``24h`` ago, or a date and time as in ISO 8601."""
+    """A time: ``24h`` for 24 hours ago, or a date and time as in ISO 8601."""
 
     def to_python(self, value: Any) -> datetime | None:
         if not (text := str(value or "").strip()):
@@ -66,7 +66,7 @@ def _ago(text: str) -> datetime | None:
 
 
 class IdsField(forms.Field):
-    """``17,42``: the ticked ones."""
+    """The ids of ticked tasks, such as ``17,42``."""
 
     def to_python(self, value: Any) -> list[int] | None:
         if not (text := str(value or "").strip()):
@@ -85,7 +85,7 @@ class IdsField(forms.Field):
 
 @dataclass(frozen=True)
 class WantedArgument:
-    """The value as it was written: JSON where it reads as JSON, otherwise text."""
+    """An argument to search for. Its value is JSON if the text is valid JSON, otherwise text."""
 
     name: str
     text: str
@@ -100,7 +100,7 @@ NO_JSON = object()
 
 
 def json_value(text: str) -> Any:
-    """Return what this text says as JSON, or NO_JSON."""
+    """Return the value of a JSON text, or NO_JSON if the text is not valid JSON."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -117,9 +117,9 @@ def _finite(text: str) -> float:
 
 class ArgumentField(forms.Field):
     """
-    ``name:value`` or ``name=value``; the first of the two signs ends the name.
+    An argument as ``name:value`` or ``name=value``. The first ``:`` or ``=`` ends the name.
 
-    ``code:42`` is the number, ``code:"42"`` the text.
+    ``code:42`` means the number, and ``code:"42"`` means the text.
     """
 
     def to_python(self, value: Any) -> WantedArgument | None:
@@ -130,7 +130,7 @@ class ArgumentField(forms.Field):
                 _("An argument must have at most %(count)d characters."),
                 params={"count": MAX_ARGUMENT_LENGTH},
             )
-        ProhibitNullCharactersValidator()(text)  # PostgreSQL would not store it in the log.
+        ProhibitNullCharactersValidator()(text)  # PostgreSQL can't store NUL in the log.
         match = _ARGUMENT.match(text)
         if match is None:
             raise ValidationError(
@@ -156,7 +156,7 @@ class ArgumentFilter(django_filters.Filter):
     field_class = ArgumentField
 
     def filter(self, queryset: TaskQuerySet, value: WantedArgument | None) -> TaskQuerySet:
-        """Leave out what cannot have it. ``Selection`` decides about the rest."""
+        """Leave out tasks that can't have the argument. ``Selection`` checks the others."""
         return queryset.filter(value.argument.candidates()) if value else queryset
 
 
@@ -179,9 +179,9 @@ class TaskFilterForm(forms.Form):
 
 class TaskFilter(django_filters.FilterSet):
     """
-    Nothing here enumerates values of the table: that would read all of it.
+    The filters for tasks. No filter lists values of the table, because that would read all rows.
 
-    Its ``qs`` must not be used by itself, for it drops what is invalid: see ``Selection``.
+    Don't use ``qs`` by itself, because it drops invalid filters. Use ``Selection`` instead.
     """
 
     status = django_filters.ChoiceFilter(
@@ -204,7 +204,7 @@ class TaskFilter(django_filters.FilterSet):
     )
     worker = django_filters.CharFilter("last_worker", max_length=255, label=_("Worker"))
     argument = ArgumentFilter(label=_("Argument (name:value)"))
-    since = MomentFilter(method="unfiltered", label=_("SecondsSince"))
+    since = MomentFilter(method="unfiltered", label=_("Since"))
     until = MomentFilter(method="unfiltered", label=_("Until"))
     id = WholeNumberFilter(min_value=0, max_value=9_223_372_036_854_775_807, label=_("Id"))
     ids = IdsFilter("id", "in", label=_("Ids"))
@@ -218,14 +218,14 @@ class TaskFilter(django_filters.FilterSet):
         return queryset.filter(status=Literal(Status(value)))
 
     def unfiltered(self, queryset: TaskQuerySet, name: str, value: Any) -> TaskQuerySet:
-        return queryset  # Both ends at once, below.
+        return queryset  # filter_queryset() sets both ends together.
 
     def filter_queryset(self, queryset: TaskQuerySet) -> TaskQuerySet:
         data = self.form.cleaned_data
         queryset = super().filter_queryset(queryset)
         if data.get("since") or data.get("until"):
             column = TIMES.get(data.get("status"), "enqueued_at")
-            # Both ends always: with one, MariaDB does not see a range.
+            # Always set both ends. With one end only, MariaDB doesn't use a range.
             queryset = queryset.filter(
                 **{
                     f"{column}__gte": data.get("since") or in_zone(FIRST),

@@ -1,4 +1,4 @@
-"""The list of tasks: tabs, filters, search, pages by key."""
+"""The list of tasks: tabs, filters, search and keyset pagination."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from bgtask_admin.ui import formatting
 from bgtask_admin.ui.pages import admin_url, page, permission_required
 
 SIZE = 50
-# Besides filters, what the query string of a list or of an action may hold.
+# Keys in the query string of a list or an action that are not filters.
 NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_filters")
-LONG = 2_000  # Characters of arguments that a list does not load.
-# Where no index finds few tasks among millions, so many are looked at for a page: of all tasks the
-# newest, of a status those that come next in the order of the list.
+LONG = 2_000  # Characters of the parameters that a list loads. It doesn't load the rest.
+# If no index can find a few tasks among millions, a page looks at this number of tasks. Without
+# a status it looks at the newest tasks. With a status it looks at the next tasks of the list.
 NEWEST = 10_000
-NEWEST_TEXTS = 2_000  # To read through a traceback takes the longest.
-MOST_DECODED = 2_000  # Parameters of a page; if more tasks may match, as many are looked at.
+NEWEST_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
+MOST_DECODED = 2_000  # If more tasks may have the argument, a page looks at this number only.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
 )  # fmt: skip
-# What the form of filters has no field for, and keeps.
+# Filters without a field in the form. The form keeps them.
 KEPT = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
 FIELDS = ("queue", "task", "error_class", "attempts_min", "worker", "argument", "since", "until")
 OLDEST_FIRST = (Status.READY, Status.SCHEDULED, Status.RUNNING)
@@ -49,7 +49,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
     try:
         selection = read_selection(request)
     except InvalidSelection as error:
-        # Shown as what it is: nothing, not everything.
+        # An invalid filter shows no tasks. It must not show all tasks.
         selection, problems = Selection({}, {}), error.messages
     looked = ListResult()
     if not problems:
@@ -108,7 +108,7 @@ def is_bounded_by_id(selection: Selection) -> bool:
 
 
 def listed(selection: Selection) -> TaskQuerySet:
-    """What matches; by an argument also others, about which ``Selection.having`` decides."""
+    """Return the tasks that may match. ``Selection.having`` checks an argument afterwards."""
     tasks = selection.candidates()
     if is_bounded_by_id(selection):
         newest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
@@ -122,16 +122,16 @@ def listed(selection: Selection) -> TaskQuerySet:
 
 @dataclass
 class ListResult:
-    """A page of the list, and of how many."""
+    """A page of the list, and the number of tasks that match."""
 
     page: KeysetPage = field(default_factory=lambda: KeysetPage([]))
-    matching: int | None = None  # None: as many as there are of this status.
-    looked_at: int = 0  # Only so many were, if not 0 …
-    is_further: bool = False  # … and not from the beginning.
+    matching: int | None = None  # None: all tasks of the status match.
+    looked_at: int = 0  # Number of tasks that were searched. 0: all tasks.
+    is_further: bool = False  # The search didn't start at the beginning of the list.
 
 
 def look(request: HttpRequest, selection: Selection) -> ListResult:
-    """Raises ValidationError for a page that is none."""
+    """Return a page of the list. Raise ValidationError if the key of the page is invalid."""
     order = Order(selection.time_column, selection.status in OLDEST_FIRST)
     after, before = request.GET.get("after", ""), request.GET.get("before", "")
     stretch = Window.of(order, after, before)
@@ -141,7 +141,8 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
         looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
         stretch = stretch.no_longer_than(looked_at, listed(by_index))
         if stretch.end or selection.looks_into_arguments:
-            # All keys at once: to find them is the work, and would be done again to count them.
+            # Read all keys at once. Finding the keys is the expensive part, and a separate
+            # count would have to repeat it.
             keys = stretch.keys(tasks, 0, looked_at + 1)
             if selection.looks_into_arguments and len(keys) > MOST_DECODED:
                 looked_at = MOST_DECODED
@@ -166,12 +167,12 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
 
 
 def _is_looked_through(selection: Selection) -> bool:
-    """Whether the list is looked at stretch by stretch, from its beginning to its end."""
+    """Return whether the list is searched window by window, from its beginning to its end."""
     return selection.status is not None or selection.looks_into_arguments
 
 
 def _indexed(selection: Selection) -> set[str]:
-    """What an index in the order of the list finds by itself."""
+    """Return the filters that an index in the order of the list can answer alone."""
     keys = {"status", "id", "ids"}
     if selection.time_column:
         keys |= {"since", "until"}
@@ -197,7 +198,7 @@ def _load(ids: Sequence[int]) -> list[Task]:
 
 
 def _tabs(selection: Selection, totals: Mapping[Status, int]) -> list[dict[str, Any]]:
-    """With numbers of all tasks; those of the filter are said beside the list."""
+    """Return the tabs with the numbers of all tasks. The list itself shows the filter's number."""
     others = selection.without("status", "q", "error", "ids", "id")
     tabs = [
         {"label": _("All"), "query": others.query(), "count": "", "current": not selection.status}
@@ -222,12 +223,16 @@ def _chips(selection: Selection) -> list[dict[str, str]]:
 
 
 def _together(key: str) -> tuple[str, ...]:
-    """Text of errors needs a status and a window: without these it goes too."""
+    """
+    Return the filters to remove together with this one.
+
+    An error text needs a status and a period, so it is removed with either of them.
+    """
     return (key, "error") if key in ("status", "since") else (key,)
 
 
 def _searched(selection: Selection, looked: ListResult) -> str:
-    """Say how much of the list was searched; empty, if all of it was."""
+    """Return a sentence about the part of the list that was searched, or "" for all of it."""
     number = f"{looked.looked_at:,}"
     if not looked.looked_at:
         return ""

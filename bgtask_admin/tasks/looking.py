@@ -1,4 +1,4 @@
-"""Look through tasks for an argument: in slices, and through so many at most."""
+"""Search a limited number of tasks for an argument, in slices."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 
 MOST_ROWS = 10_000
-MOST_DECODED_ROWS = 3_000  # For a page: to decode the parameters takes the longest.
+MOST_DECODED_ROWS = 3_000  # Limit for a page, because decoding parameters takes the longest.
 SLICE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
 class Found:
-    """The tasks that have the argument, the newest first."""
+    """The ids of the tasks that have the argument, the newest first."""
 
     ids: list[int] = field(default_factory=list)
-    looked_at: int = 0  # So many of the newest tasks; 0: all of them.
+    looked_at: int = 0  # Number of newest tasks that were searched. 0: all tasks.
 
 
 def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
-    """Look through the newest of these tasks."""
+    """Search the newest of these tasks for the argument."""
     newest = tasks.order_by("-pk").values_list("pk", flat=True)[: MOST_ROWS + 1]
     window = list(newest)
     is_all = len(window) <= MOST_ROWS
@@ -44,7 +44,7 @@ def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS)
 
 
 def having(argument: Argument, ids: Sequence[int]) -> list[int]:
-    """Return those of these tasks that have the argument, in their order."""
+    """Return the ids of the tasks that have the argument, in the given order."""
     found: set[int] = set()
     for some in _slices(ids):
         rows = Task.objects.filter(argument.candidates(), pk__in=some).values_list(*_COLUMNS)

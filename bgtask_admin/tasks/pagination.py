@@ -1,4 +1,4 @@
-"""Pages by the key of their first or last row: as quick at row one million as at the first."""
+"""Keyset pagination: a page at row one million is as fast as the first page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Key = tuple[datetime | None, int]
 @dataclass(frozen=True)
 class KeysetPage:
     rows: list[Any]
-    newer: str = ""  # ``before=…`` of the page above; empty: there is none.
-    older: str = ""  # ``after=…`` of the page below.
+    newer: str = ""  # ``before=…`` of the previous page, or "" if there is none.
+    older: str = ""  # ``after=…`` of the next page, or "" if there is none.
 
 
 @dataclass(frozen=True)
 class Order:
-    """By (column, id), or by the id alone."""
+    """The order of the rows: by (column, id), or by the id alone."""
 
     column: str | None = None
     ascending: bool = False
@@ -38,7 +38,7 @@ class Order:
         if self.column is None:
             return rows.order_by(f"{sign}id")
         low, high = (start, end) if self.ascending else (end, start)
-        # Each end once: of two SQLite takes either, and would read from the far one on.
+        # Use one bound per side. Given two, SQLite may choose the far one and scan from there.
         ends = (low[0] if low else in_zone(FIRST), high[0] if high else in_zone(LAST))
         rows = rows.filter(**{f"{self.column}__range": ends})
         return rows.order_by(f"{sign}{self.column}", f"{sign}id")
@@ -49,10 +49,11 @@ class Order:
         of_id = Q(**{f"id__{way}{'e' if inclusive else ''}": id_})
         if self.column is None:
             return of_id
-        return Q(**{f"{self.column}__{way}": when}) | of_id  # Within the range of ``apply``.
+        # ``apply`` also limits the column to ``when``, so the id decides only between equals.
+        return Q(**{f"{self.column}__{way}": when}) | of_id
 
     def parse(self, text: str) -> Key:
-        """Raises ValidationError for a key that is none."""
+        """Return the key from its text. Raise ValidationError if the text is not a key."""
         when, separator, number = text.rpartition("~")
         moment, id_ = moment_of(when) if separator else None, id_of(number)
         if id_ is None or bool(self.column) != (moment is not None):
@@ -66,22 +67,26 @@ class Order:
 
 @dataclass(frozen=True)
 class Window:
-    """What comes behind a key, or from the beginning on; perhaps only so far as one looks."""
+    """The rows after a key, or from the beginning of the list, up to an optional end."""
 
-    order: Order  # In which it is read; the other way round from how it is shown, going back.
+    order: Order  # The order of reading. For a previous page, it is the reverse of the list's.
     is_forward: bool
     start: Key | None
-    end: Key | None = None  # The last that is looked at; None: to the end of the list.
+    end: Key | None = None  # The key of the last row to look at. None: the end of the list.
 
     @classmethod
     def of(cls, order: Order, after: str = "", before: str = "") -> Window:
-        """Raises ValidationError for a key that is none."""
+        """Return the window after or before a key. Raise ValidationError if it isn't a key."""
         key = after or before
         start = order.parse(key) if key else None
         return cls(order.reversed() if before else order, not before, start)
 
     def no_longer_than(self, length: int, candidates: QuerySet[Any]) -> Window:
-        """``candidates`` are found by an index alone; the rows of the page are some of them."""
+        """
+        Return this window, cut off after ``length`` candidates.
+
+        An index alone finds ``candidates``. The rows of the page are a part of them.
+        """
         last = self.keys(candidates, length - 1, length + 1)
         if len(last) < 2:
             return self
@@ -110,9 +115,9 @@ def page_of(
     size: int = 100,
 ) -> KeysetPage:
     """
-    In the order of (column, id), or of the id alone.
+    Return a page in the order of (column, id), or of the id alone.
 
-    Raises ValidationError for a key that is none.
+    Raise ValidationError if ``after`` or ``before`` is not a key.
     """
     stretch = Window.of(Order(column, ascending), after, before)
     keys = stretch.keys(rows, 0, size + 1)
@@ -126,9 +131,10 @@ def page_in(
     load: Callable[[Sequence[int]], Iterable[Any]],
 ) -> KeysetPage:
     """
-    Of these keys, which were read first: a sort has less to carry than with whole rows.
+    Return the page of these keys.
 
-    Where the stretch ends the next page begins, however little was found.
+    The caller reads the keys first, because sorting keys moves less data than sorting whole
+    rows. The next page begins where the window ends, even if the window has few rows.
     """
     order = stretch.order
     found = keys[:size]

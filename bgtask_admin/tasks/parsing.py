@@ -1,4 +1,4 @@
-"""Times and ids as links and people write them: what is none is None, whatever it is."""
+"""Parse times and ids from links and from people. Invalid text gives None, never an error."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
-# No database keeps other years, whatever the zone they are written in.
+# Every database can store these years, in any time zone.
 YEARS = range(1000, 9999)
-# No column is compared with one end of a range alone: MariaDB would not see the range.
+# Bounds for a range with an open end. With one end only, MariaDB doesn't use a range.
 FIRST, LAST = datetime(1970, 1, 2), datetime(9999, 1, 1)
 
 
 def moment_of(text: str) -> datetime | None:
-    """A date and time as in ISO 8601, as columns are compared with it."""
+    """Return the time of an ISO 8601 text, ready to compare with a column, or None."""
     try:
         moment = parse_datetime(text)
         if moment is None and (day := parse_date(text)):
@@ -32,5 +32,5 @@ def in_zone(moment: datetime) -> datetime:
 
 
 def id_of(text: str) -> int | None:
-    # Python would read other digits too, and a longer one fits into no column.
+    # int() would also accept digits outside ASCII. A longer number fits into no column.
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

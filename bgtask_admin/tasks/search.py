@@ -1,4 +1,4 @@
-"""The one search box: what people type → what the filter says."""
+"""Translate the text of the search box into filters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from bgtask.status import Status
 from bgtask_admin.tasks.filters import NO_JSON, json_value
 
-# word:value, with the value in quotes where it has spaces; \" is a quotation mark in it.
+# word:value. A value with spaces is in quotes, where \" stands for a quotation mark.
 _PART = re.compile(r'(?:([A-Za-z_][\w.-]*):)?(?:"((?:[^"\\]|\\.)*)"|(\S+))', re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\])')
 MAX_LENGTH = 500
@@ -38,14 +38,14 @@ KNOWN = ("status", "queue", "task", "class", "error", "group", "attempts", "work
 
 def parse_search(text: str) -> dict[str, str]:
     """
-    An id, a task name, a status, ``word:value`` … or else the text of an error.
+    Return the filters for an id, a task name, a status, ``word:value`` or the text of an error.
 
-    That text is looked for among what failed in the last day, if nothing else is said. Raises
-    ValidationError for a word that it does not know.
+    Search error texts in the tasks that failed in the last day, unless the search has another
+    status or time. Raise ValidationError if a word is unknown.
     """
     found: dict[str, str] = {}
     free: list[str] = []
-    if len(text) > MAX_LENGTH:  # A part of it would find other tasks.
+    if len(text) > MAX_LENGTH:  # A shortened search would find other tasks.
         raise ValidationError(
             _("A search must have at most %(count)d characters."), params={"count": MAX_LENGTH}
         )
@@ -82,10 +82,10 @@ def parse_search(text: str) -> dict[str, str]:
 
 def _quoted_argument(value: str) -> str:
     """
-    Return what was in quotation marks as the filter writes it.
+    Return a value that was in quotation marks in the syntax of the filter.
 
-    They make text of what would be a number, true, false or null; a list or an object needs them
-    for its blanks, and stays one.
+    In quotation marks, a number, true, false or null is a text. A list or an object needs
+    quotation marks because of its blanks, and stays a list or an object.
     """
     read = json_value(value)
     is_plain = read is NO_JSON and value and value == value.strip()

@@ -1,4 +1,4 @@
-"""A filter as understood: it says what it means, and refuses rather than mean everything."""
+"""A parsed filter. It describes itself in words, and an invalid filter is an error."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from bgtask_admin.tasks.search import parse_search
 
 
 class InvalidSelection(ValidationError):
-    """The filter is empty, unknown or wrong: nothing must be done on its word."""
+    """The filter is empty, unknown or invalid, so no action may use it."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """``data`` is plain text, and its times are absolute: it means the same tomorrow."""
+    """A filter. ``data`` is plain text with absolute times, so it means the same tomorrow."""
 
     data: Mapping[str, str]
     cleaned: Mapping[str, Any]
@@ -41,10 +41,10 @@ class Selection:
         cls, query: QueryDict | Mapping[str, Any], *, ignore: Iterable[str] = ()
     ) -> Selection:
         """
-        Understand a query string; an empty one selects everything, to be looked at.
+        Parse a query string. An empty query selects everything, which is allowed for viewing.
 
-        Raises InvalidSelection for a key that is not known, one that is said twice, and a value
-        that is wrong: django-filter would drop them, and show or change every task.
+        Raise InvalidSelection if a key is unknown or given twice, or if a value is invalid.
+        django-filter would drop such filters, and then show or change every task.
         """
         data: dict[str, str] = {}
         for key in query:
@@ -63,7 +63,7 @@ class Selection:
                 searched = parse_search(search)
             except ValidationError as error:
                 raise InvalidSelection(error.messages) from None
-            # What was typed last wins over what a tab or a link said before.
+            # The text that the user typed last overrides the filters of a tab or a link.
             data |= searched
         form = TaskFilter(data, queryset=Task.objects.none()).form
         if not form.is_valid():
@@ -90,13 +90,13 @@ class Selection:
     def parse_narrow(
         cls, query: QueryDict | Mapping[str, Any], *, ignore: Iterable[str] = ()
     ) -> Selection:
-        """As ``parse``, but an empty filter is refused as well: to act upon."""
+        """Parse a filter for an action: like parse(), but refuse an empty filter too."""
         selection = cls.parse(query, ignore=ignore)
         selection.must_be_narrow()
         return selection
 
     def must_be_narrow(self) -> None:
-        """Raises InvalidSelection where it is empty."""
+        """Raise InvalidSelection if the filter is empty."""
         if not self.data:
             raise InvalidSelection(_("Choose a filter or select tasks first."))
 
@@ -106,7 +106,7 @@ class Selection:
 
     @property
     def time_column(self) -> str | None:
-        """By which its tasks are listed; None: by their ids."""
+        """Return the column that sorts the list of tasks. None: the id sorts it."""
         return TIMES[self.status] if self.status and self.status != Status.HELD else None
 
     @property
@@ -122,26 +122,26 @@ class Selection:
         return self.cleaned["argument"].argument if self.looks_into_arguments else None
 
     def tasks(self) -> TaskQuerySet:
-        """Return the tasks that match; by an argument, among the newest ones: see ``look``."""
+        """Return the tasks that match. For an argument, search only the newest: see look()."""
         return self.exactly(self.without("argument").candidates())
 
     def exactly(self, tasks: TaskQuerySet) -> TaskQuerySet:
-        """Return those of these tasks that have the argument, among the newest ones."""
+        """Return the tasks that have the argument, among the newest of these tasks."""
         return tasks.filter(pk__in=self.look(tasks).ids) if self.argument else tasks
 
     def look(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
-        """Look through the newest of these tasks for the argument."""
+        """Search the newest of these tasks for the argument."""
         return look(self.argument, tasks, most_decoded) if self.argument else Found()
 
     def having(self, ids: Sequence[int]) -> list[int]:
-        """Return those of these tasks that have the argument; all, if none is asked for."""
+        """Return the ids of the tasks that have the argument. Without an argument, return all."""
         return having(self.argument, ids) if self.argument else list(ids)
 
     def candidates(self) -> TaskQuerySet:
         """
-        Return the tasks that match, and by an argument also others: ask ``having`` about them.
+        Return the tasks that may match. If the filter has an argument, check it with ``having``.
 
-        Raises InvalidSelection where django-filter would have dropped a filter.
+        Raise InvalidSelection if django-filter would drop a filter.
         """
         filtered = TaskFilter(dict(self.data), queryset=Task.objects.all())
         if not filtered.is_valid():
@@ -158,7 +158,7 @@ class Selection:
         return self.without(*(self.data.keys() - set(keys)))
 
     def masked(self) -> Selection:
-        """The same for who may not see arguments, to be put into words."""
+        """Return a copy to describe to users who may not see arguments."""
         if not self.looks_into_arguments:
             return self
         argument = replace(self.cleaned["argument"], text=MASK)
@@ -169,11 +169,11 @@ class Selection:
         return urlencode({key: value for key, value in data.items() if value})
 
     def phrases(self) -> list[tuple[str, str]]:
-        """Return what it asks for, by key, each in words that stand alone."""
+        """Return a pair (key, text) for each filter. Each text stands alone."""
         return [(key, _phrase(key, self.cleaned[key])) for key in _ORDER if key in self.data]
 
     def in_words(self) -> str:
-        """Return a list such as “Failed · queue mail”."""
+        """Return a text such as “Failed · queue mail”."""
         return SEPARATOR.join(words for _key, words in self.phrases()) or _("All tasks")
 
 
@@ -185,7 +185,7 @@ _ORDER = (
 
 
 def _phrase(key: str, value: Any) -> str:
-    """Return one filter in words that stand alone."""
+    """Return a text for one filter that stands alone."""
     if key == "status":
         return str(Status(value).label)
     if key == "task":

@@ -1,4 +1,4 @@
-"""The list of tasks, each with a box to select it."""
+"""The table of tasks, with a checkbox in each row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHEN_LABELS = {
     **dict.fromkeys(FINISHED, _("Finished")),
 }
 
-# Where all rows are of one status, some columns would be the same in each.
+# If all rows have one status, these columns would be the same in each row.
 _SAYS_NOTHING = {
     Status.READY: ["status", "error"],
     Status.SCHEDULED: [],

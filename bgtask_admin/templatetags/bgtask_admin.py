@@ -39,14 +39,14 @@ def per_minute(value: float) -> str:
 
 @register.filter
 def status_badge(value: str) -> SafeString:
-    """The word carries the meaning; colour and shape only repeat it."""
+    """Return a status as HTML. The word has the meaning; colour and shape only repeat it."""
     label = Status(value).label if value in Status.values else value
     return format_html('<span class="bg-status bg-status-{}">{}</span>', value.lower(), label)
 
 
 @register.simple_tag(takes_context=True)
 def page_url(context: Any, name: str, *args: Any) -> str:
-    """A page of the same AdminSite."""
+    """Return the URL of a page of the same AdminSite."""
     request: HttpRequest = context["request"]
     return reverse(f"admin:{name}", args=args, current_app=getattr(request, "current_app", None))
 
@@ -58,7 +58,7 @@ def breadcrumbs_are_a_list() -> bool:
 
 @register.simple_tag(takes_context=True)
 def nonce_attr(context: Any) -> str | SafeString:
-    """Django has a tag for it only since 6.1."""
+    """Return the nonce attribute for the CSP. Django has a tag for this only since 6.1."""
     nonce = context.get("csp_nonce")
     return format_html('nonce="{}"', nonce) if nonce else ""
 

@@ -1,4 +1,4 @@
-"""Arguments and results as JSON for people, without what is named like a secret."""
+"""Format arguments and results as readable JSON. Values that are named like secrets are masked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bgtask_admin.ui.formatting import short, visible
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """The same value; whatever is named like a secret, at any depth, is not told."""
+    """Return the value with a mask for each secret name, at any depth."""
     if name and is_secret_name(name) and not isinstance(value, bool | None):
         return MASK
     if isinstance(value, dict):
@@ -25,7 +25,7 @@ def masked(value: Any, name: str = "") -> Any:
 
 
 def arguments_of(task: Task) -> str:
-    """JSON in many lines, or the words why there is none."""
+    """Return the arguments as indented JSON, or an error text if they can't be read."""
     try:
         return _pretty(masked(task.named_params()))
     except MalformedTask as error:

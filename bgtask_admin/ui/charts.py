@@ -1,8 +1,8 @@
 """
-Charts as SVG, made here: no script, no styles in attributes, and words for who cannot see them.
+Draw charts as SVG without scripts and style attributes, and describe each chart in words.
 
-Only shapes are drawn, in a box that is stretched to any width; what is to be read stands beside
-it as text. Colours come from classes, so that they follow the admin's theme.
+A chart contains only shapes, so that its box can be stretched to any width. Labels are text
+beside the box. Colours come from CSS classes, so that they follow the admin's theme.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 600, 120
 
 @dataclass(frozen=True)
 class Band:
-    """One colour of the bars: its class, its name, and how much at each point."""
+    """One colour of the bars: its CSS class, its name, and its value at each point."""
 
     css: str
     label: str
@@ -36,7 +36,7 @@ class Band:
 @dataclass(frozen=True)
 class Chart:
     title: str
-    summary: str  # What it shows, in a sentence.
+    summary: str  # A sentence that says what the chart shows.
     bands: Sequence[Band]
     times: Sequence[datetime]
     unit: Callable[[float], str] = lambda value: f"{value:,.0f}"
@@ -56,7 +56,7 @@ class Chart:
 
     @property
     def labels(self) -> list[str]:
-        """Of the time: beginning, middle and end."""
+        """Return the labels of the time axis: beginning, middle and end."""
         if not self.times:
             return []
         span = self.times[-1] - self.times[0]
@@ -85,7 +85,7 @@ class Chart:
 
 
 def sparkline(values: Sequence[float | None], label: str, css: str = "bg-done") -> SafeString:
-    """Small bars in the line of a table."""
+    """Return a small bar chart for a row of a table."""
     top = max((value or 0 for value in values), default=0) or 1
     return format_html(
         '<svg class="bg-spark" viewBox="0 0 120 24" preserveAspectRatio="none" role="img" '
@@ -107,9 +107,10 @@ def _bars(
         for index, value in enumerate(band.values):
             if not value:
                 continue
-            tall = max(value / (top or 1) * height, 1.0)  # What is there can be seen.
+            tall = max(value / (top or 1) * height, 1.0)  # A value above zero stays visible.
             floors[index] += tall
-            # By hand, for a page has thousands of them; all but the class are numbers.
+            # Use a plain f-string, because a page has thousands of bars. The class is escaped,
+            # and all other values are numbers.
             shapes.append(
                 f'<rect class="{css}" x="{index * step + gap / 2:.1f}" '
                 f'y="{max(height - floors[index], 0):.1f}" '
@@ -119,7 +120,7 @@ def _bars(
 
 
 def nice(value: float) -> float:
-    """The next round number above: 1, 2, 5, 10, 20, 50 …"""
+    """Return the next round number above ``value``: 1, 2, 5, 10, 20, 50 …"""
     if value <= 1:
         return 1
     power = 1.0

@@ -1,4 +1,4 @@
-"""Words, times and text of unknown origin, for people to read."""
+"""Format names, times, numbers and untrusted text for the pages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from django.utils.translation import gettext_noop
 
 from bgtask import health
 
-# Controls, what turns the direction of text or hides in it, and halves of characters, which no
-# page can be sent with. Newline and tab are harmless
-# where text is preformatted.
+# Control characters, invisible characters, characters that change the direction of text, and
+# lone surrogates. A page with a lone surrogate can't be encoded. Newline and tab are harmless
+# in preformatted text.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\t\n]")
 _INVISIBLE = re.compile(
     "[\ud800-\udfff\x80-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
@@ -25,7 +25,11 @@ _INVISIBLE = re.compile(
 
 
 def visible(text: Any, *, lines: bool = False) -> str:
-    """The text with all that cannot be seen shown as a sign; still to be escaped."""
+    """
+    Return the text with a visible sign for each invisible character.
+
+    With ``lines``, newlines and tabs stay. The caller must still escape the result.
+    """
     text = str(text)
     text = _CONTROL.sub(
         lambda match: match[0] if lines and match[0] in "\n\t" else _sign(match[0]), text
@@ -34,7 +38,7 @@ def visible(text: Any, *, lines: bool = False) -> str:
 
 
 def _sign(character: str) -> str:
-    """␀ for NUL, ␛ for ESC, and so on: Unicode has pictures of these."""
+    """Return ␀ for NUL, ␛ for ESC, and so on. Unicode has pictures of control characters."""
     return "␡" if character == "\x7f" else chr(0x2400 + ord(character))
 
 
@@ -44,12 +48,12 @@ def short(text: Any, length: int = 120) -> str:
 
 
 def name(value: Any, length: int = 100) -> SafeString:
-    """A dotted name that may be broken where a reader would break it."""
+    """Return a dotted name that the browser may break after a dot, slash, hyphen and so on."""
     parts = re.split(r"(?<=[._/:-])(?=[^._/:-])", short(value, length))
     return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in parts))
 
 
-# The units of ``health.duration_parts``, which is English, as translators see them.
+# Translatable texts for the units of ``health.duration_parts``, which are English.
 _UNITS = {
     "d": gettext_noop("%(number)s d"),
     "h": gettext_noop("%(number)s h"),
@@ -59,7 +63,7 @@ _UNITS = {
 
 
 def duration(seconds: float | None) -> str:
-    """Return two units at most: “6 m 52 s”; below ten seconds, a more exact number."""
+    """Return at most two units, such as “6 m 52 s”. Below 10 s it is more exact."""
     if seconds is None:
         return "–"
     seconds = max(float(seconds), 0.0)
@@ -71,18 +75,18 @@ def duration(seconds: float | None) -> str:
 
 
 def whole_duration(seconds: float) -> str:
-    """Return “6 m 52 s”, never a part of a second."""
+    """Return a text such as “6 m 52 s”, without fractions of a second."""
     parts = health.duration_parts(seconds)
     return " ".join(_(_UNITS[unit]) % {"number": number} for number, unit in parts)
 
 
 def milliseconds(number: int) -> str:
-    """Return “250 ms”."""
+    """Return a text such as “250 ms”."""
     return _("%(number)s ms") % {"number": number}
 
 
 def percent(ratio: float) -> str:
-    """Return “7 %”."""
+    """Return a text such as “7 %”."""
     return _("%(number)s %%") % {"number": health.percent_number(ratio)}
 
 
@@ -91,7 +95,7 @@ def between(start: datetime | None, end: datetime | None) -> str:
 
 
 def moment(when: datetime | None, now: datetime | None = None) -> str | SafeString:
-    """“4 m ago”, with the exact time for those who point at it and for machines."""
+    """Return “4 m ago” as HTML, with the exact time as a tooltip and for machines."""
     if when is None:
         return "–"
     seconds = ((now or _now(when)) - when).total_seconds()
@@ -105,7 +109,7 @@ def moment(when: datetime | None, now: datetime | None = None) -> str | SafeStri
 
 
 def clock(when: datetime | None, now: datetime | None = None) -> str | SafeString:
-    """“11:57:03”, with the day where it is another one."""
+    """Return “11:57:03” as HTML, with the date if it is not today."""
     if when is None:
         return "–"
     local = _local(when)
@@ -119,7 +123,7 @@ def is_past(when: datetime) -> bool:
 
 
 def exact(when: datetime) -> str:
-    """In the project's zone and in UTC."""
+    """Return the time in the project's time zone and in UTC."""
     local = date_format(_local(when), "Y-m-d H:i:s")
     if not timezone.is_aware(when):
         return local
@@ -128,7 +132,7 @@ def exact(when: datetime) -> str:
 
 
 def count(number: int, cap: int | None = None) -> str:
-    """“1,204”, or “10,000+”."""
+    """Return “1,204”, or “10,000+” if the number is above ``cap``."""
     return f"{cap:,}+" if cap is not None and number > cap else f"{number:,}"
 
 

@@ -1,4 +1,4 @@
-"""What the pages have in common."""
+"""Helpers that all pages share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ View = Callable[..., HttpResponseBase]
 
 
 def permission_required(*permissions: str, any_of: Sequence[str] = ()) -> Callable[[View], View]:
-    """Refuse who lacks one of them, or lacks all of ``any_of``."""
+    """Refuse users who lack one of ``permissions``, or who lack all of ``any_of``."""
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -57,7 +57,11 @@ def post_only(view: View) -> View:
 
 
 def admin_url(request: HttpRequest) -> Callable[..., str]:
-    """``url("bgtask_admin_error", fingerprint)``: pages of the site the request came to."""
+    """
+    Return a function that reverses page names within the site that the request came to.
+
+    Use it as ``url("bgtask_admin_error", fingerprint)``.
+    """
     app = getattr(request, "current_app", None)
     return lambda name, *args: reverse(f"admin:{name}", args=args, current_app=app)
 
@@ -74,7 +78,7 @@ def page(
 
 
 def next_url(request: HttpRequest, otherwise: str = "") -> str:
-    """The page of this site that the operator came from, with its filters."""
+    """Return the URL of the page that the operator came from, with its filters."""
     target = request.POST.get("next") or request.GET.get("next") or ""
     allowed = url_has_allowed_host_and_scheme(
         target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
@@ -93,10 +97,10 @@ def add_errors(request: HttpRequest, error: ValidationError) -> None:
 
 def admin_view_of(view: View, site: AdminSite) -> Any:
     """
-    The view in this site, behind its door.
+    Return the view for this site, wrapped in the site's permission check.
 
-    It never runs in the transaction of ATOMIC_REQUESTS: a step over many tasks commits by and by,
-    and across two databases the log is committed before the tasks are changed.
+    The view never runs in the transaction of ATOMIC_REQUESTS. A step over many tasks commits
+    several times. With two databases, the log is committed before the tasks are changed.
     """
 
     @wraps(view)
@@ -116,7 +120,11 @@ def admin_view_of(view: View, site: AdminSite) -> Any:
 
 
 def _refused(request: HttpRequest, site: AdminSite, error: Error) -> HttpResponseBase:
-    """Tell the operator. The text of the error stays in the log: it may quote arguments."""
+    """
+    Return a page that says that the change was not made.
+
+    The text of the error stays in the log, because it may quote arguments.
+    """
     is_away = isinstance(error, OperationalError | InterfaceError)
     return page(
         request,

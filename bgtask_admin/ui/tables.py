@@ -1,4 +1,4 @@
-"""What all tables have in common."""
+"""The base class of all tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import django_tables2 as tables
 
 
 class DashboardTable(tables.Table):
-    """Without Bootstrap, and without COUNT: what is shown is all that it was given."""
+    """A table without Bootstrap. It shows all its rows, so it needs no COUNT for pages."""
 
     class Meta:
         template_name = "bgtask_admin/ui/table.html"

@@ -1,4 +1,4 @@
-"""A traceback as text → the project's frames to be shown, those of libraries to be folded."""
+"""Split the text of a traceback, so that a page shows the project's frames and folds others."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from itertools import groupby
 from bgtask_admin.ui.formatting import visible
 
 _FRAME = re.compile(r'^\s+File "([^"\n]+)", line \d+, in ')
-# By their paths alone, for the worker that wrote them may live on another machine.
+# Match the path only, because the worker that wrote the traceback may run on another machine.
 _LIBRARY = re.compile(
-    r"site-packages|dist-packages|[/\\]lib(?:64)?[/\\]python\d|[/\\]bgtask[/\\](?:runner|background)"
+    r"site-packages|dist-packages|[/\\]lib(?:64)?[/\\]python\d|[/\\]bgtask[/\\](?:calling|decorators|worker)"
     r"|^<|[/\\]Lib[/\\]"
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """Lines that belong together."""
+    """Neighbouring lines that are all from libraries, or all from the project."""
 
     text: str
     frames: int
@@ -26,8 +26,8 @@ class Section:
 
 
 def sections(traceback: str) -> list[Section]:
-    """In their order, chained exceptions too; nothing is left out."""
-    parts: list[tuple[str, bool, bool]] = []  # Text, is it a frame, is it a library's.
+    """Return all lines of the traceback in order, including those of chained exceptions."""
+    parts: list[tuple[str, bool, bool]] = []  # (text, is a frame, is from a library)
     for line in visible(traceback, lines=True).split("\n"):
         if match := _FRAME.match(line):
             parts.append((line, True, bool(_LIBRARY.search(match[1]))))
@@ -45,6 +45,6 @@ def sections(traceback: str) -> list[Section]:
 
 
 def last_line(text: str) -> str:
-    """Of a traceback, the line that names the error."""
+    """Return the last line of a traceback. It names the error."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else ""

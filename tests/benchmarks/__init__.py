@@ -1,1 +1,1 @@
-"""How fast it is, beside what the database itself can do: ``python -m tests.benchmarks``."""
+"""Measure the queue against what the database itself can do: ``python -m tests.benchmarks``."""

@@ -1,13 +1,13 @@
 """
-How fast the queue is, beside what the database itself can do.
+Measure how fast the queue is, compared with what the database itself can do.
 
     python -m tests.benchmarks                              on PostgreSQL, every row
     python -m tests.benchmarks --database sqlite --only drain,enqueue
     python -m tests.benchmarks --quick --json figures.json
 
-The servers are started for it, durable as in production, and are gone with it. After each run it
-is made sure that each task ran exactly once. Figures of a machine that does something else at
-the same time are worth little: the load is printed with them.
+This command starts the servers, durable as in production, and ends them. After each run it checks
+that each task ran exactly once. If the machine does something else at the same time, the figures
+are worth little, so the load is printed with them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> int:
     options = _parse()
     durable = (
         options.database != "sqlite"
-    )  # There: WAL and synchronous = NORMAL; see synchronous.py.
+    )  # SQLite uses WAL and synchronous = NORMAL; see synchronous.py.
     with (
         DATABASES[options.database](durable=durable) as settings,
         tempfile.TemporaryDirectory(prefix="bgtask-benchmarks-") as directory,
@@ -70,7 +70,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
 
 
 def _rows() -> dict[str, Callable]:
-    """Imported late: they need Django's models."""
+    """Return the functions by row. Import them late, because they need Django's models."""
     from tests.benchmarks import drain, enqueue, idle, large_tables, latency, queues, threads
 
     functions = (

@@ -1,12 +1,12 @@
 """
-How fast the dashboard is when it is full.
+Measure how fast the dashboard is with many tasks.
 
     python -m tests.benchmarks.admin                              two million tasks, on SQLite
     python -m tests.benchmarks.admin --database postgresql --rows 200000
 
-Each page is asked for as a browser without JavaScript would, by a superuser and by a member of
-staff who has the rights of the dashboard; then 50,000 failed tasks are requeued while another
-process claims.
+Each page is requested as by a browser without JavaScript. A superuser requests it, and a member of
+staff who has the rights of the dashboard. Then 50,000 failed tasks are requeued while another
+process claims tasks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PAGES = "/admin/bgtask/task/"
 DASHBOARD = "/admin/bgtask_admin/"
 MANY = {"status": "FAILED", "since": "140h"}  # Five failures in six: 50,000 of 60,000.
 AMPLE = 400_000
-PACE = 15_000  # Tasks a second: what one process_tasks can do on either database, and asks for.
+PACE = 15_000  # Tasks a second of _claim(). One process_tasks reaches it on either database.
 IN_HAND = 800
 
 
@@ -46,7 +46,7 @@ class Line:
     queries: int
     milliseconds: float
     least: float
-    cpu: float  # Milliseconds a request, of this process and of the server's: whatever the load.
+    cpu: float  # Milliseconds a request of this process and of the server, whatever the load.
     within: float
     note: str = ""
 
@@ -210,7 +210,7 @@ def _ask(
     for number in range(repeat + 1):
         snapshot.forget()
         with CaptureQueriesContext(connection) as captured:
-            if number:  # Noting down the queries would cost time.
+            if number:  # To record the queries would take time.
                 connection.force_debug_cursor = False
                 used = used or _cpu()
             began = time.perf_counter()
@@ -228,7 +228,7 @@ def _ask(
 
 
 def _cpu() -> float:
-    """Seconds used so far, here and by the server for this connection."""
+    """Return the CPU seconds used so far, here and by the server for this connection."""
     from django.db import connection
 
     from tests.benchmarks.harness import cpu_of
@@ -239,7 +239,7 @@ def _cpu() -> float:
 
 
 def _requeue() -> str:
-    """50,000 tasks, by the steps a page takes, beside a process that claims and finishes."""
+    """Requeue 50,000 tasks in the steps of a page, while a process claims and finishes tasks."""
     from bgtask.models import Task
     from bgtask_admin.actions import run
     from bgtask_admin.actions.preview import Preview
@@ -284,7 +284,7 @@ def _rate(counter: Any, work: Callable[[], object]) -> float:
 
 
 def _claim(counter: Any, stop: Any) -> None:
-    """In a process of its own, as a worker is: claim a hundred, finish a hundred, at its pace."""
+    """Claim and finish a hundred tasks at a time, at PACE. Run in a process of its own."""
     django.setup()
     from bgtask.lifecycle.outcome import Outcome
     from bgtask.models import Worker
@@ -294,7 +294,8 @@ def _claim(counter: Any, stop: Any) -> None:
     due = time.monotonic()
     while not stop.is_set():
         time.sleep(max(due - time.monotonic(), 0))
-        # A worker has so many in hand meanwhile; what was missed beyond that is not made up for.
+        # A worker may hold IN_HAND claimed tasks, so a delay of up to so many tasks is made up for.
+        # A longer delay is not.
         due = max(due, time.monotonic() - IN_HAND / PACE) + 100 / PACE
         tasks = claim_queue(worker, "bench", 100)
         if not tasks:

@@ -1,4 +1,4 @@
-"""An app of the workers under test: a line for each query, with the thread it came from."""
+"""An app of the workers under test: it logs a line for each query, with its thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _note(execute, sql, params, many, context):
 
 def _watch(sender, connection, **facts):
     if _note not in connection.execute_wrappers:
-        connection.execute_wrappers.insert(0, _note)  # Outside of those that are popped again.
+        connection.execute_wrappers.insert(0, _note)  # First: others pop the last one.
 
 
 if PATH in os.environ:

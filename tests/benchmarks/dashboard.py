@@ -1,4 +1,4 @@
-"""Two million tasks by a few statements, as they might stand there after a week."""
+"""Create two million tasks by a few statements, as they might be stored after a week."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FRAME = '  File "{path}", line {line}, in {name}\n    {code}\n'
 
 def build(rows: int) -> None:
     """
-    Of each hundred, 95 ended well, 3 failed and 2 live; with their attempts, and statistics.
+    Create tasks with their attempts and statistics. Of 100, 95 succeeded, 3 failed, 2 are live.
 
-    Ids go with the time of enqueueing. SQL, for a million objects would take an hour.
+    Ids are in the order of enqueueing. SQL is used because a million objects would take an hour.
     """
     ended, live = rows * 98 // 100, rows * 2 // 100
     with connection.cursor() as cursor:
@@ -32,7 +32,7 @@ def build(rows: int) -> None:
         _live(cursor, ended, live)
         _attempts(cursor)
         _statistics(cursor)
-        QueueHistory.objects.roll_up()  # As the workers would have done all the week.
+        QueueHistory.objects.roll_up()  # Workers do it all week.
         cursor.execute("DROP TABLE benchmark_error")
         if connection.vendor == "postgresql":
             cursor.execute("SELECT setval('bgtask_task_id_seq', %s)", [rows])
@@ -43,7 +43,7 @@ def build(rows: int) -> None:
 
 
 def _insert(cursor: Any, table: str, columns: dict[str, str], number: int, join: str = "") -> None:
-    """``n`` counts from 1."""
+    """Insert rows whose columns are SQL expressions, in which ``n`` counts from 1."""
     names, values = ", ".join(columns), ", ".join(columns.values())
     if connection.vendor == "postgresql":
         series, source = "", f"generate_series(1, {number}) AS s (n)"
@@ -132,9 +132,9 @@ def _task(**others: str) -> dict[str, str]:
 
 
 def _ended(cursor: Any, number: int) -> None:
-    failed = "n % 98 IN (0, 33, 66)"  # Three in 98.
+    failed = "n % 98 IN (0, 33, 66)"  # Three of 98 tasks.
     age = f"({number} - n) * {DAYS * 86_400.0} / {number}"
-    # Squared, so that some errors are much more frequent than others.
+    # Square the number, so that some errors are much more frequent than others.
     error = f"(n % 1000 * 919) % 1000 * (n % 1000 * 919 % 1000) * {ERRORS} / 1000000"
     columns = _task(
         id="n",
@@ -157,7 +157,7 @@ def _ended(cursor: Any, number: int) -> None:
 
 
 def _live(cursor: Any, ended: int, number: int) -> None:
-    """Half ready, a third later (some of it for the second time), some held, a few running."""
+    """Create live tasks: half READY, a third SCHEDULED (some for a retry), some HELD or RUNNING."""
     place = "(n - 1) % 400"
     status = (
         f"CASE WHEN {place} < 1 THEN 'RUNNING' WHEN {place} < 220 THEN 'READY' "

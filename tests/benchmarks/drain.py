@@ -1,4 +1,4 @@
-"""How fast a queue of no-ops is emptied, and that two processes do it no slower than one."""
+"""Measure how fast workers empty a queue of no-ops, and that two are no slower than one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GOALS = {"postgresql": "≥ 15,000", "sqlite": "≥ 15,000", "mysql": "≥ 6,000
 
 
 def drain(bench: Bench) -> Figures:
-    """One process beside the plain loop."""
+    """Compare one process with the plain loop."""
     figures, number = Figures("drain"), max(bench.size(100_000), 30_000)
     for _ in range(bench.repeat):
         bench.clear()
@@ -26,7 +26,7 @@ def drain(bench: Bench) -> Figures:
 
 
 def two(bench: Bench) -> Figures:
-    """Two processes beside one."""
+    """Compare two processes with one."""
     figures, number = Figures("two processes"), max(bench.size(100_000), 30_000)
     for _ in range(bench.repeat):
         one, _cpu = _ours(bench, number)
@@ -38,7 +38,7 @@ def two(bench: Bench) -> Figures:
 
 
 def _ours(bench: Bench, number: int, workers: int = 1) -> tuple[float, float]:
-    """Tasks a second, and µs of CPU a task."""
+    """Return tasks a second, and µs of CPU a task."""
     bench.clear()
     numbers = bench.fill(number)
     drained = bench.drain(number, workers=workers)

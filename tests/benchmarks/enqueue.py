@@ -1,4 +1,4 @@
-"""What it costs to store tasks: one by one, and many at once."""
+"""Measure how long it takes to store tasks: one by one, and many at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK = 100
 
 
 def one_by_one(bench: Bench) -> Figures:
-    """In autocommit, in turns with create() of the same row, so that both see the same machine."""
+    """Compare a call with create() of the same row, in autocommit and in turns (equal load)."""
     figures = Figures("enqueue")
     blocks = bench.size(100)
     for _ in range(bench.repeat):

@@ -1,4 +1,4 @@
-"""What was measured, and how it is told."""
+"""The measured figures, and their formatting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class Figure:
-    """One line of the table: the same thing measured again and again."""
+    """A line of the table: the values of repeated measurements of the same thing."""
 
     row: str
     what: str
@@ -39,7 +39,7 @@ class Figure:
 
 
 class Figures:
-    """Those of one row; a figure comes to be when its first value is noted."""
+    """The figures of one row. A figure is created when its first value is noted."""
 
     def __init__(self, row: str) -> None:
         self._row = row

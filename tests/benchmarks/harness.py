@@ -1,4 +1,4 @@
-"""The ground all rows stand on: a database, workers, and the probe."""
+"""A database, workers and the probe, which all rows of the table use."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ LISTENERS, COUNTING = "tests.benchmarks.listeners", "tests.benchmarks.counting"
 
 @dataclass
 class Drained:
-    """What it took to empty a queue."""
+    """The time and the CPU that workers took to empty a queue."""
 
     seconds: float
-    cpu: float  # Seconds of the workers'.
+    cpu: float  # CPU seconds of the workers.
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Bench:
         return connection.vendor
 
     def size(self, full: int) -> int:
-        """So many, or a tenth when in a hurry."""
+        """Return the full size, or a tenth of it with --quick."""
         return full // 10 if self.quick else full
 
     def say(self, what: str) -> None:
@@ -58,14 +58,14 @@ class Bench:
     # The tables
 
     def forget(self) -> None:
-        """What was told of runs before; the tasks stay."""
+        """Delete what earlier runs have recorded. Keep the tasks."""
         self.probe.forget()
         self._queries.unlink(missing_ok=True)
         TaskStats.objects.all().delete()
         Worker.objects.all().delete()
 
     def clear(self) -> None:
-        """As on the first day."""
+        """Empty all tables of the queue."""
         self.forget()
         tables = ("bgtask_attempt", "bgtask_task", "bgtask_taskstats", "bgtask_worker")
         with connection.cursor() as cursor:
@@ -81,7 +81,7 @@ class Bench:
                     cursor.execute(f"DELETE FROM {table}")
 
     def settle(self) -> None:
-        """Let the database learn what is there and write it down, as it would after a while."""
+        """Let the database update its statistics and write its pages, as it would after a while."""
         statement = {"postgresql": "VACUUM (ANALYZE) bgtask_task", "sqlite": "ANALYZE"}
         with connection.cursor() as cursor:
             cursor.execute(statement.get(self.vendor, "ANALYZE TABLE bgtask_task"))
@@ -92,7 +92,7 @@ class Bench:
                 cursor.execute("CHECKPOINT")
 
     def _flush(self, cursor) -> None:
-        """What CHECKPOINT is on PostgreSQL: pages that were changed are written now, not later."""
+        """Write changed pages now, not later, as CHECKPOINT does on PostgreSQL."""
 
         def dirty() -> int:
             cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'")
@@ -103,7 +103,7 @@ class Bench:
         cursor.execute("SET GLOBAL innodb_max_dirty_pages_pct = DEFAULT")
 
     def fill(self, number: int) -> range:
-        """So many no-ops, ready; returns their numbers."""
+        """Enqueue so many no-ops, all READY, and return their numbers."""
         noop.enqueue_many((n,) for n in range(1, number + 1))
         self.settle()
         return range(1, number + 1)
@@ -112,7 +112,7 @@ class Bench:
 
     @contextmanager
     def worker(self, *args: str, apps: tuple[str, ...] = (LISTENERS,)) -> Iterator[Child]:
-        """``process_tasks`` in a process of its own, with a receiver on each signal."""
+        """Run ``process_tasks`` in a process of its own, with a receiver on each signal."""
         child = Child(
             "process_tasks",
             *args,
@@ -136,9 +136,11 @@ class Bench:
 
     def drain(self, number: int, *args: str, workers: int = 1, stay: bool = False) -> Drained:
         """
-        Let workers empty the queue. Time runs from when the first reports for duty, just before
-        its first claim, until so many outcomes and their statistics can be read from here. They
-        leave when there is nothing more to claim, or ``stay`` until all has ended.
+        Let workers empty the queue, and return the time it took.
+
+        Time runs from when the first worker registers, just before its first claim. It ends when
+        so many outcomes and their statistics can be read from here. The workers leave when there
+        is nothing more to claim, or with ``stay`` only when all tasks have ended.
         """
         if workers > 1:
             args = (*args, f"--processes={workers}")
@@ -154,14 +156,14 @@ class Bench:
             if stay:
                 child.send_signal(signal.SIGTERM)
             child.wait(120)
-        # Since then only: to count millions that finished before would empty the server's caches.
+        # Count only these: counting millions that finished before would empty the server's caches.
         outcomes = Task.objects.succeeded().filter(attempts=1, finished_at__gte=begun).count()
         if outcomes != number:
             raise AssertionError(f"{outcomes} of {number} outcomes are there.")
         return Drained(ended - begun.timestamp(), after - before)
 
     def queries(self) -> list[tuple[float, str, str]]:
-        """Those of workers that were started with COUNTING: when, by which thread, what."""
+        """Return (time, thread, SQL) of each query of workers that were started with COUNTING."""
         if not self._queries.exists():
             return []
         lines = self._queries.read_text().splitlines()
@@ -169,7 +171,7 @@ class Bench:
         return [(float(when), thread, sql) for when, thread, sql in parts]
 
     def until(self, answer: Callable[[], object], interval: float = 0.002):
-        """Ask until the answer is true; return it."""
+        """Call ``answer`` until its result is true, and return the result."""
         end = time.monotonic() + MAX_CLAIM_WAIT_SECONDS
         while not (found := answer()):
             if time.monotonic() > end:
@@ -178,19 +180,19 @@ class Bench:
         return found
 
     def await_idle(self, child: Child, workers: int = 1) -> None:
-        """Until so many have reported for duty, and have nothing left to set up."""
+        """Wait until so many workers have registered and have nothing left to set up."""
         self.until(lambda: Worker.objects.living().count() >= workers, 0.02)
         time.sleep(1.0)
 
 
 def counted() -> int:
-    """Successes that the statistics know of."""
+    """Return how many successes the statistics have counted."""
     succeeded = TaskStats.objects.values_list("succeeded", flat=True)
     return sum(succeeded)
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of a core that the process has used."""
+    """Return the CPU seconds that the process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -201,12 +203,12 @@ def cpu_of_family(pid: int) -> float:
 
 
 def has_ended(pid: int) -> bool:
-    """Without taking note of it, so that its figures can still be read."""
+    """Return whether a process has ended. Don't reap it, so that its figures can still be read."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 def rss_of(pid: int) -> float:
-    """MB in memory."""
+    """Return the resident memory of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
@@ -214,7 +216,7 @@ def rss_of(pid: int) -> float:
 
 
 def raw_connection():
-    """A connection of the driver's own, with nothing of Django's."""
+    """Return a connection of the driver, without Django."""
     settings = connections["default"].settings_dict
     if connection.vendor == "postgresql":
         import psycopg

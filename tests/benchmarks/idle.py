@@ -1,4 +1,4 @@
-"""What a worker costs that has nothing to do."""
+"""Measure what an idle worker costs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def idle(bench: Bench) -> Figures:
         bench.clear()
         with bench.worker(apps=(COUNTING,)) as child:
             bench.await_idle(child)
-            noop.enqueue_many((n,) for n in range(1_000))  # It has seen work.
-            bench.until(lambda: counted() >= 1_000, 0.1)  # They are gone, and accounted for.
+            noop.enqueue_many((n,) for n in range(1_000))  # Give the worker some work first.
+            bench.until(lambda: counted() >= 1_000, 0.1)  # All are done and counted.
             time.sleep(1)
             start, cpu, memory = time.monotonic(), cpu_of(child.pid), rss_of(child.pid)
             time.sleep(watched)

@@ -1,4 +1,4 @@
-"""Whether claims stay as fast beside millions of rows, and beside an old snapshot."""
+"""Measure whether claims stay as fast beside millions of rows, and beside an old snapshot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERIES = {
     "sqlite": "WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {0}) "
     "SELECT n FROM s",
 }
-TIMES = {  # An hour ago, and tomorrow.
+TIMES = {  # One hour ago, and one day from now.
     "postgresql": ("now() - interval '1 hour'", "now() + interval '1 day'"),
     "mysql": ("UTC_TIMESTAMP(6) - INTERVAL 1 HOUR", "UTC_TIMESTAMP(6) + INTERVAL 1 DAY"),
     "sqlite": ("datetime('now', '-1 hour')", "datetime('now', '+1 day')"),
@@ -26,7 +26,7 @@ TIMES = {  # An hour ago, and tomorrow.
 
 
 def crowd(bench: Bench) -> Figures:
-    """The same number taken from a queue of its own size, and from the midst of millions."""
+    """Compare claims from a queue of that size with claims from the middle of millions."""
     figures, number = Figures("crowd"), bench.size(40_000)
     million = bench.size(1_000_000)
     empty, with_snapshot = [], []
@@ -46,7 +46,7 @@ def crowd(bench: Bench) -> Figures:
     crowded = [_rate(bench, number) for _ in range(bench.repeat)]
     both = []
     for _ in range(bench.repeat):
-        bench.settle()  # What the run before has left would count twice.
+        bench.settle()  # Leftovers of the last run would slow this one too.
         with _old_snapshot(bench):
             both.append(_rate(bench, number))
     rows = (
@@ -71,7 +71,7 @@ def _only(bench: Bench, number: int) -> None:
 
 
 def _rate(bench: Bench, number: int) -> float:
-    """Of a worker that takes so many, wherever they stand."""
+    """Return tasks a second of a worker that runs so many, wherever their rows are."""
     bench.forget()
     drained = bench.drain(number, f"--max-tasks={number}")
     numbers = [sight.number for sight in bench.probe.sights()]
@@ -95,7 +95,7 @@ def _insert(bench: Bench, number: int, status: str, run_at: str, finished: str =
 
 @contextmanager
 def _old_snapshot(bench: Bench) -> Iterator[None]:
-    """Somebody reads, and does not end their transaction."""
+    """Keep a transaction open that has read."""
     begin = {
         "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ",
         "mysql": "START TRANSACTION WITH CONSISTENT SNAPSHOT",

@@ -1,4 +1,4 @@
-"""How soon an idle worker starts what is enqueued, and what is due at a time of its own."""
+"""Measure how soon an idle worker starts enqueued tasks, and tasks that are due later."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.benchmarks.figures import Figures, percentile
 from tests.benchmarks.harness import Bench
 from tests.benchmarks.tasks import noop
 
-POLL = 0.5  # Of MariaDB, which has nothing to wake a sleeper by.
+POLL = 0.5  # For MariaDB, which can't wake a worker.
 
 
 def pick_up(bench: Bench) -> Figures:
-    """From the return of the call to the start of the function."""
+    """Measure from the return of the call to the start of the function."""
     figures, number = Figures("idle pick-up"), bench.size(200)
     polls = bench.vendor == "mysql"
     goals = {"postgresql": (3, 6), "sqlite": (60, 120), "mysql": (POLL * 1000, POLL * 1000 + 20)}
@@ -39,7 +39,7 @@ def pick_up(bench: Bench) -> Figures:
 
 
 def due(bench: Bench) -> Figures:
-    """How late a task is that was to run at a time of its own."""
+    """Measure how late a scheduled task starts."""
     figures, number = Figures("due at T"), bench.size(100)
     goal = "" if bench.vendor == "mysql" else "≤ 50"
     for _ in range(bench.repeat):

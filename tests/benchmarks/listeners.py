@@ -6,7 +6,7 @@ from bgtask import signals
 
 
 def listen(sender, **facts):
-    """Does nothing: what is measured is the telling."""
+    """Do nothing: the sending is measured."""
 
 
 for _signal in (

@@ -1,4 +1,4 @@
-"""A process of its own: does its memory grow with the number of tasks it enqueues?"""
+"""Measure, as a process of its own, whether memory grows with the number of enqueued tasks."""
 
 from __future__ import annotations
 

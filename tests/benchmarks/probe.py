@@ -1,8 +1,9 @@
 """
-Who ran what, told past the queue, for a fraction of a microsecond.
+Record which thread ran which task, outside of the queue, in a fraction of a microsecond.
 
-Each process has a file of its own, mapped into memory: what is written there needs no call of
-the system, which would hand the interpreter's lock around, and outlives the process.
+Each process has a file of its own, which is mapped into memory. To write there needs no system
+call, which would release the interpreter's lock to other threads. What is written outlives the
+process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-DIRECTORY = "BGTASK_BENCHMARK_WITNESS"
+DIRECTORY = "BGTASK_BENCHMARK_PROBE"
 CAPACITY = 2_000_000
 
 _RECORD = struct.Struct("<qqdd")
@@ -30,12 +31,12 @@ _opening = threading.Lock()
 class Sight:
     number: int
     thread: int
-    start: float  # time.monotonic(): one clock for all processes of a machine.
+    start: float  # time.monotonic(), which all processes of a machine share.
     end: float
 
 
 def saw(number: int, start: float) -> None:
-    with _opening:  # Or threads that start together would each begin at the first place.
+    with _opening:  # Else threads that start together would all write at the first place.
         pages, place = _file()
     _RECORD.pack_into(
         pages,
@@ -51,12 +52,12 @@ def saw(number: int, start: float) -> None:
 def _file() -> tuple[mmap.mmap, count[int]]:
     path = Path(os.environ[DIRECTORY], str(os.getpid()))
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    os.truncate(file, CAPACITY * _RECORD.size)  # Sparse: only what is written takes dashboard.
+    os.truncate(file, CAPACITY * _RECORD.size)  # Sparse: only what is written takes space.
     return mmap.mmap(file, CAPACITY * _RECORD.size), count()
 
 
 class Probe:
-    """What has been seen in a directory."""
+    """The records of all processes, in a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -67,7 +68,7 @@ class Probe:
             path.unlink()
 
     def sights(self) -> list[Sight]:
-        """In the order of their starts."""
+        """Return all records in the order of their starts."""
         found = []
         for path in self.directory.iterdir():
             with path.open("rb") as file:
@@ -79,7 +80,7 @@ class Probe:
         return sorted(found, key=lambda sight: sight.start)
 
     def confirm(self, numbers: Iterable[int]) -> None:
-        """Raise unless each of these has run exactly once, and nothing else has."""
+        """Raise AssertionError unless each of these ran exactly once, and nothing else ran."""
         seen, wanted = Counter(sight.number for sight in self.sights()), Counter(iter(numbers))
         if seen != wanted:
             raise AssertionError(

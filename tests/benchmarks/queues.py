@@ -1,4 +1,4 @@
-"""How long it takes to empty many queues that hold one task each, beside one queue of them all."""
+"""Measure how long it takes to empty many queues of one task, and one queue of as many tasks."""
 
 from __future__ import annotations
 

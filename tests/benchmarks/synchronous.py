@@ -1,10 +1,11 @@
 """
-What SQLite's ``synchronous=FULL`` costs beside NORMAL, in one run.
+Measure what SQLite's ``synchronous=FULL`` costs compared with NORMAL, in one run.
 
     python -m tests.benchmarks.synchronous
 
 Each round takes both modes in turn: it enqueues tasks one by one, each in its own transaction, and
-drains them with a worker. The figures are medians; the ratios are what another machine can compare.
+drains them with a worker. The figures are medians. Only the ratios can be compared with those of
+another machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the workers under test run: almost nothing, and each tells the probe."""
+"""Functions for the workers under test. They do almost nothing, and tell the probe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that take their time: many at once, and some beside those that take none."""
+"""Measure slow tasks: many at once, and some beside many no-ops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAP = 0.01
 
 
 def waiting(bench: Bench) -> Figures:
-    """Ten milliseconds of waiting for somebody else, on 32 threads."""
+    """Measure tasks that wait for ten milliseconds, on 32 threads."""
     figures, number = Figures("10 ms of I/O"), bench.size(16_000)
     best = THREADS / NAP
     for _ in range(bench.repeat):
@@ -30,15 +30,15 @@ def waiting(bench: Bench) -> Figures:
 
 
 def slow_beside_fast(bench: Bench) -> Figures:
-    """Of two workers with two threads, is one ever idle for long while a task is ready?"""
+    """Measure how long a thread of two workers is idle while a task is READY."""
     figures, number, every = Figures("slow beside no-ops"), 2_000, 100
     for _ in range(bench.repeat):
         bench.clear()
-        for first in range(1, number, every):  # As they come: a slow one, and many that are not.
+        for first in range(1, number, every):  # A slow task, then many no-ops.
             nap(first, 1.0)
             noop.enqueue_many((n,) for n in range(first + 1, first + every))
         bench.settle()
-        # MariaDB has but its poll.
+        # MariaDB can only be polled, so poll often.
         bench.drain(number, "--threads=2", "--sleep=0.5", workers=2, stay=True)
         bench.probe.confirm(range(1, number + 1))
         sights = bench.probe.sights()
@@ -50,7 +50,7 @@ def slow_beside_fast(bench: Bench) -> Figures:
 
 
 def _longest_free(sights: list[Sight], threads: int) -> float:
-    """The longest time during which fewer ran than could, before the last one was started."""
+    """Return the longest time with a free thread, before the last task was started."""
     events = sorted([(sight.start, 1) for sight in sights] + [(sight.end, -1) for sight in sights])
     last, everybody = sights[-1].start, _all_at_work(sights, threads)
     running, longest, free_since = 0, 0.0, None
@@ -65,7 +65,7 @@ def _longest_free(sights: list[Sight], threads: int) -> float:
 
 
 def _all_at_work(sights: list[Sight], threads: int) -> float:
-    """When the last of the threads had started its first task."""
+    """Return when the last of the threads started its first task."""
     first: dict[int, float] = {}
     for sight in sights:
         first.setdefault(sight.thread, sight.start)

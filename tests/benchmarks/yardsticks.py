@@ -1,9 +1,9 @@
 """
-What the database can do at best, by a plain loop over its own driver.
+Measure what the database can do at best: a plain loop over its driver.
 
-The statements of a queue that wastes nothing, on the same table, indexes and constraints: a claim
-that returns what a worker needs, a finish fenced by (id, token), batches of a hundred; and nothing
-else: one thread, nothing is called, checked or told.
+The loop executes the statements of a queue that wastes nothing, on the same table, indexes and
+constraints. A claim returns what a worker needs, a finish is fenced by (id, token), and batches are
+of a hundred. The loop does nothing else: it has one thread, and calls, checks and reports nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FINISH = """
 
 
 def drain(vendor: str) -> float:
-    """Empty the queue; the seconds it took."""
+    """Empty the queue, and return how many seconds it took."""
     worker = Worker.register().pk
     connection = raw_connection()
     try:

@@ -225,7 +225,7 @@ def test_another_isolation_level(app: App):
 @pytest.mark.django_db
 @pytest.mark.parametrize(("version", "too_old"), [((10, 7, 9), True), ((10, 8, 0), False)])
 def test_a_mariadb_that_is_too_old(monkeypatch, version, too_old):
-    # No such server is at hand.
+    # No such server is available here.
     monkeypatch.setattr(connections["default"], "mysql_version", version)
 
     messages = [one for one in check_databases(databases=["default"]) if one.id == "bgtask.E004"]

@@ -27,7 +27,7 @@ GROUPING = re.compile(r"\bby\s*\(([^)]*)\)")
 
 
 def expressions_of_alerts() -> dict[str, str]:
-    """Alert → expression; read by hand, for YAML has no reader in Python's library."""
+    """Return alert → expression. Parse with regexes: Python's library has no YAML reader."""
     found = {}
     for rule in re.split(r"^      - alert: ", ALERTS.read_text(), flags=re.M)[1:]:
         name, _, rest = rule.partition("\n")

@@ -1,4 +1,4 @@
-"""The demo as a stranger meets it."""
+"""Test the demo as a new user starts it."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class RunningDemo:
         return self.process.wait(90)
 
     def workers(self) -> list[int]:
-        """The pids of those that reported for duty."""
+        """Return the pids of the workers that have registered."""
         with closing(sqlite3.connect(self.folder / "db.sqlite3", timeout=20)) as database:
             return [pid for (pid,) in database.execute("SELECT pid FROM bgtask_worker")]
 
 
 def _env() -> dict[str, str]:
-    """Ours, without what would lead the demo to the settings of the tests."""
+    """Return our environment without the variables that would make the demo use test settings."""
     ours = {"DJANGO_SETTINGS_MODULE", "SITE_DIR", "EMAIL_URL", "DIRECTORY", "DEBUG", "SECRET_KEY"}
     return {name: value for name, value in os.environ.items() if name not in ours}
 

@@ -1,4 +1,4 @@
-"""The verdict as a plugin of Nagios says it: one line, and 0, 1, 2 or 3 as the exit code."""
+"""Print the verdict as a Nagios plugin does: one line, and 0, 1, 2 or 3 as the exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Command(BaseCommand):
         "Say how the queues are, in one line for Nagios and similar tools. "
         "Exit code: 0 well, 1 warning, 2 critical, 3 unknown."
     )
-    # They would end with 1, which is a warning here, and say more than a line.
+    # If system checks failed, the exit code would be 1, which means a warning here. The output
+    # would be longer than one line.
     requires_system_checks: tuple[str, ...] = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         def error(message: str) -> NoReturn:
             if not parser.called_from_command_line:
                 refuse(message)
-            self._unknown(message)  # argparse would say 2, which is critical.
+            self._unknown(message)  # argparse would exit with 2, which means critical.
 
         parser.error = error  # type: ignore[method-assign]
         return parser
@@ -71,12 +72,16 @@ class Command(BaseCommand):
 
 
 def _one_line(text: str) -> str:
-    """A line break would end it; behind a bar there are figures."""
+    """
+    Return the text without line breaks and bars.
+
+    A line break would end the message. A bar would begin the figures.
+    """
     return " ".join(text.split()).replace("|", "/")
 
 
 def _perfdata(verdict: Health, thresholds: Thresholds) -> list[str]:
-    """``label=value[unit];warn;crit;min``; an empty limit means none."""
+    """Return figures as ``label=value[unit];warn;crit;min``. An empty limit means no limit."""
     figures = []
     shown, _omitted = health.notable(verdict.queues)
     for queue in shown:

@@ -1,4 +1,4 @@
-"""Print how the queues are."""
+"""Print the figures of the queues and the workers."""
 
 from __future__ import annotations
 

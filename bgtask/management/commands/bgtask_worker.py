@@ -29,17 +29,18 @@ from bgtask.worker.supervisor import Supervisor
 from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import limit_waiting
 
-SLACK = 5.0  # Seconds beyond all patience, after which a process that is to stop is ended.
+SLACK = 5.0  # Seconds after all grace periods. A process that still has not stopped is ended then.
 
 
 class Command(BaseCommand):
     help = "Run background tasks that are due, and go on as they become so."
 
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
-        # In full only: a supervisor starts its children by this command line, without some of it.
+        # Refuse abbreviated options. A supervisor starts its children with this command line and
+        # leaves out some options, which it finds by their full names.
         parser = super().create_parser(*args, allow_abbrev=False, **kwargs)
         parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
-        return parser  # What is wrong is said in one line; --help says the rest.
+        return parser  # An error takes one line, without the usage. --help shows the rest.
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
@@ -78,7 +79,7 @@ class Command(BaseCommand):
         if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
             raise CommandError("--processes starts this command line anew, and here is none.")
         if self._called_from_command_line:  # type: ignore[attr-defined]
-            disable_pooling()  # In a process of our own, that is.
+            disable_pooling()  # Only in a process that runs nothing but this command.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
             stack.enter_context(prepared_connections())
@@ -125,12 +126,17 @@ class Command(BaseCommand):
                 raise CommandError(str(error)) from error
 
     def _reload(self, options: dict[str, Any]) -> None:
-        """Django's reloader has the main thread, and the runner one of its own, until it ends."""
+        """
+        Run the runner with Django's reloader until it ends.
+
+        The reloader has the main thread, and the runner has a thread of its own.
+        """
         self._stop: Callable[[], None] = lambda: None
         self._has_left = threading.Event()
         self._has_left.set()
         if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
-            # Ctrl-C reaches the process that is begun anew as well; this one is to wait for it.
+            # Ctrl-C also reaches the process that the reloader restarts. This process must wait
+            # for that one to end.
             signal.signal(signal.SIGINT, lambda *_: None)
         try:
             autoreload.run_with_reloader(self._run, **options)
@@ -154,7 +160,11 @@ class Command(BaseCommand):
             return supervisor.run()
 
     def _leave(self, clean: bool, threads: set[threading.Thread]) -> None:
-        """At once, even if a task left threads behind, for which Python would wait."""
+        """
+        End the process at once if a task left threads behind. Python would wait for them.
+
+        Exit with 1, or raise CommandError, if the worker has not ended cleanly.
+        """
         left = {thread for thread in threading.enumerate() if not thread.daemon} - threads
         if self._called_from_command_line and (left or not clean):  # type: ignore[attr-defined]
             sys.stdout.flush()
@@ -167,10 +177,14 @@ class Command(BaseCommand):
 @contextlib.contextmanager
 def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """
-    GRACE_PERIOD for what runs, as much again to write it down; no database keeps us beyond that.
+    Yield a function that stops the worker, and that ends the process if stopping takes too long.
 
-    The thread that sees to it is there from the beginning: a handler that started it could find
-    the main thread starting one, and wait for a lock that is its own.
+    Running tasks get GRACE_PERIOD to end, and their outcomes as long again to be written. Then the
+    process exits, even if a database doesn't answer.
+
+    The thread that ends the process is started in advance, not by the signal handler. The handler
+    might interrupt the main thread while that thread starts another one. The handler would then
+    wait for a lock that the main thread itself holds.
     """
     waker, left = Waker(), threading.Event()
 
@@ -198,7 +212,7 @@ def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
 @contextlib.contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread may; with --reload it is Django's.
+        yield  # Only the main thread may set handlers. --reload gives it to Django's reloader.
         return
     before = {
         signum: signal.signal(signum, lambda *_: stop())
@@ -212,7 +226,7 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _check_database() -> None:
-    """Refuse to start where waiting would not help."""
+    """Raise CommandError if the database can't be used, and waiting would not help."""
     from bgtask.models import Worker
 
     alias = Worker.objects.all().db
@@ -227,10 +241,10 @@ def _check_database() -> None:
         try:
             missing = Worker._meta.db_table not in connection.introspection.table_names()
         except Error:
-            return  # The database is away: the runner waits for it.
+            return  # The database can't be reached. The runner waits for it.
         if missing:
             raise CommandError("The tables of bgtask are missing: run `migrate` first.") from error
-        if isinstance(error, ProgrammingError):  # Not allowed. All else may pass.
+        if isinstance(error, ProgrammingError):  # No permission. Other errors may pass.
             raise CommandError(f"The tables of bgtask cannot be read: {error}") from error
 
 
@@ -252,11 +266,11 @@ def _pause(text: str) -> float:
     number = _number(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is below zero")
-    return max(number, 0.01)  # Even a hasty worker leaves the database to others for a moment.
+    return max(number, 0.01)  # Even with 0, leave the database to others for a moment.
 
 
 def _count(text: str) -> int:
-    """Of what this machine has to carry."""
+    """Return a number of threads or processes, all of which this machine has to run."""
     return _whole(text, 10_000)
 
 

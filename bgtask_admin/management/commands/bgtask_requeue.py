@@ -20,7 +20,7 @@ from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
-# What the filter calls these options.
+# The names of these options in the filter.
 _FILTERS = {
     **{
         name: name
@@ -40,7 +40,7 @@ class Command(BaseCommand):
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(*args, **kwargs)
         parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
-        return parser  # What is wrong is said in one line; --help says the rest.
+        return parser  # An error is one line, without the usage. --help shows the usage.
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
@@ -125,7 +125,7 @@ class Command(BaseCommand):
 
 
 class _Once(argparse.Action):
-    """Of a filter said twice, argparse would drop the first."""
+    """Refuse an option that is given twice. argparse would drop the first value."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
@@ -147,7 +147,7 @@ def _user() -> str:
 
 
 def _missing(selection: Selection) -> list[int]:
-    """Chosen ids that no task has, whatever else is asked of it."""
+    """Return the chosen ids that no task has. Other filters are ignored."""
     ids = selection.cleaned.get("ids", ())
     found = set(Task.objects.filter(pk__in=ids).values_list("pk", flat=True))
     return [pk for pk in ids if pk not in found]
@@ -165,7 +165,7 @@ def _filter(given: dict[str, Any]) -> dict[str, str]:
             continue
         said[name] = str(given[option])
         if not said[name].strip():
-            # A variable of a script that is empty: without it, more would be requeued.
+            # A script may pass an empty variable. Ignoring the option would requeue more tasks.
             raise CommandError(
                 f"--{option.replace('_', '-')} says nothing: give it a value, or leave it out."
             )

@@ -1,9 +1,9 @@
-// Only adds: every page does all it can without this file.
+// Add conveniences. Every page works without this file.
 "use strict";
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-// Copy a traceback or JSON as text.
+// Show the buttons that copy a traceback or JSON as text.
 function offerCopies(root = document) {
   if (!navigator.clipboard) return;
   for (const button of all("[data-copy]", root)) {
@@ -22,7 +22,7 @@ function offerCopies(root = document) {
   }
 }
 
-// Tick all, tick a range with shift, and say how many.
+// Tick all tasks, tick a range with Shift, and show the number of ticked tasks.
 function helpTicking() {
   const form = document.getElementById("bulk");
   const ticks = form ? all("input[name=tick]", form) : [];
@@ -52,7 +52,7 @@ function helpTicking() {
   count();
 }
 
-// An operation goes on by itself while its page is open.
+// Step an operation automatically while its page is open.
 async function goOn() {
   const form = document.querySelector("form[data-step]");
   if (!form) return;
@@ -76,13 +76,13 @@ async function goOn() {
       if (!now.running && !stopped) return location.reload();
     } catch {
       failures += 1;
-      if (failures > 5) return; // The button is still there.
+      if (failures > 5) return; // The operator can still press the button.
       await new Promise((resolve) => setTimeout(resolve, 1000 * failures));
     }
   }
 }
 
-// Fetch the page again and put its figures in place, unless somebody is at work on it.
+// Fetch the page again and replace its figures, unless somebody is using that part of the page.
 function keepFresh() {
   const choice = document.querySelector("[data-refresh]");
   if (!choice) return;
@@ -90,7 +90,8 @@ function keepFresh() {
   const paused = document.querySelector("[data-paused]");
   const key = "bgtask-refresh";
   let stored = "0";
-  try { stored = localStorage.getItem(key) || "0"; } catch { /* Without a store: not by itself. */ }
+  // If localStorage is not available, the page does not refresh automatically.
+  try { stored = localStorage.getItem(key) || "0"; } catch { /* Keep "0". */ }
   choice.hidden = false;
   select.value = stored;
   if (select.selectedIndex < 0) select.value = "0";
@@ -114,7 +115,7 @@ function keepFresh() {
         stale.replaceWith(fresh);
         document.querySelector("[data-refreshed]").replaceWith(page.querySelector("[data-refreshed]"));
       }
-    } catch { /* Next time. */ }
+    } catch { /* Try again at the next refresh. */ }
     plan();
   };
   const plan = () => {
@@ -123,13 +124,14 @@ function keepFresh() {
     if (seconds) timer = setTimeout(refresh, seconds * 1000);
   };
   select.addEventListener("change", () => {
-    try { localStorage.setItem(key, select.value); } catch { /* Then for this page only. */ }
+    // If localStorage is not available, the choice lasts for this page only.
+    try { localStorage.setItem(key, select.value); } catch { /* Ignore. */ }
     plan();
   });
   plan();
 }
 
-// "/" goes to the search box.
+// The key "/" moves the focus to the search box.
 document.addEventListener("keydown", (event) => {
   const at = document.activeElement;
   const search = document.querySelector(".bg-search input[type=search]");

@@ -146,7 +146,7 @@ def test_forked_child_does_not_draw_the_numbers_of_its_parent():
 
 @pytest.mark.parametrize("token", [TOKEN_CEILING - 1, TOKEN_CEILING, 2**63 - 2, 2**63 - 1])
 def test_token_near_the_maximum_stops_neither_its_task_nor_the_queue(token):
-    """Edited by hand: no move may exceed 64 bits, and the fence still holds."""
+    """Somebody edited the token. No move may exceed 64 bits, and the fence still works."""
     edited = TaskFactory(token=token)
     neighbour = TaskFactory()
 

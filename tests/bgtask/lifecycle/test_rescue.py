@@ -79,7 +79,7 @@ def running(worker=None, **fields):
 
 
 def circumstances():
-    """What is to be found of a task that is to be taken back, by the name of what it is."""
+    """Return the columns of a running task that a rescue takes, for each reason of a rescue."""
     return {
         "lost": {"locked_by": WorkerFactory(dead=True)},
         "interrupted": {"locked_by": WorkerFactory(stopped=True, dead=True)},

@@ -1,4 +1,4 @@
-"""Figures by the minute add up, whoever adds to them."""
+"""The statistics of a minute add up, also if several processes add to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker is alive while it beats, and dead for ever once somebody says so."""
+"""A worker is alive while its heartbeats come. Once declared dead it stays dead."""
 
 from __future__ import annotations
 

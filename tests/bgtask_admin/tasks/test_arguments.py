@@ -111,7 +111,7 @@ def test_each_value_finds_its_own_and_no_other():
         ("[[1, 2, 42], {}]", "args.2:42", True),
         ("[[[42]], {}]", "args.a:42", False),
         ("[[42], {}]", "args.0:42", False),  # It has a name.
-        ('[[], {"a": 42}', "args.a:42", False),  # Broken by hand.
+        ('[[], {"a": 42}', "args.a:42", False),  # Edited so that it is broken.
         ('{"a": 42}', "args.a:42", False),
     ],
 )

@@ -14,20 +14,20 @@ from tests.execution_log import ExecutionLog
 from tests.helpers import eventually, mark_as_slow
 from tests.processes import ROOT, Child
 
-# Long enough for a busy machine to send its signs of life, short enough to wait for its end.
+# Long enough for heartbeats of a busy machine, short enough to wait until a lease has ended.
 SHORT_LEASE = {"LEASE": 3, "HEARTBEAT_INTERVAL": 0.5}
 
 StartWorker = Callable[..., Child]
 
 
-@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+@pytest.hookimpl(tryfirst=True)  # Before -m is applied.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_as_slow(Path(__file__).parent, items)
 
 
 @pytest.fixture
 def worker(process_tasks: Start) -> StartWorker:
-    """``worker("--threads=2", GRACE_PERIOD=1)`` starts a worker: a short lease, such settings."""
+    """Return a function: ``worker("--threads=2", GRACE_PERIOD=1)`` starts one, with SHORT_LEASE."""
 
     def start(*args: str, env: dict[str, str] | None = None, **settings: object) -> Child:
         bgtask = json.dumps({**SHORT_LEASE, **settings})
@@ -37,7 +37,7 @@ def worker(process_tasks: Start) -> StartWorker:
 
 
 class Gate:
-    """What ``tests.tasks.wait_for(gate.path)`` waits for."""
+    """A file for which ``tests.tasks.wait_for(gate.path)`` waits."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -50,17 +50,17 @@ class Gate:
 def gate(tmp_path: Path) -> Iterator[Gate]:
     gate = Gate(tmp_path / "gate")
     yield gate
-    gate.open()  # Nobody is to be left waiting, whatever became of the test.
+    gate.open()  # No task may keep waiting, even if the test has failed.
 
 
 @pytest.fixture
 def newcomer(tmp_path: Path) -> Newcomer:
-    """An app that only some of the processes know."""
+    """Return an app that only some of the processes know."""
     return Newcomer(tmp_path / "apps")
 
 
 class Newcomer:
-    """An app with one background function, ``greet``, which returns what it is told to."""
+    """An app with one background function, ``greet``, which returns a text of the test."""
 
     task_name = "newcomer.tasks.greet"
 
@@ -71,7 +71,7 @@ class Newcomer:
         self.env = {
             "BGTASK_TEST_APPS": "newcomer",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)]),
-            "PYTHONDONTWRITEBYTECODE": "1",  # Or a second version of its module may be missed.
+            "PYTHONDONTWRITEBYTECODE": "1",  # Else Python may miss a changed module.
         }
         self.greets_with("hello")
 
@@ -83,7 +83,7 @@ class Newcomer:
 
 @pytest.fixture
 def until_running(execution_log: ExecutionLog) -> Callable[..., None]:
-    """``until_running(task, child)``: until the function of the task has been called."""
+    """Return a function that waits until the function of the task has been called."""
 
     def wait(task: Task, child: Child, times: int = 1) -> None:
         __tracebackhide__ = True
@@ -98,7 +98,7 @@ def until_running(execution_log: ExecutionLog) -> Callable[..., None]:
 
 @pytest.fixture
 def until_ended() -> Callable[..., None]:
-    """``until_ended(child)``: until every task has come to its end."""
+    """Return a function that waits until every task has ended."""
 
     def wait(*children: Child, timeout: float = 60) -> None:
         __tracebackhide__ = True
@@ -116,13 +116,13 @@ def until_ended() -> Callable[..., None]:
 
 
 def statuses() -> dict[str, int]:
-    """How many tasks there are by status, but for those of which there are none."""
+    """Return how many tasks there are by status, without the statuses that no task has."""
     counts = Task.objects.count_by_status()
     return {str(Status(status)): count for status, count in counts.items() if count}
 
 
 def until_alive(child: Child) -> Worker:
-    """Wait until this process has reported for duty; return its row."""
+    """Wait until this process has registered as a worker, and return its row."""
     __tracebackhide__ = True
     workers = Worker.objects.alive().filter(pid=child.pid)
     return eventually(workers.first, timeout=30, explain=child.output)

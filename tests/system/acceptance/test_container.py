@@ -1,4 +1,7 @@
-"""As the first process of a container: no signal has a default there, and nobody buries orphans."""
+"""A worker as the first process of a container.
+
+For such a process signals have no default action, and it has to reap orphans itself.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def children_of(pid):
 
 @pytest.fixture
 def first_process(process_tasks):
-    """``first_process("--threads=2")``: what was started, and the id of its first process."""
+    """Return a function: it starts a worker and returns the child and its first process's id."""
 
     def start(*args):
         child = process_tasks(*args, within=UNSHARE)
@@ -63,5 +66,5 @@ def test_buries_the_orphans_that_tasks_leave(first_process, until_ended):
     until_ended(child)
 
     assert Task.objects.succeeded().count() == 5
-    # A zombie would stay: nobody else may bury it.
+    # A zombie would remain a child, because no other process may reap it.
     eventually(lambda: len(children_of(pid)) == 2, timeout=30, explain=child.output)

@@ -238,7 +238,8 @@ def test_processes_that_cannot_start_are_tried_again_after_growing_waits_until_t
     assert supervisor.wait() == 0
     starts = release.starts()
     assert len(starts) == 6
-    # Two processes: at the third start one of them has begun anew, at the fifth one has twice.
+    # There are two processes. At the third start one has been restarted, at the fifth one has
+    # been restarted twice.
     assert starts[2] - starts[0] >= 1
     assert starts[4] - starts[0] >= 1 + 2
     assert not Worker.objects.exists()

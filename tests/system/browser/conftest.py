@@ -18,14 +18,14 @@ sync_api = pytest.importorskip("playwright.sync_api")
 Open = Callable[..., "Dashboard"]
 
 
-@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+@pytest.hookimpl(tryfirst=True)  # Before -m is applied.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_as_slow(Path(__file__).parent, items)
 
 
 @dataclass
 class Dashboard:
-    """A page of an operator's browser, and what it complained about."""
+    """A page in an operator's browser, and the errors that the browser reported."""
 
     page: Any
     base: str
@@ -36,7 +36,7 @@ class Dashboard:
         return self.page
 
     def hear(self, said: Any) -> None:
-        """Violations of the policy are told here, and what could not be loaded."""
+        """Collect violations of the policy, and what could not be loaded."""
         if said.type == "error" and "favicon" not in said.location["url"]:
             self.complaints.append(f"{said.text} {said.location['url']}")
 
@@ -45,9 +45,9 @@ class Dashboard:
         return bool(self.page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))
 
 
-@pytest.fixture(scope="package")  # Its loop must not outlive it: others call async code.
+@pytest.fixture(scope="package")  # Its loop must end: other tests run async code.
 def browser() -> Iterator[Any]:
-    # Playwright runs a loop of its own in this thread, which Django takes for async code.
+    # Playwright runs an event loop in this thread, so Django takes the tests for async code.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_api.sync_playwright() as playwright:
@@ -69,7 +69,10 @@ def strict(settings: Any) -> None:
 def dashboard(
     transactional_db: None, strict: None, browser: Any, live_server: Any
 ) -> Iterator[Open]:
-    """``dashboard(javascript=False, width=360, dark=True)``: logged in; it must not complain."""
+    """Return a function that opens the dashboard, logged in. Fail if the browser reports errors.
+
+    ``dashboard(javascript=False, width=360, dark=True)``
+    """
     opened: list[Dashboard] = []
 
     def open_dashboard(

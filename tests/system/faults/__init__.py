@@ -1,1 +1,1 @@
-"""What may go wrong, made to go wrong: docs/reliability.md says what is promised then."""
+"""Cause faults, and test what docs/reliability.md promises for them."""

@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class FaultsConfig(AppConfig):
-    """An app only of the processes that are to suffer: BGTASK_TEST_APPS=tests.system.faults."""
+    """An app of only the processes that get faults: BGTASK_TEST_APPS=tests.system.faults."""
 
     name = "tests.system.faults"
     label = "faults"

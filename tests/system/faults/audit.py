@@ -1,5 +1,5 @@
 """
-Is everything accounted for? What was enqueued against what the database and the execution_log say.
+Compare the enqueued tasks with the database and the execution log: is every task accounted for?
 
     enqueued and committed = succeeded + failed + cancelled + still pending, each exactly once
 """
@@ -25,19 +25,21 @@ TAKEN_AWAY = frozenset(AttemptOutcome) - {AttemptOutcome.FAILED}
 class Audit:
     committed: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
-    executions: dict[int, int] = field(default_factory=dict)  # How often run → how many tasks.
-    overlaps: int = 0  # Two executions of a task at once, the first one taken away: at least once.
-    recovery: list[float] = field(default_factory=list)  # Seconds from a death to the next start.
+    executions: dict[int, int] = field(default_factory=dict)  # Executions → tasks.
+    # Two executions of a task at the same time. The first task was rescued, which is allowed,
+    # because tasks run at least once.
+    overlaps: int = 0
+    recovery: list[float] = field(default_factory=list)  # Seconds from a death to a start.
 
-    # None of these may have a member.
-    lost: list[int] = field(default_factory=list)  # Committed, and no row.
-    pending: list[int] = field(default_factory=list)  # Not at its end when all was over.
+    # All of these lists must be empty.
+    lost: list[int] = field(default_factory=list)  # Committed, but without a row.
+    pending: list[int] = field(default_factory=list)  # Not ended when all should be.
     unknown: list[int] = field(default_factory=list)  # Executed without a row.
-    unproved: list[int] = field(default_factory=list)  # SUCCESSFUL, but that run has not ended.
-    unexplained: list[int] = field(default_factory=list)  # FAILED without a row of history.
-    doubled: list[int] = field(default_factory=list)  # An overlap that nothing explains.
+    unproved: list[int] = field(default_factory=list)  # SUCCESSFUL, but the run did not end.
+    unexplained: list[int] = field(default_factory=list)  # FAILED without an Attempt row.
+    doubled: list[int] = field(default_factory=list)  # Overlap without a rescue.
     twice: list[int] = field(default_factory=list)  # One (task, token) executed twice.
-    convicted: list[int] = field(default_factory=list)  # As poison, though not alone.
+    convicted: list[int] = field(default_factory=list)  # FAILED by crashes, though not alone.
 
     def faults(self) -> dict[str, list[int]]:
         names = (
@@ -58,7 +60,7 @@ class Audit:
         return self
 
     def rows(self) -> list[dict[str, Any]]:
-        """The tasks that are at fault, for whoever has to find out why."""
+        """Return columns of the faulty tasks, for a reader who has to find the cause."""
         ids = {id_ for found in self.faults().values() for id_ in found[:5]}
         names = ("id", "task_name", "status", "attempts", "crashes", "token", "last_worker")
         return list(Task.objects.filter(pk__in=ids).values(*names))
@@ -70,8 +72,10 @@ def audit(
     deaths: Mapping[int, Sequence[float]] | None = None,
 ) -> Audit:
     """
-    ``deaths``: when processes were killed, by their id, on the monotonic clock. More than one may
-    have had the same.
+    Return what was found wrong, and some figures.
+
+    ``deaths`` says when processes were killed, by process id, on the monotonic clock. Several
+    processes may have had the same id.
     """
     committed = set(committed)
     rows = {row[0]: row[1:] for row in Task.objects.values_list("pk", "status", "token")}
@@ -111,12 +115,15 @@ def audit(
 
 
 def _death_of(one: Execution, deaths: Mapping[int, Sequence[float]]) -> float | None:
-    """When its process was killed; the first time since, for others come to have its number."""
+    """Return when its process was killed: the first time since, because ids are reused."""
     return min((t for t in deaths.get(one.start.pid, ()) if t > one.start.monotonic), default=None)
 
 
 def _ran_until(one: Execution, death: float | None) -> float:
-    """Of one that has no end, and whose process was not killed by us, nobody knows."""
+    """Return when an execution ended, or its start if that is unknown.
+
+    It is unknown if the end was not logged and the process was not killed by the tests.
+    """
     if one.end is not None:
         return one.end.monotonic
     return death if death is not None else one.start.monotonic
@@ -124,8 +131,9 @@ def _ran_until(one: Execution, death: float | None) -> float:
 
 def _convicted_in_company() -> Iterator[int]:
     """
-    Tasks that were FAILED for their crashes, though at one of the last two there were others in
-    the same hands. The first may hit neighbours, and makes them suspects; those run alone.
+    Yield tasks that FAILED by crashes, if their worker held others at one of the last two crashes.
+
+    The first crash may hit other tasks of the worker and makes them suspects, which run alone.
     """
     crashes: dict[int, list[tuple[str, datetime]]] = defaultdict(list)
     in_hand: dict[str, list[tuple[datetime, int]]] = defaultdict(list)

@@ -1,5 +1,5 @@
 """
-Two or three faults at a time, at random, for as long as told; then: is everything accounted for?
+Cause two or three random faults at a time. Then check that every task is accounted for.
 
     python -m tests.system.faults.chaos --database postgresql --minutes 30 --seed 1
 """
@@ -27,11 +27,11 @@ from tests.system.faults.servers import Server, server
 
 VENDORS = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mysql"}
 ENQUEUE_EVERY = 0.07
-END = 240.0  # Seconds within which all has to come to its end when the faults are over.
+END = 240.0  # Seconds within which all tasks must have ended when the faults are over.
 
 
 class _Chance(threading.local):
-    """Each thread's own: what one draws does not depend on how quick another is."""
+    """A random generator of each thread, so that the speed of others doesn't change its draws."""
 
     random: random.Random
 
@@ -53,7 +53,7 @@ class Chaos:
         self.committed: set[int] = set()
         self.batches: dict[str, tuple[int, bool]] = {}  # Size, and whether it was committed.
         self.faults: Counter[str] = Counter()
-        self.healed: list[float] = []  # When an outage was over.
+        self.healed: list[float] = []  # When outages ended.
         self.exits: Counter[str] = Counter()
         self.over = threading.Event()
         self.quiet = threading.Event()
@@ -83,7 +83,7 @@ class Chaos:
         return self.report(time.monotonic() - started, settled, leaks)
 
     def _lasting(self, part: Callable[[], None]) -> Callable[[], None]:
-        """The part of somebody whose own connections suffer as well, and who goes on."""
+        """Return a function that repeats ``part``, also if the faults cut its own connections."""
         from django.db import Error, connections
 
         def run() -> None:
@@ -101,7 +101,7 @@ class Chaos:
         return run
 
     def keep(self) -> None:
-        """As an init system does: what ended is started again."""
+        """Start ended processes again, as an init system does."""
         for number, child in enumerate(self.crew):
             if not child.is_running():
                 self.exits[str(child.returncode)] += 1
@@ -147,7 +147,7 @@ class Chaos:
         self.batches[name] = (size, True)
 
     def operate(self) -> None:
-        """Somebody in the admin presses buttons."""
+        """Use the buttons of the dashboard, as an operator does."""
         from bgtask.db import DatabaseNow
         from bgtask.models import QueuePause, Task, TaskHold
 
@@ -264,7 +264,7 @@ class Chaos:
         self.server.start()
 
     def outage(self) -> None:
-        """Down for less or more than the lease."""
+        """Stop the server for less or more than a lease."""
         self.server.stop()
         time.sleep(self.random.choice((1, 6)))
         self.server.start()
@@ -311,7 +311,7 @@ class Chaos:
     # The end
 
     def settle(self) -> float:
-        """All faults are over; seconds until every task has come to its end."""
+        """Return the seconds from the end of all faults until every task has ended."""
         from django.db import Error, connections
 
         from bgtask.models import QueuePause, Task, TaskHold, Worker

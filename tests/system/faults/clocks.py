@@ -1,4 +1,4 @@
-"""Clocks that go wrong, in the processes that have this app: the host's, and the database's."""
+"""Wrong clocks of the host and of the database, in the processes that have this app."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from django.utils import timezone
 
-HOST = "BGTASK_TEST_HOST_CLOCK"  # Seconds by which it is ahead.
-DATABASE = "BGTASK_TEST_DATABASE_CLOCK"  # A file with the seconds by which it is ahead now.
+HOST = "BGTASK_TEST_HOST_CLOCK"  # Seconds by which the clock is ahead.
+DATABASE = "BGTASK_TEST_DATABASE_CLOCK"  # A file with the seconds.
 
 
 def install() -> None:

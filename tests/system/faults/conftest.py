@@ -1,4 +1,4 @@
-"""A database of the suite's own, which may be stopped and killed, for the time of each test."""
+"""Fixtures for a database of this suite, which each test may stop and kill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 from bgtask.models import Attempt, QueuePause, Task, TaskHold, Worker
-from tests import execution_log as ledger_module
+from tests import execution_log as log_module
 from tests.databases import ServerMissing
 from tests.helpers import eventually, mark_as_slow
 from tests.system.faults.audit import Audit, audit
@@ -21,7 +21,7 @@ from tests.system.faults.servers import Server, server
 from tests.system.faults.testbed import Testbed, proxied
 
 
-@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+@pytest.hookimpl(tryfirst=True)  # Before -m is applied.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_as_slow(Path(__file__).parent, items)
 
@@ -42,7 +42,7 @@ def own_server(django_db_blocker: Any) -> Iterator[Server]:
 def testbed(
     own_server: Server, django_db_blocker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Testbed]:
-    monkeypatch.setenv(ledger_module.PATH, "")  # Put back at the end, whatever a testbed sets.
+    monkeypatch.setenv(log_module.PATH, "")  # Restores what a testbed sets.
     with django_db_blocker.unblock(), connected_to(own_server):
         testbed = Testbed(own_server, tmp_path)
         yield testbed
@@ -54,7 +54,7 @@ def testbed(
 
 @pytest.fixture
 def wired(testbed: Testbed) -> Iterator[Testbed]:
-    """A testbed whose workers are connected by way of a proxy; only where there is a wire."""
+    """Yield a testbed whose workers connect through a proxy. Skip where there is no wire."""
     if not testbed.server.has_server:
         pytest.skip("SQLite has no wire")
     with proxied(testbed.server) as proxy:
@@ -64,7 +64,7 @@ def wired(testbed: Testbed) -> Iterator[Testbed]:
 
 @pytest.fixture
 def served(testbed: Testbed) -> Testbed:
-    """A testbed with a server that can be stopped."""
+    """Return a testbed with a server that can be stopped. Skip where there is no server."""
     if not testbed.server.has_server:
         pytest.skip("SQLite has no server")
     return testbed
@@ -72,7 +72,7 @@ def served(testbed: Testbed) -> Testbed:
 
 @pytest.fixture
 def settled(testbed: Testbed) -> Callable[..., Audit]:
-    """``settled(committed)``: wait until all has come to its end, and see that nothing is amiss."""
+    """Return a function: ``settled(committed)`` waits until all tasks have ended, and audits."""
 
     def settle(committed: set[int] | None = None, timeout: float = 60) -> Audit:
         __tracebackhide__ = True
@@ -93,8 +93,8 @@ def settled(testbed: Testbed) -> Callable[..., Audit]:
     return settle
 
 
-class connected_to:  # noqa: N801  # Reads like a function, as it is used.
-    """In here, ``default`` is this server."""
+class connected_to:  # noqa: N801  # It is used like a function.
+    """Let ``default`` be this server within the block."""
 
     def __init__(self, server: Server) -> None:
         self._settings = {"default": copy.deepcopy(server.settings)}

@@ -1,11 +1,11 @@
 """
-Places in a worker's work at which it may be made to die: the boundaries of each move.
+Places at which a worker can be killed: the boundaries of each move.
 
 ``BGTASK_TEST_FAILPOINT="after:finish=kill@3"`` kills the process with SIGKILL the third time that
-the outcomes of a batch have been written; ``after:finish:UPDATE bgtask_task=kill@3`` the third time
-that such a statement has been executed in there, and ``before:finish:COMMIT=kill@3`` the third time
-that its transaction is about to be committed. Nothing of this is in the product: its public methods
-are wrapped, in the processes that have this app.
+the outcomes of a batch have been written. ``after:finish:UPDATE bgtask_task=kill@3`` does so the
+third time that such a statement has been executed in there. ``before:finish:COMMIT=kill@3`` does so
+the third time that its transaction is about to be committed. The product contains nothing of this:
+its public methods are wrapped in the processes that have this app.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VARIABLE = "BGTASK_TEST_FAILPOINT"
 
 
 def _places() -> dict[str, tuple[Any, *tuple[str, ...]]]:
-    """Return for each place its owner and the methods that share it."""
+    """Return the owner and the methods of each place."""
     from bgtask.models import Task, Worker
     from bgtask.worker import heartbeat, pool
     from bgtask.worker.completer import Completer
@@ -48,16 +48,16 @@ def _places() -> dict[str, tuple[Any, *tuple[str, ...]]]:
     }
 
 
-# Each boundary of claim, run and finish, in the order in which a task meets them.
+# Each boundary of claim, run and finish, in the order in which a task passes them.
 SWEEP = (
     "before:claim", "after:claim", "after:hand_out", "before:run", "after:run", "before:put",
     "after:put", "before:finish", "after:finish",
 )  # fmt: skip
-# … and those inside of transactions: a failure is written with its row of history …
+# Boundaries inside of the transaction that writes a failure and its row of history.
 INSIDE_FINISH = (
     "after:finish:UPDATE bgtask_task", "after:finish:INTO bgtask_attempt", "before:finish:COMMIT",
 )  # fmt: skip
-# … and so is what is taken back. A claim is one only on MariaDB.
+# Boundaries inside of the transaction of a rescue, and of a claim (only MariaDB needs one).
 INSIDE_RESCUE = (
     "after:rescue:UPDATE bgtask_task", "after:rescue:INTO bgtask_attempt", "before:rescue:COMMIT",
 )  # fmt: skip
@@ -82,7 +82,7 @@ def install() -> None:
 
 
 def _hit(action: str, times: str) -> Callable[[], None]:
-    """What is called each time, and acts when its time has come."""
+    """Return a function that counts its calls and acts at those that ``times`` names."""
     counter = itertools.count(1)
     first, _, last = times.partition("-")
     hits = range(int(first or 1), int(last or first or 1) + 1)
@@ -113,7 +113,7 @@ def _wrapped(function: Callable[..., Any], when: str, hit: Callable[[], None]) -
 def _wrapped_inside(
     function: Callable[..., Any], when: str, words: str, hit: Callable[[], None]
 ) -> Any:
-    """Hit at the statements that this function executes and that have these words."""
+    """Return the function, wrapped: call ``hit`` at its statements that contain these words."""
 
     def note(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
         said = sql.replace('"', "").replace("`", "")
@@ -121,7 +121,7 @@ def _wrapped_inside(
 
     @contextmanager
     def commits_noted() -> Iterator[None]:
-        """To commit is no statement, but a call. The connection is this thread's own."""
+        """Wrap commit(), which is a call, not a statement. Each thread has its own connection."""
         connection.commit = _wrapped(connection.commit, when, hit)  # type: ignore[method-assign]
         try:
             yield

@@ -1,4 +1,4 @@
-"""A PgBouncer in front of a PostgreSQL server of the suite's own."""
+"""Start a PgBouncer in front of a PostgreSQL server of this suite."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from tests.databases import Settings, private_directory, program
 from tests.system.faults.servers import Server
 
-PORT = 6432  # Of a socket in a directory of its own, so it can't be taken.
+PORT = 6432  # No conflict: the socket is in a directory of its own.
 START_SECONDS = 30.0
 
 
 class PgBouncer:
     """
-    A pooler that is started by ``start(mode)`` and ended by ``stop()``, also several times.
+    A pooler. ``start(mode)`` starts it and ``stop()`` ends it, also several times.
 
     ``settings`` is the entry for DATABASES by which clients find it.
     """
@@ -76,7 +76,7 @@ pidfile = {self._directory}/server.pid
         return self
 
     def stop(self) -> None:
-        """End at once, without waiting for clients."""
+        """End the pooler at once, without waiting for clients."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -95,7 +95,7 @@ pidfile = {self._directory}/server.pid
 
 @contextmanager
 def pgbouncer(server: Server) -> Iterator[PgBouncer]:
-    """Raise ServerMissing if this machine has none."""
+    """Yield a pooler. Raise ServerMissing if this machine has no PgBouncer."""
     with private_directory("pgbouncer") as directory:
         pooler = PgBouncer(server, directory)
         try:

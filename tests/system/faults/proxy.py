@@ -15,16 +15,16 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST, not FIN.
 
 class Proxy:
     """
-    Listens on TCP and passes all on to the socket of a server.
+    A TCP server that passes all bytes on to the socket of a database server.
 
-    ``delay`` is added to each reply; ``cuts`` is the share of replies that become a reset.
-    While ``frozen`` nothing passes in either direction, and nobody hangs up: half open.
+    ``delay`` is added to each reply, in seconds. ``cuts`` is the share of replies that become a
+    reset. Between freeze() and thaw() nothing passes, and connections stay open on both sides.
     """
 
     def __init__(self, target: Path, seed: int = 0) -> None:
         self.delay = 0.0
         self.cuts = 0.0
-        # What a connection asks, one request after the other: the reply to the last one is lost.
+        # Parts of successive requests of a connection. The reply to the last of these is lost.
         self.swallow: tuple[bytes, ...] = ()
         self.swallowed = 0
         self._thawed = threading.Event()
@@ -52,7 +52,7 @@ class Proxy:
         self._thawed.set()
 
     def cut(self) -> None:
-        """Reset what is connected now."""
+        """Reset all present connections."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
@@ -76,7 +76,7 @@ class Proxy:
             try:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 server.connect(str(self._target))
-            except OSError:  # The one or the other has gone.
+            except OSError:  # The client or the server has gone.
                 self._close(pair)
                 continue
             with self._lock:

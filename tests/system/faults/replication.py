@@ -15,7 +15,7 @@ from tests.system.faults.servers import PostgreSQLServer, django_settings, serve
 
 
 class Pair:
-    """``primary`` and ``standby`` keep their names, whatever becomes of them."""
+    """Two servers. ``primary`` and ``standby`` keep these names, also after a promotion."""
 
     def __init__(self, primary: PostgreSQLServer, standby: PostgreSQLServer) -> None:
         self.primary = primary
@@ -23,19 +23,19 @@ class Pair:
 
     @property
     def settings(self) -> databases.Settings:
-        """The entry for DATABASES that finds the one of them that can be written to."""
+        """Return the entry for DATABASES that finds the server that can be written to."""
         return self._entry(self.primary, self.standby, "read-write")
 
     def for_workers(
         self, *servers: PostgreSQLServer, target_session_attrs: str = "read-write"
     ) -> dict[str, str]:
-        """The environment of workers that try these servers in this order."""
+        """Return the environment of workers that try these servers in this order."""
         entry = self._entry(*servers or (self.primary, self.standby), target_session_attrs)
         names = {name: entry[name] for name in ("HOST", "OPTIONS")}
         return {"BGTASK_TEST_DATABASE": django_settings(self.primary, **names)}
 
     def await_standby(self) -> None:
-        """Until the standby has all that the primary has."""
+        """Wait until the standby has all that the primary has."""
         ((lsn,),) = self.primary.execute("SELECT pg_current_wal_lsn()")
         caught_up = f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"
         eventually(lambda: self.standby.execute(caught_up) == [(True,)], timeout=30)
@@ -49,7 +49,7 @@ class Pair:
 
     @contextmanager
     def lagging(self) -> Iterator[None]:
-        """In here the primary sends nothing to its standby, and what it has not sent is lost."""
+        """Stop the replication within the block. What was not sent then is lost."""
         ((sender,),) = self.primary.execute("SELECT pid FROM pg_stat_replication")
         os.kill(sender, signal.SIGSTOP)
         try:

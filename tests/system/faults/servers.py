@@ -1,4 +1,4 @@
-"""Servers that can be stopped, killed, frozen and made read-only, as none that is shared can."""
+"""Database servers that a test can stop, kill, freeze and make read-only: they aren't shared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.processes import is_running
 
 
 class Server:
-    """A database of a test's own. What SQLite has no server for does nothing there."""
+    """A database of one test. Methods that need a server do nothing on SQLite."""
 
     vendor = "sqlite"
     has_server = False
@@ -40,13 +40,13 @@ class Server:
         self.start()
 
     def connection_ids(self) -> list[int]:
-        """The connections of others, by the server's own numbers."""
+        """Return the server's ids of the connections of other processes."""
         return []
 
     def cut(self, connection_id: int) -> None: ...
 
     def connection_of(self, words: str) -> int | None:
-        """The connection that is busy with a statement in which these words occur."""
+        """Return the id of the connection that executes a statement with these words, or None."""
         return None
 
     @contextmanager
@@ -54,7 +54,7 @@ class Server:
         yield
 
     def cut_all(self) -> int:
-        """Cut what others are connected by; return how many connections that were."""
+        """Cut all connections of others, and return how many there were."""
         ids = self.connection_ids()
         for connection_id in ids:
             self.cut(connection_id)
@@ -62,12 +62,12 @@ class Server:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """As a standby is before it is promoted."""
+        """Refuse writes within the block, as a standby does before it is promoted."""
         yield
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Somebody reads in a long transaction."""
+        """Keep a transaction open that has read."""
         connection = sqlite3.connect(self.settings["NAME"], isolation_level=None)
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM bgtask_task").fetchall()
@@ -78,7 +78,7 @@ class Server:
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
-        """Somebody writes, and does not come to an end; only SQLite has but one writer."""
+        """Keep a transaction open that may write. Only SQLite has a single writer."""
         connection = sqlite3.connect(self.settings["NAME"], isolation_level=None, timeout=30)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -90,14 +90,14 @@ class Server:
 
 
 class _Daemon(Server):
-    """Stopped by signals, and started anew by its own command line."""
+    """A server that is stopped by signals, and started again by its own command line."""
 
     has_server = True
-    fast: signal.Signals  # Ends it without waiting for those who are connected.
+    fast: signal.Signals  # Ends the server without waiting for its clients.
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._process: subprocess.Popen[bytes] | None = None  # Once we have started it.
+        self._process: subprocess.Popen[bytes] | None = None  # Set once start() ran.
         self._first: int | None = int(self.pid_file.read_text().split()[0])
         process = Path("/proc", str(self._first))
         self._command = process.joinpath("cmdline").read_bytes().decode().split("\0")[:-1]
@@ -121,7 +121,7 @@ class _Daemon(Server):
             os.kill(pid, signum or self.fast)
             while is_running(pid):
                 time.sleep(0.02)
-        # Killed, it leaves its number behind, which may be another's by now.
+        # A killed server leaves its pid file, and another process may have that id by now.
         self.pid_file.unlink(missing_ok=True)
 
     def start(self) -> None:
@@ -132,7 +132,7 @@ class _Daemon(Server):
                 self._command,
                 cwd=self._cwd,
                 user=self._uid,
-                env=clean,  # It is none of the testbed's processes.
+                env=clean,  # So Testbed.is_ours() is false for it.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -142,7 +142,7 @@ class _Daemon(Server):
                 if self._answers():
                     return
                 time.sleep(0.05)
-            # After a crash its own children may still hold what it needs.
+            # After a crash, children of the old server may still hold what the new one needs.
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self._command[0]} does not start any more.")
             time.sleep(0.1)
@@ -158,7 +158,7 @@ class _Daemon(Server):
         return True
 
     def execute(self, *statements: str) -> list[Any]:
-        """Run them as its administrator; the rows of the last one."""
+        """Execute statements as the administrator, and return the rows of the last one."""
         connection = self._connect()
         try:
             cursor = connection.cursor()
@@ -235,7 +235,7 @@ class PostgreSQLServer(_Daemon):
 
     @contextmanager
     def crowded(self) -> Iterator[None]:
-        """There is no room for anybody but administrators."""
+        """Allow no connections but those of administrators."""
         self.execute(f"ALTER DATABASE {self.settings['NAME']} CONNECTION LIMIT 0")
         self.cut_all()
         try:
@@ -290,7 +290,7 @@ class MariaDBServer(_Daemon):
         return [id_ for (id_,) in rows]
 
     def cut(self, connection_id: int) -> None:
-        with contextlib.suppress(Exception):  # It has gone by itself.
+        with contextlib.suppress(Exception):  # The connection may have ended.
             self.execute(f"KILL CONNECTION {connection_id}")
 
     def connection_of(self, words: str) -> int | None:
@@ -302,18 +302,18 @@ class MariaDBServer(_Daemon):
 
     @contextmanager
     def crowded(self) -> Iterator[None]:
-        """There is no room for anybody but administrators."""
+        """Allow no connections but those of administrators."""
         administrator = self._connect()
         cursor = administrator.cursor()
         cursor.execute("SELECT @@max_connections")
         ((before,),) = cursor.fetchall()
-        cursor.execute("SET GLOBAL max_connections = 10")  # It allows for no fewer.
+        cursor.execute("SET GLOBAL max_connections = 10")  # MariaDB's minimum.
         cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'worker'")
         for (connection_id,) in cursor.fetchall():
-            with contextlib.suppress(Exception):  # It has gone by itself.
+            with contextlib.suppress(Exception):  # The connection may have ended.
                 cursor.execute(f"KILL CONNECTION {connection_id}")
         crowd: list[Any] = []
-        with contextlib.suppress(Exception):  # Until there is no room any more.
+        with contextlib.suppress(Exception):  # Until the limit is reached.
             while len(crowd) < 12:
                 crowd.append(self._connect())
         try:
@@ -325,7 +325,7 @@ class MariaDBServer(_Daemon):
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        # Its administrator may write nevertheless, so workers have to be somebody less.
+        # An administrator may still write to a read-only server, so workers use another account.
         self.execute("SET GLOBAL read_only = 1")
         try:
             yield
@@ -335,7 +335,7 @@ class MariaDBServer(_Daemon):
 
 @contextmanager
 def server(vendor: str, *, durable: bool = False) -> Iterator[Server]:
-    """A database of one's own, by Django's word for it; durable with fsync, as in production."""
+    """Yield a database by its Django vendor name. If ``durable``, it syncs as in production."""
     with contextlib.ExitStack() as stack:
         found: Server
         if vendor == "sqlite":
@@ -360,8 +360,9 @@ def server(vendor: str, *, durable: bool = False) -> Iterator[Server]:
 
 def django_settings(server: Server, **changes: Any) -> str:
     """
-    The entry for DATABASES by which a worker finds it, as JSON. Workers are no administrators:
-    those may connect and write where others must not.
+    Return the entry for DATABASES by which a worker finds the server, as JSON.
+
+    Workers are no administrators, who may connect and write where others must not.
     """
     user = {"USER": "worker"} if server.has_server else {}
     return json.dumps({**server.settings, **user, **changes})

@@ -40,7 +40,7 @@ def pair():
 @pytest.fixture
 def testbed(pair, django_db_blocker, tmp_path, monkeypatch):
     """A testbed whose database, for this process too, is whichever of the two can be written to."""
-    monkeypatch.setenv("BGTASK_TEST_LEDGER", "")
+    monkeypatch.setenv("BGTASK_TEST_EXECUTION_LOG", "")
     with django_db_blocker.unblock(), connected_to(Server(pair.settings)):
         call_command("migrate", verbosity=0)
         pair.await_standby()
@@ -278,7 +278,7 @@ def test_connections_to_the_older_server_end_when_a_newer_one_is_seen(pair, test
 
 
 def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, testbed):
-    """Kind: two servers behind one name, of which nobody says that they are two."""
+    """Kind: two servers behind one name that don't say which of them is the primary."""
     pair.primary.execute(NOTHING_IS_SAID)
     pair.await_standby()
     pair.promote()

@@ -49,7 +49,7 @@ def disk(tmp_path, monkeypatch):
 
 @pytest.fixture
 def testbed(disk, django_db_blocker, tmp_path, monkeypatch):
-    monkeypatch.setenv("BGTASK_TEST_LEDGER", "")
+    monkeypatch.setenv("BGTASK_TEST_EXECUTION_LOG", "")
     with contextlib.ExitStack() as stack:
         try:
             mine = stack.enter_context(server(connection.vendor, durable=True))

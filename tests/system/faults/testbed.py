@@ -1,4 +1,4 @@
-"""A database and worker processes that are there to suffer."""
+"""A database and worker processes in which tests cause faults."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests import execution_log as ledger_module
+from tests import execution_log as log_module
 from tests.execution_log import ExecutionLog
 from tests.processes import ROOT, Child, open_files
 from tests.system.faults.proxy import Proxy
 from tests.system.faults.servers import Server, django_settings
 
-# Long enough for a busy machine to send its signs of life, short enough to wait for its end.
+# Long enough for heartbeats of a busy machine, short enough to wait until a lease has ended.
 BGTASK = {"LEASE": 3, "HEARTBEAT_INTERVAL": 0.5, "GRACE_PERIOD": 3}
 APPS = "tests.system.faults"
 
 
 class Testbed:
     """
-    ``testbed.worker("--threads=2", LEASE=10)`` starts a worker process on this server, by way
-    of a proxy if there is one. All are killed when the testbed is closed.
+    A database server and its workers.
+
+    ``testbed.worker("--threads=2", LEASE=10)`` starts a worker process on this server, through a
+    proxy if there is one. All processes are killed when the testbed is closed.
     """
 
     def __init__(self, server: Server, directory: Path, proxy: Proxy | None = None) -> None:
@@ -35,8 +37,8 @@ class Testbed:
         self.execution_log = ExecutionLog(directory / "execution_log")
         self.children: list[Child] = []
         self.deaths: dict[int, list[float]] = {}
-        # For what is called in this very process, as the operator is.
-        os.environ[ledger_module.PATH] = str(self.execution_log.path)
+        # For functions that this process itself calls, such as those of an operator.
+        os.environ[log_module.PATH] = str(self.execution_log.path)
 
     def env(self, **settings: Any) -> dict[str, str]:
         wire = {"HOST": "127.0.0.1", "PORT": str(self.proxy.port)} if self.proxy else {}
@@ -49,7 +51,7 @@ class Testbed:
             "PYTHONFAULTHANDLER": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
-            ledger_module.PATH: str(self.execution_log.path),
+            log_module.PATH: str(self.execution_log.path),
         }
 
     def worker(self, *args: str, env: dict[str, str] | None = None, **settings: Any) -> Child:
@@ -64,7 +66,7 @@ class Testbed:
         return child
 
     def kill(self, pid: int) -> None:
-        """SIGKILL, and note when."""
+        """Kill a process by SIGKILL, and note when."""
         if self.is_ours(pid):
             self.deaths.setdefault(pid, []).append(time.monotonic())
             os.kill(pid, signal.SIGKILL)
@@ -76,8 +78,8 @@ class Testbed:
                     os.kill(pid, signum)
 
     def is_ours(self, pid: int) -> bool:
-        """Whether this testbed started it: where processes come and go, so do their numbers."""
-        mark = f"{ledger_module.PATH}={self.execution_log.path}".encode()
+        """Return whether this testbed started the process, because ids of processes are reused."""
+        mark = f"{log_module.PATH}={self.execution_log.path}".encode()
         try:
             return mark in Path("/proc", str(pid), "environ").read_bytes().split(b"\0")
         except OSError:
@@ -96,7 +98,7 @@ class Testbed:
 
 
 def figures(pid: int) -> dict[str, int]:
-    """What a process holds by now: threads, open files, kilobytes."""
+    """Return how many threads, open files and kilobytes a process holds now."""
     status = dict(
         line.split(":", 1) for line in Path("/proc", str(pid), "status").read_text().splitlines()
     )
@@ -109,7 +111,7 @@ def figures(pid: int) -> dict[str, int]:
 
 @contextlib.contextmanager
 def proxied(server: Server) -> Iterator[Proxy | None]:
-    """A proxy in front of it, if it is a server."""
+    """Yield a proxy in front of the database, or None if it has no server (SQLite)."""
     if not server.has_server:
         yield None
         return

@@ -176,8 +176,8 @@ def attempts_are_bounded(before: State, step: Step, rules: Rules) -> str | None:
 
     Every execution belongs to a claim, every claim to one execution at most (a claim is started by
     the one process that heard of it, once), and a claim counts one attempt. Attempts are given
-    back in three ways only: by release and park, and then the claim never runs; by the first
-    death of a worker in this life, or by the stop of one, and then it may have run once. Hence
+    back in three ways only. After a release, or when the task is set aside, the claim never runs.
+    After the first death of a worker in this life, or the stop of one, it may have run once. Hence
 
         executions started ≤ attempts counted + attempts given back by a rescue,
         given back by a rescue ≤ 1 in each life, and 1 for each stop of a worker,
@@ -227,7 +227,7 @@ def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> 
 
 
 def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
-    """Who leaves a task behind because it was told to stop says nothing about the task."""
+    """A task that a worker leaves behind because it was told to stop is no suspect."""
     sighting = before.sighting
     if step.verb != "rescue" or sighting is None or sighting.reason == "overdue":
         return None
@@ -238,7 +238,7 @@ def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | Non
 
 
 def a_suspect_has_no_neighbours(before: State, step: Step, rules: Rules) -> str | None:
-    """Whoever holds a suspect holds nothing else: its next death convicts the right task."""
+    """A holder of a suspect holds nothing else, so its next death is counted for the right task."""
     state = step.after
     hands: dict[int, set[tuple[int, int]]] = {}
     suspects: list[int] = []

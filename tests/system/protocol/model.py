@@ -32,7 +32,7 @@ Verb = Literal[
     "hold", "unhold", "cancel", "cancel by force", "requeue", "fail over", "none",
 ]  # fmt: skip
 
-Testbed = Literal["answered", "waiting", "running", "succeeded", "failed", "success?", "failure?"]
+Stage = Literal["answered", "waiting", "running", "succeeded", "failed", "success?", "failure?"]
 """How far a claim has come in the memory of its process.
 
 answered   the database has committed the claim, its reply is still on the way to the process
@@ -41,8 +41,8 @@ running    the user's function runs
 succeeded, failed    the outcome waits to be flushed
 success?, failure?   it was flushed and the connection broke: nobody knows whether it arrived
 """
-BROKEN_FLUSH: Final[dict[Testbed, Testbed]] = {"succeeded": "success?", "failed": "failure?"}
-FLUSH_AGAIN: Final[dict[Testbed, Testbed]] = {"success?": "succeeded", "failure?": "failed"}
+BROKEN_FLUSH: Final[dict[Stage, Stage]] = {"succeeded": "success?", "failed": "failure?"}
+FLUSH_AGAIN: Final[dict[Stage, Stage]] = {"success?": "succeeded", "failure?": "failed"}
 
 Nature = Literal["protocol", "fault", "operator"]
 """Who makes a step: the healthy protocol, bad luck, or a person.
@@ -116,7 +116,7 @@ class Claim(NamedTuple):
 
     task: int
     token: int
-    testbed: Testbed
+    stage: Stage
     suspect: bool
     # ---
     stale: bool = False  # a failover undid this claim
@@ -253,7 +253,7 @@ def _claim(state: State, rules: Rules, number: int) -> Iterator[Step]:
         return
     if process.unsure and rules.claim_reconciles_first:
         return
-    if any(claim.testbed == "answered" for claim in process.claims):
+    if any(claim.stage == "answered" for claim in process.claims):
         return  # one claim at a time
     for index, task in enumerate(state.tasks):
         if task is None or task.status != "READY":
@@ -275,27 +275,28 @@ def _claim(state: State, rules: Rules, number: int) -> Iterator[Step]:
 
 
 def _may_stand_beside(claims: tuple[Claim, ...], suspect: bool, rules: Rules) -> bool:
-    """A suspect is in the hands of a process with nothing beside it, until its outcome is flushed.
+    """Return whether a process may hold a suspect, or others beside one: a suspect must be alone.
 
-    Otherwise the death of the process would convict whoever happened to be there.
+    It is alone until its outcome is flushed. Otherwise a crash of the process would be counted
+    for tasks that only happened to be there.
     """
     if not rules.suspects_are_alone:
         return True
     if not rules.suspects_are_alone_until_flushed:
-        claims = tuple(claim for claim in claims if claim.testbed in ("waiting", "running"))
+        claims = tuple(claim for claim in claims if claim.stage in ("waiting", "running"))
     return not claims or not (suspect or any(claim.suspect for claim in claims))
 
 
 def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
     for claim in state.processes[number].claims:
-        if claim.testbed == "answered":
+        if claim.stage == "answered":
             yield from _hear_of_claim(state, number, claim)
-        elif claim.testbed == "waiting":
+        elif claim.stage == "waiting":
             yield from _start(state, number, claim)
             yield from _give_back(state, rules, number, claim)
-        elif claim.testbed == "running":
+        elif claim.stage == "running":
             yield from _end(state, number, claim)
-        elif claim.testbed in ("succeeded", "failed"):
+        elif claim.stage in ("succeeded", "failed"):
             yield from _flush(state, rules, number, claim)
         else:
             yield from _read_back(state, rules, number, claim)
@@ -321,12 +322,12 @@ def _start(state: State, number: int, claim: Claim) -> Iterator[Step]:
 
 
 def _end(state: State, number: int, claim: Claim) -> Iterator[Step]:
-    for testbed in ("succeeded", "failed"):
-        after = _with_claims(state, number, _restaged(state, number, claim, testbed))
-        yield Step(f"{_its(claim)} {testbed} in {_name(state, number)}", "protocol", after)
+    for stage in ("succeeded", "failed"):
+        after = _with_claims(state, number, _restaged(state, number, claim, stage))
+        yield Step(f"{_its(claim)} {stage} in {_name(state, number)}", "protocol", after)
 
 
-# Release and park ---------------------------------------------------------------------------------
+# Release and set aside ----------------------------------------------------------------------------
 
 
 def _give_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[Step]:
@@ -373,7 +374,7 @@ def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[St
     connection broke, may have been carried out in the meantime.
     """
     who, its = _name(state, number), _its(claim)
-    flush = Flush(claim.task, claim.token, claim.testbed == "succeeded", claim.stale)
+    flush = Flush(claim.task, claim.token, claim.stage == "succeeded", claim.stale)
     accepted, after = _finished(state, rules, flush)
     after = _with_claims(after, number, _without(state, number, claim))
     outcome = Settled(claim.task, claim.token, "worker")
@@ -382,13 +383,13 @@ def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[St
     if not accepted and rules.refused_finish_reads_back and _was_accepted(state, claim):
         announced, fate = outcome, "refused, for it was accepted before"
     yield Step(
-        f"{who} flushes that {its} {claim.testbed}: {fate}",
+        f"{who} flushes that {its} {claim.stage}: {fate}",
         "protocol", after, "finish", claim.task, claim.token, settled, announced, claim.stale,
     )  # fmt: skip
     if rules.broken_flushes and state.under_way is None:
-        doubtful = _restaged(state, number, claim, BROKEN_FLUSH[claim.testbed])
+        doubtful = _restaged(state, number, claim, BROKEN_FLUSH[claim.stage])
         after = _with_claims(state, number, doubtful)._replace(under_way=flush)
-        yield Step(f"{who} flushes that {its} {claim.testbed}: connection broken", "fault", after)
+        yield Step(f"{who} flushes that {its} {claim.stage}: connection broken", "fault", after)
 
 
 def _flush_arrives_late(state: State, rules: Rules) -> Iterator[Step]:
@@ -428,7 +429,7 @@ def _read_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterato
     task = state.tasks[claim.task]
     still_ours = task is not None and task.token == claim.token and task.status == "RUNNING"
     if not rules.finish_reads_back or still_ours:
-        claims = _restaged(state, number, claim, FLUSH_AGAIN[claim.testbed])
+        claims = _restaged(state, number, claim, FLUSH_AGAIN[claim.stage])
         after = _with_claims(state, number, claims)
         yield Step(f"{who} will flush {its} again", "protocol", after)
         return
@@ -451,7 +452,7 @@ def _was_accepted(state: State, claim: Claim) -> bool:
     return task is not None and task.token == claim.token and task.status != "RUNNING"
 
 
-# The life of a process: crash, beat, register anew ------------------------------------------------
+# The life of a process: crash, beat, register again -----------------------------------------------
 
 
 def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
@@ -462,7 +463,7 @@ def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
 
 
 def _stop(state: State, rules: Rules, number: int) -> Iterator[Step]:
-    """Told to stop, it takes nothing more. It leaves with nothing in hand or after GRACE_PERIOD."""
+    """A stopping process claims nothing. It ends without claims, or after GRACE_PERIOD."""
     process, who = state.processes[number], _name(state, number)
     if process.worker not in state.retired:
         if state.stops < rules.stops and process.worker not in state.dead:
@@ -493,7 +494,7 @@ def _beat(state: State, rules: Rules, number: int) -> Iterator[Step]:
 def _learn_of_own_death(state: State, rules: Rules, number: int) -> Step:
     """What runs goes on (its outcome will be fenced off), the unstarted is dropped, a new row."""
     process = state.processes[number]
-    claims = tuple(c for c in process.claims if c.testbed not in ("answered", "waiting"))
+    claims = tuple(c for c in process.claims if c.stage not in ("answered", "waiting"))
     worker, after = _begun_anew(state, rules, number, claims)
     sentence = f"{_name(state, number)} learns that it was declared dead, is now worker {worker}"
     return Step(sentence, "protocol", after)
@@ -505,7 +506,7 @@ def _reconcile(state: State, rules: Rules, number: int) -> Iterator[Step]:
     Not while a claim is under way: its rows are mine, and I am about to hear of them.
     """
     process = state.processes[number]
-    answered = {(c.task, c.token) for c in process.claims if c.testbed == "answered"}
+    answered = {(c.task, c.token) for c in process.claims if c.stage == "answered"}
     if answered and rules.reconcile_waits_for_claims:
         return
     known = {(c.task, c.token) for c in process.claims} - answered
@@ -573,7 +574,10 @@ def _take_back(state: State, rules: Rules) -> Iterator[Step]:
 
 
 def _fate(state: State, rules: Rules, task: Task) -> Reason:
-    """Who had been told to stop before it died was not brought down by what it left running."""
+    """Return "interrupted" if the worker was told to stop before it died, else "lost".
+
+    A worker that was told to stop has not been crashed by the tasks that it left running.
+    """
     stopped = task.holder in state.retired and rules.a_stop_is_no_death
     return "interrupted" if stopped or not rules.a_death_is_no_stop else "lost"
 
@@ -634,7 +638,7 @@ def _counted_unrun(taken: Task, before: Task) -> Task:
 
 
 def _unhold(state: State, number: int, task: Task) -> Iterator[Step]:
-    """By a person, or by a worker that knows the name: what only waits for this is not stuck."""
+    """A person, or a worker that knows the name, unholds it. A task that waits so is not stuck."""
     if task.status == "HELD":
         for status in ("READY", "SCHEDULED"):
             after = _with_task(state, number, task._replace(status=status))
@@ -771,11 +775,11 @@ def _is_open(state: State, about: Claim | Flush | Sighting) -> bool:
 
 
 def _voided(state: State, claim: Claim) -> Claim:
-    over = claim.testbed in ("failed", "success?", "failure?")
+    over = claim.stage in ("failed", "success?", "failure?")
     if over and not any(
         task is not None and task.token == claim.token for task in _versions(state, claim.task)
     ):
-        return claim._replace(testbed="succeeded")
+        return claim._replace(stage="succeeded")
     return claim
 
 
@@ -817,8 +821,8 @@ def _replaced(state: State, number: int, process: Process) -> State:
     return state._replace(processes=processes)
 
 
-def _restaged(state: State, number: int, claim: Claim, testbed: Testbed) -> tuple[Claim, ...]:
-    return (*_without(state, number, claim), claim._replace(testbed=testbed))
+def _restaged(state: State, number: int, claim: Claim, stage: Stage) -> tuple[Claim, ...]:
+    return (*_without(state, number, claim), claim._replace(stage=stage))
 
 
 def _without(state: State, number: int, claim: Claim) -> tuple[Claim, ...]:

@@ -1,4 +1,4 @@
-"""A row whose numbers, dates or texts were edited by hand fails alone; its neighbours run."""
+"""A row with edited numbers, dates or texts fails alone. The other tasks still run."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.system.faults.servers import django_settings
 
 pytestmark = pytest.mark.vendor("postgresql", "mysql")
 
-SECURITY = Path(__file__).parent.parent.parent / "SECURITY.md"
+SECURITY = Path(__file__).parents[3] / "SECURITY.md"
 
 
 def grants(who):

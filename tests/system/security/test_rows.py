@@ -1,4 +1,4 @@
-"""What whoever can write a row can do by it: have a registered function called, and no more."""
+"""A person who can write rows can only have registered functions called, and no more."""
 
 from __future__ import annotations
 

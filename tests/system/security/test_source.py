@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SOURCES = sorted([*ROOT.glob("bgtask/**/*.py"), *ROOT.glob("bgtask_admin/**/*.py")])
 
 # By these, text could become code, or an object of any class.
