@@ -1,4 +1,4 @@
-"""Where mails go: into files that a mail program opens, or to a server named by a URL."""
+"""Send mails into files that a mail program opens, or to a server that a URL names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.utils.text import get_valid_filename
 
 
 class EmlBackend(filebased.EmailBackend):
-    """Django's backend for files, but with a file of its own for each message."""
+    """Django's backend for files, but with a separate file for each message."""
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         for message in email_messages:
@@ -32,10 +32,10 @@ class EmlBackend(filebased.EmailBackend):
 
 def mailer_from_url(url: str) -> dict[str, Any]:
     """
-    ``smtp://user:password@host:port`` as an entry of Django's MAILERS.
+    Return ``smtp://user:password@host:port`` as an entry of Django's MAILERS.
 
-    ``smtp+tls`` begins in plain and then starts TLS, ``smtps`` is encrypted from the start.
-    Raises ImproperlyConfigured, which does not repeat the password.
+    ``smtp+tls`` begins without encryption and then starts TLS. ``smtps`` is encrypted from the
+    start. Raise ImproperlyConfigured if the URL is wrong. The error doesn't repeat the password.
     """
     try:
         parts = urlsplit(url)

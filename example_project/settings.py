@@ -1,11 +1,11 @@
-"""A small membership site: SQLite, mails into files, everything it writes in one folder.
+"""Set up a small membership site, with SQLite, mails in files, and one folder for all it writes.
 
 Environment:
 
 SITE_DIR       where database, mails, pictures and logs are kept (var/site; the demo: var/demo)
-DEBUG          0 turns it off, and then asks for SECRET_KEY and ALLOWED_HOSTS
-EMAIL_URL      smtp://user:password@host:port, also smtp+tls:// and smtps://; without it, files
-DIRECTORY      host:port of the federation's directory (127.0.0.1:9, where nobody answers)
+DEBUG          0 turns it off; SECRET_KEY and ALLOWED_HOSTS are needed then
+EMAIL_URL      smtp://user:password@host:port, also smtp+tls:// and smtps://; by default, files
+DIRECTORY      host:port of the federation's directory (127.0.0.1:9, where no server answers)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from example_project.mail import mailer_from_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# The demo starts from nothing each time, so it has a folder of its own.
+# The demo empties its folder at each start, so it has a folder of its own.
 _FOLDER = "demo" if sys.argv[1:2] == ["demo"] else "site"
 SITE_DIR = Path(os.environ.get("SITE_DIR") or BASE_DIR / "var" / _FOLDER).resolve()
 SITE_DIR.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "bgtask",
-    # The dashboard from which people operate tasks, where it is installed.
+    # The dashboard from which people operate tasks, if it is installed.
     *(app for app in ("django_filters", "django_tables2", "bgtask_admin") if find_spec(app)),
     "example_project.members",
 ]
@@ -76,8 +76,8 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": SITE_DIR / "db.sqlite3",
         "OPTIONS": {
-            # A transaction that reads first and writes later would otherwise fail at once
-            # when somebody else wrote in between, whatever the timeout.
+            # Otherwise a transaction that reads first and writes later would fail at once, whatever
+            # the timeout, if another connection wrote in between.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             # In WAL mode, readers and the writer do not wait for each other. FULL waits for the

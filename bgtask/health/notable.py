@@ -37,7 +37,7 @@ def _notability(queue: QueueHealth) -> tuple[float | str, ...]:
         not queue.paused,
         -(
             queue.oldest_ready_age // 60
-        ),  # Whole minutes. Seconds say nothing about a healthy queue.
+        ),  # Minutes, since seconds say nothing about a healthy queue.
         -(queue.ready + queue.running + queue.scheduled + queue.held),
         -queue.finished_window,
         queue.name,

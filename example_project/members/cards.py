@@ -1,4 +1,4 @@
-"""Membership cards: a portrait as the member's telephone took it, cut to size, and the name."""
+"""Draw membership cards, with the member's name and a portrait from a telephone, cut to size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLUE, WHITE, PALE = "#17476b", "#ffffff", "#b9d3e6"
 
 
 def draw(photo: Path, *, name: str, number: str, plan: str, valid_until: date) -> Image.Image:
-    """Draw the card; raises PIL.UnidentifiedImageError if the photo is none."""
+    """Draw and return the card; raise PIL.UnidentifiedImageError if the photo is not an image."""
     card = Image.new("RGB", SIZE, BLUE)
     card.paste(_portrait(photo), (MARGIN, MARGIN))
     draw = ImageDraw.Draw(card)
@@ -30,13 +30,17 @@ def draw(photo: Path, *, name: str, number: str, plan: str, valid_until: date) -
 
 
 def _plain(name: str) -> str:
-    """Without accents, as at the foot of a passport: Pillow's own font has none."""
+    """
+    Return the name without accents, as at the foot of a passport.
+
+    Pillow's own font has no accented letters.
+    """
     return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
 
 
 def _portrait(photo: Path) -> Image.Image:
     with Image.open(photo) as image:
-        # JPEG can be decoded at a fraction of its size, which is most of the time.
+        # Decode the JPEG at a fraction of its size, because decoding takes most of the time.
         image.draft("RGB", (PORTRAIT[0] * 2, PORTRAIT[1] * 2))
-        # A telephone held upright says so in the file, and stores the picture lying.
+        # A telephone that is held upright stores the picture on its side, and says so in the file.
         return ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), PORTRAIT)

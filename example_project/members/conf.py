@@ -1,4 +1,4 @@
-"""Django's settings, with those of this site that Django does not know."""
+"""Give Django's settings a type that includes this site's own settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 
 class SiteSettings(Protocol):
     BASE_DIR: Path
-    SITE_DIR: Path  # Where everything is kept that the site writes.
+    SITE_DIR: Path  # Everything that the site writes is kept here.
     MEDIA_ROOT: Path
     OUTBOX: Path | None  # None: mails go to a server.
     DIRECTORY: str  # host:port

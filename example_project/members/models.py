@@ -32,7 +32,7 @@ class Member(models.Model):
 
 
 class Registration(models.Model):
-    """What the federation said when a member was to be registered there."""
+    """The calls that register a member with the federation, and its confirmation."""
 
     member = models.OneToOneField(Member, models.CASCADE)
     calls = models.PositiveIntegerField(default=0)
@@ -57,7 +57,7 @@ class Debit(models.Model):
 
 
 class PaymentReport(models.Model):
-    """What the bank's file says of one month."""
+    """The sums of one month in the bank's file."""
 
     year = models.PositiveIntegerField()
     month = models.PositiveIntegerField()

@@ -1,4 +1,7 @@
-"""The file of payments that the bank delivers: semicolons, notes with line breaks, refunds."""
+"""Read the file of payments that the bank delivers.
+
+It has semicolons between its fields, notes with line breaks, and refunds.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ def path(year: int) -> Path:
 
 def add_up(year: int, month: int) -> Sums:
     """
-    What was paid in that month.
+    Return the sums of the payments in that month.
 
-    Raises FileNotFoundError when the bank has not delivered the file of that year.
+    Raise FileNotFoundError if the bank has not delivered the file of that year.
     """
     sums = Sums()
     for day, amount in _read(path(year)):

@@ -1,7 +1,8 @@
-"""What the site does in the background: each of these functions is one kind of task.
+"""Define the work that the site does in the background. Each function is one kind of task.
 
-A task may run a second time, when its worker died before it could say that it was done. So each
-of them leaves the same behind, once or twice: a card is replaced, a debit is taken once a year.
+A task may run a second time, if its worker died before it could record the outcome. So each
+function has the same result whether it runs once or twice. A card is replaced, and a debit is
+taken once a year.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from example_project.members import payments
 from example_project.members.conf import settings
 from example_project.members.models import Debit, Member, PaymentReport, Plan, Registration
 
-# The honorary members came later, and nobody thought of their fee.
+# Honorary members came later. Their fee is missing here, so their invoices fail.
 FEES: dict[str, int] = {Plan.REGULAR: 6_000, Plan.FAMILY: 9_000, Plan.YOUTH: 2_500}
 
 
@@ -64,7 +65,7 @@ def send_invoice(member_id: int) -> int:
 
 @background(queue="reports", priority=10)
 def report_payments(year: int, month: int) -> dict[str, Any]:
-    """Add up a month of the bank's file."""
+    """Add up a month of the bank's file; store and return the sums."""
     sums = asdict(payments.add_up(year, month))
     PaymentReport.objects.update_or_create(year=year, month=month, defaults=sums)
     return sums
@@ -73,7 +74,7 @@ def report_payments(year: int, month: int) -> dict[str, Any]:
 @background(queue="cards")
 def make_card(member_id: int) -> str:
     """Draw the membership card as a PNG; return its name below MEDIA_ROOT."""
-    # Here, so that the site runs without Pillow, as long as nobody asks for a card.
+    # Import here, so that the site runs without Pillow as long as nobody asks for a card.
     from example_project.members import cards
 
     member = Member.objects.select_related("user").get(pk=member_id)
@@ -89,7 +90,7 @@ def make_card(member_id: int) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}-{member_id}")
     card.save(unfinished, "PNG")
-    unfinished.replace(file)  # In one step: nobody is served half a picture.
+    unfinished.replace(file)  # In one step, so that nobody is served half a picture.
     Member.objects.filter(pk=member_id).update(card=name)
     return name
 
@@ -99,7 +100,7 @@ def debit_fee(member_id: int) -> int:
     """
     Take the fee from the member's account, once a year; return the cents.
 
-    Only one attempt: when the bank says no, somebody should look before it is asked again.
+    There is only one attempt. If the bank refuses, somebody should look before it is asked again.
     """
     member = Member.objects.get(pk=member_id)
     today = date.today()
@@ -135,7 +136,7 @@ def tell_directory(member_id: int) -> int:
     """
     Announce the member to the federation's directory; return the status of its answer.
 
-    When nobody answers, the task is tried again 6, 21, 86 … seconds later: the usual back-off.
+    If no server answers, the task is tried again 6, 21, 86 … seconds later, by the usual back-off.
     """
     member = Member.objects.select_related("user").get(pk=member_id)
     connection = HTTPConnection(settings.DIRECTORY, timeout=10)
@@ -151,13 +152,17 @@ def tell_directory(member_id: int) -> int:
 
 
 def soon(attempts: int) -> timedelta:
-    """Half a second more after each attempt."""
+    """Return a wait that is half a second longer after each attempt."""
     return timedelta(seconds=0.5 * attempts)
 
 
 @background(queue="sync", max_attempts=5, backoff=soon)
 def register_with_federation(member_id: int) -> int:
-    """Register the member; the federation lets one in at the third call. Return the calls."""
+    """
+    Register the member; return the number of calls.
+
+    The federation accepts a member at the third call.
+    """
     registration, _ = Registration.objects.get_or_create(member_id=member_id)
     Registration.objects.filter(pk=registration.pk).update(calls=F("calls") + 1)
     registration.refresh_from_db()

@@ -270,7 +270,7 @@ def _pause(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    """Return a number of threads or processes, all of which this machine has to run."""
+    """Return a number of threads or processes. This machine must be able to run them all."""
     return _whole(text, 10_000)
 
 

@@ -1,4 +1,4 @@
-"""The folder of the demo: emptied at its start, and had by one demo at a time."""
+"""Empty the folder of the demo at its start, and keep other demos out of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOCK = "demo.lock"
 @contextmanager
 def emptied(folder: Path) -> Iterator[None]:
     """
-    Have the folder alone, and with nothing in it.
+    Lock the folder against other demos, and empty it.
 
-    Raises CommandError if it holds what no demo has left there, or if another demo has it.
+    Raise CommandError if it holds files that no demo left there, or if another demo uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
@@ -28,7 +28,8 @@ def emptied(folder: Path) -> Iterator[None]:
             f"{short(folder)} holds files that are not the demo's, which would remove them. "
             "Set SITE_DIR to another folder."
         )
-    # A database as the lock: every system has them, and they open with the process.
+    # Use a database as the lock. That works on every system, and the lock is released when the
+    # process ends.
     with closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as holder:
         try:
             holder.execute("BEGIN EXCLUSIVE")
@@ -43,6 +44,6 @@ def emptied(folder: Path) -> Iterator[None]:
 
 
 def short(path: Path) -> str:
-    """As seen from here, where it is below."""
+    """Return the path relative to the current folder, if it is below that folder."""
     here = Path.cwd()
     return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)

@@ -1,4 +1,4 @@
-"""A year of payments, as a bank would deliver it; the same one for the same seed."""
+"""Make a year of payments, as a bank would deliver it. The same seed gives the same year."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NOTES = [
 
 def write(year: int, members: list[str], *, rows: int = ROWS, seed: int = 2) -> dict[int, Sums]:
     """
-    Write the file and return what it says of each month.
+    Write the file and return the sums of each month.
 
-    The sums are counted in whole cents while the rows are made, so they owe nothing to
-    whatever reads the file later.
+    The sums are counted in whole cents while the rows are made. They are independent of the code
+    that reads the file later.
     """
     dice = random.Random(seed)  # noqa: S311  # Amounts in a file for show.
     sums: dict[int, Sums] = defaultdict(Sums)
@@ -47,5 +47,5 @@ def write(year: int, members: list[str], *, rows: int = ROWS, seed: int = 2) -> 
 
 def _cents(dice: random.Random) -> int:
     if dice.random() < 0.03:
-        return -dice.randrange(500, 9_000)  # Given back.
+        return -dice.randrange(500, 9_000)  # A refund.
     return dice.choice([2_500, 6_000, 9_000, dice.randrange(100, 50_000)])

@@ -1,4 +1,4 @@
-"""Portraits for members who do not exist, in the size and the manner of a telephone's."""
+"""Draw portraits for members who don't exist, in the size and manner of a telephone's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ SIZE = (900, 1200)
 SKIN = ["#f2d3bd", "#e0b394", "#c68e6a", "#96613f", "#6b432a"]
 HAIR = ["#241a14", "#4b2f1c", "#8a5a2b", "#c9a15a", "#8d8d8d", "#a33b20"]
 CLOTHES = ["#2f5d62", "#8e3b46", "#3d405b", "#6a7b3a", "#b5651d", "#4a4e69"]
-ORIENTATION = 0x0112  # The EXIF tag; 6 says: turn it by 90 degrees clockwise to look at it.
+ORIENTATION = 0x0112  # The EXIF tag. A viewer turns the picture clockwise by 90 degrees for 6.
 
 
 def take(file: Path, *, seed: int) -> None:
-    """Write the same JPEG for the same seed; every third lies on its side, and says so."""
-    portrait = _draw(random.Random(seed))  # noqa: S311  # It decides about hair.
+    """
+    Write a portrait to the file. The same seed gives the same JPEG.
+
+    Every third portrait lies on its side, and its EXIF data says so.
+    """
+    portrait = _draw(random.Random(seed))  # noqa: S311  # It only chooses colours.
     exif = Image.Exif()
     if seed % 3 == 0:
         portrait = portrait.transpose(Image.Transpose.ROTATE_90)
@@ -45,5 +49,5 @@ def _draw(dice: random.Random) -> Image.Image:
 
 
 def _faint(sky: Image.Image) -> list[Image.Image]:
-    """Saturation and brightness of a wall with the light from above."""
+    """Return the saturation and brightness of a wall that is lit from above."""
     return [sky.point(lambda value: 50 + value // 4), sky.point(lambda value: 240 - value // 4)]

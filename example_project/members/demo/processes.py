@@ -1,4 +1,4 @@
-"""The processes that the demo starts; none of them outlives it."""
+"""Start the processes of the demo, and stop them before the demo ends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from django.core.management import CommandError
 from example_project.members.conf import settings
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name == "posix" else [])]
-PATIENCE = 15.0  # Seconds for a process to end by itself.
+PATIENCE = 15.0  # Seconds that a process gets to end by itself.
 
 
 class Child:
-    """A ``manage.py`` command as a process, which writes into a log of its own."""
+    """A process that runs a ``manage.py`` command and writes to a log of its own."""
 
     def __init__(self, name: str, *arguments: str, log: Path) -> None:
         self.name = name
@@ -32,12 +32,12 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A Ctrl-C is for the demo alone, which then stops them in good order.
+                # Ctrl-C must only reach the demo, which then stops its processes in order.
                 start_new_session=True,
             )
 
     def check(self) -> None:
-        """Raise CommandError with its last words if it has ended."""
+        """Raise CommandError with the last line of the log if the process has ended."""
         status = self._process.poll()
         if status is not None:
             words = self.log.read_text(errors="replace").strip().splitlines()[-1:]
@@ -47,7 +47,7 @@ class Child:
             )
 
     def stop(self) -> int:
-        """Ask it to end, and insist if it does not; return its exit status."""
+        """Ask the process to end, and kill it if it does not; return its exit status."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -59,13 +59,13 @@ class Child:
 
 
 class Children:
-    """Start processes; leaving the block stops those that still run."""
+    """Processes of the demo. At the end of the block, those that still run are stopped."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
 
     def start(self, name: str, *arguments: str, log: Path) -> Child:
-        with uninterrupted():  # Or one that was just born would be forgotten.
+        with uninterrupted():  # So that a process that was just started is not forgotten.
             child = Child(name, *arguments, log=log)
             self._children.append(child)
         return child
@@ -86,7 +86,7 @@ class Children:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let a Ctrl-C wait until this block has ended."""
+    """Delay Ctrl-C, and the other signals to stop, until this block has ended."""
     pending = []
 
     def note(signum: int, frame: FrameType | None) -> None:
@@ -103,12 +103,12 @@ def uninterrupted() -> Iterator[None]:
 
 
 def stop_as_by_ctrl_c() -> None:
-    """Let a polite kill, or a terminal that is closed, do what Ctrl-C does."""
+    """Treat SIGTERM, and a terminal that is closed, like Ctrl-C."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.default_int_handler)
 
 
 def ignore_stop_signals() -> None:
-    """All is stopped, and the process about to end."""
+    """Ignore these signals once all is stopped and the process is about to end."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

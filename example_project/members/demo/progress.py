@@ -1,4 +1,4 @@
-"""One line that says how far the tasks are: it rewrites itself on a terminal."""
+"""Show the progress of the tasks in one line, which is rewritten on a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Progress:
         self._width = 0
 
     def show(self, done: int, claimed: int, *, last: bool = False) -> None:
-        """Say it, unless it was just said."""
+        """Show the progress, unless it was shown just now."""
         now = time.monotonic()
         rate = self._rate(now, done)
         if now - self._told < self._every and not last:
@@ -38,13 +38,13 @@ class Progress:
             self._write(f"  {elapsed:4.0f} s  {counts}\n")
 
     def end(self) -> None:
-        """Leave the line as it is, and go on below it."""
+        """Keep the line as it is, and continue below it."""
         if self._width:
             self._write("\n")
             self._width = 0
 
     def _rate(self, now: float, done: int) -> float:
-        """Tasks per second, of late."""
+        """Return the tasks per second in the last WINDOW seconds."""
         self._seen.append((now, done))
         while now - self._seen[0][0] > WINDOW:
             self._seen.popleft()
@@ -56,7 +56,7 @@ class Progress:
         return f"[{'#' * full}{'.' * (BAR - full)}]"
 
     def _rewrite(self, line: str) -> None:
-        # One column less: some terminals break a line that fills them.
+        # Leave one column free, because some terminals break a line that fills them.
         line = line[: shutil.get_terminal_size().columns - 1]
         self._write(f"\r{line.ljust(self._width)}")
         self._width = len(line)

@@ -1,4 +1,4 @@
-"""Who the members are, what is enqueued for them, and how each task is to end."""
+"""Define the members, what is enqueued for them, and how each task should end."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ LAST = ["Adeyemi", "Bernard", "Çelik", "Dvořák", "Eriksson"]
 
 @dataclass(frozen=True)
 class Expectation:
-    """How a task is to stand, once all is done that can be done today."""
+    """The state that a task should have once all work of today is done."""
 
     status: Status = Status.SUCCESSFUL
     attempts: int = 1
     error: str = ""
-    at_least: bool = False  # It may have been tried more often than that by now.
+    at_least: bool = False  # It may have been tried more often by now.
 
     def is_met_by(self, status: str, attempts: int, error_class: str) -> bool:
         enough = attempts >= self.attempts if self.at_least else attempts == self.attempts
@@ -50,7 +50,7 @@ REFUSED = Expectation(Status.SCHEDULED, error="ConnectionRefusedError", at_least
 
 @dataclass(frozen=True)
 class Batch:
-    """Tasks that are to end in the same way, and have a name in common for it."""
+    """Tasks that should end in the same way, and share a verbose name."""
 
     verbose_name: str
     count: int
@@ -58,14 +58,18 @@ class Batch:
 
 
 def make_admin() -> str:
-    """Create the operator's account; return its password, which is another each time."""
+    """Create the operator's account; return its password, which is different each time."""
     password = get_random_string(12)
     get_user_model().objects.create_superuser(ADMIN, "admin@example.org", password)
     return password
 
 
 def make_members(today: date) -> list[Member]:
-    """Create the members, each with a portrait; some are honorary, some gave no new mandate."""
+    """
+    Create the members, each with a portrait.
+
+    Some are honorary members. Some have a mandate that has ended.
+    """
     users = User.objects.bulk_create(_user(number) for number in range(1, MEMBERS + 1))
     return Member.objects.bulk_create(
         _member(number, user, today) for number, user in enumerate(users, start=1)
@@ -79,7 +83,7 @@ def _user(number: int) -> User:
         first_name=first,
         last_name=last,
         email=f"member{number:02}@example.org",
-        password=make_password(None),  # They log in nowhere, and hashing takes its time.
+        password=make_password(None),  # They never log in, and hashing a password takes time.
     )
 
 
@@ -100,7 +104,7 @@ def _member(number: int, user: User, today: date) -> Member:
 
 
 def enqueue(members: Sequence[Member], year: int) -> list[Batch]:
-    """Enqueue the day's work."""
+    """Enqueue the day's work and return it."""
     today = date.today()
     honorary = [member for member in members if member.plan == Plan.HONORARY]
     paying = [member for member in members if member.plan != Plan.HONORARY]
@@ -141,7 +145,7 @@ def _each(members: Iterable[Member]) -> list[tuple[int, ...]]:
 
 
 def _welcome(members: Sequence[Member]) -> Batch:
-    """A quarter at once, the others one, two and three seconds later."""
+    """Enqueue a quarter for now, and the others for one, two and three seconds later."""
     name = "welcome"
     for delay in range(4):
         later = tasks.notify_user.using(verbose_name=name, schedule=delay)
@@ -150,7 +154,7 @@ def _welcome(members: Sequence[Member]) -> Batch:
 
 
 def _next_invoices(members: Sequence[Member]) -> Batch:
-    """These wait for their time, which does not come today."""
+    """Enqueue invoices whose time does not come today."""
     name = "next year's invoice"
     for member in members:
         tasks.send_invoice(member.pk, schedule=_morning_of(member.renews_on), verbose_name=name)
@@ -158,5 +162,5 @@ def _next_invoices(members: Sequence[Member]) -> Batch:
 
 
 def _morning_of(day: date) -> datetime:
-    """Nine o'clock; naive, thus in the site's time zone."""
+    """Return nine o'clock as a naive datetime, which is in the site's time zone."""
     return datetime.combine(day, time(9))

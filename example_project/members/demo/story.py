@@ -1,4 +1,4 @@
-"""The demo from its beginning to its end."""
+"""Run the demo from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from example_project.members.demo.summary import Check, Rows
 from example_project.members.payments import Sums
 
 THREADS = 4
-PATIENCE = 30.0  # Seconds without any progress, after which the demo no longer waits.
+PATIENCE = 30.0  # Seconds without any progress, after which the demo stops waiting.
 
 
 @dataclass(frozen=True)
 class Work:
-    """What was enqueued, and what the report is to say."""
+    """The enqueued tasks, and the sums that the report should show."""
 
     batches: list[Batch]
     sums: dict[int, Sums]
 
     @property
     def today(self) -> list[Batch]:
-        """Without those whose time does not come while the demo runs."""
+        """Return the batches whose time comes while the demo runs."""
         return [batch for batch in self.batches if batch.expected != WAITING]
 
     def __len__(self) -> int:
@@ -55,9 +55,9 @@ class Demo:
 
     def run(self, *, serve: bool) -> bool:
         """
-        Do it all; return whether every task ended as it should.
+        Run the whole demo; return whether every task ended as it should.
 
-        Raises CommandError if it cannot be done here.
+        Raise CommandError if the demo can't run here.
         """
         if serve:
             self._check_port()
@@ -85,7 +85,8 @@ class Demo:
     def _check_port(self) -> None:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         with socket.socket(family) as probe:
-            # As the web server does it: one that just ended is not in the way.
+            # The web server sets this option too, so that a server that just ended is not in the
+            # way.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((self._host, self._port))
@@ -103,7 +104,7 @@ class Demo:
             self._password = scenario.make_admin()
             members = scenario.make_members(today)
         sums = payments_file.write(today.year - 1, [member.number for member in members])
-        # All tasks are there with the commit; a worker would see none of them before.
+        # All tasks appear with the commit. A worker sees none of them before.
         with transaction.atomic():
             work = Work(scenario.enqueue(members, today.year - 1), sums)
         self._say(
@@ -119,7 +120,7 @@ class Demo:
         return children.start("The worker", "process_tasks", f"--threads={THREADS}", log=log)
 
     def _watch(self, work: Work, worker: Child) -> Rows:
-        """Show the progress until all stand as they should, or nothing moves any more."""
+        """Show the progress until all tasks stand as they should or none moves; return the rows."""
         today = work.today
         total = sum(batch.count for batch in today)
         progress = Progress(total, self._out)
@@ -153,7 +154,7 @@ class Demo:
         self._say(f"\nSee {folder}: outbox, media/cards, letters, worker.log")
 
     def _serve(self, children: Children, worker: Child) -> None:
-        """Serve the site, and keep the worker at work, until a Ctrl-C or one of them ends."""
+        """Serve the site and keep the worker running, until Ctrl-C or until one of them ends."""
         log = self._folder / "site.log"
         site = children.start("The web server", "runserver", self._address, "--noreload", log=log)
         self._wait_for(site)

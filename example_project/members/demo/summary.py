@@ -1,4 +1,4 @@
-"""What became of all the tasks, in words; and whether it is what was to become of them."""
+"""Describe how all tasks ended, and check that they ended as they should."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH = 78
 
 @dataclass(frozen=True)
 class Row:
-    """What is shown of a task: these columns of it."""
+    """The columns of a task that are shown."""
 
     task_name: str
     verbose_name: str
@@ -50,7 +50,7 @@ def read_rows() -> Rows:
 
 
 def count_as_expected(batches: Sequence[Batch], rows: Rows) -> int:
-    """How many tasks of these batches stand as they should."""
+    """Return how many tasks of these batches stand as they should."""
     expected = {batch.verbose_name: batch.expected for batch in batches}
     return sum(
         row.verbose_name in expected
@@ -60,7 +60,7 @@ def count_as_expected(batches: Sequence[Batch], rows: Rows) -> int:
 
 
 def describe(rows: Rows) -> Iterator[str]:
-    """A paragraph for each way in which tasks stand, with the numbers and the reasons."""
+    """Yield the lines of a paragraph for each state of tasks, with numbers and reasons."""
     groups: dict[str, dict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for pk, row in rows.items():
         groups[_heading(row)][row.function, row.error_class].append(pk)
@@ -106,7 +106,11 @@ def _manner(rows: Rows, pks: Sequence[int]) -> str:
 
 
 def _reason(pks: Sequence[int]) -> Iterator[str]:
-    """The last line of a traceback is the error; one may stand for all of its class."""
+    """
+    Yield the error of the first task, which is the last line of its traceback.
+
+    One error stands for all errors of its class.
+    """
     errors = Task.objects.filter(pk__in=pks).order_by("pk").values_list("last_error", flat=True)
     if error := (errors[0] or "").strip():
         kind, _, message = error.splitlines()[-1].partition(":")
@@ -116,7 +120,7 @@ def _reason(pks: Sequence[int]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """Something that must be so, and what was found."""
+    """A condition that must hold, and what was found."""
 
     good: bool
     text: str
@@ -156,7 +160,7 @@ def _check_mails(rows: Rows) -> Check:
 
 
 def _count_cards() -> int:
-    """How many are pictures indeed, of the size of a card."""
+    """Return how many files are real pictures of the size of a card."""
     sizes = []
     for file in (settings.MEDIA_ROOT / "cards").glob("*.png"):
         with Image.open(file) as card:

@@ -8,12 +8,12 @@ from typing import Any
 
 from django.core.management import BaseCommand, CommandError
 
-INTERRUPTED = 130  # What a shell says of a command that a Ctrl-C has ended.
+INTERRUPTED = 130  # The exit code in a shell of a command that Ctrl-C has ended.
 
 
 class Command(BaseCommand):
     help = "Run hundreds of tasks on a site made for the purpose, then serve it."
-    # They may look into the database, which is about to be removed; the worker makes them.
+    # System checks may read the database, which is about to be removed. The worker runs them.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ class Command(BaseCommand):
                 "The demo draws membership cards with Pillow, which is not installed here: "
                 "pip install -e '.[demo]'"
             )
-        # Not at the top: they need Pillow.
+        # Import here, because these modules need Pillow.
         from example_project.members.demo.processes import ignore_stop_signals, stop_as_by_ctrl_c
         from example_project.members.demo.story import Demo
 
@@ -40,7 +40,8 @@ class Command(BaseCommand):
             ignore_stop_signals()
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read this has gone, as `| head` does. Python would complain at its end.
+            # The reader of the output has ended, as `| head` does. Redirect the output, because
+            # Python would complain at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except OSError as error:
