@@ -30,6 +30,8 @@ class Testbed:
     proxy if there is one. All processes are killed when the testbed is closed.
     """
 
+    __test__ = False  # pytest would collect it for its name.
+
     def __init__(self, server: Server, directory: Path, proxy: Proxy | None = None) -> None:
         self.server = server
         self.proxy = proxy
