@@ -384,7 +384,7 @@ class Runner:
                 "servers: check that the database's host names lead to one primary only"
             )
             return False
-        logger.error("Worker %s was declared dead; it begins anew.", self.worker)
+        logger.error("Worker %s was declared dead. It registers again.", self.worker)
         return self._register()
 
     def _on_stale_server(self) -> str:

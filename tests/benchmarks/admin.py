@@ -158,7 +158,7 @@ def _urls() -> Iterator[tuple[str, str]]:
     yield "queue alone", tasks(queue="mail")
     yield "task alone", tasks(task=name)
     yield "FAILED + error class", tasks(status="FAILED", error_class=kind)
-    yield "FAILED + error class, none such", tasks(status="FAILED", error_class="NoSuchError")
+    yield "FAILED + error class, no match", tasks(status="FAILED", error_class="NoSuchError")
     yield "error class alone", tasks(error_class=kind)
     yield "FAILED + error group", tasks(status="FAILED", fingerprint=group)
     for window in ("1h", "24h", "7d"):
@@ -170,14 +170,14 @@ def _urls() -> Iterator[tuple[str, str]]:
     yield "argument alone", tasks(argument="user_id:4242")
     for status in ("READY", "FAILED", "SUCCESSFUL"):
         yield f"{status} + argument", tasks(status=status, argument="user_id:4242")
-        yield f"{status} + argument, none such", tasks(status=status, argument="user_id:99999")
+        yield f"{status} + argument, no match", tasks(status=status, argument="user_id:99999")
     yield "FAILED + age", tasks(status="FAILED", since="6h", until="1h")
     yield "SUCCESSFUL + age", tasks(status="SUCCESSFUL", since="6d", until="2d")
     yield "age alone", tasks(since="24h")
     yield "FAILED + attempts", tasks(status="FAILED", attempts_min="20")
-    yield "SUCCESSFUL + attempts, none such", tasks(status="SUCCESSFUL", attempts_min="20")
+    yield "SUCCESSFUL + attempts, no match", tasks(status="SUCCESSFUL", attempts_min="20")
     yield "FAILED + worker", tasks(status="FAILED", worker="app-2:4002")
-    yield "SUCCESSFUL + worker, none such", tasks(status="SUCCESSFUL", worker="nobody:1")
+    yield "SUCCESSFUL + worker, no match", tasks(status="SUCCESSFUL", worker="nobody:1")
     for text in (str(error.pk), name, "status:failed", "refused", "queue:mail class:KeyError",
                  "args.user_id:4242", '"gateway 3 answered"', "since:1h queue:mail"):  # fmt: skip
         yield f"search `{text}`", tasks(q=text)

@@ -33,7 +33,7 @@ SLACK = 5.0  # Seconds after all grace periods. A process that still has not sto
 
 
 class Command(BaseCommand):
-    help = "Run background tasks that are due, and go on as they become so."
+    help = "Run background tasks as they become due."
 
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
         # Refuse abbreviated options. A supervisor starts its children with this command line and
@@ -45,26 +45,27 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--duration", type=_seconds, default=0.0, metavar="SECONDS",
-            help="Stop after so many seconds; the tasks that run are awaited. 0, the default: "
-                 "go on for ever.")  # fmt: skip
+            help="Stop after this many seconds, once the running tasks have finished. "
+                 "Default: 0, never.")  # fmt: skip
         add("--sleep", type=_pause, default=5.0, metavar="SECONDS",
-            help="Look again after so many seconds when nothing was found; default 5.")  # fmt: skip
-        add("--log-file", metavar="FILE", help="Write the log to this file as well.")
+            help="Wait this many seconds after a poll that found no task. Default: 5.")  # fmt: skip
+        add("--log-file", metavar="FILE", help="Also write the log to this file.")
         add("--log-std", action="store_true",
-            help="What tasks print goes to the log.")  # fmt: skip
+            help="Write what tasks print to the log.")  # fmt: skip
         add("--log-level", type=str.upper, choices=logs.LEVELS, metavar="LEVEL",
             help=f"One of {', '.join(logs.LEVELS)}.")  # fmt: skip
         add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
-            help="Serve only this queue; may be repeated.")  # fmt: skip
+            help="Run only tasks of this queue. May be repeated.")  # fmt: skip
         add("--threads", type=_count, default=1, metavar="N",
-            help="Run so many tasks at once in each process; default 1.")  # fmt: skip
+            help="Run up to this many tasks at once in each process. Default: 1.")  # fmt: skip
         add("--processes", type=_count, default=1, metavar="N",
-            help="Run so many processes, watched over by this one; default 1.")  # fmt: skip
-        add("--drain", action="store_true", help="Stop when nothing is due.")
+            help="Start and supervise this many worker processes. Default: 1.")  # fmt: skip
+        add("--drain", action="store_true", help="Stop when no task is due.")
         add("--max-tasks", type=_whole, metavar="N",
-            help="Stop after so many tasks; with --processes, be replaced then.")  # fmt: skip
+            help="Stop after this many tasks. With --processes, each process is then "
+                 "replaced.")  # fmt: skip
         add("--reload", action="store_true",
-            help="Begin anew when code has changed. For development.")  # fmt: skip
+            help="Restart when code changes. For development.")  # fmt: skip
         add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
@@ -75,9 +76,9 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:
-            raise CommandError("--reload goes with one process.")
+            raise CommandError("--reload cannot be combined with --processes above 1.")
         if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
-            raise CommandError("--processes starts this command line anew, and here is none.")
+            raise CommandError("--processes can only be used from the command line.")
         if self._called_from_command_line:  # type: ignore[attr-defined]
             disable_pooling()  # Only in a process that runs nothing but this command.
         threads = set(threading.enumerate())
@@ -171,7 +172,9 @@ class Command(BaseCommand):
             sys.stderr.flush()
             os._exit(0 if clean else 1)
         if not clean:
-            raise CommandError("A task was left running, or its outcome unwritten.")
+            raise CommandError(
+                "The worker stopped before all of its tasks were finished and recorded."
+            )
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ class Demo:
                 raise CommandError(reason) from None
 
     def _prepare(self) -> Work:
-        self._say(f"A membership site, made anew in {short(self._folder)}")
+        self._say(f"A new membership site in {short(self._folder)}")
         call_command("migrate", verbosity=0)
         today = date.today()
         with transaction.atomic():

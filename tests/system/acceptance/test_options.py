@@ -156,7 +156,7 @@ def test_max_tasks_stops_after_so_many_and_takes_no_more(worker):
         (["--processes=many"], "'many' is not a whole number"),
         (["--queue=no spaces"], "'no spaces' is no name of a queue"),
         (["--log-level=LOUD"], "LOUD"),
-        (["--reload", "--processes=2"], "--reload goes with one process"),
+        (["--reload", "--processes=2"], "--reload cannot be combined with --processes"),
     ],
 )
 def test_says_in_one_line_which_value_is_wrong(worker, arguments, said):

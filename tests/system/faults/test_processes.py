@@ -154,7 +154,7 @@ def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced
     assert worker.wait() == 1
     errors = [line for line in worker.output().splitlines() if "ERROR" in line]
     assert len(errors) == 2
-    assert "begins anew" in errors[0]
+    assert "registers again" in errors[0]
     assert "connected to two servers" in errors[1]
 
 

@@ -148,7 +148,7 @@ BROKEN = [
     pytest.param(
         replace(ACCOUNTS, worker_rows_are_never_reused=False),
         attempts_are_bounded,
-        id="a worker row is reused: a task that kills runs for ever",
+        id="a worker row is reused: a task that kills runs without end",
     ),
     pytest.param(
         replace(ACCOUNTS, release_gives_the_attempt_back=False),
@@ -183,7 +183,7 @@ BROKEN = [
     pytest.param(
         replace(STOPS, a_death_is_no_stop=False),
         attempts_are_bounded,
-        id="a crash counts as a stop: a task that kills runs for ever",
+        id="a crash counts as a stop: a task that kills runs without end",
     ),
     pytest.param(
         replace(TWO_TASKS, suspects_are_alone=False),
