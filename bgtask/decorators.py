@@ -239,23 +239,24 @@ def background(name: Any = None, **options: Any) -> Any:
 
 def _in_a_coroutine(instead: str) -> SynchronousOnlyOperation:
     return SynchronousOnlyOperation(
-        f"To store a task is to wait for the database, which a coroutine must not: write {instead}."
+        f"You can't enqueue a task synchronously in an async context. Use {instead} instead."
     )
 
 
 def _check_name(name: Any) -> None:
     if isinstance(name, int | float | timedelta | datetime) and not isinstance(name, bool):
         raise InvalidOption(
-            f"name takes a text, not {brief(name)}. For when the task is to run, write "
+            f"name must be a string, not {brief(name)}. To say when the task runs, use "
             f"@background(schedule={brief(name)})."
         )
     # Some databases ignore trailing blanks when they compare texts.
     if not isinstance(name, str) or name != name.strip() or not 1 <= len(name) <= 255:
         raise InvalidOption(
-            f"name takes a text of 1 to 255 characters, with no blanks around it, not {name!r}."
+            "name must be a string of 1 to 255 characters without surrounding whitespace, not "
+            f"{name!r}."
         )
     if "\x00" in name or not _is_storable(name):
-        raise InvalidOption(f"name={name!r} has characters that no database keeps.")
+        raise InvalidOption(f"name={name!r} has characters that databases can't store.")
 
 
 def _check_function(function: Any, name: str | None) -> None:

@@ -119,8 +119,8 @@ def check_queue(value: Any, name: str = "queue") -> str | None:
         return None
     if not isinstance(value, str) or not _QUEUE.fullmatch(value):
         raise InvalidOption(
-            f"{name}={value!r} is no name of a queue: 1 to 100 of the characters "
-            "A-Z a-z 0-9 _ . - are."
+            f"{name}={value!r} is not a valid queue name. Use 1 to 100 letters (A-Z, a-z), "
+            "digits, underscores, dots or hyphens."
         )
     return str(value)
 

@@ -88,8 +88,8 @@ def run_due(
         worker = Worker.register(queues or ())
     except SynchronousOnlyOperation as error:
         raise SynchronousOnlyOperation(
-            "run_due() waits for the database, which a coroutine must not: write "
-            "await sync_to_async(run_due)()."
+            "You can't call run_due() synchronously in an async context. Use "
+            "await sync_to_async(run_due)() instead."
         ) from error
     done: list[Task] = []
     seen: set[int] = set()

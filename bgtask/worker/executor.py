@@ -135,6 +135,8 @@ def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
         when = check_schedule(retry.in_ if retry.at is None else retry.at)
     except Exception as error:  # The time is invalid, or the task's own object fails.
         why = error if isinstance(error, InvalidOption) else class_of(error)
-        logger.warning("%s chose no time to be tried again; waiting as usual. %s", task, why)
+        logger.warning(
+            "%s raised Retry with an invalid time; using the default delay. %s", task, why
+        )
         return delay_after(task), None
     return (None, when) if isinstance(when, datetime) else (max(when or 0.0, 0.0), None)

@@ -15,10 +15,10 @@ from bgtask.status import HeldFor
 logger = logging.getLogger("bgtask")
 
 _WORDS = {
-    HeldFor.TYPE: ("on hold", "Release the task type in the admin to have them run."),
+    HeldFor.TYPE: ("on hold", "Release the task type in the admin to run them."),
     HeldFor.UNKNOWN: (
-        "unknown here",
-        "They run once a worker has the code; or cancel them in the admin.",
+        "not registered in this worker",
+        "They run once a worker has the code. You can also cancel them in the admin.",
     ),
 }
 
@@ -66,7 +66,7 @@ class InFlightTasks:
         why, remedy = _WORDS[held_for]
         names = ", ".join(sorted({task.task_name for task in tasks})[:10])
         logger.warning(
-            "%d tasks are held, their names being %s: %s. %s", len(tasks), why, names, remedy
+            "Held %d tasks whose functions are %s: %s. %s", len(tasks), why, names, remedy
         )
         self.drop(tasks)
         set_aside_claims(tasks, held_for)
@@ -88,7 +88,10 @@ class InFlightTasks:
         held = list(Task.objects.running().filter(locked_by=worker).only("token"))
         strays = [task for task in held if not self._has(task)]
         if strays and (released := release_claims(strays)):
-            logger.warning("%d tasks whose claim was not heard of are released.", released)
+            logger.warning(
+                "Released %d tasks that were claimed for this worker without its knowledge.",
+                released,
+            )
         self.needs_reconciling = False
         keys = {(task.pk, task.token) for task in held}
         for current in running:

@@ -103,7 +103,7 @@ class _OwnConnection(ChangeListener):
 
     def _lost(self, error: BaseException) -> None:
         self.close()
-        logger.warning("Not woken by the database for a while, polling instead: %s", error)
+        logger.warning("Lost the notification connection; polling until it is restored: %s", error)
 
 
 class PostgresListener(_OwnConnection):

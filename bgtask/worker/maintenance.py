@@ -41,7 +41,7 @@ def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
     """Declare silent workers dead if ``may_judge`` is true, then rescue tasks."""
     if may_judge and (dead := Worker.objects.silent().declare_dead()):
         logger.warning("%d silent workers were declared dead.", dead)
-    rescue_tasks(reason="it gave no sign of life for longer than its lease", tell=tell)
+    rescue_tasks(reason="it sent no heartbeat for longer than its lease", tell=tell)
 
 
 def unhold() -> int:

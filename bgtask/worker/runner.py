@@ -308,7 +308,7 @@ class Runner:
                 self.worker.record_stop()
         except Error as error:
             reset_connection(self._alias)
-            self._failed("That the worker was told to stop could not be noted", error)
+            self._failed("Could not record that the worker was asked to stop", error)
 
     # One run of the loop
 
@@ -489,7 +489,7 @@ class Runner:
         return True
 
     def _end(self, why: str, *, is_broken: bool = False) -> None:
-        logger.error("This process ends, to be replaced: %s.", why)
+        logger.error("This process stops: %s.", why)
         self._to_be_replaced, self._is_broken = True, is_broken
         self._stop_by = time.monotonic() + get_settings().grace_period
 

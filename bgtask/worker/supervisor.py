@@ -34,7 +34,7 @@ MIN_CHILD_LIFE_SECONDS = 10.0  # A child that ends sooner is replaced after a gr
 MAX_RESTART_WAIT_SECONDS = 30.0
 MAX_START_SECONDS = 60.0  # How long a child may import the project and register its worker.
 KILL_DELAY_SECONDS = 2.0  # Children are killed so many seconds after GRACE_PERIOD.
-HUNG = "it gave no sign of life for its lease, and was killed"
+HUNG = "it sent no heartbeat for longer than its lease, and was killed"
 OVERSTAYED = "it did not stop in time, and was killed"
 
 
@@ -238,7 +238,7 @@ def _take_back(workers: set[int], reason: str) -> None:
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
     except Exception:  # Signal receivers and log handlers of the project may raise anything.
-        logger.exception("What became of its tasks could not be announced.")
+        logger.exception("The outcomes of its tasks could not be announced.")
     finally:
         connections.close_all()
 

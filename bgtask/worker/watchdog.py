@@ -136,7 +136,9 @@ class Watchdog:
         if not section.cancelled and _cancel(raw):
             section.cancelled = True
             return
-        logger.warning("The database has not answered for %g s; hanging up.", self._patience)
+        logger.warning(
+            "The database has not answered for %g s; closing the connection.", self._patience
+        )
         section.since = time.monotonic()
         hang_up(section.socket)
 

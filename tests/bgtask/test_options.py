@@ -47,7 +47,7 @@ def test_takes_the_name_of_a_queue(queue):
     "queue", ["", "x" * 101, "a b", "a\n", "ünï", "a/b", "a,b", 5, b"mail"], ids=ascii
 )
 def test_refuses_what_is_no_name_of_a_queue(queue):
-    with pytest.raises(InvalidOption, match="is no name of a queue"):
+    with pytest.raises(InvalidOption, match="is not a valid queue name"):
         function.using(queue=queue)
 
 
@@ -89,7 +89,7 @@ def test_refuses_both_names_of_an_option_at_once(give, options):
 def test_errors_say_the_name_that_was_given():
     with pytest.raises(InvalidOption, match=r"^run_after takes seconds"):
         function.using(run_after="soon")
-    with pytest.raises(InvalidOption, match=r"^queue_name='a b' is no name of a queue"):
+    with pytest.raises(InvalidOption, match=r"^queue_name='a b' is not a valid queue name"):
         function.using(queue_name="a b")
 
 

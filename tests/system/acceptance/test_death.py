@@ -37,7 +37,7 @@ def test_another_worker_finishes_what_a_killed_one_had_begun(
     lost = Attempt.objects.get()
     assert (lost.task, lost.number, lost.outcome) == (task, 1, AttemptOutcome.LOST)
     assert lost.worker.endswith(f":{killed.pid}")
-    assert "no sign of life" in lost.message
+    assert "sent no heartbeat" in lost.message
     assert Worker.objects.get(pid=killed.pid).state == WorkerState.DEAD
 
 

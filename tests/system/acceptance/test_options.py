@@ -154,7 +154,7 @@ def test_max_tasks_stops_after_so_many_and_takes_no_more(worker):
         (["--sleep=-1"], "'-1' is below zero"),
         (["--threads=0"], "'0' is not a whole number"),
         (["--processes=many"], "'many' is not a whole number"),
-        (["--queue=no spaces"], "'no spaces' is no name of a queue"),
+        (["--queue=no spaces"], "'no spaces' is not a valid queue name"),
         (["--log-level=LOUD"], "LOUD"),
         (["--reload", "--processes=2"], "--reload cannot be combined with --processes"),
     ],

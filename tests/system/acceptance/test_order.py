@@ -135,7 +135,10 @@ def test_unknown_name_is_held_and_runs_once_a_worker_knows_it(worker, newcomer):
     assert (stranger.status, stranger.held_for) == (Status.HELD, HeldFor.UNKNOWN)
     assert (stranger.attempts, stranger.last_error) == (0, "")
     assert other.status == Status.SUCCESSFUL
-    assert f"unknown here: {newcomer.task_name}. They run once a worker has" in child.output()
+    assert (
+        f"not registered in this worker: {newcomer.task_name}. They run once a worker has"
+        in child.output()
+    )
 
     assert worker("--drain", env=newcomer.env).wait() == 0
 

@@ -160,7 +160,7 @@ def test_connection_that_outcomes_are_written_by_has_fallen_silent(testbed, sett
     finally:
         os.kill(backend, signal.SIGCONT)
 
-    assert "hanging up" in worker.output()
+    assert "closing the connection" in worker.output()
     assert audit.executions == {1: 11}
 
 

@@ -251,7 +251,7 @@ def test_worker_that_reaches_only_a_former_primary_leaves_to_be_replaced(pair, t
     pair.primary.start()
 
     assert worker.wait() == 1
-    assert "to be replaced: for" in worker.output()
+    assert "This process stops: for" in worker.output()
     after = testbed.worker(env=env)
     connection.close()
     task = tasks.query()

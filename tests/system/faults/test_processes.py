@@ -109,7 +109,7 @@ def test_process_in_which_nothing_can_run_is_replaced(testbed, settled):
         lambda: testbed.execution_log.executions(task.pk), timeout=30, explain=supervisor.output
     )
     eventually(
-        lambda: "no sign of life" in supervisor.output(), timeout=60, explain=supervisor.output
+        lambda: "sent no heartbeat" in supervisor.output(), timeout=60, explain=supervisor.output
     )
     Task.objects.filter(pk=task.pk).cancel(force=True)
 

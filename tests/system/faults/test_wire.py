@@ -67,7 +67,9 @@ def test_worker_hangs_up_on_a_database_that_has_fallen_silent(wired, settled):
     wired.proxy.freeze()
     frozen = time.monotonic()
     committed = {tasks.quick(number).pk for number in range(10)}
-    eventually(lambda: "hanging up" in worker.output(), timeout=30, explain=worker.output)
+    eventually(
+        lambda: "closing the connection" in worker.output(), timeout=30, explain=worker.output
+    )
     noticed = time.monotonic()
     wired.proxy.thaw()
     audit = settled(committed)
@@ -90,7 +92,7 @@ def test_single_connection_of_many_has_fallen_silent(testbed, settled):
     finally:
         os.kill(backend, signal.SIGCONT)
 
-    assert "hanging up" in worker.output()
+    assert "closing the connection" in worker.output()
     assert audit.executions == {1: 10}
 
 

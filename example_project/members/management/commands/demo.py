@@ -52,5 +52,5 @@ class Command(BaseCommand):
 
 def _port(value: str) -> int:
     if not value.isdecimal() or not 0 < int(value) < 65_536:
-        raise argparse.ArgumentTypeError(f"{value!r} is no port")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a port number")
     return int(value)
