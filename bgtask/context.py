@@ -23,7 +23,7 @@ class CurrentTask:
                     current.raise_if_cancelled()
                 import_member(row)
 
-    Attributes:
+    A ``CurrentTask`` has these attributes:
         task              the ``Task``
         cancel_requested  whether an operator has asked this task to stop, or its worker has lost
                           it; a worker notices a request with its next heartbeat

@@ -30,7 +30,7 @@ POISON = "example_project.members.tasks.tell_directory"
 
 @contextmanager
 def demo() -> Iterator[tuple[str, str]]:
-    """The demo once it serves: its address, and the password of admin."""
+    """Run the demo, and yield its address and the password of admin once it serves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -55,7 +55,10 @@ def demo() -> Iterator[tuple[str, str]]:
 
 
 def _password(process: subprocess.Popen[str]) -> str:
-    """It is said at the beginning, and again once the site is served."""
+    """Return the password of admin once the site is served.
+
+    The demo prints it at the beginning, and again once it serves the site.
+    """
     seen = ""
     for line in process.stdout or ():
         if match := re.search(r"password: (\S+)", line):

@@ -25,7 +25,7 @@ Settings = dict[str, Any]
 
 
 class ServerMissing(RuntimeError):
-    """This machine lacks a program or package. The message says how to install it."""
+    """A program or package is missing on this machine. The message says how to install it."""
 
 
 @contextmanager

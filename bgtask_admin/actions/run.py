@@ -336,7 +336,10 @@ def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
 
 
 def result_in_words(operation: Operation) -> str:
-    """Return sentences such as “468 tasks requeued. 3 tasks skipped: already running.”"""
+    """Return the sentences that describe a result.
+
+    An example is “468 tasks requeued. 3 tasks skipped: already running.”
+    """
     if operation.verb not in ACTIONS:
         return str(operation.get_verb_display())
     return " ".join([sentences.done(operation), *sentences.skipped(operation.skipped_data)])

@@ -120,7 +120,7 @@ def _bars(
 
 
 def nice(value: float) -> float:
-    """Return the next round number above ``value``: 1, 2, 5, 10, 20, 50 …"""
+    """Return the smallest round number (1, 2, 5, 10, 20, 50 …) that is at least ``value``."""
     if value <= 1:
         return 1
     power = 1.0

@@ -38,7 +38,7 @@ class App:
         first: str = "",
         database: Mapping[str, object] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """A management command in a project that has the app installed, to its end."""
+        """Run a management command to its end in a project that has the app installed."""
         settings = json.loads(self._env["BGTASK_TEST_DATABASE"]) | dict(database or {})
         return subprocess.run(
             [sys.executable, "-W", "error", "-m", "django", *command],

@@ -36,7 +36,7 @@ print({task.verbose_name, task.last_error, task.history.get().traceback} == {TEX
 
 @pytest.fixture(params=["latin1", "utf8mb3"])
 def narrow(request):
-    """A database of the server's whose default is narrow, as an entry for DATABASES."""
+    """Create a database with a narrow default character set, and yield its entry for DATABASES."""
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {NARROW} CHARACTER SET {request.param}")
         yield {"NAME": NARROW}

@@ -59,7 +59,7 @@ anything = st.recursive(atoms | strange, containers)
 
 
 def with_lists(value):
-    """The same, but for tuples and for characters in two halves."""
+    """Return ``value`` with lists for tuples, and with surrogate pairs joined into characters."""
     if isinstance(value, list | tuple):
         return [with_lists(item) for item in value]
     if isinstance(value, dict):

@@ -64,7 +64,7 @@ def listener():
 
 @pytest.fixture(params=[(name, error) for name in NAMES for error in (RuntimeError, SystemExit)])
 def _fails_to_listen(request):
-    """A receiver of one of the signals that raises."""
+    """Connect a receiver that raises to one of the signals."""
     name, error = request.param
 
     def receiver(**kwargs):

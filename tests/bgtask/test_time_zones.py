@@ -48,7 +48,7 @@ def test_times_are_right(use_tz, zone, child_env, tmp_path):
 
 
 def in_a_database_of_its_own(directory: Path) -> dict[str, object]:
-    """This server, but a test database that the suite does not use."""
+    """Return the settings of this server with a test database that the suite does not use."""
     settings = connection.settings_dict
     name = str(settings["NAME"]) + "_zones"
     if connection.vendor == "sqlite":

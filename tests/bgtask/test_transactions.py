@@ -26,7 +26,7 @@ def tasks_in_other(settings):
 
 @contextmanager
 def rolled_back(using="default"):
-    """A transaction that comes to nothing."""
+    """Open a transaction, and roll it back at the end."""
     with transaction.atomic(using=using):
         yield
         transaction.set_rollback(True, using=using)
@@ -139,7 +139,10 @@ def test_a_call_in_a_transaction_of_the_project_waits_for_it_when_the_queue_is_e
 
 
 def _seen_by_another_connection() -> int:
-    """What is committed; a connection sees its own changes before that."""
+    """Return the number of tasks that another connection sees.
+
+    It sees only what is committed. A connection sees its own changes before that.
+    """
     other = connections["default"].copy()
     try:
         with other.cursor() as cursor:

@@ -14,7 +14,7 @@ Operator = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def language() -> Iterator[None]:
-    """A request in another language leaves it behind in the thread."""
+    """Reset the language after each test. A request in another language leaves it in the thread."""
     yield
     translation.deactivate()
 

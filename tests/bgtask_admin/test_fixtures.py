@@ -68,7 +68,7 @@ def stored():
 
 
 def in_milliseconds(value):
-    """What Django writes of a time as JSON."""
+    """Cut a time to milliseconds, as Django does when it writes one as JSON."""
     if isinstance(value, datetime):
         return value.replace(microsecond=value.microsecond // 1000 * 1000)
     return value

@@ -21,5 +21,5 @@ def words(response: HttpResponse) -> str:
 
 
 def preview_of(response: HttpResponse) -> str:
-    """What the confirmation page carries."""
+    """Return the preview that the confirmation page carries."""
     return text(response).partition('name="preview" value="')[2].partition('"')[0]

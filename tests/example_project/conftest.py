@@ -16,7 +16,7 @@ from example_project.members.models import Member, Plan
 
 @pytest.fixture(autouse=True)
 def site(settings: Any, tmp_path: Path) -> Path:
-    """The folder of a site of its own."""
+    """Give the test a site in a folder of its own, and return the folder."""
     settings.SITE_DIR = tmp_path
     settings.MEDIA_ROOT = tmp_path / "media"
     settings.MEDIA_URL = "media/"

@@ -42,7 +42,7 @@ class Row:
         return self.status == "RUNNING" and self.token == token
 
     def claim(self, worker: int, token: int) -> None:
-        """The token is the database's choice, but higher than any before."""
+        """Record a claim. The database chooses the token, which is higher than any before."""
         assert token > self.token
         self.status, self.holder, self.overdue, self.token = "RUNNING", worker, False, token
         self._count(1)

@@ -168,7 +168,10 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.startable())
     @rule(some=st.lists(st.tuples(CHOSEN, st.booleans()), min_size=1, max_size=4))
     def finish(self, some):
-        """Some of them again, some late, some that others had taken back by then."""
+        """Start and finish some claims.
+
+        Some are finished a second time or late, and some have been taken back by then.
+        """
         ends = [(pick(chosen, self.startable()), succeeds) for chosen, succeeds in some]
         for claim, _ in ends:
             self._start(claim)
@@ -252,7 +255,7 @@ class Histories(RuleBasedStateMachine):
         return [claim for claim in self.startable() if not claim.started]
 
     def needy(self):
-        """What a rescue would take back, and whether because its worker died."""
+        """Return the tasks that a rescue would take back, each with whether its worker died."""
         return {
             pk: row.holder in self.dead
             for pk, row in self.rows.items()

@@ -80,7 +80,7 @@ RAISE_THE_TOKEN = {"release", "set_aside", "rescue", "requeue"}
 
 
 def circumstances(status):
-    """The ways in which tasks of one status differ, as far as any verb looks."""
+    """Yield the fields of a task of this status, in each way that makes a difference to a verb."""
     if status == Status.RUNNING:
         for cancel_requested in (False, True):
             for crashes in (0, 1, 2):

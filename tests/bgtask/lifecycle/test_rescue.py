@@ -55,7 +55,10 @@ def interrupted(case: Case, max_crashes: int) -> Result:
 
 
 def overdue(case: Case, max_crashes: int) -> Result:
-    """It ran longer than allowed: no crash, and the attempt counts."""
+    """Return the result for a task that ran longer than allowed.
+
+    No crash is counted, but the attempt is.
+    """
     if case.attempts >= case.max_attempts:
         return Result("FAILED", case.attempts, case.crashes)
     again = "CANCELLED" if case.cancel_requested else "SCHEDULED"

@@ -28,7 +28,7 @@ def tables():
 
 
 def definition(name):
-    """What the database itself says of an index."""
+    """Return the definition of an index from the database."""
     source = {
         "postgresql": "SELECT indexdef FROM pg_indexes WHERE indexname = %s",
         "sqlite": "SELECT sql FROM sqlite_master WHERE name = %s",

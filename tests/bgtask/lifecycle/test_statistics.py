@@ -32,7 +32,7 @@ def add(when, *rows):
 
 
 def ready(queues):
-    """A task in each of so many queues, all ready for the same time."""
+    """Create one task in each of ``queues`` queues, all ready at the same time."""
     Task.objects.bulk_create(
         Task(
             task_name="tests.tasks.noop",

@@ -123,7 +123,7 @@ class TestWriting:
 
 @contextmanager
 def _every_statement_in_words(said):
-    """What the thread called "runner" does, one after the other."""
+    """Add a word to ``said`` for each look and each claim of the thread called "runner"."""
     words = {"WITH RECURSIVE heads": "look", "FOR UPDATE SKIP LOCKED": "claim"}
 
     def note(execute, sql, params, many, context):

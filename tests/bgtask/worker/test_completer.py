@@ -70,7 +70,7 @@ def test_what_is_too_much_for_the_memory_at_once_is_written_one_by_one(
 
 @pytest.fixture
 def flushes(monkeypatch):
-    """The number of outcomes in each flush that was tried; all of them are real."""
+    """Return a list that gets the number of outcomes of each flush. The flushes are real."""
     sizes = []
     really = module.flush
 
@@ -84,7 +84,7 @@ def flushes(monkeypatch):
 
 @contextlib.contextmanager
 def the_table_away():
-    """A real outage in the smallest form, which each database has: the table is renamed."""
+    """Rename the table of tasks, as the simplest real outage that works on each database."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE bgtask_task RENAME TO bgtask_task_away")
         try:

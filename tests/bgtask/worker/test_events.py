@@ -16,7 +16,7 @@ from tests.bgtask.lifecycle.outcomes import success
 
 @pytest.fixture
 def patient():
-    """A receiver that takes its time, until told to go on."""
+    """Connect a receiver that waits, and yield the event that tells it to go on."""
     go_on = threading.Event()
 
     def receiver(**kwargs):

@@ -490,7 +490,7 @@ def test_what_is_not_committed_without_autocommit_is_not_left_to_the_next(monkey
 
 @background(max_attempts=1)
 def work():
-    """What tasks ordinarily do with the ORM."""
+    """Use the ORM as tasks ordinarily do."""
     with transaction.atomic(), transaction.atomic():
         group = Group.objects.create(name="SET x; LISTEN y; set_config(")
         Group.objects.bulk_create([Group(name=f"group {number}") for number in range(300)])

@@ -35,8 +35,10 @@ UNTIL_TOLD = Life("cat", seconds=None, exit_message=EXITING)
 
 class Simulation:
     """
-    A supervisor on a clock that moves only while it sleeps, or while one of its processes lives.
-    It is told to stop after so many seconds; from then on it sleeps in earnest.
+    Run a supervisor on a simulated clock.
+
+    The clock moves only while the supervisor sleeps, or while one of its processes lives. The
+    supervisor is told to stop after ``stop_after`` seconds. From then on it really sleeps.
     """
 
     def __init__(self, lives: Iterable[Life], stop_after: float) -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.fixture
 def in_order_of_start(execution_log):
-    """The tasks in the order in which they were started."""
+    """Return a function that reads the tasks in the order in which they were started."""
 
     def read():
         stored = Task.objects.in_bulk()

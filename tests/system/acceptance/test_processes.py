@@ -20,7 +20,7 @@ pytestmark = pytest.mark.acceptance
 
 
 def running_pid(execution_log, task):
-    """The process in which this task was started last."""
+    """Return the id of the process in which this task was started last."""
     return execution_log.executions(task.pk)[-1].start.pid
 
 

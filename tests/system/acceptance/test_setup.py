@@ -12,7 +12,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.fixture
 def empty_database(child_env, transactional_db, tmp_path):
-    """Settings of a database without tables, as JSON."""
+    """Create a database without tables, and yield its settings as JSON."""
     settings = json.loads(child_env["BGTASK_TEST_DATABASE"])
     if connection.vendor == "sqlite":
         yield json.dumps({**settings, "NAME": str(tmp_path / "empty.sqlite3")})

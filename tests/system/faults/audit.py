@@ -1,5 +1,7 @@
 """
-Compare the enqueued tasks with the database and the execution log: is every task accounted for?
+Compare the enqueued tasks with the database and the execution log.
+
+Every task must be accounted for:
 
     enqueued and committed = succeeded + failed + cancelled + still pending, each exactly once
 """

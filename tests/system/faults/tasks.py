@@ -35,7 +35,7 @@ def quick(number=0):
 
 @background
 def hold_interpreter(seconds):
-    """A call of C that lets no other thread of its process run."""
+    """Call a C function that lets no other thread of its process run."""
     with _noted():
         ctypes.PyDLL(None).sleep(seconds)
 
@@ -69,7 +69,7 @@ def ask(sql):
 
 @background(backoff=1)
 def query():
-    """Uses the queue's own database, as most tasks do."""
+    """Use the queue's own database, as most tasks do."""
     with _noted(), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         return cursor.fetchone()[0]

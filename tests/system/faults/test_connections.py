@@ -22,7 +22,10 @@ LONG_LEASE = {"LEASE": 3_600, "HEARTBEAT_INTERVAL": 1}
 
 @pytest.fixture
 def reached(testbed):
-    """A testbed on which can be told whose a connection is: a server is reached by TCP."""
+    """Yield a testbed that reaches its server by TCP.
+
+    A test can then tell which process a connection belongs to.
+    """
     with proxied(testbed.server) as testbed.proxy:
         yield testbed
 

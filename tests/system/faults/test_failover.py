@@ -82,14 +82,14 @@ class Enqueuer:
 
 
 def fail_over(pair):
-    """The primary dies, and the standby takes its place."""
+    """Crash the primary, and promote the standby in its place."""
     pair.primary.crash()
     connection.close()
     pair.promote()
 
 
 def workers_on(server):
-    """The ids of the workers that a server knows, and of its connections to workers."""
+    """Return the ids of a server's worker rows, and the pids of its connections to workers."""
     ids = server.execute("SELECT id FROM bgtask_worker ORDER BY id")
     pids = server.execute("SELECT pid FROM pg_stat_activity WHERE usename = 'worker'")
     return [id_ for (id_,) in ids], [pid for (pid,) in pids]

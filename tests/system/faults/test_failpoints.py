@@ -174,7 +174,7 @@ def test_killed_as_it_takes_back_two_hundred_times(testbed, settled, place):
 
 
 def _all_sorts(count):
-    """What succeeds, what does so at the second attempt, and what never does."""
+    """Enqueue tasks that succeed at once, at the second attempt, or never, and return their ids."""
     one_by_one = itertools.cycle([tasks.quick, lambda: tasks.stumble(1), lambda: tasks.stumble(9)])
     return {enqueue().pk for enqueue in itertools.islice(one_by_one, count)}
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.vendor(*SIZES)
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
-    """A small file system of its own, in which databases are made."""
+    """Mount a small file system, and make the databases of the test in it."""
     # In a short path: the socket of a server is in there.
     path = Path(tempfile.mkdtemp(prefix="bgtask-disk-"))
     size = f"size={SIZES[connection.vendor]},mode=1777"

@@ -73,7 +73,7 @@ def listening(django_db_blocker) -> Iterator[Listening]:
 
 @pytest.fixture
 def pooled(listening: Listening, tmp_path: Path) -> Iterator[int]:
-    """The port of a PgBouncer that pools transactions."""
+    """Start a PgBouncer that pools transactions, and yield its port."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         missing = pytest.fail if is_required("pgbouncer") else pytest.skip
@@ -108,7 +108,7 @@ def _listens(port: int) -> bool:
 
 
 def _seen_by_a_task(server: Listening, tmp_path: Path, **settings: object) -> str:
-    """What a task sees in a worker that is connected so."""
+    """Run a worker with these settings, and return what its task sees of the connection."""
     task = tasks.ask(SHOW)
     entry = {**server.settings, "DISABLE_SERVER_SIDE_CURSORS": True, **settings}
     env = {

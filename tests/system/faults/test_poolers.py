@@ -64,7 +64,7 @@ def through(pooler, testbed):
 
 @pytest.fixture
 def listener(testbed):
-    """The listening part of a worker, in this process."""
+    """Yield the listening part of a worker, in this process."""
     waker = Waker()
     listen = PostgresListener(waker, "default")
     yield listen
@@ -74,7 +74,7 @@ def listener(testbed):
 
 @contextlib.contextmanager
 def own_connection(alias="default"):
-    """A connection like the one that a worker listens on."""
+    """Yield a connection like the one that a worker listens on."""
     mine = connections[alias].copy()
     try:
         yield mine
@@ -106,7 +106,7 @@ def traffic(pooler, clients=3):
 
 
 def channels_of_each_session(pooler, size):
-    """What each session of a pool listens to, which has so many."""
+    """Return the channels that each session listens to, in a pool of ``size`` sessions."""
     with contextlib.ExitStack() as stack:
         found = {}
         for _ in range(size):  # Each keeps its session until the last one has got its own.

@@ -74,7 +74,10 @@ def test_claims_are_as_quick_among_many_rows_as_among_few(testbed):
 
 
 def _slowest_claims(testbed, rows):
-    """The 99th percentile of the seconds that a claim takes among so many of each kind."""
+    """Return the 99th percentile of the seconds that a claim takes.
+
+    The table has ``rows`` ready tasks, as many scheduled ones and as many cancelled ones.
+    """
     Task.objects.all().delete()
     tasks.quick.enqueue_many((number,) for number in range(rows))
     tasks.quick.using(schedule=86_400).enqueue_many((number,) for number in range(rows))

@@ -90,9 +90,9 @@ def is_quiet(state: State) -> bool:
 
 
 def _first_stuck(found: list[State], healthy_ways_in: list[list[int]]) -> int | None:
-    """The first state from which the healthy protocol cannot reach a quiet one.
+    """Return the number of the first state that cannot reach a quiet one in the healthy protocol.
 
-    Walked backwards from the quiet states; neither bad luck nor an operator may be needed.
+    Walk backwards from the quiet states. Neither bad luck nor an operator may be needed.
     """
     can_end = [is_quiet(state) for state in found]
     open_ends = [number for number, ends in enumerate(can_end) if ends]
@@ -107,7 +107,7 @@ def _first_stuck(found: list[State], healthy_ways_in: list[list[int]]) -> int | 
 def _story(
     found: list[State], reached_from: list[int], last: int, rules: Rules
 ) -> tuple[State, tuple[str, ...]]:
-    """The way to a state told again from the beginning, with the real names and tokens."""
+    """Tell the way to a state from the beginning, with the real names and tokens."""
     way = [last]
     while reached_from[way[-1]] >= 0:
         way.append(reached_from[way[-1]])
@@ -121,7 +121,7 @@ def _story(
 
 
 def _broken(state: State, rules: Rules, invariant: Invariant) -> tuple[str, str]:
-    """The step from here that breaks a promise, and how."""
+    """Return the step from this state that breaks a promise, and how it breaks it."""
     for step in steps(state, rules):
         violation = invariant(state, step, rules)
         if violation is not None:
@@ -130,7 +130,7 @@ def _broken(state: State, rules: Rules, invariant: Invariant) -> tuple[str, str]
 
 
 def canonical(state: State, rules: Rules) -> State:
-    """The one state that stands for all that differ from it in names only."""
+    """Return the state that stands for all states that differ from it only in names."""
     state = without_the_void(state, rules)
     tasks, processes, dead, retired, stops, sighting, flush, settled, standby, failovers = state
     ranks = _token_ranks(state)
@@ -185,7 +185,7 @@ def canonical(state: State, rules: Rules) -> State:
 
 
 def _held_by(tasks: tuple[Task | None, ...], numbers: dict[int, int]) -> tuple[Task | None, ...]:
-    """The same rows with the new numbers of their workers."""
+    """Return the rows with the new numbers of their workers."""
     return tuple(
         task._replace(holder=numbers[task.holder])
         if task is not None and task.holder is not None
@@ -229,7 +229,7 @@ class _Ranks:
             self.differ = self.differ or rank != pair[1]
 
     def named(self, about: Named) -> Named:
-        """The same with the rank of its token in place of the token."""
+        """Return ``about`` with the rank of its token in place of the token."""
         return about._replace(token=self._ranks[about.task, about.token])
 
     def rows(self, tasks: tuple[Task | None, ...]) -> tuple[Task | None, ...]:

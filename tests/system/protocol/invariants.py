@@ -80,7 +80,10 @@ def the_token_rises_at_the_marked_moves(before: State, step: Step, rules: Rules)
 
 
 def a_running_task_has_one_holder(before: State, step: Step, rules: Rules) -> str | None:
-    """RUNNING ⇔ held; and no two processes believe in the same claim."""
+    """Check that a task is RUNNING if and only if a worker holds it.
+
+    Also check that no two processes believe in the same claim.
+    """
     for task in step.after.tasks:
         if task is not None and (task.status == "RUNNING") != (task.holder is not None):
             return f"a {task.status} task is held by {task.holder}"
@@ -91,7 +94,7 @@ def a_running_task_has_one_holder(before: State, step: Step, rules: Rules) -> st
 
 
 def an_old_token_changes_nothing(before: State, step: Step, rules: Rules) -> str | None:
-    """The fence: who writes about a claim holds its token, and the claim is still open."""
+    """Check that a write about a claim carries its token, and that the claim is still open."""
     if step.verb not in ("finish", "release", "set_aside", "rescue"):
         return None
     for _, old, _new in _changed(before, step):
@@ -132,7 +135,7 @@ def one_outcome_for_each_claim(before: State, step: Step, rules: Rules) -> str |
 
 
 def only_accepted_outcomes_are_announced(before: State, step: Step, rules: Rules) -> str | None:
-    """A signal for (task, token) means that this very outcome stands in the database."""
+    """Check that each signal for (task, token) is about an outcome that the database accepted."""
     if step.announced is not None and step.announced not in step.after.settled:
         return "a signal was sent for an outcome that the database never accepted"
     return None
@@ -172,7 +175,9 @@ def what_is_given_back_never_ran(before: State, step: Step, rules: Rules) -> str
 
 
 def attempts_are_bounded(before: State, step: Step, rules: Rules) -> str | None:
-    """The exact bound, for one life of a task (from its enqueue or requeue to the next requeue).
+    """Check the exact bound on the executions in one life of a task.
+
+    A life lasts from the enqueue or a requeue of the task to its next requeue.
 
     Every execution belongs to a claim, every claim to one execution at most (a claim is started by
     the one process that heard of it, once), and a claim counts one attempt. Attempts are given
@@ -227,7 +232,7 @@ def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> 
 
 
 def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
-    """A task that a worker leaves behind because it was told to stop is no suspect."""
+    """Check that no task becomes a suspect when its worker was told to stop."""
     sighting = before.sighting
     if step.verb != "rescue" or sighting is None or sighting.reason == "overdue":
         return None
@@ -238,7 +243,10 @@ def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | Non
 
 
 def a_suspect_has_no_neighbours(before: State, step: Step, rules: Rules) -> str | None:
-    """A holder of a suspect holds nothing else, so its next death is counted for the right task."""
+    """Check that the holder of a suspect holds nothing else.
+
+    Its next death is then counted for the right task.
+    """
     state = step.after
     hands: dict[int, set[tuple[int, int]]] = {}
     suspects: list[int] = []
@@ -258,9 +266,10 @@ def a_suspect_has_no_neighbours(before: State, step: Step, rules: Rules) -> str 
 
 
 def _changed(before: State, step: Step) -> list[tuple[int, Task, Task]]:
-    """The rows whose columns this step changed (what only the explorer knows does not count).
+    """Return the rows whose columns this step changed.
 
-    A failover is no move: it puts rows back to what they were.
+    Columns that only the explorer knows do not count. A failover is no move: it puts rows back to
+    what they were.
     """
     if step.verb == "fail over":
         return []

@@ -243,7 +243,7 @@ def _promote(state: State, number: int, task: Task) -> Iterator[Step]:
 
 
 def _claim(state: State, rules: Rules, number: int) -> Iterator[Step]:
-    """The database commits a claim; its reply is on the way.
+    """Commit a claim in the database. Its reply is still on the way.
 
     A worker declared dead that has not noticed claims like any other: rescue finds those rows too.
     After an exception a process reconciles first, so that it never holds more than it knows of.
@@ -331,7 +331,7 @@ def _end(state: State, number: int, claim: Claim) -> Iterator[Step]:
 
 
 def _give_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[Step]:
-    """What was not started goes back: forgotten first, then written, so that it cannot start."""
+    """Return a claim that was not started. Forget it before the write, so that it cannot start."""
     who, its = _name(state, number), _its(claim)
     forgotten = _with_claims(state, number, _without(state, number, claim))
     kept = forgotten if rules.release_forgets_first else state
@@ -368,7 +368,7 @@ def _released(state: State, rules: Rules, number: int, token: int, status: Statu
 
 
 def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[Step]:
-    """The outcome is written and acknowledged; or the connection breaks and nobody knows.
+    """Write an outcome. Either the database acknowledges it, or the connection breaks first.
 
     A refusal is read back like a broken connection: an earlier flush of the same outcome, whose
     connection broke, may have been carried out in the meantime.
@@ -393,7 +393,7 @@ def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[St
 
 
 def _flush_arrives_late(state: State, rules: Rules) -> Iterator[Step]:
-    """The server carries out what it had received, though the client has gone."""
+    """Carry out a flush that the server had received before its connection broke."""
     flush = state.under_way
     if flush is None:
         return
@@ -444,9 +444,10 @@ def _read_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterato
 
 
 def _was_accepted(state: State, claim: Claim) -> bool:
-    """Same token and no longer RUNNING: nobody but the holder of the token can have written that.
+    """Return whether the row has the same token and is no longer RUNNING.
 
-    It is so because every other move out of RUNNING raises the token.
+    Only the holder of the token can have written that. Every other move out of RUNNING raises the
+    token.
     """
     task = state.tasks[claim.task]
     return task is not None and task.token == claim.token and task.status != "RUNNING"
@@ -463,7 +464,10 @@ def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
 
 
 def _stop(state: State, rules: Rules, number: int) -> Iterator[Step]:
-    """A stopping process claims nothing. It ends without claims, or after GRACE_PERIOD."""
+    """Tell a process to stop, or end a stopping process that has no claims.
+
+    A stopping process claims nothing. It ends without claims, or after GRACE_PERIOD.
+    """
     process, who = state.processes[number], _name(state, number)
     if process.worker not in state.retired:
         if state.stops < rules.stops and process.worker not in state.dead:
@@ -492,7 +496,10 @@ def _beat(state: State, rules: Rules, number: int) -> Iterator[Step]:
 
 
 def _learn_of_own_death(state: State, rules: Rules, number: int) -> Step:
-    """What runs goes on (its outcome will be fenced off), the unstarted is dropped, a new row."""
+    """Give a new worker row to a process that was declared dead, and drop its unstarted claims.
+
+    Its running tasks go on, but the database will refuse their outcomes.
+    """
     process = state.processes[number]
     claims = tuple(c for c in process.claims if c.stage not in ("answered", "waiting"))
     worker, after = _begun_anew(state, rules, number, claims)
@@ -527,7 +534,10 @@ def _reconcile(state: State, rules: Rules, number: int) -> Iterator[Step]:
 
 
 def _declare_dead(state: State) -> Iterator[Step]:
-    """The lease of a worker ran out. It crashed, or it is only slow: nobody can tell."""
+    """Declare a worker dead whose lease ran out.
+
+    It crashed, or it is only slow. Nobody can tell which.
+    """
     in_use: set[int | None] = {process.worker for process in state.processes}
     holders = {task.holder for task in state.tasks if task is not None}
     for worker in sorted(w for w in in_use | holders if w is not None and w not in state.dead):
@@ -539,7 +549,7 @@ def _declare_dead(state: State) -> Iterator[Step]:
 
 
 def _sight(state: State, rules: Rules, number: int, task: Task) -> Iterator[Step]:
-    """A rescuer reads a row that a dead worker holds, or that is past its deadline."""
+    """Read a row that a dead worker holds, or one that is past its deadline."""
     if state.sighting is not None or task.status != "RUNNING":
         return
     if task.holder in state.dead and rules.rescue_happens:
@@ -551,7 +561,7 @@ def _sight(state: State, rules: Rules, number: int, task: Task) -> Iterator[Step
 
 
 def _take_back(state: State, rules: Rules) -> Iterator[Step]:
-    """It acts on what it saw: one UPDATE that asks again for id, token and status."""
+    """Rescue the task that was seen, in one UPDATE that checks id, token and status again."""
     sighting = state.sighting
     if sighting is None:
         return
@@ -618,7 +628,10 @@ def _lost(task: Task, rules: Rules) -> Task:
 
 
 def _overdue(task: Task, rules: Rules) -> Task:
-    """It ran longer than MAX_RUN_TIME: no crash, and the attempt counts."""
+    """Take back a task that ran longer than MAX_RUN_TIME.
+
+    No crash is counted, but the attempt is.
+    """
     taken = _left_running(task, _again_or_failed(task, rules, "SCHEDULED"))
     return _counted_unrun(taken, task)
 
@@ -638,7 +651,10 @@ def _counted_unrun(taken: Task, before: Task) -> Task:
 
 
 def _unhold(state: State, number: int, task: Task) -> Iterator[Step]:
-    """A person, or a worker that knows the name, unholds it. A task that waits so is not stuck."""
+    """Unhold a task, as a person does, or a worker that knows the name.
+
+    A held task is therefore not stuck.
+    """
     if task.status == "HELD":
         for status in ("READY", "SCHEDULED"):
             after = _with_task(state, number, task._replace(status=status))
@@ -681,10 +697,10 @@ def _operate(state: State, rules: Rules, number: int, task: Task) -> Iterator[St
 
 
 def _lose_the_newest_commits(state: State, rules: Rules) -> Iterator[Step]:
-    """A standby falls behind at any moment, and takes over at any later one.
+    """Let a standby fall behind at any moment, and take over at any later one.
 
-    A worker row that the standby never received is missing there; its beat finds no row, as that of
-    a worker declared dead. The model never gives its id to another worker.
+    A worker row that the standby never received is missing there. The worker's heartbeat then finds
+    no row, like that of a worker declared dead. The model never gives its id to another worker.
     """
     standby = state.standby
     if standby is None:
@@ -784,7 +800,7 @@ def _voided(state: State, claim: Claim) -> Claim:
 
 
 def _versions(state: State, number: int) -> tuple[Task | None, ...]:
-    """The row as it is, and as it will be again after a failover."""
+    """Return the row as it is and, if there is a standby, as it will be after a failover."""
     here = (state.tasks[number],)
     return here if state.standby is None else (*here, state.standby.tasks[number])
 

@@ -82,7 +82,10 @@ ROWS = [
 
 
 def rows(*columns):
-    """The rows with one of these columns edited, or all, that this database can store."""
+    """Parametrize a test with the edits of these columns, or of all columns.
+
+    Each edit runs only on the databases that can store its value.
+    """
     return pytest.mark.parametrize(
         ("column", "value", "expected"),
         [
@@ -227,7 +230,7 @@ def test_row_can_be_released_requeued_and_moved_with_its_neighbours(column, valu
 
 @pytest.fixture
 def first_bad_text(monkeypatch):
-    """This process has not met a text that is not UTF-8."""
+    """Forget that this process has met a text that is not UTF-8."""
     monkeypatch.setattr(operations_for(connection), "_decodes_itself", False)
 
 
