@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from bgtask.models.deletion import delete
 from bgtask.models.fields import UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
 from bgtask.status import WorkerState
+
+ID_MAX = 2**53 - 1  # The highest integer that JSON carries safely.
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -94,9 +97,15 @@ class Worker(models.Model):
 
     @classmethod
     def register(cls, queues: Sequence[str] = (), threads: int = 1) -> Worker:
-        """Report for duty: a new row, with a lease that runs from now."""
+        """
+        Report for duty: a new row, with a lease that runs from now.
+
+        Draw its id at random. A database that loses its newest commits loses the newest ids of a
+        sequence as well, and would give them out again while the first owners still run.
+        """
         host, pid = cls.this_host(), os.getpid()
         worker: Worker = cls.objects.create(
+            pk=1 + secrets.randbelow(ID_MAX),
             host=host,
             pid=pid,
             label=f"{host}:{pid}",

@@ -20,7 +20,6 @@ PATIENCE = 1.0  # Seconds that a claimed task may wait for a thread before it is
 FRESH, STALE = 0.05, 1.0  # Seconds that a look serves, while each claim is filled: from, to …
 MOST_SERVED = 2 * MOST_HEADS  # Queues that are remembered as served.
 MOST_LEFT = 500  # Heads that are remembered where there are more queues than one look reads.
-SCATTER = 7_919  # Puts workers with ids in a row far apart among the queues.
 LOOKING = 0.1  # … depending on what it took, for this is the share of time that may go into it.
 
 
@@ -115,7 +114,7 @@ class Claimer:
             by_queue = {head.queue: head for head in (*left, *outlook.heads)}
             heads = Heads(
                 [head for queue, head in by_queue.items() if queue not in outlook.paused],
-                start=self._worker.pk * SCATTER,
+                start=self._worker.pk,  # A random number.
             )
             claimed += self._claim_by(outlook, heads, wanted - claimed)
             self._left = heads.most_pressing(MOST_LEFT) if self._after or outlook.last else []

@@ -58,7 +58,7 @@ def test_worker_that_was_given_up_begins_anew_and_goes_on_working(
     until_ended(frozen)
 
     assert [one.start.pid for one in ledger.executions(later.pk)] == [frozen.pid]
-    first, second = Worker.objects.filter(pid=frozen.pid).order_by("pk")
+    first, second = Worker.objects.filter(pid=frozen.pid).order_by("started_at")
     assert (first.state, second.state) == (WorkerState.DEAD, WorkerState.ALIVE)
 
 

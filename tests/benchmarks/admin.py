@@ -288,7 +288,7 @@ def _claim(counter: Any, stop: Any) -> None:
     from bgtask.models.outcome import Outcome
     from bgtask.status import Status
 
-    worker = Worker.objects.earliest("pk")
+    worker = Worker.objects.earliest("started_at")
     due = time.monotonic()
     while not stop.is_set():
         time.sleep(max(due - time.monotonic(), 0))

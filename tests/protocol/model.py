@@ -10,10 +10,10 @@ crash between any two steps. A process that is merely slow may be declared dead 
 unknowing, as a zombie. A request may be carried out long after the one who sent it gave up waiting.
 
 *The database may lose its newest commits*, once, by a failover to a standby that lags behind: rows
-go back to what the standby had received, and the ids of newer rows are given to other tasks. The
+go back to what the standby had received, and the ids of newer tasks are given to other tasks. The
 memory of the processes stays. A claim raises the token by a random jump, so the model gives it a
 token that nobody remembers. Every remembered token comes from a claim, so the other moves, which
-add one, meet none either.
+add one, meet none either. A worker draws its id at random, so no id is given to a second worker.
 
 Each check the protocol makes is a switch of ``Rules``. All on is the protocol. The tests turn them
 off one by one and expect the explorer to find what goes wrong without it.

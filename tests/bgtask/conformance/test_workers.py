@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from bgtask.dialects import Clock, Since
 from bgtask.models import Task, Worker
@@ -20,6 +21,21 @@ def state_of(worker):
 def lease_of(worker):
     """Seconds that are left of it, by the clock of the database."""
     return -Worker.objects.annotate(since=Since("lease_expires_at")).get(pk=worker.pk).since
+
+
+def lose_workers():
+    """Do what a failover to a standby does that received none of them."""
+    Worker.objects.all().delete()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            {
+                "sqlite": "DELETE FROM sqlite_sequence WHERE name = 'bgtask_worker'",
+                "postgresql": (
+                    "SELECT setval(pg_get_serial_sequence('bgtask_worker', 'id'), 1, false)"
+                ),
+                "mysql": "ALTER TABLE bgtask_worker AUTO_INCREMENT = 1",
+            }[connection.vendor]
+        )
 
 
 class TestLease:
@@ -41,6 +57,17 @@ class TestLease:
 
     def test_each_incarnation_has_a_row_of_its_own(self):
         assert Worker.register().pk != Worker.register().pk
+
+    @pytest.mark.django_db(transaction=True)
+    def test_an_id_whose_row_was_lost_is_not_given_to_another(self):
+        """Kind: commits lost, with the ids that they had drawn from the sequence."""
+        first = Worker.register()
+        lose_workers()
+        second = Worker.register()
+
+        assert first.pk != second.pk
+        assert max(first.pk, second.pk) < 2**53
+        assert (first.beat(), second.beat()) == (False, True)
 
 
 class TestDeath:
