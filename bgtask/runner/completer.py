@@ -17,7 +17,6 @@ from bgtask.errors import plain_failure
 from bgtask.models import Outcome, Task
 from bgtask.runner.care import mend
 from bgtask.runner.watchdog import watched
-from bgtask.status import Status
 
 logger = logging.getLogger("bgtask")
 
@@ -310,10 +309,8 @@ def _is_plain(outcome: Outcome) -> bool:
 
 
 def _make_plain(outcome: Outcome) -> None:
+    """Replace the texts only; the time of a retry was checked when the task chose it."""
     outcome.return_value = None
-    outcome.run_at = None
-    if outcome.status == Status.SCHEDULED and outcome.delay is None:
-        outcome.delay = 0.0
     if outcome.failure is not None:
         outcome.failure = plain_failure(
             "bgtask.Unstorable", "The task failed, and the database refused the text of its error."

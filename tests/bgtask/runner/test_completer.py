@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from datetime import timedelta
 
 import pytest
 from django.db import DataError, OperationalError, connection
+from django.utils import timezone
 
 from bgtask.models import Task, Worker
 from bgtask.runner import completer as module
@@ -245,6 +247,14 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
 
         assert Task.objects.get(pk=claimed[0].pk).return_value is None
         assert Task.objects.get(pk=claimed[1].pk).return_value == '"easy"'
+
+    def test_keeps_the_time_that_its_task_chose_for_the_next_attempt(self, completer, claimed):
+        tomorrow = timezone.now().replace(microsecond=0) + timedelta(days=1)
+        with triggers(REFUSES):
+            completer.put(retry(claimed[0], delay=None, run_at=tomorrow, return_value='"hard"'))
+            eventually(Task.objects.scheduled().exists, timeout=60)
+
+        assert Task.objects.scheduled().get().run_at == tomorrow
 
 
 def test_a_handler_of_the_log_that_raises_costs_no_outcome(
