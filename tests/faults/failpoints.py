@@ -24,7 +24,8 @@ from django.db import DataError, OperationalError, connection
 VARIABLE = "BGTASK_TEST_FAILPOINT"
 
 
-def _places() -> dict[str, tuple[Any, str]]:
+def _places() -> dict[str, tuple[Any, *tuple[str, ...]]]:
+    """Return for each place its owner and the methods that share it."""
     from bgtask.models import Task, Worker
     from bgtask.runner import heartbeat, pool
     from bgtask.runner.completer import Completer
@@ -33,7 +34,7 @@ def _places() -> dict[str, tuple[Any, str]]:
     return {
         "outlook": (tasks, "outlook"),
         "promote": (tasks, "promote"),
-        "claim": (tasks, "take"),
+        "claim": (tasks, "take", "claim_heads", "claim_news"),
         "hand_out": (pool.Pool, "submit"),
         "run": (pool, "execute"),
         "put": (Completer, "put"),
@@ -70,12 +71,14 @@ def install() -> None:
         where, _, what = wanted.partition("=")
         when, place, words = (*where.split(":"), "")[:3]
         action, _, times = what.partition("@")
-        owner, name = _places()[place]
-        function, hit = getattr(owner, name), _hit(action, times)
-        if words:
-            setattr(owner, name, _wrapped_inside(function, when, words, hit))
-        else:
-            setattr(owner, name, _wrapped(function, when, hit))
+        owner, *names = _places()[place]
+        hit = _hit(action, times)
+        for name in names:
+            function = getattr(owner, name)
+            if words:
+                setattr(owner, name, _wrapped_inside(function, when, words, hit))
+            else:
+                setattr(owner, name, _wrapped(function, when, hit))
 
 
 def _hit(action: str, times: str) -> Callable[[], None]:

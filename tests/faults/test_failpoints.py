@@ -33,6 +33,18 @@ def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(stage, 
     assert not Task.objects.filter(crashes__gt=len(doomed)).exists()  # A death adds at most one.
 
 
+@pytest.mark.parametrize("place", ["before:claim", "after:claim"])
+def test_killed_as_it_claims_the_heads_of_many_queues_it_loses_none(stage, settled, place):
+    committed = {tasks.quick.using(queue=f"tenant-{number}")(number).pk for number in range(40)}
+    doomed = [stage.worker("--threads=2", env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)]
+
+    _see_them_die(doomed)
+    stage.worker()
+
+    assert settled(committed).statuses == {"SUCCESSFUL": 40}
+    _see_that_history_agrees(stage)
+
+
 def test_killed_as_it_writes_failures_it_leaves_none_without_its_history(stage, settled):
     committed = set()
     doomed = [stage.worker(env={VARIABLE: f"{place}=kill@2"}) for place in INSIDE_FINISH]
