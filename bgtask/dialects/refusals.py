@@ -8,7 +8,7 @@ SQLite and MariaDB do not give Python an SQLSTATE, so their own error codes are 
 
 from __future__ import annotations
 
-from django.db import DataError, Error, IntegrityError
+from django.db import DataError, Error, IntegrityError, OperationalError
 
 # 22 is "data exception", 23 is "integrity constraint violation".
 DATA_SQLSTATES = ("22", "23")
@@ -41,6 +41,8 @@ def is_about_data(error: BaseException) -> bool:
     """Return whether the database, or its driver, refused the values that it was given."""
     if isinstance(error, TooLarge):
         return True
+    if is_undecodable(error):
+        return True
     if not isinstance(error, Error):
         # Drivers raise Python's own errors for text that they cannot encode, for NUL and for
         # integers of too many bits. Django passes them on as they are.
@@ -57,6 +59,11 @@ def is_about_data(error: BaseException) -> bool:
         return mysql_code in MYSQL_DATA_CODES
     # Without a code the driver itself refused: psycopg raises DataError for NUL in a text.
     return isinstance(error, DataError | IntegrityError)
+
+
+def is_undecodable(error: BaseException) -> bool:
+    """Return whether SQLite holds a text that is not UTF-8, which it never checks."""
+    return isinstance(error, OperationalError) and "Could not decode to UTF-8" in str(error)
 
 
 def _mysql_code(error: Error) -> int | None:

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.dialects.base import MOST_HEADS, Dialect, Head, Outlook
 from bgtask.dialects.references import Reference, sqlite_references
+from bgtask.dialects.refusals import is_undecodable
 from bgtask.dialects.statements import (
     CLAIMED,
     PRIORITY_MIN,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 
 class SQLite(Dialect):
+    def __init__(self) -> None:
+        self._decodes_itself = False  # Since a text that is not UTF-8 was met.
+
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         modifiers = ["'now'"]
         if offset := self.offset(connection):
@@ -71,7 +75,7 @@ class SQLite(Dialect):
             ORDER BY t.priority DESC, t.run_at, t.id LIMIT 1
         """
         outlook = Outlook()
-        with connection.cursor() as cursor:
+        with self._decoding(connection), connection.cursor() as cursor:
             cursor.execute(
                 f"""
                 {source}
@@ -83,7 +87,10 @@ class SQLite(Dialect):
                 [after, limit] if queues is None else [*queues, *queues],
             )
             self.note(outlook, cursor.fetchall())
-        if queues is None and len(outlook.heads) >= limit:
+        is_cut = queues is None and len(outlook.heads) >= limit
+        # No claim can name a queue that is no text.
+        outlook.heads = [head for head in outlook.heads if isinstance(head.queue, str)]
+        if is_cut and outlook.heads:
             outlook.last = outlook.heads[-1].queue
         return outlook
 
@@ -125,7 +132,7 @@ class SQLite(Dialect):
         max_run_time: float,
     ) -> list[Task]:
         connection = connections[candidates.db]
-        with connection.cursor() as cursor:
+        with self._decoding(connection), connection.cursor() as cursor:
             # run_at as the text that it is: as a datetime it would come back with six decimals
             # for the stored three, and a hint would pass over all that share them.
             cursor.execute(
@@ -139,6 +146,27 @@ class SQLite(Dialect):
             )
             # To its end: a half-read cursor would keep the write lock.
             return instances(candidates, cursor.fetchall(), worker)
+
+    @contextmanager
+    def _decoding(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """
+        Read a text that is not UTF-8 as bytes, so that its neighbours can be read.
+
+        Python's own decoding is quicker, and is used until it fails. The claim that fails may have
+        been committed. The worker finds and releases what it claimed, as after any lost reply.
+        """
+        connection.ensure_connection()
+        raw = connection.connection
+        before = raw.text_factory
+        if self._decodes_itself:
+            raw.text_factory = _text_or_bytes
+        try:
+            yield
+        except OperationalError as error:
+            self._decodes_itself |= is_undecodable(error)
+            raise
+        finally:
+            raw.text_factory = before
 
     def promote(self, candidates: TaskQuerySet) -> int:
         select, params = compiled(candidates, "id")
@@ -186,6 +214,13 @@ class SQLite(Dialect):
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("max"))
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 @contextmanager

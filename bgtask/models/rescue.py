@@ -7,14 +7,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, IntegrityError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask import registry
 from bgtask.backoff import backoff
 from bgtask.conf import get_settings
-from bgtask.dialects import Clock, dialect_of
+from bgtask.dialects import Clock, dialect_of, is_about_data
 from bgtask.dialects.statements import COUNT_MAX, TOKEN_CEILING
 from bgtask.errors import Failure, plain_failure
 from bgtask.models.counters import as_count, raised_token
@@ -79,7 +79,11 @@ def _rescue_page(
     try:
         with dialect_of(connection).transaction(connection):
             return _rescue_locked(tasks, connection, page, reason, by_force)
-    except (DataError, IntegrityError, ValueError, TypeError, OverflowError) as error:
+    except (
+        DataError, IntegrityError, OperationalError, ValueError, TypeError, OverflowError,
+    ) as error:  # fmt: skip
+        if isinstance(error, OperationalError) and not is_about_data(error):
+            raise
         if len(page) > 1:
             return [
                 outcome

@@ -215,10 +215,12 @@ class Task(models.Model):
         own = self.max_run_time
         return own if _is_run_time(own) else get_settings().max_run_time
 
-    def check_numbers(self) -> None:
-        """Raise MalformedTask where somebody edited a number to one that bgtask never stores."""
+    def check_values(self) -> None:
+        """Raise MalformedTask where somebody edited a value to one that bgtask never stores."""
         bad: str | None = None
-        if not (isinstance(self.priority, int) and PRIORITY_MIN <= self.priority <= PRIORITY_MAX):
+        if not isinstance(self.task_name, str):  # SQLite stores bytes in any column.
+            bad = "task_name"
+        elif not (isinstance(self.priority, int) and PRIORITY_MIN <= self.priority <= PRIORITY_MAX):
             bad = "priority"
         elif as_count(self.attempts) == COUNT_MAX:
             bad = "attempts"

@@ -201,7 +201,7 @@ class Claimer:
         for task in tasks:
             if task.task_name in outlook.on_hold:
                 on_hold.append(task)
-            elif registry.knows(task.task_name):
+            elif registry.knows(task.task_name) or not isinstance(task.task_name, str):
                 startable.append(task)
             else:
                 unknown.append(task)

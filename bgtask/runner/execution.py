@@ -62,7 +62,7 @@ def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
 def _run(task: Task, current: CurrentTask) -> _End:
     _current.set(current)
     try:
-        task.check_numbers()
+        task.check_values()
         function = registry.find(task.task_name).function
         args, kwargs = load_params(task.task_params)
     except BaseException as error:

@@ -46,7 +46,9 @@ class Statistics:
                 # As a time, not as a distance: the clock may be set anew before it is written.
                 minute = self._origin + _MINUTE * ((outcome.ended - self._origin_at) // 60)
                 figures = self._figures.setdefault(
-                    (minute, task.queue, task.task_name), [0, 0, 0, 0, 0, 0, 0]
+                    # On SQLite, bytes may be in the place of a text.
+                    (minute, str(task.queue), str(task.task_name)),
+                    [0, 0, 0, 0, 0, 0, 0],
                 )
                 latency, duration = int(task.waited * 1000), int(outcome.duration * 1000)
                 if status == Status.SUCCESSFUL:

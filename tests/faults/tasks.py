@@ -197,6 +197,18 @@ def wait_for(path, fail=False):
             raise RuntimeError("as told")
 
 
+@background(max_attempts=1)
+def write_long(path, length, fail=False):
+    """Leave a long return value or a long message behind, once there is a file of this name."""
+    with _noted():
+        while not os.path.exists(path):
+            time.sleep(0.05)
+        text = "".join(random.choices("0123456789abcdef", k=length))
+        if fail:
+            raise RuntimeError(text)
+        return text
+
+
 # What takes more than there is
 
 BLOCK = 64 << 20  # Bytes. What is that large, malloc asks the system for, and gives back at once.

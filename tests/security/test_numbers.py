@@ -1,14 +1,15 @@
-"""A row whose numbers or dates were edited by hand fails alone; its neighbours run."""
+"""A row whose numbers, dates or texts were edited by hand fails alone; its neighbours run."""
 
 from __future__ import annotations
 
 import pytest
 from django.db import connection
 
-from bgtask.dialects import Clock
-from bgtask.models import Attempt, QueueStats, Task
+from bgtask.dialects import Clock, dialect_of
+from bgtask.models import Attempt, Outcome, QueueStats, Task
 from bgtask.runner import Runner
 from bgtask.runner.execution import execute
+from bgtask.runner.statistics import Statistics
 from bgtask.status import Status
 from bgtask.testing import run_due
 from tests.factories import TaskFactory, WorkerFactory
@@ -217,6 +218,70 @@ def test_row_can_be_released_requeued_and_moved_with_its_neighbours(column, valu
     claimed = Task.objects.claim(WorkerFactory(), "default", 10)
     claimed += Task.objects.claim_suspect(WorkerFactory())
     assert Task.objects.release(claimed) == 3
+
+
+@pytest.fixture
+def first_bad_text(monkeypatch):
+    """This process has not met a text that is not UTF-8."""
+    monkeypatch.setattr(dialect_of(connection), "_decodes_itself", False)
+
+
+NO_TEXTS = [
+    pytest.param("CAST(x'ff' AS text)", id="a text that is not UTF-8"),
+    pytest.param("x'ff'", id="bytes"),
+]
+
+
+@pytest.mark.vendor("sqlite")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("first_bad_text")
+@pytest.mark.parametrize("value", NO_TEXTS)
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [("task_name", "FAILED"), ("task_params", "FAILED"), ("queue", "READY")],
+)
+def test_row_that_holds_no_text_keeps_no_neighbour_from_running(column, value, expected):
+    tasks = TaskFactory.create_batch(5)
+    edit(tasks[2], column, value)
+
+    assert Runner(drain=True, threads=2).run()
+
+    for neighbour in [*tasks[:2], *tasks[3:]]:
+        assert ended(neighbour) == (Status.SUCCESSFUL, "")
+    assert ended(tasks[2]) == (expected, "malformed" if expected == "FAILED" else "")
+
+
+@pytest.mark.vendor("sqlite")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("first_bad_text")
+@pytest.mark.parametrize("value", NO_TEXTS)
+def test_running_row_that_holds_no_text_keeps_no_other_from_rescue(value):
+    dead = WorkerFactory(dead=True)
+    tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead)
+    edit(tasks[1], "task_name", value)
+
+    Task.objects.rescue()
+
+    assert ended(tasks[0]) == ended(tasks[2]) == (Status.READY, "")
+
+
+@pytest.mark.vendor("sqlite")
+@pytest.mark.django_db(transaction=True)
+def test_rescue_of_a_row_without_a_name_does_not_stop_the_heartbeat():
+    """Its name is counted among those of others, and is no text."""
+    task = TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(dead=True), crashes=5)
+    edit(task, "task_name", "x'ff'")
+    neighbour = TaskFactory(queue=task.queue)
+    rescued = []
+    Task.objects.rescue(tell=rescued.extend)
+    statistics = Statistics()
+    statistics.set_clock(task.enqueued_at)
+
+    statistics.add(
+        [(Outcome(one, Status.FAILED), "FAILED") for one in (rescued[0].task, neighbour)]
+    )
+
+    statistics.write("default", statistics.take())
 
 
 def test_what_failed_as_malformed_says_which_number_and_what_to_do():
