@@ -218,7 +218,8 @@ class Task(models.Model):
     def check_values(self) -> None:
         """Raise MalformedTask where somebody edited a value to one that bgtask never stores."""
         bad: str | None = None
-        if not isinstance(self.task_name, str):  # SQLite stores bytes in any column.
+        name: object = self.task_name
+        if not isinstance(name, str):  # SQLite stores bytes in any column.
             bad = "task_name"
         elif not (isinstance(self.priority, int) and PRIORITY_MIN <= self.priority <= PRIORITY_MAX):
             bad = "priority"
