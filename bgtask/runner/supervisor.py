@@ -22,6 +22,7 @@ from bgtask.models.manager import database_time
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import announce
 from bgtask.runner.child import OVER, REFUSED, Child
+from bgtask.runner.primary import Primary
 from bgtask.runner.statistics import Statistics
 
 logger = logging.getLogger("bgtask")
@@ -63,6 +64,11 @@ class Supervisor:
 
     def run(self) -> bool:
         """Until stopped or all children are done; False if one ended badly at the stop."""
+        with Primary(Task.objects.all().db).comparing():  # Beginning with the connection that is.
+            connections.close_all()
+            return self._run()
+
+    def _run(self) -> bool:
         previous = signal.signal(signal.SIGCHLD, lambda *_: self._alarm.ring())
         logger.info("Supervisor %d runs %d processes.", os.getpid(), len(self._slots))
         try:

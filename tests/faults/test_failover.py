@@ -13,6 +13,7 @@ from django.db import Error, OperationalError, connection, connections
 
 from bgtask.models import Attempt, Task, Worker
 from bgtask.runner.primary import Primary
+from bgtask.status import WorkerState
 from tests.databases import ServerMissing
 from tests.faults import tasks
 from tests.faults.conftest import connected_to
@@ -20,6 +21,7 @@ from tests.faults.replication import pair as new_pair
 from tests.faults.servers import Server, django_settings
 from tests.faults.stage import Stage, proxied
 from tests.helpers import eventually
+from tests.processes import descendants
 
 pytestmark = pytest.mark.vendor("postgresql")
 
@@ -289,6 +291,27 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, sta
         assert worker.wait() == 1
     assert "connected to two servers" in worker.output()
     assert len(workers_on(pair.primary)[0]) == 2
+
+
+def test_supervisor_takes_nothing_back_on_a_former_primary(pair, stage, settled):
+    """Kind: two servers behind one name. The supervisor connects only when a process has died."""
+    env = pair.for_workers(target_session_attrs="any")
+    supervisor = stage.worker("--processes=2", env=env, LEASE=60, HEARTBEAT=0.5)
+    settled({tasks.query().pk})
+    first, second = descendants(supervisor.pid)
+    pair.await_standby()
+    fail_over(pair)
+    stage.kill(first)
+    dead = Worker.objects.filter(pid=first, state=WorkerState.DEAD)
+    eventually(dead.exists, timeout=30, explain=supervisor.output)
+
+    pair.primary.start()
+    stage.kill(second)
+
+    refused = re.compile("when its lease ends: The connection leads to a former primary")
+    eventually(lambda: refused.search(supervisor.output()), timeout=30, explain=supervisor.output)
+    states = pair.primary.execute(f"SELECT state FROM bgtask_worker WHERE pid = {second}")
+    assert states == [(WorkerState.ALIVE,)]
 
 
 def test_another_cluster_is_refused(pair, stage, own_server):

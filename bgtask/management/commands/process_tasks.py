@@ -149,7 +149,6 @@ class Command(BaseCommand):
 
     def _supervise(self, options: dict[str, Any]) -> bool:
         _check_database()
-        connections.close_all()
         supervisor = Supervisor(sys.argv, options["processes"], options["duration"])
         with _stopped_by_signals(supervisor.stop):
             return supervisor.run()
