@@ -187,6 +187,7 @@ class _Page:
                 _raw_delete(model, self.alias, **{f"{column}__in": ids})
             _raw_delete(self.model, self.alias, pk__in=ids)
             unread = [one for one in references if not one.is_readable]
+            tables |= _cascading(references)
             self.dialect.check_now(self.connection, [*unread, *self._references_to(tables)])
 
     # What models refer
@@ -221,12 +222,20 @@ class _Page:
             if reference.schema or reference.table not in ours
         ]
 
-    def _references_to(self, tables: Iterable[str]) -> list[Reference]:
-        return [
-            reference
-            for table in sorted(tables)
-            for reference in self.dialect.references(self.connection, table)
-        ]
+    def _references_to(self, tables: set[str]) -> list[Reference]:
+        """Return those to these tables, and to the tables into which the database cascades."""
+        found: list[Reference] = []
+        seen: set[str] = set()
+        while new := tables - seen:
+            seen |= new
+            more = [
+                reference
+                for table in sorted(new)
+                for reference in self.dialect.references(self.connection, table)
+            ]
+            found += more
+            tables = _cascading(more)
+        return found
 
     def _referred(self, ids: Sequence[int], references: Iterable[Reference]) -> dict[int, str]:
         """Return which of these rows the database would refuse to delete."""
@@ -329,6 +338,11 @@ def _home_of(model: Model, alias: str) -> str:
     from bgtask.models.task import Task
 
     return router.db_for_write(model) if router.db_for_write(Task) == alias else alias
+
+
+def _cascading(references: Iterable[Reference]) -> set[str]:
+    """Return the tables in which the database itself deletes or changes rows."""
+    return {one.table for one in references if not (one.blocks or one.schema)}
 
 
 def _raw_delete(model: Model, alias: str, **which: Any) -> None:

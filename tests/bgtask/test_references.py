@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from io import StringIO
+from itertools import pairwise
 
 import pytest
 from django.core.exceptions import ObjectDoesNotExist
@@ -486,6 +487,44 @@ class TestForeignKeysThatNoModelKnows:
             self.insert(tasks[0])
 
             assert pruned() == (2, {})
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            pytest.param("", id="at once"),
+            pytest.param(
+                "DEFERRABLE INITIALLY DEFERRED",
+                id="deferred",
+                marks=pytest.mark.vendor("sqlite", "postgresql"),
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_behind_a_cascade_keep_only_what_they_refer_to(self, rule, depth, pruned):
+        """Kind of fault: a foreign key that is checked at COMMIT keeps the whole batch."""
+        kind = "integer" if connection.vendor == "sqlite" else "bigint"
+        names = ["bgtask_task", *(f"service_{number}" for number in range(depth + 1))]
+        with connection.cursor() as cursor:
+            for number, (to, name) in enumerate(pairwise(names)):
+                cursor.execute(
+                    f"CREATE TABLE {name} (id {kind} PRIMARY KEY, FOREIGN KEY (id) REFERENCES {to} "
+                    f"(id) {rule if number == depth else 'ON DELETE CASCADE'})"
+                )
+        try:
+            tasks = finished(5)
+            for name in names[1:]:
+                with connection.cursor() as cursor:
+                    cursor.execute(f"INSERT INTO {name} VALUES (%s)", [tasks[3].pk])
+
+            words = names[-1]
+            if connection.vendor == "sqlite" and not rule:  # SQLite names no table then.
+                words = "error: IntegrityError: FOREIGN KEY constraint failed"
+            assert pruned() == (4, {words: 1})
+            assert ids() == {tasks[3].pk}
+        finally:
+            with connection.cursor() as cursor:
+                for name in reversed(names[1:]):
+                    cursor.execute(f"DROP TABLE {name}")
 
     @pytest.mark.vendor("postgresql")
     def test_of_a_partitioned_table_are_looked_at_once(self):
