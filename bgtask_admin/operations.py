@@ -26,6 +26,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from bgtask.models import Deletion, Task, TaskQuerySet
+from bgtask.models.deletion import ERROR
 from bgtask.models.manager import writing
 from bgtask.status import Status
 from bgtask_admin.masking import MASK
@@ -40,7 +41,8 @@ CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longe
 LOOK_AHEAD = 10_000  # Ids that are read at once.
 STEP = 1.0  # Seconds.
 GONE = "gone"  # Skipped, for it no longer matches.
-REFERRED = "referred:"  # Skipped, since rows of the table named behind it refer to the task.
+# Skipped, since rows of the table named behind it refer to the task, or an error was raised.
+REFERRED = "referred:"
 
 
 def start(
@@ -347,7 +349,10 @@ def result_in_words(operation: Operation) -> str:
 
 def _skipped_for(key: str) -> str:
     if key.startswith(REFERRED):
-        return _("rows of %s refer to it") % key.removeprefix(REFERRED)
+        reason = key.removeprefix(REFERRED)
+        if reason.startswith(ERROR):
+            return reason.removeprefix(ERROR)
+        return _("rows of %s refer to it") % reason
     return {
         Status.RUNNING.value: _("already running"),
         Status.READY.value: _("already ready"),

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from django.db import DataError, Error, IntegrityError, OperationalError
 
-# 22 is "data exception", 23 is "integrity constraint violation".
-DATA_SQLSTATES = ("22", "23")
+# 22 is "data exception", 23 "integrity constraint violation", P0001 a trigger's RAISE EXCEPTION.
+DATA_SQLSTATES = ("22", "23", "P0001")
 
 # SQLITE_TOOBIG, SQLITE_CONSTRAINT and SQLITE_MISMATCH. The upper bits of a code only add details.
 SQLITE_DATA_CODES = frozenset({18, 19, 20})

@@ -7,13 +7,14 @@ database keeps its own foreign keys, also those that no model knows.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import IntegrityError, connections, models, router, transaction
+from django.db import Error, IntegrityError, connections, models, router, transaction
 from django.db.models.deletion import (
     Collector,
     ProtectedError,
@@ -21,10 +22,18 @@ from django.db.models.deletion import (
     get_candidate_relations_to_delete,
 )
 
-from bgtask.dialects import Reference, dialect_of, referred
+from bgtask.dialects import Reference, dialect_of, is_about_data, referred
 from bgtask.models import bulk
 
+logger = logging.getLogger(__name__)
+
 Model = type[models.Model]
+
+ERROR = "error: "  # In front of an error that keeps a row, where otherwise a table is named.
+# So many times a page is divided to find the rows that an error is about. SQLite keeps everybody
+# else waiting meanwhile. What is still together then is kept together.
+MOST_DIVISIONS = 60
+MESSAGE_CHARACTERS = 200
 
 
 @dataclass(slots=True)
@@ -32,14 +41,21 @@ class Deletion:
     """How many rows were deleted, and which were kept."""
 
     number: int = 0
-    kept: dict[int, str] = field(default_factory=dict)  # Primary key → the table that refers to it.
+    # Primary key → the table that refers to it, or ERROR and what was raised.
+    kept: dict[int, str] = field(default_factory=dict)
+    errors: dict[type[Exception], str] = field(default_factory=dict)  # The first of each class.
 
 
-def kept_in_words(tables: Iterable[str]) -> list[str]:
-    """Return a sentence for each table that keeps rows from being deleted."""
+def kept_in_words(reasons: Iterable[str]) -> list[str]:
+    """Return a sentence for each table, or error, that keeps rows from being deleted."""
     return [
-        f"Could not delete {number} rows: rows of {table} refer to them."
-        for table, number in sorted(Counter(tables).items())
+        f"Could not delete {number:,} row{'s' if number > 1 else ''}: "
+        + (
+            reason.removeprefix(ERROR)
+            if reason.startswith(ERROR)
+            else f"rows of {reason} refer to {'them' if number > 1 else 'it'}."
+        )
+        for reason, number in sorted(Counter(reasons).items())
     ]
 
 
@@ -111,6 +127,7 @@ class _Page:
         self.ours = {model, *history}
         self.others = {*self.ours, *others}
         self.deletion = deletion
+        self.divisions = 0
 
     def delete(self, ids: Sequence[int]) -> None:
         """Delete these rows but those that something refuses, each of which is noted."""
@@ -119,22 +136,43 @@ class _Page:
                 with transaction.atomic(using=self.alias):
                     self._try(ids)
             except _Kept as kept:
-                tables = kept.tables
-            except IntegrityError as error:
-                tables = self._kept_by(error, ids)
-                if not tables and len(ids) > 1:
+                reasons = kept.tables
+            except Exception as error:
+                # Signal receivers and triggers of the project may raise anything.
+                if isinstance(error, Error) and not is_about_data(error):
+                    raise
+                refused = error if isinstance(error, IntegrityError) else None
+                reasons = self._kept_by(refused, ids) if refused else {}
+                if not reasons and len(ids) > 1 and self.divisions < MOST_DIVISIONS:
+                    self.divisions += 1
                     middle = len(ids) // 2
                     self.delete(ids[:middle])
                     self.delete(ids[middle:])
                     return
-                if not tables:
-                    tables = {ids[0]: _table_of(error) or self.dialect.refusing_table(error)
-                              or f"another table ({error})"}  # fmt: skip
+                reasons = reasons or dict.fromkeys(ids, self._reason(error))
             else:
                 self.deletion.number += len(ids)
                 return
-            self.deletion.kept.update(tables)
-            ids = [pk for pk in ids if pk not in tables]
+            self.deletion.kept.update(reasons)
+            ids = [pk for pk in ids if pk not in reasons]
+
+    def _reason(self, error: Exception) -> str:
+        """Name the table that this error is about, or else the error, and log it once."""
+        if isinstance(error, IntegrityError):
+            table = _table_of(error) or self.dialect.refusing_table(error)
+            if table:
+                return table
+        errors = self.deletion.errors
+        if type(error) not in errors:
+            # The same text for all of its class: a text with the key of a row would be its own
+            # for each row.
+            name, message = type(error).__name__, str(error)[:MESSAGE_CHARACTERS]
+            errors[type(error)] = f"{ERROR}{name}: {message}"
+            logger.warning(
+                "Could not delete rows of %s: %s",
+                self.model._meta.db_table, name, exc_info=error,
+            )  # fmt: skip
+        return errors[type(error)]
 
     def _try(self, ids: Sequence[int]) -> None:
         """Delete all of these rows, or raise."""
@@ -149,6 +187,7 @@ class _Page:
                 _raw_delete(model, self.alias, **{f"{column}__in": ids})
             _raw_delete(self.model, self.alias, pk__in=ids)
             unread = [one for one in references if not one.is_readable]
+            tables |= _cascading(references)
             self.dialect.check_now(self.connection, [*unread, *self._references_to(tables)])
 
     # What models refer
@@ -183,12 +222,20 @@ class _Page:
             if reference.schema or reference.table not in ours
         ]
 
-    def _references_to(self, tables: Iterable[str]) -> list[Reference]:
-        return [
-            reference
-            for table in sorted(tables)
-            for reference in self.dialect.references(self.connection, table)
-        ]
+    def _references_to(self, tables: set[str]) -> list[Reference]:
+        """Return those to these tables, and to the tables into which the database cascades."""
+        found: list[Reference] = []
+        seen: set[str] = set()
+        while new := tables - seen:
+            seen |= new
+            more = [
+                reference
+                for table in sorted(new)
+                for reference in self.dialect.references(self.connection, table)
+            ]
+            found += more
+            tables = _cascading(more)
+        return found
 
     def _referred(self, ids: Sequence[int], references: Iterable[Reference]) -> dict[int, str]:
         """Return which of these rows the database would refuse to delete."""
@@ -291,6 +338,11 @@ def _home_of(model: Model, alias: str) -> str:
     from bgtask.models.task import Task
 
     return router.db_for_write(model) if router.db_for_write(Task) == alias else alias
+
+
+def _cascading(references: Iterable[Reference]) -> set[str]:
+    """Return the tables in which the database itself deletes or changes rows."""
+    return {one.table for one in references if not (one.blocks or one.schema)}
 
 
 def _raw_delete(model: Model, alias: str, **which: Any) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from io import StringIO
+from itertools import pairwise
 
 import pytest
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.management import call_command
-from django.db import OperationalError, connection, models, transaction
+from django.db import IntegrityError, OperationalError, connection, models, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Task, TaskStats, Worker
+from bgtask.models.deletion import MOST_DIVISIONS, kept_in_words
 from bgtask.runner.maintenance import Maintenance, Pruner, _Chore
 from bgtask.status import Status
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
@@ -261,6 +264,104 @@ class TestSignals:
             assert sorted(told) == sorted([task.pk for task in tasks] * 2)
 
 
+@contextmanager
+def receiver(receive, sender):
+    signals.pre_delete.connect(receive, sender=sender)
+    try:
+        yield
+    finally:
+        signals.pre_delete.disconnect(receive, sender=sender)
+
+
+class TestErrors:
+    """Kind of fault: code of the project that raises for one row keeps all the others."""
+
+    @pytest.mark.parametrize("error", [RuntimeError, IntegrityError, ObjectDoesNotExist])
+    def test_of_a_receiver_keep_only_the_task(self, error, caplog):
+        with project_models(("Job", {"task": foreign_key(models.CASCADE)})) as (job,):
+            tasks = finished(9)
+            for task in tasks:
+                job.objects.create(task=task)
+            first = job.objects.get(task=tasks[3]).pk
+
+            def receive(instance, **kwargs):
+                if instance.task_id in (tasks[3].pk, tasks[4].pk):
+                    raise error(f"invoice {instance.pk} is open")
+
+            with receiver(receive, job):
+                number, kept = prune()
+
+            assert (number, list(kept.values())) == (7, [2])
+            assert ids() == {tasks[3].pk, tasks[4].pk}
+            assert set(job.objects.values_list("task_id", flat=True)) == ids()
+        (record,) = [one for one in caplog.records if one.exc_info]
+        assert record.exc_info[0] is error
+        (reason,) = kept
+        assert kept_in_words([reason] * 2) == [
+            f"Could not delete 2 rows: {error.__name__}: invoice {first} is open"
+        ]
+
+    def test_of_a_value_that_is_set_keep_only_the_task(self):
+        def value():
+            raise ValueError("nobody is on duty")
+
+        with project_models(("Job", {"task": foreign_key(models.SET(value), null=True)})) as (job,):
+            tasks = finished(4)
+            job.objects.create(task=tasks[2])
+
+            assert prune() == (3, {"error: ValueError: nobody is on duty": 1})
+
+    def test_of_every_row_take_a_bounded_number_of_attempts(self):
+        """Kind of fault: SQLite keeps everybody waiting until each row has been tried."""
+        with project_models(("Job", {"task": foreign_key(models.CASCADE)})) as (job,):
+            job.objects.bulk_create(job(task=task) for task in finished(300))
+            times = []
+
+            def receive(**kwargs):
+                times.append(1)
+                raise RuntimeError("no")
+
+            with receiver(receive, job):
+                assert prune() == (0, {"error: RuntimeError: no": 300})
+            assert len(times) <= 2 * MOST_DIVISIONS + 1
+            assert prune() == (300, {})
+
+    def test_of_a_trigger_keep_only_the_task(self):
+        tasks = finished(5)
+        condition = f"OLD.id = {tasks[1].pk}"
+        create, drop = {
+            "sqlite": (
+                f"CREATE TRIGGER keep BEFORE DELETE ON bgtask_task WHEN {condition} "
+                "BEGIN SELECT RAISE(ABORT, 'audited'); END",
+                "DROP TRIGGER keep",
+            ),
+            "mysql": (
+                f"CREATE TRIGGER keep BEFORE DELETE ON bgtask_task FOR EACH ROW IF {condition} "
+                "THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'audited'; END IF",
+                "DROP TRIGGER keep",
+            ),
+            "postgresql": (
+                "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                f"IF {condition} THEN RAISE EXCEPTION 'audited'; END IF; RETURN OLD; END $$; "
+                "CREATE TRIGGER keep BEFORE DELETE ON bgtask_task FOR EACH ROW "
+                "EXECUTE FUNCTION keep()",
+                "DROP FUNCTION keep CASCADE",
+            ),
+        }[connection.vendor]
+        with connection.cursor() as cursor:
+            cursor.execute(create)
+            try:
+                number, kept = prune()
+            finally:
+                cursor.execute(drop)
+
+        assert number == 4
+        ((reason, times),) = kept.items()
+        assert times == 1
+        assert "audited" in reason
+        assert ids() == {tasks[1].pk}
+
+
 class TestWhatIsRead:
     """Kind of fault: tracebacks and arguments are loaded only to be deleted."""
 
@@ -387,6 +488,44 @@ class TestForeignKeysThatNoModelKnows:
 
             assert pruned() == (2, {})
 
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            pytest.param("", id="at once"),
+            pytest.param(
+                "DEFERRABLE INITIALLY DEFERRED",
+                id="deferred",
+                marks=pytest.mark.vendor("sqlite", "postgresql"),
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_behind_a_cascade_keep_only_what_they_refer_to(self, rule, depth, pruned):
+        """Kind of fault: a foreign key that is checked at COMMIT keeps the whole batch."""
+        kind = "integer" if connection.vendor == "sqlite" else "bigint"
+        names = ["bgtask_task", *(f"service_{number}" for number in range(depth + 1))]
+        with connection.cursor() as cursor:
+            for number, (to, name) in enumerate(pairwise(names)):
+                cursor.execute(
+                    f"CREATE TABLE {name} (id {kind} PRIMARY KEY, FOREIGN KEY (id) REFERENCES {to} "
+                    f"(id) {rule if number == depth else 'ON DELETE CASCADE'})"
+                )
+        try:
+            tasks = finished(5)
+            for name in names[1:]:
+                with connection.cursor() as cursor:
+                    cursor.execute(f"INSERT INTO {name} VALUES (%s)", [tasks[3].pk])
+
+            words = names[-1]
+            if connection.vendor == "sqlite" and not rule:  # SQLite names no table then.
+                words = "error: IntegrityError: FOREIGN KEY constraint failed"
+            assert pruned() == (4, {words: 1})
+            assert ids() == {tasks[3].pk}
+        finally:
+            with connection.cursor() as cursor:
+                for name in reversed(names[1:]):
+                    cursor.execute(f"DROP TABLE {name}")
+
     @pytest.mark.vendor("postgresql")
     def test_of_a_partitioned_table_are_looked_at_once(self):
         with connection.cursor() as cursor:
@@ -486,7 +625,7 @@ class TestWords:
             call_command("prune_tasks", stdout=output)
 
         assert output.getvalue().startswith("Deleted 2 successful, ")
-        assert "\nCould not delete 1 rows: rows of shop_job refer to them." in output.getvalue()
+        assert "\nCould not delete 1 row: rows of shop_job refer to it." in output.getvalue()
 
     def test_discard_logs_what_keeps_the_rest(self, caplog):
         with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
@@ -495,7 +634,7 @@ class TestWords:
 
             assert Task.objects.discard() == 2
 
-        assert "Could not delete 1 rows: rows of shop_job refer to them." in caplog.messages
+        assert "Could not delete 1 row: rows of shop_job refer to it." in caplog.messages
 
     def test_the_log_of_a_worker_says_what_keeps_tasks(self, caplog):
         maintenance = Maintenance(
@@ -507,7 +646,7 @@ class TestWords:
 
             maintenance._prune()
 
-        assert "Could not delete 1 rows: rows of shop_job refer to them." in caplog.messages
+        assert "Could not delete 1 row: rows of shop_job refer to it." in caplog.messages
 
     def test_a_failing_chore_is_named_in_the_log(self, caplog):
         """Kind of fault: a message that doesn't say what failed."""

@@ -297,6 +297,25 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_delete_tells_which_error_keeps_a_task(admin_user):
+    """Kind of fault: code of the project that raises ends an operation."""
+
+    def value():
+        raise ValueError("nobody is on duty")
+
+    field = models.ForeignKey("bgtask.Task", models.SET(value), null=True, related_name="+")
+    with project_models(("Job", {"task": field})) as (job,):
+        tasks = TaskFactory.create_batch(3, status=Status.FAILED)
+        job.objects.create(task=tasks[1])
+
+        operation = run(preview(Verb.DELETE, status="FAILED"), admin_user)
+
+        words = "2 deleted, 1 skipped: ValueError: nobody is on duty"
+        assert result_in_words(operation) == words
+        assert Task.objects.get() == tasks[1]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_the_page_of_a_task_tells_which_table_keeps_it(admin_client):
     field = models.ForeignKey("bgtask.Task", models.PROTECT, related_name="+")
     with project_models(("Job", {"task": field})) as (job,):
