@@ -6,7 +6,7 @@ import logging
 import time
 
 from django.conf import settings
-from django.db import connections, reset_queries
+from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.runner.sessions import OwnConnection, Sessions
@@ -112,12 +112,12 @@ def _has_open_transaction(connection: BaseDatabaseWrapper) -> bool:
     """
     Ask the driver, which sees what a task did without Django; it asks no server.
 
-    Raise the driver's error if the connection is closed.
+    Raise an error if the connection is closed.
     """
     raw = connection.connection
     if connection.vendor == "postgresql":
         if raw.closed:
-            raise connection.Database.InterfaceError("the connection is closed")
+            raise InterfaceError("the connection is closed")
         status = (getattr(raw, "pgconn", None) or raw.info).transaction_status
         # Active, in a transaction, in a failed one.
         return not raw.autocommit or status in (1, 2, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sqlite3
 import weakref
 from collections.abc import Callable
@@ -66,8 +67,9 @@ def settings_of(raw: Any, vendor: str) -> Any:
 
 def watch_sqlite(options: dict[str, Any]) -> None:
     """Let SQLite's driver make connections that can be watched."""
-    factory = options.get("factory", sqlite3.Connection)
-    if isinstance(factory, type) and not issubclass(factory, _WatchedSQLite):
+    factory: Any = options.get("factory", sqlite3.Connection)
+    is_class = inspect.isclass(factory)
+    if is_class and not issubclass(factory, _WatchedSQLite):
         options["factory"] = _watched_sqlite(factory)
 
 
