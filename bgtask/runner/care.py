@@ -6,7 +6,7 @@ import logging
 import time
 
 from django.conf import settings
-from django.db import connections, reset_queries
+from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.runner.sessions import OwnConnection, Sessions
@@ -56,6 +56,9 @@ class Care:
         for own in unfit:
             _forget(own.connection)
             self._sessions.replace(own.connection.alias)
+        while self._sessions.displaced:
+            _forget(connection := self._sessions.displaced.pop())
+            self._sessions.follow(connection.alias)
         if settings.DEBUG:
             reset_queries()
         self._used_at = time.monotonic()
@@ -71,7 +74,11 @@ def _put_right(own: OwnConnection, what: object) -> bool:
         return _is_left(connection, what, "left a transaction open")
     if not connection.autocommit and connection.settings_dict["AUTOCOMMIT"]:
         return _is_left(connection, what, "turned autocommit off")
-    if connection.autocommit and _has_open_transaction(connection, used):
+    try:
+        is_open = connection.autocommit and _has_open_transaction(connection)
+    except Exception:
+        return False  # Closed or lost, perhaps without Django's knowledge.
+    if is_open:
         return _is_left(connection, what, "left a transaction open")
     if own.is_changed(used):
         logger.debug("%s changed its session on %r.", what, connection.alias)
@@ -101,18 +108,22 @@ def _replace_if_broken(connection: BaseDatabaseWrapper) -> None:
             _close(connection)
 
 
-def _has_open_transaction(connection: BaseDatabaseWrapper, used: bool) -> bool:
-    """Ask the driver, which sees what a task did without Django; it asks no server."""
+def _has_open_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """
+    Ask the driver, which sees what a task did without Django; it asks no server.
+
+    Raise an error if the connection is closed.
+    """
     raw = connection.connection
-    try:
-        if connection.vendor == "postgresql":
-            # Active, in a transaction, in a failed one.
-            return not raw.autocommit or (used and raw.info.transaction_status in (1, 2, 3))
-        if connection.vendor == "sqlite":
-            return bool(raw.in_transaction) or raw.isolation_level is not None
-        return not raw.get_autocommit()
-    except Exception:  # Closed: the next statement finds out.
-        return False
+    if connection.vendor == "postgresql":
+        if raw.closed:
+            raise InterfaceError("the connection is closed")
+        status = (getattr(raw, "pgconn", None) or raw.info).transaction_status
+        # Active, in a transaction, in a failed one.
+        return not raw.autocommit or status in (1, 2, 3)
+    if connection.vendor == "sqlite":
+        return bool(raw.in_transaction) or raw.isolation_level is not None
+    return not raw.get_autocommit()
 
 
 def _is_usable(connection: BaseDatabaseWrapper) -> bool:
@@ -140,11 +151,13 @@ def _forget(connection: BaseDatabaseWrapper) -> None:
     Close the connection and make Django build a new wrapper.
 
     close() alone would leave the old one inside its atomic block, and useless for ever.
+    PostgreSQL rolls back what it is closed in; a rollback would wait for an unfinished COPY.
     """
     raw, alias = connection.connection, connection.alias
     try:
         if raw is not None:
-            raw.rollback()
+            if connection.vendor != "postgresql":
+                raw.rollback()  # SQLite's in memory is not closed by close().
             connection.in_atomic_block = False
             connection.savepoint_ids = []
             connection.run_on_commit = []
@@ -153,7 +166,7 @@ def _forget(connection: BaseDatabaseWrapper) -> None:
             _close(connection)
     except Exception:
         logger.debug("A connection could not be closed.", exc_info=True)
-    finally:
+    if connections[alias] is connection:  # The task may have deleted it.
         del connections[alias]
 
 

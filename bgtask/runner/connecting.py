@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from bgtask.runner.poolers import told_pid
-from bgtask.runner.sessions import watch_new_connection
+from bgtask.runner.sessions import watch_new_connection, watch_sqlite_connections
 
 logger = logging.getLogger("bgtask")
 
@@ -44,6 +44,7 @@ def prepared_connections() -> Iterator[None]:
         for connection in connections.all(initialized_only=True):
             if connection.connection is not None:
                 set_keepalives(connection)
+        watch_sqlite_connections()
         yield
     finally:
         with _lock:

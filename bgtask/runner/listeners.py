@@ -63,6 +63,7 @@ class _OwnConnection(Wakeup):
             return
         connection = connections[self._own_alias].copy()
         connection.settings_dict["OPTIONS"].pop("pool", None)
+        connection.settings_dict["AUTOCOMMIT"] = True  # Else LISTEN is never committed.
         try:
             connection.ensure_connection()  # connect() would raise the driver's own errors.
             self._open(connection)

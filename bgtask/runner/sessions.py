@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.runner.statements import begins_harmlessly, may_change_session
+from bgtask.runner.drivers import begin_watch, settings_of, watch_sqlite
+from bgtask.runner.statements import may_change_session
 
 # PostgreSQL reports changes of these without being asked (search_path since 18).
 _REPORTED = (
@@ -40,6 +40,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self.own: dict[str, OwnConnection] = {}
+        self.displaced: list[BaseDatabaseWrapper] = []  # By a task that connected with another.
         _of_thread.sessions = self
         for alias in connections:
             with contextlib.suppress(Exception):  # Without its driver, it is of no use to a task.
@@ -49,8 +50,16 @@ class Sessions:
         """Go on with the connection that Django makes for this alias now."""
         self.own[alias] = OwnConnection(connections[alias])
 
+    def follow(self, alias: str) -> None:
+        """Make sure that the connection which is looked at is the one that tasks will use."""
+        if self.own[alias].connection is not connections[alias]:
+            self.replace(alias)
+
     def watch(self, connection: BaseDatabaseWrapper) -> None:
         """Begin to watch a new connection: nothing has changed it so far."""
+        before = self.own.get(connection.alias)
+        if before is not None and before.connection is not connection:
+            self.displaced.append(before.connection)
         self.own[connection.alias] = OwnConnection(connection)
 
 
@@ -74,7 +83,9 @@ class OwnConnection:
     def is_changed(self, used: bool = True) -> bool:
         """Return whether the next task would find the session, or this object, changed."""
         watch = self._watch if self.connection.connection is not None else None
-        if watch is not None and (watch.changed or (used and watch.reports_change())):
+        if watch is not None and (
+            watch.changed or watch.is_set() or (used and watch.reports_change())
+        ):
             return True
         return self._remembers()
 
@@ -101,36 +112,49 @@ def watch_new_connection(connection: BaseDatabaseWrapper) -> None:
         sessions.watch(connection)
 
 
+def watch_sqlite_connections() -> None:
+    """Let this process make connections to SQLite that can be watched where Django is passed by."""
+    for alias in connections:
+        with contextlib.suppress(Exception):  # Without its driver, it is of no use to a task.
+            if connections[alias].vendor == "sqlite":
+                watch_sqlite(connections[alias].settings_dict["OPTIONS"])
+
+
 class _Watch:
     """Read along what is sent on one connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._vendor = connection.vendor
+        self._is_in_django = False
         self.changed = False
         self.used = False
-        raw = connection.connection
+        raw = self._raw = connection.connection
         wrappers = connection.execute_wrappers
         wrappers[:] = [wrapper for wrapper in wrappers if not isinstance(wrapper, _Watch)]
-        # In front, where nobody's `with connection.execute_wrapper(…)` takes it away.
-        wrappers.insert(0, self)
+        # MySQL's driver has the parameters in the text, so that Django's is the one to be read.
+        if not begin_watch(raw, self._vendor, self) or self._vendor == "mysql":
+            # In front, where nobody's `with connection.execute_wrapper(…)` takes it away.
+            wrappers.insert(0, self)
         self._pgconn = getattr(raw, "pgconn", None)
-        # The driver as well: callproc and raw connections pass Django by.
-        if self._pgconn is not None:
-            raw.bgtask_watch = self
-            if not issubclass(raw.cursor_factory, _Watched):  # As one from a pool may be.
-                raw.cursor_factory = _watched_cursor(raw.cursor_factory)
-            del wrappers[0]  # It would see each statement twice.
-        elif self._vendor == "mysql" and hasattr(raw, "query"):
-            _watch_queries(raw, self._note_beginning)
         self._reported = self._report()
+        self._settings = settings_of(raw, self._vendor)
 
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        self.note(sql)
-        return execute(sql, params, many, context)
+        self._read(sql)
+        before, self._is_in_django = self._is_in_django, True
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            self._is_in_django = before
 
-    def note(self, sql: Any) -> None:
+    def note(self, statement: Any) -> None:
+        """Read what the driver is asked, unless Django has shown it before."""
+        if not self._is_in_django:
+            self._read(statement)
+
+    def _read(self, sql: Any) -> None:
         self.used = True
         if not self.changed and may_change_session(sql, self._vendor):
             self.changed = True
@@ -139,6 +163,10 @@ class _Watch:
         """Return whether PostgreSQL has reported another value of a setting."""
         return self._pgconn is not None and self._reported != self._report()
 
+    def is_set(self) -> bool:
+        """Return whether something was set on the driver's connection itself."""
+        return bool(settings_of(self._raw, self._vendor) != self._settings)
+
     def _report(self) -> list[bytes | None] | None:
         if self._pgconn is None:
             return None
@@ -146,59 +174,6 @@ class _Watch:
             return [self._pgconn.parameter_status(name) for name in _REPORTED]
         except Exception:  # Closed: the next statement finds out.
             return self._reported if hasattr(self, "_reported") else None
-
-    def _note_beginning(self, query: Any) -> None:
-        """What MySQL's driver sends has its parameters in the text, and may be very long."""
-        self.used = True
-        if not self.changed:
-            text = bytes(query[:500]).decode(errors="replace")
-            self.changed = not begins_harmlessly(text, self._vendor)
-
-
-class _Watched:
-    """Marks the cursor classes that tell what they execute."""
-
-
-@lru_cache
-def _watched_cursor(base: Any) -> Any:
-    class WatchedCursor(_Watched, base):  # type: ignore[misc]
-        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            _note(self, query)
-            return super().execute(query, *args, **kwargs)
-
-        def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            _note(self, query)
-            return super().executemany(query, *args, **kwargs)
-
-        def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-            _note(self, query)
-            return super().stream(query, *args, **kwargs)
-
-    WatchedCursor.__name__ = base.__name__
-    WatchedCursor.__qualname__ = base.__qualname__
-    return WatchedCursor
-
-
-def _note(cursor: Any, query: Any) -> None:
-    watch = cursor.connection.bgtask_watch
-    if watch.changed:
-        return
-    if hasattr(query, "as_string"):  # psycopg.sql.
-        with contextlib.suppress(Exception):  # Then it is taken for a change.
-            query = query.as_string(cursor)
-    watch.note(query)
-
-
-def _watch_queries(raw: Any, note: Callable[[Any], None]) -> None:
-    reference = weakref.ref(raw)
-
-    kind = type(raw)
-
-    def query(statement: Any) -> None:
-        note(statement)
-        kind.query(reference(), statement)
-
-    raw.query = query
 
 
 @lru_cache

@@ -272,6 +272,17 @@ def test_worker_listens_on_the_direct_connection_that_is_named(pooler, through, 
     assert POLLS not in worker.output()
 
 
+def test_worker_listens_on_a_connection_without_autocommit(through, pooler, stage, settled):
+    """Kind: a statement that takes effect with a commit which never comes."""
+    pooler.start("transaction")
+    direct = {**json.loads(django_settings(stage.server)), "AUTOCOMMIT": False}
+
+    worker = through("process_tasks", "--sleep=3600", others={"direct": direct}, LISTEN="direct")
+
+    wakes(settled, worker)
+    assert POLLS not in worker.output()
+
+
 def test_worker_does_not_listen_if_told_so(stage, settled):
     worker = stage.worker(LISTEN=False, **LONG_LEASE)
     tasks.quick()

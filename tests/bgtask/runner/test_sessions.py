@@ -6,7 +6,7 @@ import json
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.db.models import Count, F
 from django.db.models.functions import Concat, ExtractYear, Lower, Now
 
@@ -186,6 +186,141 @@ def _raw_transaction_of_sqlite():
     connection.connection.execute("BEGIN")
 
 
+def _entered(make):
+    """Enter a context of the driver's, and never leave it."""
+
+    def way():
+        context = make(connection.connection)
+        context.__enter__()
+        used.append(context)  # Or the collector would leave it.
+
+    return way
+
+
+def _own_function_by_server_cursor():
+    cursor = connection.connection.cursor("mine", withhold=True)
+    cursor.execute("SELECT hurry()")
+    cursor.fetchone()
+    cursor.close()
+
+
+def _begin_below_the_driver():
+    connection.connection.pgconn.exec_(b"BEGIN")
+
+
+def _setting(name, value):
+    def way():
+        setattr(connection.connection, name, value)
+
+    return way
+
+
+def _calling(name, *args):
+    def way():
+        getattr(connection.connection, name)(*args)
+
+    return way
+
+
+def _another_user():
+    own = connection.get_connection_params()
+    raw = connection.connection
+    raw.change_user(own["user"], own.get("password", ""), "information_schema")
+
+
+def _two_statements():
+    with connection.connection.cursor() as cursor:
+        cursor.execute("SELECT 1; SET SESSION sql_mode = ''")
+        cursor.nextset()
+
+
+def _script_of_djangos_cursor():
+    with connection.cursor() as cursor:
+        cursor.executescript("SELECT 1; PRAGMA query_only = ON")
+
+
+def _as_dictionaries(cursor, row):
+    return {"no": "tuple"}
+
+
+def _deleted():
+    value_of(OF_SESSION[connection.vendor][0])
+    connection.ensure_connection()
+    used.append(connections["default"])
+    del connections["default"]
+    connection.ensure_connection()
+
+
+def _deleted_in_a_transaction():
+    context = transaction.atomic()
+    context.__enter__()
+    used.extend([context, connections["default"]])
+    del connections["default"]
+    connection.ensure_connection()
+
+
+OF_SESSION = {
+    "sqlite": ("PRAGMA query_only=ON", "PRAGMA query_only"),
+    "postgresql": ("SET statement_timeout = '7s'", "SHOW statement_timeout"),
+    "mysql": ("SET sql_mode = ''", "SELECT @@sql_mode"),
+}
+DRIVERS_WAYS = {
+    "postgresql": {
+        "transaction block": _entered(lambda raw: raw.transaction()),
+        "below the driver": _begin_below_the_driver,
+        "copy": _entered(lambda raw: raw.cursor().copy("COPY auth_group (name) FROM STDIN")),
+        "pipeline": _entered(lambda raw: raw.pipeline()),
+        "server-side cursor": _own_function_by_server_cursor,
+        "row factory": _setting("row_factory", _as_dictionaries),
+        "read only": _setting("read_only", True),
+        "isolation level": _setting("isolation_level", 4),
+        "closed": _calling("close"),
+    },
+    "mysql": {
+        "two statements": _two_statements,
+        "lock": _by_raw_connection("SELECT GET_LOCK('mine', 1)"),
+        "variable": _by_raw_connection("SELECT 7 INTO @mine"),
+        "database": _calling("select_db", "information_schema"),
+        "user": _another_user,
+        "character set": _calling("set_character_set", "latin1"),
+        "cursor class": _setting("cursorclass", dict),
+        "closed": _calling("close"),
+    },
+    "sqlite": {
+        "pragma": _by_raw_connection("PRAGMA query_only = ON"),
+        "execute": _calling("execute", "PRAGMA query_only = ON"),
+        "script": _calling("executescript", "SELECT 1; PRAGMA query_only = ON"),
+        "script of Django's cursor": _script_of_djangos_cursor,
+        "function": _calling("create_function", "sum", 1, str),
+        "row factory": _setting("row_factory", _as_dictionaries),
+        "text factory": _setting("text_factory", bytes),
+        "isolation level": _setting("isolation_level", "DEFERRED"),
+        "closed": _calling("close"),
+    },
+}
+WAYS_OF_ALL = {
+    "deleted": _deleted,
+    "deleted in a transaction": _deleted_in_a_transaction,
+}
+for _vendor in DRIVERS_WAYS:
+    DRIVERS_WAYS[_vendor].update(WAYS_OF_ALL)
+
+
+@background(priority=9, max_attempts=1)
+def leave_by_driver(how):
+    connection.ensure_connection()
+    DRIVERS_WAYS[connection.vendor][how]()
+    used.append(connection.connection)
+
+
+@background(max_attempts=1)
+def write():
+    used.append(connection.connection)
+    with transaction.atomic():
+        Group.objects.create(name="written")
+        return [Group.objects.get().name, value_of(OF_SESSION[connection.vendor][1])]
+
+
 WAYS = {
     "raw cursor": _by_raw_connection("SET statement_timeout = '7s'"),
     "raw cursor of mysql": _by_raw_connection("SET sql_mode = ''"),
@@ -243,6 +378,33 @@ def test_a_change_is_noticed_whichever_way_it_takes(how):
     found.refresh_from_db()
     assert (found.status, json.loads(found.return_value)) == ("SUCCESSFUL", before)
     assert used[0] is not used[1]
+
+
+@pytest.mark.usefixtures("_stored_functions")
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(way, marks=pytest.mark.vendor(vendor), id=f"{way} of {vendor}")
+        for vendor, ways in DRIVERS_WAYS.items()
+        for way in ways
+    ],
+)
+def test_a_change_below_django_is_noticed(how):
+    """The kind of fault: a driver's connection that is changed, used or closed past Django."""
+    before = value_of(OF_SESSION[connection.vendor][1])
+    noop(priority=10)  # So that the change alone is what the connection has seen since.
+    leave_by_driver(how)
+    following = [write(), noop()]
+
+    assert Runner(drain=True).run()
+
+    for task in following:
+        task.refresh_from_db()
+        assert task.status == "SUCCESSFUL", task.last_error
+    assert json.loads(following[0].return_value) == ["written", before]
+    if how not in WAYS_OF_ALL:  # Those leave a connection behind, and go on with a clean one.
+        assert used[-1] is not used[-2]
+    assert Group.objects.get().name == "written"
 
 
 @pytest.mark.vendor("postgresql")
@@ -399,11 +561,7 @@ def test_what_a_library_keeps_on_djangos_connection_is_forgotten(connected):
 
 
 def test_a_signal_receiver_leaves_no_session_to_the_next():
-    look = {
-        "sqlite": ("PRAGMA query_only=ON", "PRAGMA query_only"),
-        "postgresql": ("SET statement_timeout = '7s'", "SHOW statement_timeout"),
-        "mysql": ("SET sql_mode = ''", "SELECT @@sql_mode"),
-    }[connection.vendor]
+    look = OF_SESSION[connection.vendor]
     before, found = value_of(look[1]), []
 
     def receiver(**kwargs):
