@@ -4,8 +4,9 @@ import pytest
 
 from bgtask.models import Hold, Queue, Task, Worker
 from bgtask.status import HeldFor, Status, WorkerState
+from bgtask_admin import operations
 from bgtask_admin.models import Operation
-from tests.bgtask_admin.urls import LANDING, text
+from tests.bgtask_admin.urls import LANDING, OPERATIONS, text
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +32,24 @@ def test_a_look_at_it_holds_nothing(admin_client):
 
     assert "Waiting now: 1." in page
     assert not Hold.objects.exists()
+
+
+@pytest.mark.parametrize(("verb", "status"), [("hold", "READY"), ("release", "HELD")])
+def test_many_tasks_are_gone_on_with_on_the_page_of_the_operation(
+    admin_client, monkeypatch, verb, status
+):
+    """A change and its entry in the log: what is not done at once is seen to its end."""
+    monkeypatch.setattr(operations, "CHUNK", 1)
+    monkeypatch.setattr(operations.step, "__defaults__", (0.0,))
+    held = {"held_for": HeldFor.TYPE} if status == "HELD" else {}
+    TaskFactory.create_batch(3, status=status, task_name="shop.send", **held)
+
+    response = admin_client.post(f"{LANDING}{verb}/", {"name": "shop.send"})
+
+    operation = Operation.objects.get()
+    assert (operation.state, operation.changed) == ("running", 1)
+    assert response["Location"] == f"{OPERATIONS}{operation.pk}/change/"
+    assert "Continue" in text(admin_client.get(response["Location"]))
 
 
 def test_a_hold_may_end_by_itself(admin_client):
