@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Info, Warning
-from django.core.management import find_commands
+from django.core.management import find_commands, load_command_class
 
 OURS = "bgtask"
 
@@ -58,9 +57,7 @@ def _extends_ours(app: AppConfig, name: str) -> bool:
     if _extends_django(Path(_management_of(app)) / "commands" / f"{name}.py"):
         return False
     try:
-        command = import_module(f"{app.name}.management.commands.{name}").Command
-        ours = import_module(f"{OURS}.management.commands.{name}").Command
-        return issubclass(command, ours)
+        return isinstance(load_command_class(app.name, name), type(load_command_class(OURS, name)))
     except (Exception, SystemExit):
         # A broken command is no reason to end the check. Django shows the error when it is run.
         return False

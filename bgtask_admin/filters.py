@@ -12,6 +12,7 @@ from typing import Any
 import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
+from django.core.validators import ProhibitNullCharactersValidator
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -127,6 +128,7 @@ class ArgumentField(forms.Field):
                 _("An argument to look for has at most %(count)d characters."),
                 params={"count": MAX_ARGUMENT_LENGTH},
             )
+        ProhibitNullCharactersValidator()(text)  # PostgreSQL would not store it in the log.
         match = _ARGUMENT.match(text)
         if match is None:
             raise ValidationError(

@@ -32,13 +32,15 @@ def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS)
     rows = tasks.filter(argument.candidates(), pk__range=(window[-1], window[0])).order_by("-pk")
     found: list[int] = []
     last, decoded = window[0] + 1, 0
-    while page := list(rows.filter(pk__lt=last).values_list(*_COLUMNS)[:SLICE_ROWS]):
+    while True:
+        page = list(rows.filter(pk__lt=last).values_list(*_COLUMNS)[:SLICE_ROWS])
         found += [pk for pk, name, params in page if argument.fits(name, params)]
+        if len(page) < SLICE_ROWS:
+            return Found(found, looked_at=0 if is_all else len(window))
         last = page[-1][0]
         decoded += len(page)
         if decoded >= most_decoded and last > window[-1]:
             return Found(found, looked_at=sum(pk >= last for pk in window))
-    return Found(found, looked_at=0 if is_all else len(window))
 
 
 def having(argument: Argument, ids: Sequence[int]) -> list[int]:

@@ -30,19 +30,19 @@ def hold_type(
     """
     Stop tasks of this name, waiting and coming ones; those that run go on.
 
-    The first step moves waiting ones aside; workers put aside what is enqueued later.
+    The steps of the operation move waiting ones aside; workers put aside what is enqueued later.
     """
     stop = _stop(Hold, user, reason, minutes)
     with recorded(_start(Verb.HOLD_TYPE, task_name, user, reason)) as operation:
         Hold.objects.update_or_create(task_name=task_name, defaults=stop)
-    return operations.step(operation)
+    return operation
 
 
 def release_type(task_name: str, *, user: Any) -> Operation:
-    """Let tasks of this name be started again."""
+    """Let tasks of this name be started again; the steps of the operation release held ones."""
     with recorded(_start(Verb.RELEASE_TYPE, task_name, user)) as operation:
         Hold.objects.filter(task_name=task_name).delete()
-    return operations.step(operation)
+    return operation
 
 
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:

@@ -40,7 +40,10 @@ class SQLite(Dialect):
             modifiers.append(f"'{offset:+d} seconds'")
         if seconds is not None:
             modifiers.append(f"printf('%%+.3f seconds', {seconds})")
-        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {', '.join(modifiers)})"
+        # To the letter as Django writes a datetime, since SQLite compares times as texts: with six
+        # decimals, or with none at a full second.
+        clock = f"strftime('%%Y-%%m-%%d %%H:%%M:%%f000', {', '.join(modifiers)})"
+        return f"replace({clock}, '.000000', '')"
 
     def seconds_since(self, connection: BaseDatabaseWrapper, column: str) -> str:
         return f"((julianday({self.clock(connection)}) - julianday({column})) * 86400.0)"
@@ -133,8 +136,8 @@ class SQLite(Dialect):
     ) -> list[Task]:
         connection = connections[candidates.db]
         with self._decoding(connection), connection.cursor() as cursor:
-            # run_at as the text that it is: as a datetime it would come back with six decimals
-            # for the stored three, and a hint would pass over all that share them.
+            # run_at as the text that it is: a row of other hands may have fewer decimals than
+            # Django writes, and a hint would pass over all that share them.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.contrib.admin import AdminSite
+from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from bgtask.exceptions import MalformedTask
@@ -21,6 +24,9 @@ from bgtask_admin.views.tasks import listed, read_selection
 
 MOST = 50_000
 BATCH = 1_000
+MOST_CHARACTERS = 32_767  # Excel cuts a longer cell, or spills the rest into others.
+BYTE_ORDER_MARK = "\ufeff"  # Without it Excel takes the file for Latin-1.
+FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 COLUMNS = (
     "id", "task_name", "verbose_name", "queue", "priority", "status", "attempts", "enqueued_at",
     "run_at", "started_at", "finished_at", "duration_ms", "last_worker", "error_class",
@@ -46,13 +52,24 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
     name = f"tasks-among-the-newest-{found.looked_at}" if found.looked_at else "tasks"
     rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
     if form == "csv":
-        response = StreamingHttpResponse(_csv(rows), content_type="text/csv; charset=utf-8")
+        lines, content_type = _csv(rows), "text/csv; charset=utf-8"
     elif form == "json":
-        response = StreamingHttpResponse(_json(rows), content_type="application/json")
+        lines, content_type = _json(rows), "application/json"
     else:
         raise Http404
+    is_async = isinstance(request, ASGIRequest)
+    response = StreamingHttpResponse(
+        _read_in_thread(lines) if is_async else lines, content_type=content_type
+    )
     response["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
     return response
+
+
+async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
+    """Yield the lines as a server in ASGI mode wants them: reading them asks the database."""
+    while some := await sync_to_async(lambda: list(islice(lines, BATCH)))():
+        for line in some:
+            yield line
 
 
 def _rows(tasks: TaskQuerySet, with_arguments: bool) -> Iterator[dict[str, Any]]:
@@ -88,6 +105,7 @@ def _arguments(task: Task) -> Any:
 def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     writer = csv.writer(_Echo())
     header: list[str] | None = None
+    yield BYTE_ORDER_MARK
     for row in rows:
         if header is None:
             header = list(row)
@@ -98,14 +116,20 @@ def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is shown to be text."""
+    """
+    Mark text as text that a spreadsheet would take for a formula.
+
+    A text that is too long for a cell is cut, and ends in an ellipsis.
+    """
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
         value = value.encode("utf-8", "backslashreplace").decode()  # Halves of characters.
     if isinstance(value, str):
         value = value.replace("\x00", "\ufffd")
-        if value.lstrip().startswith(("=", "+", "-", "@")) or value.startswith(("\t", "\r", "\n")):
-            return f"'{value}"
+        if value.lstrip().startswith(FORMULA_SIGNS) or value.startswith(("\t", "\r", "\n")):
+            value = f"'{value}"
+        if len(value) > MOST_CHARACTERS:
+            value = f"{value[: MOST_CHARACTERS - 1]}…"
     return "" if value is None else value
 
 

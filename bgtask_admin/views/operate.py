@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.utils.translation import gettext as _
 
@@ -23,7 +21,8 @@ from bgtask_admin.selection import InvalidSelection, Selection
 from bgtask_admin.tables import OperationTable
 from bgtask_admin.verbs import ACTIONS
 from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
-from bgtask_admin.views.task import action_of, tell
+from bgtask_admin.views.stepping import lead_on, take_step
+from bgtask_admin.views.task import action_of
 from bgtask_admin.views.tasks import NOT_FILTERS
 
 SIZE = 50
@@ -80,11 +79,7 @@ def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
     operation = operations.start(
         preview, form.cleaned_data, user=request.user, **reason.cleaned_data
     )
-    _step(request, operation)
-    if operation.is_running:
-        return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
-    tell(request, operation)
-    return back(request, url_of(request)("bgtask_task_changelist"))
+    return lead_on(request, operation, url_of(request)("bgtask_task_changelist"))
 
 
 def _page(
@@ -176,7 +171,7 @@ def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         operations.stop(operation)
         operation.refresh_from_db()
     else:
-        _step(request, operation)
+        take_step(request, operation)
     if "application/json" in request.headers.get("Accept", ""):
         return JsonResponse(
             {
@@ -187,14 +182,6 @@ def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> 
             }
         )
     return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
-
-
-def _step(request: HttpRequest, operation: Operation) -> None:
-    try:
-        operations.step(operation)
-    except OperationalError:  # A lock that could not be had: what was begun is undone, try again.
-        operation.refresh_from_db()
-        messages.warning(request, _("The database was busy. Please continue."))
 
 
 def _query(operation: Operation, with_arguments: bool) -> str:

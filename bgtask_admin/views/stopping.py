@@ -20,7 +20,7 @@ from bgtask_admin.counting import CAP, by_status
 from bgtask_admin.permissions import HOLD, PAUSE, REQUEUE
 from bgtask_admin.text import count
 from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
-from bgtask_admin.views.task import tell
+from bgtask_admin.views.stepping import lead_on
 
 _TEXT = gettext_lazy("Who comes next will want to know.")
 
@@ -58,10 +58,10 @@ def _name(request: HttpRequest, form: type[StopForm] = StopForm) -> str:
 def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
     """GET: say what it means. POST: hold."""
 
-    def do(name: str, reason: str, minutes: int | None) -> None:
+    def do(name: str, reason: str, minutes: int | None) -> HttpResponse:
         operation = stops.hold_type(name, user=request.user, reason=reason, minutes=minutes)
         messages.success(request, _("Tasks named %s are on hold.") % name)
-        tell(request, operation)
+        return lead_on(request, operation, _landing(request))
 
     return _stop(
         request,
@@ -81,9 +81,10 @@ def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 @needs(PAUSE)
 def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    def do(name: str, reason: str, minutes: int | None) -> None:
+    def do(name: str, reason: str, minutes: int | None) -> HttpResponse:
         stops.pause(name, user=request.user, reason=reason, minutes=minutes)
         messages.success(request, _("The queue %s is paused.") % name)
+        return back(request, _landing(request))
 
     return _stop(
         request,
@@ -101,18 +102,16 @@ def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
 def _stop(
     request: HttpRequest,
     site: AdminSite,
-    do: Callable[[str, str, int | None], None],
+    do: Callable[[str, str, int | None], HttpResponse],
     kind: type[StopForm],
     *,
     waiting: Callable[[str], Mapping[Status, int]],
     **context: Any,
 ) -> HttpResponse:
-    landing = url_of(request)("bgtask_admin_queuehealth_changelist")
     name = _name(request, kind)
     form = kind(request.POST) if request.method == "POST" else kind(initial={"name": name})
     if form.is_valid():
-        do(name, form.cleaned_data["reason"], form.cleaned_data["minutes"])
-        return back(request, landing)
+        return do(name, form.cleaned_data["reason"], form.cleaned_data["minutes"])
     return page(
         request,
         site,
@@ -122,7 +121,7 @@ def _stop(
         form=form,
         name=name,
         number=count(sum(waiting(name).values()), CAP),
-        next=where_from(request, landing),
+        next=where_from(request, _landing(request)),
         **context,
     )
 
@@ -133,8 +132,7 @@ def release_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
     name = _name(request)
     operation = stops.release_type(name, user=request.user)
     messages.success(request, _("Tasks named %s may run again.") % name)
-    tell(request, operation)
-    return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))
+    return lead_on(request, operation, _landing(request))
 
 
 @post_only
@@ -143,7 +141,7 @@ def resume(request: HttpRequest, site: AdminSite) -> HttpResponse:
     name = _name(request, PauseForm)
     stops.resume(name, user=request.user)
     messages.success(request, _("The queue %s goes on.") % name)
-    return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))
+    return back(request, _landing(request))
 
 
 @post_only
@@ -162,4 +160,8 @@ def release_worker(request: HttpRequest, site: AdminSite, worker_id: int) -> Htt
             _("%(count)d taken back from %(worker)s.")
             % {"count": operation.changed, "worker": worker},
         )
-    return back(request, url_of(request)("bgtask_admin_queuehealth_changelist"))
+    return back(request, _landing(request))
+
+
+def _landing(request: HttpRequest) -> str:
+    return url_of(request)("bgtask_admin_queuehealth_changelist")

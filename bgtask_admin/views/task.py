@@ -18,12 +18,14 @@ from bgtask.status import AttemptOutcome, Status
 from bgtask_admin import masking, operations
 from bgtask_admin.models import Operation
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, demand
+from bgtask_admin.preview import Preview
 from bgtask_admin.reading import id_of
 from bgtask_admin.selection import Selection
 from bgtask_admin.text import between, visible
 from bgtask_admin.tracebacks import sections
 from bgtask_admin.verbs import ACTIONS, Action, Verb, offered
 from bgtask_admin.views.base import back, needs, page, post_only, url_of
+from bgtask_admin.views.stepping import lead_on
 
 LATEST = 20
 # Done at the press of a button; the others show their options or ask again.
@@ -64,26 +66,14 @@ def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) ->
     action = action_of(verb)
     demand(request.user, action.permission)
     task = _find(task_id)
+    url = url_of(request)("bgtask_task_change", task.pk)
     form = action.form(request.POST)
     if not form.is_valid():
         messages.error(request, " ".join(str(error) for error in form.errors.values()))
-    else:
-        operation = operations.do(
-            verb,
-            Selection.parse({"id": str(task.pk)}),
-            form.cleaned_data,
-            user=request.user,
-        )
-        tell(request, operation)
-    return back(request, url_of(request)("bgtask_task_change", task.pk))
-
-
-def tell(request: HttpRequest, operation: Operation) -> None:
-    words = operations.result_in_words(operation)
-    if operation.changed:
-        messages.success(request, f"{words}.")
-    else:
-        messages.warning(request, f"{words}.")
+        return back(request, url)
+    preview = Preview.take(action, Selection.parse({"id": str(task.pk)}))
+    operation = operations.start(preview, form.cleaned_data, user=request.user)
+    return lead_on(request, operation, url)
 
 
 @dataclass(frozen=True)

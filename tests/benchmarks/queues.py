@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from bgtask.models import Task
+from django.utils import timezone
+
+from bgtask.models import Queue, Task
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.tasks import noop
 
-QUEUES = (1, 10, 100, 1_000, 2_000)
+MANY = 1_000
+QUEUES = (1, 10, 100, MANY, 2_000)
 GOAL = "≤ 2"
 
 
@@ -21,11 +24,15 @@ def many_queues(bench: Bench) -> Figures:
             figures.note(f"{number:,} tasks in one queue", one, "s")
             figures.note(f"{number:,} queues of one task each", many, "s")
             figures.note(f"… of one queue's ({number:,})", many / one, "", GOAL)
+        one, many = (_drain(bench, MANY, queues, workers=2) for queues in (1, MANY))
+        figures.note(f"… with two processes ({MANY:,})", many / one, "", GOAL)
+        one, half = _drain(bench, MANY // 2, 1), _drain(bench, MANY, MANY, paused=MANY // 2)
+        figures.note(f"… with half of the queues paused ({MANY:,})", half / one, "", GOAL)
     return figures
 
 
-def _drain(bench: Bench, number: int, queues: int) -> float:
-    """Return the seconds in which one worker executes so many tasks of so many queues."""
+def _drain(bench: Bench, number: int, queues: int, *, workers: int = 1, paused: int = 0) -> float:
+    """Return the seconds in which so many tasks of so many queues are executed."""
     bench.clear()
     numbers = bench.fill(number)
     if queues > 1:
@@ -34,6 +41,9 @@ def _drain(bench: Bench, number: int, queues: int) -> float:
             task.queue = f"tenant-{place % queues}"
         Task.objects.bulk_update(tasks, ["queue"], batch_size=100)
         bench.settle()
-    drained = bench.drain(number)
-    bench.witness.confirm(numbers)
+    now = timezone.now()
+    Queue.objects.bulk_create(Queue(name=f"tenant-{place}", since=now) for place in range(paused))
+    drained = bench.drain(number - paused, workers=workers)
+    Queue.objects.all().delete()
+    bench.witness.confirm(numbers[paused:])
     return drained.seconds

@@ -6,8 +6,8 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
-from django.core.management import call_command
-from django.db import connection
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.dialects import Clock
@@ -181,3 +181,16 @@ def test_the_command_prunes_and_says_what():
 
     assert output.getvalue().startswith("Deleted 2 successful, 0 cancelled, 0 failed")
     assert not Task.objects.exists()
+
+
+def test_the_command_says_in_a_line_what_the_database_refuses():
+    """A command whose database refuses says so in one line."""
+
+    def refuse(*args):
+        raise OperationalError("no\nroute")
+
+    with (
+        connection.execute_wrapper(refuse),
+        pytest.raises(CommandError, match=r"\AThe database refused: no route\Z"),
+    ):
+        call_command("prune_tasks")

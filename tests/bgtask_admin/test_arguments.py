@@ -6,12 +6,20 @@ import json
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils.html import strip_tags
+from hypothesis import HealthCheck, given
+from hypothesis import settings as h_settings
+from hypothesis import strategies as st
 
+from bgtask import background
 from bgtask.models import Task
 from bgtask.models.arguments import Argument
+from bgtask.serialization import dump_params
 from bgtask.status import Status
 from bgtask_admin import looking, operations
+from bgtask_admin.filters import MAX_ARGUMENT_LENGTH
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.preview import Preview
 from bgtask_admin.search import parse_search
@@ -214,6 +222,89 @@ def test_a_look_says_behind_how_many_tasks_it_ended(monkeypatch, decoded, looked
     found = looking.look(Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded)
 
     assert (len(found.ids), found.looked_at) == (decoded, looked_at)
+
+
+@pytest.mark.parametrize(("size", "number"), [(1, 3), (2, 2), (3, 1)])
+def test_a_look_asks_no_more_often_than_it_must(monkeypatch, size, number):
+    """An argument: the page of a confirmation asks the database once for each slice."""
+    monkeypatch.setattr(looking, "SLICE_ROWS", size)
+    TaskFactory.create_batch(2, task_params='[[], {"a": 1}]')
+
+    with CaptureQueriesContext(connection) as asked:
+        looking.look(Argument("a", 1), Task.objects.all())
+
+    assert len([one for one in asked if "task_params" in one["sql"]]) == number
+
+
+@pytest.mark.parametrize("argument", ["a:x%00y", "a%00:1", 'a:"x%00y"'])
+def test_a_character_that_postgresql_does_not_store_is_refused(admin_client, argument):
+    """An argument: what the log cannot hold is refused before anything is confirmed."""
+    TaskFactory(status=Status.FAILED)
+
+    page = admin_client.get(f"{TASKS}?argument={argument}")
+    confirmation = admin_client.get(f"{CONFIRM}?verb=requeue&argument={argument}", follow=True)
+
+    assert page.status_code == 400
+    for one in (page, confirmation):
+        assert "Null characters are not allowed" in text(one)
+
+
+NAMES = ("a", "b", "c", "rest", "0", "1", "3", "x y", "x.y", "A", "größe", "\\", '"', "%", "")
+TEXTS = st.sampled_from(
+    ["1", "1.0", "true", "null", "NaN", "", " ", "\x00", "\ud800", "🙂", "a\\b", '"', "%", "_"]
+)
+NUMBERS = st.integers(-2, 2) | st.integers(-(10**40), 10**40) | st.sampled_from([0.0, -0.0, 1.0])
+VALUES_OF_JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.floats(-1e300, 1e300) | TEXTS | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@background
+def take_many(a, b, /, c=5, *rest, d=None, **others):
+    pass
+
+
+@h_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_calls_gave_the_filter_is_exact(data):
+    """An argument: no value, name or way of calling makes it find another task, or miss one."""
+    Task.objects.all().delete()
+    values = st.sampled_from(data.draw(st.lists(VALUES_OF_JSON, min_size=2, max_size=4)))
+    name, wanted = data.draw(st.sampled_from(NAMES)), data.draw(values)
+    expected = set()
+    for function, names in ((take_many.name, ["a", "b", "c"]), ("gone", [])):
+        for _ in range(2):
+            args = data.draw(st.lists(values, max_size=5))
+            kwargs = data.draw(st.dictionaries(st.sampled_from(NAMES), values, max_size=3))
+            params = dump_params(args, kwargs)
+            task = TaskFactory(task_name=function, task_params=params)
+            named = [*names, *map(str, range(len(names), 5))]
+            given_as = [*zip(named, args, strict=False), *kwargs.items()]
+            if any(one == name and spelled(value) == spelled(wanted) for one, value in given_as):
+                expected.add(task.pk)
+
+    argument = Argument(name, json.loads(dump_params([wanted], {}))[0][0])
+
+    assert set(looking.look(argument, Task.objects.all()).ids) == expected
+    everything = list(Task.objects.values_list("pk", flat=True))
+    assert set(looking.having(argument, everything)) == expected
+    written = f"{name}:{json.dumps(argument.value)}"
+    if name and len(written) <= MAX_ARGUMENT_LENGTH:
+        assert {task.pk for task in Selection.parse({"argument": written}).tasks()} == expected
+
+
+def spelled(value):
+    """Return the value as JSON, in which its type shows; -0.0 is 0.0."""
+    if isinstance(value, list):
+        return [spelled(one) for one in value]
+    if isinstance(value, dict):
+        return sorted((key, repr(spelled(one))) for key, one in value.items())
+    return json.dumps(0.0 if value == 0 and isinstance(value, float) else value)
 
 
 def test_an_exact_number_is_told_as_such(admin_client):

@@ -20,6 +20,7 @@ from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.preview import Preview
 from bgtask_admin.selection import Selection
 from bgtask_admin.verbs import ACTIONS, OFFERED, Verb
+from tests.bgtask_admin.refusing import refused
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS
 from tests.factories import TaskFactory, WorkerFactory
 
@@ -261,42 +262,3 @@ def test_a_chunk_that_somebody_else_marked_is_not_counted_again(log_in_other):
     operations.step(mine)
 
     assert Operation.objects.values_list("changed", "skipped").get() == (3, 0)
-
-
-class refused:  # noqa: N801  # Read as a sentence.
-    """A database that refuses to change this column."""
-
-    def __init__(self, model, column):
-        self.connection = connections[model.objects.all().db]
-        self.table, self.column = model._meta.db_table, column
-
-    def __enter__(self):
-        quoted = f"BEFORE UPDATE ON {self.table} FOR EACH ROW"
-        changed = f"NEW.{self.column} <> OLD.{self.column}"
-        statements = {
-            "sqlite": [
-                f"CREATE TRIGGER refused {quoted} WHEN {changed} "
-                "BEGIN SELECT RAISE(ABORT, 'refused'); END"
-            ],
-            "mysql": [
-                f"CREATE TRIGGER refused {quoted} BEGIN IF {changed} THEN "
-                "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'refused'; END IF; END"
-            ],
-            "postgresql": [
-                "CREATE FUNCTION refuse() RETURNS trigger AS "
-                "'BEGIN RAISE EXCEPTION ''refused''; END' LANGUAGE plpgsql",
-                f"CREATE TRIGGER refused {quoted} WHEN ({changed}) EXECUTE FUNCTION refuse()",
-            ],
-        }[self.connection.vendor]
-        self._execute(statements)
-
-    def __exit__(self, *error):
-        if self.connection.vendor == "postgresql":
-            self._execute([f"DROP TRIGGER refused ON {self.table}", "DROP FUNCTION refuse()"])
-        else:
-            self._execute(["DROP TRIGGER refused"])
-
-    def _execute(self, statements):
-        with self.connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)

@@ -21,7 +21,7 @@ EXIT_CODES = {Level.PASS: 0, Level.WARN: 1, Level.FAIL: 2}
 
 class Command(BaseCommand):
     help = (
-        "Say how the queues are, in one line for Nagios and its kin. "
+        "Say how the queues are, in one line for Nagios and similar tools. "
         "Exit code: 0 well, 1 warning, 2 critical, 3 unknown."
     )
     # They would end with 1, which is a warning here, and say more than a line.

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
 
 from bgtask.conf import require_autocommit
 from bgtask.models import Task
@@ -20,10 +21,12 @@ class Command(BaseCommand):
         try:
             require_autocommit(Task.objects.all().db)
             check_transactions(Task.objects.all().db)
+            pruner = Pruner()
+            pruned = pruner.prune()
         except (ImproperlyConfigured, TransactionsRefused) as error:
             raise CommandError(str(error)) from error
-        pruner = Pruner()
-        pruned = pruner.prune()
+        except Error as error:
+            raise CommandError(f"The database refused: {' '.join(str(error).split())}") from error
         self.stdout.write(
             "Deleted " + ", ".join(f"{number} {what}" for what, number in pruned.items()) + "."
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
 
 from bgtask.conf import require_autocommit
 from bgtask.models import Task
@@ -66,19 +67,21 @@ class Command(BaseCommand):
 
     def handle(self, **given: Any) -> None:
         try:
-            require_autocommit(Task.objects.all().db)
-        except ImproperlyConfigured as error:
+            self._handle(given)
+        except (ImproperlyConfigured, TransactionsRefused) as error:
             raise CommandError(str(error)) from error
+        except Error as error:
+            raise CommandError(f"The database refused: {_one_line(error)}") from error
+
+    def _handle(self, given: dict[str, Any]) -> None:
+        require_autocommit(Task.objects.all().db)
         action = ACTIONS[Verb.REQUEUE]
         options = action.form(
             {"spread": given["spread"], "reset_attempts": given["reset_attempts"]}
         )
         if not options.is_valid():
             raise CommandError(f"--spread: {' '.join(map(str, options.errors['spread']))}")
-        try:
-            check_transactions(Task.objects.all().db)
-        except TransactionsRefused as error:
-            raise CommandError(str(error)) from error
+        check_transactions(Task.objects.all().db)
         try:
             selection = Selection.parse_narrow(_filter(given))
             preview = Preview.take(action, selection)
@@ -105,7 +108,14 @@ class Command(BaseCommand):
         by = f"{_user()} (shell)"
         operation = operations.start(preview, options, by=by)
         while operation.is_running:
-            operations.step(operation)
+            try:
+                operations.step(operation)
+            except Error as error:
+                raise CommandError(
+                    f"The database refused: {_one_line(error)}. {operation.changed:,} were "
+                    f"requeued. Run the command again for the rest, or continue operation "
+                    f"{operation.pk} in the admin's operations log."
+                ) from error
             if operation.is_running:
                 self.stdout.write(f"{operation.handled:,} of {operation.matched:,}")
         self.stdout.write(self.style.SUCCESS(operations.result_in_words(operation)))
@@ -120,6 +130,10 @@ class _Once(argparse.Action):
         if getattr(namespace, self.dest) is not None:
             raise argparse.ArgumentError(self, "said twice: run the command once for each")
         setattr(namespace, self.dest, values)
+
+
+def _one_line(error: Error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _user() -> str:

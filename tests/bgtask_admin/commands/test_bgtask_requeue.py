@@ -4,10 +4,13 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 
 from bgtask.models import Task
 from bgtask.status import Status
+from bgtask_admin import operations
 from bgtask_admin.models import Operation
+from tests.bgtask_admin.refusing import refused
 from tests.factories import TaskFactory
 
 pytestmark = pytest.mark.django_db
@@ -165,3 +168,38 @@ def test_refuses_what_would_mean_everything_or_nothing(args, why):
         requeue(*args)
 
     assert Task.objects.failed().count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_database_refuses_is_said_in_a_line(monkeypatch):
+    """A command whose database refuses says so in one line, and how far it came."""
+    monkeypatch.setattr(operations, "CHUNK", 2)
+    TaskFactory.create_batch(2, status=Status.FAILED)
+    TaskFactory(status=Status.FAILED, priority=1)
+    operation = Operation.objects.order_by("-pk")
+
+    with (
+        refused(Task, "status", where="NEW.priority = 1"),
+        pytest.raises(CommandError, match=r"\AThe database refused: .*refused.*\Z") as caught,
+    ):
+        requeue("--status=FAILED")
+
+    assert "\n" not in str(caught.value)
+    assert "2 were requeued" in str(caught.value)
+    assert f"operation {operation.get().pk} " in str(caught.value)
+    assert Task.objects.ready().count() == 2
+    requeue("--status=FAILED")
+    assert not Task.objects.failed().exists()
+
+
+def test_a_database_that_cannot_be_read_is_said_in_a_line():
+    """A command whose database refuses says so in one line, before it has begun too."""
+
+    def refuse(*args):
+        raise OperationalError("no\nroute")
+
+    with (
+        connection.execute_wrapper(refuse),
+        pytest.raises(CommandError, match=r"\AThe database refused: no route\Z"),
+    ):
+        requeue("--status=FAILED")

@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from bgtask.status import Status
 from bgtask_admin.views import export
@@ -19,11 +21,16 @@ def exported(client, form, query=""):
     return b"".join(response.streaming_content).decode()
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1"])
+def table_of(client):
+    text = exported(client, "csv").removeprefix("\ufeff")
+    return csv.DictReader(io.StringIO(text, newline=""))
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1"])
 def test_no_cell_is_a_formula(admin_client, text):
     TaskFactory(verbose_name=text, status=Status.FAILED, error_class=text)
 
-    (row,) = csv.DictReader(io.StringIO(exported(admin_client, "csv"), newline=""))
+    (row,) = table_of(admin_client)
 
     assert row["verbose_name"] == f"'{text}"
     assert row["error_class"] == f"'{text}"
@@ -60,7 +67,42 @@ def test_arguments_are_masked_and_for_those_who_may_see_them(admin_client, log_i
 
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_nothing_is_something(admin_client, form):
-    assert exported(admin_client, form) in ("[]\n", ",".join(export.COLUMNS) + "\r\n")
+    assert exported(admin_client, form).removeprefix("\ufeff") in (
+        "[]\n",
+        ",".join(export.COLUMNS) + "\r\n",
+    )
+
+
+def test_a_spreadsheet_reads_what_was_stored(admin_client):
+    """A table for Excel: it tells its encoding, and no cell is longer than Excel takes."""
+    TaskFactory(
+        verbose_name="Köln", task_name="🙂", task_params=json.dumps([[], {"text": "x" * 40_000}])
+    )
+
+    (row,) = table_of(admin_client)
+
+    assert (row["verbose_name"], row["task_name"]) == ("Köln", "🙂")
+    assert exported(admin_client, "csv").startswith("\ufeffid,")
+    assert len(row["arguments"]) == 32_767
+    assert row["arguments"].endswith("x…")
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_server_in_asgi_mode_streams_too(async_client, admin_user, form, monkeypatch):
+    """A streamed page: the server never has to read all of it before it sends the first part."""
+    monkeypatch.setattr(export, "BATCH", 2)
+    TaskFactory.create_batch(5)
+    async_client.force_login(admin_user)
+
+    async def fetch():
+        response = await async_client.get(f"{TASKS}export.{form}")
+        return [part async for part in response.streaming_content]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = b"".join(async_to_sync(fetch)()).decode("utf-8-sig")
+
+    assert len(json.loads(text) if form == "json" else text.splitlines()[1:]) == 5
 
 
 def test_a_wrong_filter_is_refused(admin_client):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from django.db import OperationalError
 
-from bgtask.models import Hold, Queue, Task, Worker
+from bgtask.models import Hold, Queue, Task, TaskQuerySet, Worker
 from bgtask.status import HeldFor, Status, WorkerState
+from bgtask_admin import operations
 from bgtask_admin.models import Operation
-from tests.bgtask_admin.urls import LANDING, text
+from tests.bgtask_admin.urls import LANDING, OPERATIONS, TASKS, text
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -31,6 +33,47 @@ def test_a_look_at_it_holds_nothing(admin_client):
 
     assert "Waiting now: 1." in page
     assert not Hold.objects.exists()
+
+
+@pytest.mark.parametrize(("verb", "status"), [("hold", "READY"), ("release", "HELD")])
+def test_many_tasks_are_gone_on_with_on_the_page_of_the_operation(
+    admin_client, monkeypatch, verb, status
+):
+    """A change and its entry in the log: what is not done at once is seen to its end."""
+    monkeypatch.setattr(operations, "CHUNK", 1)
+    monkeypatch.setattr(operations.step, "__defaults__", (0.0,))
+    held = {"held_for": HeldFor.TYPE} if status == "HELD" else {}
+    TaskFactory.create_batch(3, status=status, task_name="shop.send", **held)
+
+    response = admin_client.post(f"{LANDING}{verb}/", {"name": "shop.send"})
+
+    operation = Operation.objects.get()
+    assert (operation.state, operation.changed) == ("running", 1)
+    assert response["Location"] == f"{OPERATIONS}{operation.pk}/change/"
+    assert "Continue" in text(admin_client.get(response["Location"]))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["hold of the type", "verb of a task"])
+def test_a_busy_database_is_told_beside_what_is_still_to_do(admin_client, monkeypatch, what):
+    """A change and its entry in the log: what has begun is never told as not done."""
+    task = TaskFactory(task_name="shop.send")
+    url = f"{LANDING}hold/" if what.startswith("hold") else f"{TASKS}{task.pk}/do/hold/"
+    apply = TaskQuerySet.hold
+
+    def be_busy(*args, **given):
+        raise OperationalError("deadlock detected")
+
+    monkeypatch.setattr(TaskQuerySet, "hold", be_busy)
+    page = text(admin_client.post(url, {"name": "shop.send"}, follow=True))
+    monkeypatch.setattr(TaskQuerySet, "hold", apply)
+
+    operation = Operation.objects.get()
+    assert "The database was busy. Please continue." in page
+    assert operation.state == "running"
+    admin_client.post(f"{OPERATIONS}{operation.pk}/step/")
+    assert Task.objects.held().get() == task
+    assert Operation.objects.get().state == "done"
 
 
 def test_a_hold_may_end_by_itself(admin_client):
