@@ -89,6 +89,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
+@pytest.mark.sample
 def test_all_tasks_end_as_they_should(demo):
     demo = demo("--exit")
 

@@ -340,6 +340,7 @@ def _outcome(task, succeeds):
     return retry(task, delay=3600) if task.has_attempts_left else failure(task)
 
 
+@pytest.mark.sample
 def test_any_history_ends_as_the_protocol_says(settings_of_the_queue):
     run_state_machine_as_test(
         Histories,

@@ -15,7 +15,7 @@ from tests.bgtask.conformance.outcomes import FAILURE, failure, retry, success
 from tests.helpers import eventually
 from tests.tasks import noop
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
