@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,7 +79,8 @@ class Suite:
 
     def _run_side_by_side(self, databases: list[str]) -> list[Result]:
         """Print the output of each when it is done, and progress meanwhile."""
-        print(f"Running on {', '.join(databases)}. Their output follows when they are done.")
+        names = ", ".join(databases)
+        print(f"Running on {names}. The output of each follows when it is done.", flush=True)
         results: dict[str, Result] = {}
         with contextlib.ExitStack() as stack:
             logs = {name: stack.enter_context(tempfile.TemporaryFile()) for name in databases}
@@ -167,16 +168,16 @@ class Progress:
     It is rewritten every second on a terminal, and printed every 15 seconds elsewhere.
     """
 
-    def __init__(self, logs: dict[str, IO[bytes]]) -> None:
+    def __init__(self, logs: Mapping[str, IO[bytes]]) -> None:
         self._logs = logs
-        self._percent = dict.fromkeys(logs, 0)
+        self._last = dict.fromkeys(logs, "starting")
         self._on_terminal = sys.stdout.isatty()
         self._started = time.monotonic()
         self.interval = 1 if self._on_terminal else 15
 
     def show(self, databases: Iterable[str]) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        parts = ", ".join(f"{name} {self._look(name)} %" for name in databases)
+        parts = ", ".join(f"{name} {self._look(name)}" for name in databases)
         line = f"{minutes} min {seconds:02} s: {parts}"
         print(f"\r{line}\x1b[K" if self._on_terminal else line, end="", flush=True)
         if not self._on_terminal:
@@ -187,14 +188,14 @@ class Progress:
         if self._on_terminal:
             print("\r\x1b[K", end="", flush=True)
 
-    def _look(self, database: str) -> int:
+    def _look(self, database: str) -> str:
         """Return the last percentage that pytest has written; keep the one before if none."""
         log = self._logs[database].fileno()
         size = os.fstat(log).st_size
         tail = os.pread(log, 4_096, max(size - 4_096, 0))  # Doesn't move the writer's position.
         if found := re.findall(rb"\[ *(\d+)%\]", tail):
-            self._percent[database] = int(found[-1])
-        return self._percent[database]
+            self._last[database] = f"{int(found[-1])} %"
+        return self._last[database]
 
 
 def _report(results: list[Result]) -> None:
