@@ -108,7 +108,6 @@ def await_beats(worker):
     eventually(later.exists, timeout=30, explain=worker.output)
 
 
-@pytest.mark.sample
 def test_synchronous_failover_loses_nothing_and_doubles_nothing(pair, stage, settled):
     """Kind: commits lost with the primary."""
     pair.make_synchronous()

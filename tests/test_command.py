@@ -1,4 +1,4 @@
-"""``python -m tests`` leaves out most slow tests, says so, and obeys a person who names some."""
+"""``python -m tests``: on what it runs, what it leaves out, and what it says at the end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests import sampling
+from tests.__main__ import Result, _parse, _report
 from tests.processes import ROOT
 
 SUITE = """
@@ -86,3 +88,40 @@ def test_nothing_is_left_out_if_a_person_says_what_to_run(run, args, expected):
 
     assert {name for name in ran if "kinds" not in name} == expected
     assert "left out" not in output
+
+
+@pytest.mark.parametrize(
+    ("args", "databases", "samples"),
+    [
+        ([], ["sqlite", "postgresql"], True),
+        (["--require=mariadb"], ["sqlite", "postgresql", "mariadb"], True),
+        (["--only=mariadb", "-x"], ["mariadb"], True),
+        (["--all"], ["sqlite", "postgresql", "mariadb"], False),
+        (["--all", "--only=sqlite"], ["sqlite"], False),
+    ],
+)
+def test_mariadb_and_every_slow_test_run_only_if_asked_for(monkeypatch, args, databases, samples):
+    monkeypatch.setattr(sys, "argv", ["tests", *args])
+
+    options, pytest_args = _parse()
+
+    assert options.only == databases
+    assert (sampling.__name__ in pytest_args) is samples
+
+
+def test_failures_of_each_database_are_repeated_at_the_end(capsys):
+    left_out = f"7 {sampling.LEFT_OUT}"
+    failure = "FAILED tests/test_a.py::test_b - AssertionError"
+
+    _report(
+        [
+            Result("sqlite", "passed", "3 passed in 1.00s", left_out=left_out),
+            Result("postgresql", "failed", "1 failed in 1.00s", (failure,), left_out),
+        ]
+    )
+
+    said = capsys.readouterr().out
+    assert said.startswith(f"\nFailed on postgresql\n  {failure}\n")
+    assert "  sqlite      passed   3 passed in 1.00s\n" in said
+    assert said.endswith(f"\n{left_out}\n")
+    assert said.count(left_out) == 1
