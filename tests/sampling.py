@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-LEFT_OUT = "tests of real processes, faults and browsers were left out: --all runs them"
+LEFT_OUT = "tests of real processes, faults, browsers and many rows were left out: --all runs them"
 
 _left_out = pytest.StashKey[int]()
 

@@ -71,7 +71,7 @@ def test_plain_run_takes_fast_tests_and_the_sample(run):
 
     assert ran == {"test_fast", "test_sample", "test_kinds[sample]"}
     # The thorough test isn't counted: --all doesn't run it either.
-    assert "\n2 tests of real processes, faults and browsers were left out: --all" in output
+    assert f"\n2 {sampling.LEFT_OUT}" in output
 
 
 @pytest.mark.parametrize(
