@@ -89,7 +89,6 @@ def is_running(pid: int) -> bool:
     return True
 
 
-@pytest.mark.sample
 def test_all_tasks_end_as_they_should(demo):
     demo = demo("--exit")
 
@@ -129,7 +128,9 @@ def test_serves_the_site_until_ctrl_c(demo, port):
         socket.create_connection(("127.0.0.1", port))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [pytest.param(signal.SIGINT, marks=pytest.mark.sample), signal.SIGTERM]
+)
 def test_can_be_stopped_in_the_middle(demo, signum):
     demo = demo("--exit")
     demo.says(STARTED)
