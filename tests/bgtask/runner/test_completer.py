@@ -93,7 +93,8 @@ def the_table_away():
 class TestAnOutage:
     """An outage must not cost a return value, a traceback or an outcome."""
 
-    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.sample)])
     def test_of_more_than_three_tries_costs_no_return_value_and_no_traceback(
         self, completer, claimed, flushes, count
     ):
