@@ -1,9 +1,10 @@
 """
-The whole suite, once on each database this machine can have.
+Run the tests on several databases, side by side.
 
-    python -m tests                             whichever there are
-    python -m tests --only sqlite -k claim      what is not ours is pytest's
-    python -m tests --require sqlite,postgresql,mariadb --parallel
+    python -m tests                             SQLite and PostgreSQL; a sample of the slow tests
+    python -m tests --all                       every test, on MariaDB too if it is installed
+    python -m tests --only sqlite -k claim      other options are passed on to pytest
+    python -m tests --require mariadb           MariaDB too; fail if it is missing
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
+from tests import sampling
 from tests.databases import DATABASES, ServerMissing
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +38,8 @@ class Result:
     database: str
     outcome: Literal["passed", "failed", "missing"]
     summary: str
+    failures: tuple[str, ...] = ()
+    left_out: str = ""
 
     def __str__(self) -> str:
         return f"{self.database:<12}{self.outcome:<9}{self.summary}"
@@ -46,11 +51,11 @@ def main() -> int:
     # Asked to end, this process first ends its servers; conftest.py says what pytest does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        results = list((suite.run_abreast if options.parallel else suite.run)(options.only))
+        results = suite.run(options.only)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
-    print("\nDatabases", *results, sep="\n  ", flush=True)
+    _report(results)
     wanting = [
         result
         for result in results
@@ -67,22 +72,32 @@ class Suite:
         self._again = again
         self._running: set[subprocess.Popen[bytes]] = set()
 
-    def run(self, databases: Iterable[str]) -> Iterable[Result]:
-        """One after the other, each telling as it goes."""
-        for database in databases:
-            yield self._run_on(database, sys.stdout.buffer)
+    def run(self, databases: list[str]) -> list[Result]:
+        if len(databases) == 1:
+            return [self._run_on(databases[0], sys.stdout.buffer)]
+        return self._run_side_by_side(databases)
 
-    def run_abreast(self, databases: list[str]) -> Iterable[Result]:
-        """All at once; what each had to tell comes at the end, one by one."""
+    def _run_side_by_side(self, databases: list[str]) -> list[Result]:
+        """Print the output of each when it is done, and progress meanwhile."""
+        names = ", ".join(databases)
+        print(f"Running on {names}. The output of each follows when it is done.", flush=True)
+        results: dict[str, Result] = {}
         with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in databases]
+            logs = {name: stack.enter_context(tempfile.TemporaryFile()) for name in databases}
             threads = stack.enter_context(ThreadPoolExecutor(len(databases)))
-            stack.callback(self._terminate)  # Or leaving would wait for the last test.
-            results = threads.map(self._run_on, databases, logs)
-            for log, result in zip(logs, results, strict=True):
-                log.seek(0)
-                _copy(log, sys.stdout.buffer)
-                yield result
+            stack.callback(self._terminate)  # Otherwise, leaving would wait for the last test.
+            progress = Progress(logs)
+            running = {threads.submit(self._run_on, name, logs[name]): name for name in databases}
+            while running:
+                done, _ = wait(running, progress.interval, FIRST_COMPLETED)
+                progress.show(running.values())
+                for future in done:
+                    name = running.pop(future)
+                    results[name] = future.result()
+                    progress.clear()
+                    logs[name].seek(0)
+                    _copy(logs[name], sys.stdout.buffer)
+        return [results[name] for name in databases]
 
     def _terminate(self) -> None:
         for process in list(self._running):
@@ -111,7 +126,8 @@ class Suite:
             output.write(f"\n=== {database}: what failed, again\n".encode())
             failed_only = ["--last-failed", "--last-failed-no-failures=none"]
             second = self._pytest(database, settings, output, *memory, *failed_only)
-            return Result(database, second.outcome, f"{first.summary}; again: {second.summary}")
+            summary = f"{first.summary}; again: {second.summary}"
+            return replace(second, summary=summary, left_out=first.left_out)
 
     def _pytest(self, database: str, settings: str, output: IO[bytes], *more_args: str) -> Result:
         colour = ["--color=yes"] if sys.stdout.isatty() else []
@@ -135,7 +151,62 @@ class Suite:
             returncode = process.wait()
             self._running.discard(process)
         outcome: Literal["passed", "failed"] = "passed" if returncode == 0 else "failed"
-        return Result(database, outcome, _summary(tail) or f"pytest returned {returncode}")
+        said = re.sub(r"\x1b\[[\d;]*m", "", tail.decode(errors="replace"))
+        return Result(
+            database,
+            outcome,
+            summary=_summary(said) or f"pytest returned {returncode}",
+            failures=tuple(re.findall(r"^(?:FAILED|ERROR) .+$", said, re.MULTILINE)),
+            left_out="".join(re.findall(rf"^\d+ {sampling.LEFT_OUT}", said, re.MULTILINE)[-1:]),
+        )
+
+
+class Progress:
+    """
+    One line that says how far pytest is on each database.
+
+    It is rewritten every second on a terminal, and printed every 15 seconds elsewhere.
+    """
+
+    def __init__(self, logs: Mapping[str, IO[bytes]]) -> None:
+        self._logs = logs
+        self._last = dict.fromkeys(logs, "starting")
+        self._on_terminal = sys.stdout.isatty()
+        self._started = time.monotonic()
+        self.interval = 1 if self._on_terminal else 15
+
+    def show(self, databases: Iterable[str]) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        parts = ", ".join(f"{name} {self._look(name)}" for name in databases)
+        line = f"{minutes} min {seconds:02} s: {parts}"
+        print(f"\r{line}\x1b[K" if self._on_terminal else line, end="", flush=True)
+        if not self._on_terminal:
+            print(flush=True)
+
+    def clear(self) -> None:
+        """Go to the beginning of an empty line."""
+        if self._on_terminal:
+            print("\r\x1b[K", end="", flush=True)
+
+    def _look(self, database: str) -> str:
+        """Return the last percentage that pytest has written; keep the one before if none."""
+        log = self._logs[database].fileno()
+        size = os.fstat(log).st_size
+        tail = os.pread(log, 4_096, max(size - 4_096, 0))  # Doesn't move the writer's position.
+        if found := re.findall(rb"\[ *(\d+)%\]", tail):
+            self._last[database] = f"{int(found[-1])} %"
+        return self._last[database]
+
+
+def _report(results: list[Result]) -> None:
+    if len(results) > 1:  # One alone has just said it.
+        for result in results:
+            if result.failures:
+                print(f"\nFailed on {result.database}", *result.failures, sep="\n  ")
+    print("\nDatabases", *results, sep="\n  ")
+    for left_out in dict.fromkeys(result.left_out for result in results if result.left_out):
+        print(f"\n{left_out}")
+    sys.stdout.flush()
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> bytes:
@@ -145,14 +216,13 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> bytes:
     for chunk in iter(partial(os.read, source.fileno(), 65_536), b""):
         target.write(chunk)
         target.flush()
-        tail = (tail + chunk)[-4_096:]
+        tail = (tail + chunk)[-65_536:]
     return tail
 
 
-def _summary(tail: bytes) -> str:
+def _summary(said: str) -> str:
     """Pytest's own last words: "3 passed, 1 skipped in 0.12s"."""
-    text = re.sub(r"\x1b\[[\d;]*m", "", tail.decode(errors="replace"))
-    lines = re.findall(r"^.* in \d[\d.]*s\b.*$", text, re.MULTILINE)
+    lines = re.findall(r"^.* in \d[\d.]*s\b.*$", said, re.MULTILINE)
     return lines[-1].strip("= ") if lines else ""
 
 
@@ -162,21 +232,28 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
-        "--only", type=_names, default=list(DATABASES), metavar="NAMES",
-        help=f"of {','.join(DATABASES)}",
+        "--only", type=_names, metavar="NAMES",
+        help=f"of {','.join(DATABASES)}; {','.join(ALWAYS)} by default",
     )  # fmt: skip
     parser.add_argument(
         "--require", type=_names, metavar="NAMES",
-        help=f"fail if one of these is missing; {','.join(ALWAYS)} unless told",
+        help=f"fail if one of these is missing; {','.join(ALWAYS)} by default",
     )  # fmt: skip
-    parser.add_argument("--parallel", action="store_true", help="all databases at once")
+    parser.add_argument(
+        "--all", action="store_true", help="every test but the thorough ones, on every database"
+    )
     parser.add_argument("--again", action="store_true", help="run what failed once more, alone")
     parser.add_argument("--durable", action="store_true", help="with fsync, as in production")
     options, pytest_args = parser.parse_known_args()
+    if options.only is None:
+        default = DATABASES if options.all else ALWAYS
+        options.only = list(dict.fromkeys([*default, *(options.require or [])]))
     if options.require is None:
         options.require = [name for name in ALWAYS if name in options.only]
     if strays := set(options.require) - set(options.only):
         parser.error(f"required, but not run: {', '.join(sorted(strays))}")
+    if not options.all:
+        pytest_args = ["-p", sampling.__name__, *pytest_args]
     return options, pytest_args
 
 

@@ -6,7 +6,8 @@ import inspect
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -56,3 +57,10 @@ def chromium() -> str | None:
 def is_required(what: str) -> bool:
     """Whether `what` may not be skipped where it is missing: so it is in CI."""
     return what in os.environ.get("BGTASK_TEST_REQUIRE", "").split(",")
+
+
+def mark_as_slow(folder: Path, items: Iterable[pytest.Item]) -> None:
+    """Mark each test in this folder as slow, so that ``python -m tests`` runs only a sample."""
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker("slow")

@@ -10,7 +10,7 @@ import pytest
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from tests.conftest import Start
-from tests.helpers import eventually
+from tests.helpers import eventually, mark_as_slow
 from tests.ledger import Ledger
 from tests.processes import ROOT, Child
 
@@ -18,6 +18,11 @@ from tests.processes import ROOT, Child
 SHORT_LEASE = {"LEASE": 3, "HEARTBEAT": 0.5}
 
 StartWorker = Callable[..., Child]
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_as_slow(Path(__file__).parent, items)
 
 
 @pytest.fixture

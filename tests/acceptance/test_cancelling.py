@@ -15,6 +15,7 @@ from tests.helpers import eventually
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_task_hears_that_an_operator_has_cancelled_it(worker, until_running, until_ended, ledger):
     task = tasks.heed()
     child = worker("--threads=2")

@@ -43,7 +43,7 @@ def first_process(process_tasks):
     return start
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.sample), 2])
 def test_ends_when_it_is_asked_to(first_process, until_ended, processes):
     child, pid = first_process(f"--processes={processes}")
     tasks.add(1, 2)

@@ -13,6 +13,7 @@ from tests.helpers import eventually
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_overlapping_runs_do_no_harm(worker, ledger):
     tasks.note.enqueue_many([(number, 0.01) for number in range(300)])
 

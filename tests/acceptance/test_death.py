@@ -15,6 +15,7 @@ from tests.helpers import eventually
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_another_worker_finishes_what_a_killed_one_had_begun(
     worker, gate, until_running, until_ended, ledger
 ):

@@ -15,6 +15,7 @@ from tests.helpers import eventually
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_outcome_of_a_worker_that_was_given_up_is_dropped(
     worker, gate, until_running, until_ended, ledger
 ):

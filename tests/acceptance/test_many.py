@@ -17,7 +17,7 @@ pytestmark = pytest.mark.acceptance
 MANY = 2_000
 
 
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("threads", [1, pytest.param(4, marks=pytest.mark.sample)])
 def test_two_workers_run_each_task_once(worker, until_ended, ledger, threads):
     children = [worker(f"--threads={threads}", "--sleep=0.1", LEASE=60) for _ in range(2)]
     for child in children:

@@ -13,6 +13,7 @@ from tests.helpers import eventually
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_is_taken_back_and_tried_again_and_the_late_outcome_dropped(
     worker, gate, until_running, until_ended, ledger
 ):

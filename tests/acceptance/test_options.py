@@ -18,6 +18,7 @@ from tests.helpers import eventually
 pytestmark = pytest.mark.acceptance
 
 
+@pytest.mark.sample
 def test_stops_by_itself_when_the_duration_is_over(worker):
     child = worker("--duration=1")
 
@@ -110,6 +111,7 @@ def test_processes_run_beside_each_other(worker, tmp_path, ledger):
     assert child.pid not in pids
 
 
+@pytest.mark.sample
 def test_drain_stops_when_nothing_is_due(worker):
     tasks.note.enqueue_many([(number,) for number in range(50)])
     later = tasks.note(schedule=3600)

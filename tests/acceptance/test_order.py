@@ -41,6 +41,7 @@ def test_higher_priorities_come_first_and_older_tasks_before_newer(worker, in_or
     assert started == sorted(started)
 
 
+@pytest.mark.sample
 def test_priorities_hold_across_queues(worker, in_order_of_start):
     for priority in (0, 3, 1, 2):
         for queue in ("a", "b", "c"):
@@ -121,6 +122,7 @@ def test_tasks_on_hold_are_put_aside_and_run_once_the_hold_is_over(worker, ledge
     )
 
 
+@pytest.mark.sample
 def test_unknown_name_is_held_and_runs_once_a_worker_knows_it(worker, newcomer):
     stranger = Task.objects.enqueue(newcomer.task_name)
     other = tasks.note(7)

@@ -35,6 +35,7 @@ def cut_all_other_connections():
         return len(others)
 
 
+@pytest.mark.sample
 def test_each_task_still_runs_once(worker, until_ended, ledger):
     children = [worker("--threads=2", "--sleep=0.2", LEASE=60) for _ in range(2)]
     for child in children:

@@ -17,6 +17,7 @@ def log(tmp_path):
     return tmp_path / "worker.log"
 
 
+@pytest.mark.sample
 def test_log_file_tells_what_went_wrong(worker, log):
     bad = tasks.fail("no luck today")
 

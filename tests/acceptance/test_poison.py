@@ -11,7 +11,9 @@ from tests import tasks
 pytestmark = pytest.mark.acceptance
 
 
-@pytest.mark.parametrize("poison", [tasks.kill_process, tasks.exit_process])
+@pytest.mark.parametrize(
+    "poison", [pytest.param(tasks.kill_process, marks=pytest.mark.sample), tasks.exit_process]
+)
 def test_is_convicted_and_its_neighbours_go_free(worker, until_ended, ledger, poison):
     tasks.note.enqueue_many([(number,) for number in range(100)])
     task = poison()

@@ -65,6 +65,7 @@ def release(tmp_path):
     return Release(tmp_path / "apps")
 
 
+@pytest.mark.sample
 def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
     worker, gate, until_running, until_ended, ledger
 ):
@@ -113,7 +114,9 @@ def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
     assert "Traceback" not in supervisor.output()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.sample), signal.SIGINT]
+)
 def test_all_finish_their_task_and_stop_when_told_to(worker, gate, until_running, ledger, signum):
     running = [tasks.wait_for(gate.path) for _ in range(2)]
     supervisor = worker("--processes=2")

@@ -26,7 +26,9 @@ def empty_database(child_env, transactional_db, tmp_path):
         cursor.execute(f"DROP DATABASE {name}")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--processes=2"], ["--drain"]])
+@pytest.mark.parametrize(
+    "arguments", [pytest.param([], marks=pytest.mark.sample), ["--processes=2"], ["--drain"]]
+)
 def test_says_in_one_line_that_tables_are_missing(worker, empty_database, arguments):
     child = worker(*arguments, env={"BGTASK_TEST_DATABASE": empty_database})
 

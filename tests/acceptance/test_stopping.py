@@ -27,6 +27,7 @@ def test_leaves_at_once_when_idle(worker, signum):
     assert Worker.objects.get().state == WorkerState.DEAD
 
 
+@pytest.mark.sample
 @either_signal
 def test_finishes_the_task_that_runs_and_starts_no_other(
     worker, gate, until_running, ledger, signum
@@ -133,6 +134,7 @@ def test_stop_in_the_wait_after_the_duration_is_a_stop(worker, gate, until_runni
     assert (task.status, task.crashes) == (Status.READY, 0)
 
 
+@pytest.mark.sample
 def test_gives_back_what_it_had_claimed_ahead(worker, gate, until_running):
     # It claims ahead once it knows that they are quick.
     tasks.noop.using(priority=2).enqueue_many([()] * 300)

@@ -21,6 +21,7 @@ def sleeper(worker, until_ended):
     return child
 
 
+@pytest.mark.sample
 @wakes
 def test_new_task(sleeper, until_ended):
     for _ in range(5):  # Each finds it asleep, but perhaps the first.
@@ -70,6 +71,7 @@ def test_task_that_is_no_longer_held(sleeper, until_ended):
     until_ended(sleeper)
 
 
+@pytest.mark.sample
 def test_task_that_becomes_due_while_it_sleeps(worker, until_ended):
     tasks.note(schedule=2)
 

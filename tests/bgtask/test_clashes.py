@@ -9,6 +9,11 @@ import pytest
 
 from tests.bgtask.apps import App
 
+pytestmark = [
+    pytest.mark.slow,  # Each starts a process.
+    pytest.mark.vendor("sqlite"),  # The names of commands need no database; once is enough.
+]
+
 OTHER = """
     from pathlib import Path
 
@@ -42,7 +47,7 @@ def told(app: App, **options: Any) -> str:
     return " ".join((check.stdout + check.stderr).split())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.sample), *NAMES[1:]])
 def test_a_command_that_hides_ours_is_named_with_the_way_out(app: App, name: str) -> None:
     give(app, OTHER, name)
 
@@ -59,6 +64,7 @@ def test_the_message_is_true(app: App) -> None:
     assert "--drain" in app.run("process_tasks", "--help").stdout
 
 
+@pytest.mark.sample
 def test_a_command_that_ours_hides_is_no_warning(app: App) -> None:
     give(app, OTHER, "process_tasks", "sell")
 
@@ -79,7 +85,7 @@ def test_the_other_command_is_not_imported(app: App, order: str) -> None:
     assert not app.path("management/commands/process_tasks").with_suffix(".imported").exists()
 
 
-@pytest.mark.parametrize("through", ["", "another module"])
+@pytest.mark.parametrize("through", [pytest.param("", marks=pytest.mark.sample), "another module"])
 def test_a_command_that_extends_ours_is_meant(app: App, through: str) -> None:
     give(app, WRAPPER, *NAMES)
     if through:
@@ -91,7 +97,13 @@ def test_a_command_that_extends_ours_is_meant(app: App, through: str) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["1 / 0", "import sys; sys.exit(3)", "def broken(:", "from nowhere import Command", "x = 1"],
+    [
+        pytest.param("1 / 0", marks=pytest.mark.sample),
+        "import sys; sys.exit(3)",
+        "def broken(:",
+        "from nowhere import Command",
+        "x = 1",
+    ],
 )
 def test_a_broken_command_does_not_break_the_check(app: App, source: str) -> None:
     give(app, source, "process_tasks")

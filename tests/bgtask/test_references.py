@@ -420,6 +420,7 @@ class TestManyThatCannotGo:
 
             assert prune(batch_size=2) == (2, {"shop_job": 5})
 
+    @pytest.mark.slow
     def test_are_not_tried_again_before_the_others(self):
         with project_models(("Job", {"task": foreign_key(models.PROTECT)})) as (job,):
             for task in finished(1_000, days=9):

@@ -131,7 +131,7 @@ AWAY = {
         "full": [
             "PRAGMA max_page_count = 1",
             "CREATE TABLE no_room AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL "
-            "SELECT i + 1 FROM n WHERE i < 20) SELECT randomblob(100000) AS b FROM n",
+            "SELECT i + 1 FROM n WHERE i < 10000) SELECT randomblob(100000) AS b FROM n",
         ],
     },
     "postgresql": {

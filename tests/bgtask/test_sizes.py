@@ -85,6 +85,7 @@ def test_outcomes_with_large_return_values_are_written_together(packet):
     assert set(Task.objects.values_list("return_value", flat=True)) == set(values)
 
 
+@pytest.mark.slow
 def test_six_hundred_outcomes_of_a_quarter_of_a_megabyte():
     for _ in range(2):
         claimed = claim(300)

@@ -22,7 +22,7 @@ STORED = ROOT / "tests/bgtask/test_times_stored.py"
 @pytest.mark.parametrize(
     ("use_tz", "zone"),
     [
-        pytest.param(False, None, id="USE_TZ = False"),
+        pytest.param(False, None, id="USE_TZ = False", marks=pytest.mark.sample),
         pytest.param(True, "Pacific/Marquesas", id="stored 9:30 h west of UTC"),
         pytest.param(True, "Pacific/Chatham", id="stored east of UTC, with summer time"),
     ],

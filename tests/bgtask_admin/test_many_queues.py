@@ -13,7 +13,7 @@ from bgtask_admin.monitoring import snapshot
 from tests.bgtask_admin.urls import LANDING, text
 from tests.factories import PauseFactory, TaskFactory, TaskStatsFactory, WorkerFactory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 MANY = 1_000
 QUEUES = f"{LANDING}queues/"
@@ -49,6 +49,7 @@ def many(db):
 
 
 class TestPage:
+    @pytest.mark.sample
     def test_is_small_and_shows_what_needs_somebody(self, admin_client, many):
         """Kind of fault: a page that grows with the number of queues."""
         page = text(admin_client.get(LANDING))
@@ -67,6 +68,7 @@ class TestPage:
         assert "tenant-0777 is behind since" in page
         assert "1,000 attempts ended" in page
 
+    @pytest.mark.sample
     def test_asks_no_more_than_for_few(self, admin_client, many):
         with CaptureQueriesContext(connection) as many_asked:
             admin_client.get(LANDING)
@@ -97,6 +99,7 @@ class TestPage:
 
 
 class TestList:
+    @pytest.mark.sample
     def test_shows_all_queues_page_by_page(self, admin_client, many):
         first, last = (text(admin_client.get(f"{QUEUES}?page={one}")) for one in (1, 20))
 
@@ -152,6 +155,7 @@ class TestDocuments:
         bearer = {"Authorization": "Bearer a-token-of-32-characters-or-more-"}
         return lambda path: client.get(f"/bgtask/{path}", headers=bearer)
 
+    @pytest.mark.sample
     def test_health_lists_the_worst_and_says_how_many_more_there_are(self, ask, many):
         response = ask("health")
 
@@ -183,6 +187,7 @@ class TestDocuments:
         assert len(document["reasons"]) == 100
         assert document["reasons_omitted"] == MANY - 1 - 100  # One is paused.
 
+    @pytest.mark.sample
     def test_metrics_add_up_what_has_no_series_of_its_own(self, ask, many):
         Task.objects.filter(queue__in=["tenant-0998", "tenant-0999"]).update(
             status="HELD", held_for="operator"

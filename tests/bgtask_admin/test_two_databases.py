@@ -213,6 +213,7 @@ def test_atomic_requests_does_not_hold_back_the_commit_of_the_log(
     assert was_open == [False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
 @pytest.mark.parametrize("verb", OFFERED)
 def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, verb, chosen):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,16 @@ from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from tests.helpers import chromium
+from tests.helpers import chromium, mark_as_slow
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
 Open = Callable[..., "Room"]
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_as_slow(Path(__file__).parent, items)
 
 
 @dataclass

@@ -129,6 +129,7 @@ def test_a_long_operation_goes_on_by_itself_or_by_a_button(room, javascript, mon
     assert Operation.objects.get().changed == 4
 
 
+@pytest.mark.sample
 def test_everything_can_be_done_by_keyboard(room):
     TaskFactory.create_batch(2, status=Status.FAILED)
     page = room().go("/admin/bgtask/task/?status=FAILED")

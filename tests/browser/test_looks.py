@@ -56,7 +56,7 @@ def paths(transactional_db, admin_user) -> list[str]:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 360])
+@pytest.mark.parametrize("width", [pytest.param(1400, marks=pytest.mark.sample), 360])
 def test_every_page_fits_and_is_accessible(room, paths, width, dark):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     one = room(width=width, dark=dark)
@@ -81,6 +81,7 @@ def test_an_empty_room_says_what_health_looks_like(room, transactional_db):
     assert "Nothing has failed. That is how it should be." in page.locator("main").inner_text()
 
 
+@pytest.mark.sample
 def test_hostile_text_stays_text(room, transactional_db):
     hostile = "<script>document.title='owned'</script>\u202egnp.exe\x1b[31m\U0001f4a3"
     task = TaskFactory(

@@ -128,7 +128,9 @@ def test_serves_the_site_until_ctrl_c(demo, port):
         socket.create_connection(("127.0.0.1", port))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [pytest.param(signal.SIGINT, marks=pytest.mark.sample), signal.SIGTERM]
+)
 def test_can_be_stopped_in_the_middle(demo, signum):
     demo = demo("--exit")
     demo.says(STARTED)

@@ -18,7 +18,12 @@ from tests.databases import ServerMissing
 from tests.faults.conservation import Audit, audit
 from tests.faults.servers import Server, server
 from tests.faults.stage import Stage, proxied
-from tests.helpers import eventually
+from tests.helpers import eventually, mark_as_slow
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m is asked.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_as_slow(Path(__file__).parent, items)
 
 
 @pytest.fixture(scope="session")

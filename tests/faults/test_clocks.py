@@ -12,7 +12,10 @@ from tests.faults.clocks import DATABASE, HOST
 from tests.helpers import eventually
 
 
-@pytest.mark.parametrize("offset", [600, pytest.param(-600, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "offset",
+    [pytest.param(600, marks=pytest.mark.sample), pytest.param(-600, marks=pytest.mark.thorough)],
+)
 def test_clock_of_a_host_is_wrong(stage, settled, offset):
     committed = {tasks.nap(0.05).pk for _ in range(40)}
     committed |= {tasks.quick(schedule=1).pk}

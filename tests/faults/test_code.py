@@ -23,6 +23,7 @@ LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
 RAISES = tasks.MISBEHAVIOURS[: tasks.MISBEHAVIOURS.index("NUL") + 1]
 
 
+@pytest.mark.sample
 def test_no_task_harms_the_one_after_it_in_its_thread(stage, settled):
     for how in tasks.MISBEHAVIOURS:
         tasks.misbehave(how)

@@ -23,6 +23,7 @@ from tests.processes import descendants
 LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
 
 
+@pytest.mark.sample
 def test_machine_goes_down_and_comes_up_again(stage, settled):
     committed = {tasks.nap(0.3).pk for _ in range(20)}
     before = stage.worker("--processes=2", "--threads=2")
@@ -61,6 +62,7 @@ def test_restart_of_the_server_fails_no_task_and_repeats_none(served, settled, h
     assert min(start for start in later if start > up) - up < 10
 
 
+@pytest.mark.sample
 def test_idle_worker_survives_a_restart_of_the_server(served, settled):
     worker = served.worker()
     eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)
@@ -175,6 +177,7 @@ def test_connections_are_cut_all_the_time(served, settled):
     assert max(audit.executions) <= 2
 
 
+@pytest.mark.sample
 def test_connection_of_a_task_is_cut_under_it(served, settled):
     task = tasks.wait_in_database(60)
     worker = served.worker(**LONG_LEASE)
@@ -223,7 +226,7 @@ def test_server_takes_no_connections_for_a_while(served, settled):
 
 @pytest.mark.parametrize(
     "place",
-    ["claim", "finish", "beat"]
+    ["claim", pytest.param("finish", marks=pytest.mark.sample), "beat"]
     + [pytest.param(place, marks=pytest.mark.thorough) for place in ("outlook", "promote")],
 )
 @pytest.mark.parametrize(
@@ -276,6 +279,7 @@ def test_full_disk_is_told_to_the_caller(stage):
     assert not Task.objects.exists()
 
 
+@pytest.mark.sample
 @pytest.mark.vendor("sqlite")
 def test_others_hold_the_write_lock(stage, settled):
     committed = {tasks.nap(0.02).pk for _ in range(60)}

@@ -18,7 +18,15 @@ from tests.helpers import eventually
 MARIADB_ONLY = pytest.mark.vendor("mysql")
 
 
-@pytest.mark.parametrize("place", ["after:claim", "after:run", "before:finish", "after:finish"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "after:claim",
+        pytest.param("after:run", marks=pytest.mark.sample),
+        "before:finish",
+        "after:finish",
+    ],
+)
 def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(stage, settled, place):
     committed = {tasks.nap(0.02).pk for _ in range(20)}
     committed |= {tasks.stumble(times).pk for times in (1, 9) * 5}

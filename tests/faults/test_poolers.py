@@ -174,6 +174,7 @@ def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
 # Transaction mode
 
 
+@pytest.mark.sample
 def test_worker_polls_and_says_so_once_behind_a_pooler_in_transaction_mode(
     pooler, through, settled
 ):

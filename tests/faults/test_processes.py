@@ -15,6 +15,7 @@ from tests.helpers import eventually
 from tests.processes import descendants
 
 
+@pytest.mark.sample
 def test_supervisor_and_all_its_children_killed_at_once(stage, settled):
     committed = {tasks.nap(0.3).pk for _ in range(20)}
     killed = stage.worker("--processes=2", "--threads=2")

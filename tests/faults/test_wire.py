@@ -23,7 +23,7 @@ POSTGRESQL_COMMITS = {
 }
 
 
-@pytest.mark.parametrize("move", ["claim", "finish"])
+@pytest.mark.parametrize("move", ["claim", pytest.param("finish", marks=pytest.mark.sample)])
 def test_reply_is_lost_after_the_commit(wired, settled, move):
     worker = wired.worker(**LONG_LEASE)
     eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)

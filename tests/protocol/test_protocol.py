@@ -44,7 +44,7 @@ FAILOVER = Rules(
 SMALL = Rules(processes=1, capacity=1, requeues=0, operator=False, accounts=False)
 
 WORLDS = [
-    pytest.param(TWO_WORKERS, id="two workers and an operator"),
+    pytest.param(TWO_WORKERS, id="two workers and an operator", marks=pytest.mark.sample),
     pytest.param(ONE_WORKER, id="one worker that outlives its row, and a requeue"),
     pytest.param(TWO_TASKS, id="two tasks in one hand"),
     pytest.param(ACCOUNTS, id="two workers, every execution counted"),
@@ -69,11 +69,12 @@ FAILOVERS = [
         replace(FAILOVER, processes=1, capacity=2),
         id="one worker that outlives its claims, connections that break",
     ),
-    pytest.param(replace(FAILOVER, broken_flushes=False), id="two workers"),
+    pytest.param(
+        replace(FAILOVER, broken_flushes=False), id="two workers", marks=pytest.mark.sample
+    ),
     pytest.param(
         replace(FAILOVER, processes=1, operator=True, requeues=1, broken_flushes=False),
         id="one worker, an operator, a requeue",
-        marks=pytest.mark.slow,
     ),
 ]
 # An execution that the database has forgotten is not counted, and its attempt may be given back.
@@ -97,6 +98,7 @@ BROKEN = [
         replace(TWO_WORKERS, finish_checks_token=False),
         an_old_token_changes_nothing,
         id="no token in finish",
+        marks=pytest.mark.sample,
     ),
     pytest.param(
         replace(TWO_WORKERS, finish_checks_status=False),
@@ -214,12 +216,14 @@ def _nothing_here_is_garbage() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", WORLDS)
 def test_every_promise_is_kept_whatever_happens(rules: Rules) -> None:
     exploration = explore(rules)
     assert exploration.violation is None, str(exploration)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", FAILOVERS)
 def test_the_fence_holds_where_the_database_loses_its_newest_commits(rules: Rules) -> None:
     exploration = explore(rules, KEPT_IN_A_FAILOVER)
@@ -233,6 +237,7 @@ def test_every_promise_is_kept_in_larger_worlds_too(rules: Rules) -> None:
     assert exploration.violation is None, str(exploration)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rules", "promise"), BROKEN)
 def test_without_one_of_its_checks_the_protocol_breaks_a_promise(
     rules: Rules, promise: Invariant
@@ -241,6 +246,7 @@ def test_without_one_of_its_checks_the_protocol_breaks_a_promise(
     assert exploration.broken == promise.__name__, str(exploration)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rules", "promise"), BROKEN)
 def test_each_missing_check_does_harm_beyond_the_letter_of_the_table(
     rules: Rules, promise: Invariant

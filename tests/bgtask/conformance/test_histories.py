@@ -340,11 +340,12 @@ def _outcome(task, succeeds):
     return retry(task, delay=3600) if task.has_attempts_left else failure(task)
 
 
-def test_any_history_ends_as_the_protocol_says(settings_of_the_queue):
+@pytest.mark.parametrize("examples", [pytest.param(10, marks=pytest.mark.sample), 50])
+def test_any_history_ends_as_the_protocol_says(settings_of_the_queue, examples):
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=50,
+            max_examples=examples,
             stateful_step_count=40,
             derandomize=True,
             database=None,

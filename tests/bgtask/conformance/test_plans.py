@@ -12,7 +12,7 @@ from tests.bgtask.conformance.outcomes import failure, success
 from tests.bgtask.conformance.plans import plan_of
 from tests.factories import WorkerFactory
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = pytest.mark.django_db
 
 BATCH = 50
 QUEUES = 20

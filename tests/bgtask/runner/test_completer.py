@@ -17,7 +17,7 @@ from tests.bgtask.conformance.outcomes import FAILURE, failure, retry, success
 from tests.helpers import eventually
 from tests.tasks import noop
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
@@ -95,7 +95,8 @@ def the_table_away():
 class TestAnOutage:
     """An outage must not cost a return value, a traceback or an outcome."""
 
-    @pytest.mark.parametrize("count", [1, 3])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.sample)])
     def test_of_more_than_three_tries_costs_no_return_value_and_no_traceback(
         self, completer, claimed, flushes, count
     ):
