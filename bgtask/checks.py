@@ -52,11 +52,11 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             Error(str(error), hint="See the table of settings in the README.", id="bgtask.E001")
         ]
     found: list[CheckMessage] = []
-    if settings.lease < 4 * settings.heartbeat:
+    if settings.lease < 4 * settings.heartbeat_interval:
         found.append(
             Warning(
                 f"BGTASK['LEASE'] ({settings.lease:g} s) is less than four times "
-                f"BGTASK['HEARTBEAT'] ({settings.heartbeat:g} s).",
+                f"BGTASK['HEARTBEAT_INTERVAL'] ({settings.heartbeat_interval:g} s).",
                 hint="One slow heartbeat will cost a worker its tasks. Make the lease longer.",
                 id="bgtask.W001",
             )

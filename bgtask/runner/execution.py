@@ -143,7 +143,7 @@ def _wait(task: Task) -> float:
     rule: Backoff | None = None
     if registry.knows(task.task_name):
         rule = registry.find(task.task_name).backoff
-    jitter = get_settings().jitter
+    jitter = get_settings().retry_jitter
     try:
         return backoff(task.attempts, rule, jitter)
     except Exception:

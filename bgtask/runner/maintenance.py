@@ -53,7 +53,7 @@ def unhold() -> int:
 
 class Pruner:
     """
-    Delete what is older than BGTASK['KEEP'], and old workers and statistics.
+    Delete what is older than BGTASK['RETENTION'], and old workers and statistics.
 
     A row is kept as long as a row of another table must refer to it. The pruner remembers how far
     it came, so that the next run doesn't begin with the tasks it has just kept.
@@ -76,7 +76,7 @@ class Pruner:
             model.objects.prune(KEEP_STATS, kept=self.kept)
             for model in (TaskStats, QueueStats, QueueHistory)
         )
-        for outcome, age in get_settings().keep.items():
+        for outcome, age in get_settings().retention.items():
             if age is None:
                 continue
             status = Status[outcome.upper()]

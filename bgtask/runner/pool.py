@@ -113,8 +113,8 @@ class Pool:
 
     @property
     def stuck(self) -> int:
-        """Threads that have not ended, for all of GRACE, what was taken back from them."""
-        late = time.monotonic() - get_settings().grace
+        """Threads that have not ended, for all of GRACE_PERIOD, what was taken back from them."""
+        late = time.monotonic() - get_settings().grace_period
         return sum(
             current.taken_back_at is not None and current.taken_back_at < late
             for current in self.running()

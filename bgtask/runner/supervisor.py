@@ -29,7 +29,7 @@ logger = logging.getLogger("bgtask")
 SHORT_LIFE = 10.0  # Seconds; a child that ends sooner is replaced after a growing wait.
 LONGEST_WAIT = 30.0
 STARTING = 60.0  # What a child may take to import the project and report for duty.
-SLACK = 2.0  # Seconds beyond GRACE before children are killed.
+SLACK = 2.0  # Seconds beyond GRACE_PERIOD before children are killed.
 HUNG = "it gave no sign of life for its lease, and was killed"
 OVERSTAYED = "it did not stop in time, and was killed"
 
@@ -77,7 +77,7 @@ class Supervisor:
                     slot.child.process.kill()
                     slot.child.process.wait()
                     slot.child.close()
-            end = time.monotonic() + get_settings().grace
+            end = time.monotonic() + get_settings().grace_period
             for thread in self._undertakers:
                 thread.join(max(end - time.monotonic(), 0.0))
             self._alarm.close()
@@ -88,7 +88,7 @@ class Supervisor:
         if self._stopping:
             self._kill_at = 0.0
         else:
-            self._kill_at = time.monotonic() + get_settings().grace + SLACK
+            self._kill_at = time.monotonic() + get_settings().grace_period + SLACK
         self._stopping = True
         self._alarm.ring()
 

@@ -136,7 +136,7 @@ class Command(BaseCommand):
             autoreload.run_with_reloader(self._run, **options)
         finally:
             self._stop()
-            self._has_left.wait(get_settings().grace + SLACK)
+            self._has_left.wait(get_settings().grace_period + SLACK)
 
     @contextlib.contextmanager
     def _reachable(self, stop: Callable[[], None]) -> Iterator[None]:
@@ -168,7 +168,7 @@ class Command(BaseCommand):
 @contextlib.contextmanager
 def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """
-    GRACE for what runs, as much again to write it down; no database keeps us beyond that.
+    GRACE_PERIOD for what runs, as much again to write it down; no database keeps us beyond that.
 
     The thread that sees to it is there from the beginning: a handler that started it could find
     the main thread starting one, and wait for a lock that is its own.
@@ -178,7 +178,7 @@ def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     def end() -> None:
         while not alarm.sleep(3600.0):
             pass
-        if not left.wait(2 * get_settings().grace + SLACK):
+        if not left.wait(2 * get_settings().grace_period + SLACK):
             os._exit(1)
 
     def stop_in_time() -> None:

@@ -14,7 +14,7 @@ from bgtask.runner.maintenance import Pruner
 
 
 class Command(BaseCommand):
-    help = "Delete finished tasks older than BGTASK['KEEP'] says. Workers do so by themselves."
+    help = "Delete finished tasks older than BGTASK['RETENTION'] says. Workers do so by themselves."
 
     def handle(self, **options: Any) -> None:
         try:
