@@ -61,8 +61,8 @@ class AttemptOutcome(models.TextChoices):
 
     FAILED = "failed", _("failed")
     LOST = "lost", _("lost with its worker")
-    INTERRUPTED = "stopped", _("interrupted by the stop of its worker")
-    TIMED_OUT = "timed out", _("ran longer than allowed")
+    INTERRUPTED = "interrupted", _("interrupted by the stop of its worker")
+    TIMED_OUT = "timed_out", _("ran longer than allowed")
     CANCELLED = "cancelled", _("cancelled")
 
 

@@ -47,7 +47,7 @@ def _failure(outcome: Outcome, status: str) -> None:
         what,
         task.attempts,
         task.executions_allowed,
-        outcome.kind and outcome.kind.value,
+        outcome.kind and outcome.kind.value.replace("_", " "),
         outcome.failure.traceback if outcome.failure else "",
     )
     task.status = status
