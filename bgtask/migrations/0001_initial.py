@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name="Hold",
+            name="QueuePause",
             fields=[
                 (
                     "id",
@@ -49,18 +49,43 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("since", models.DateTimeField(verbose_name="since")),
-                ("until", models.DateTimeField(blank=True, null=True, verbose_name="until")),
                 (
-                    "by",
+                    "queue",
+                    bgtask.models.fields.ExactCharField(
+                        max_length=100, unique=True, verbose_name="queue"
+                    ),
+                ),
+                ("paused_at", models.DateTimeField(verbose_name="paused at")),
+                (
+                    "expires_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="expires at"),
+                ),
+                (
+                    "paused_by",
                     bgtask.models.fields.UnicodeCharField(
-                        blank=True, max_length=255, verbose_name="by"
+                        blank=True, max_length=255, verbose_name="paused by"
                     ),
                 ),
                 (
                     "reason",
                     bgtask.models.fields.UnicodeCharField(
                         blank=True, max_length=500, verbose_name="reason"
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "paused queue",
+                "verbose_name_plural": "paused queues",
+                "default_permissions": ("view",),
+            },
+        ),
+        migrations.CreateModel(
+            name="TaskHold",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
                 (
@@ -69,27 +94,15 @@ class Migration(migrations.Migration):
                         max_length=255, unique=True, verbose_name="task name"
                     ),
                 ),
-            ],
-            options={
-                "verbose_name": "hold",
-                "verbose_name_plural": "holds",
-            },
-        ),
-        migrations.CreateModel(
-            name="Queue",
-            fields=[
+                ("held_at", models.DateTimeField(verbose_name="held at")),
                 (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    "expires_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="expires at"),
                 ),
-                ("since", models.DateTimeField(verbose_name="since")),
-                ("until", models.DateTimeField(blank=True, null=True, verbose_name="until")),
                 (
-                    "by",
+                    "held_by",
                     bgtask.models.fields.UnicodeCharField(
-                        blank=True, max_length=255, verbose_name="by"
+                        blank=True, max_length=255, verbose_name="held by"
                     ),
                 ),
                 (
@@ -98,16 +111,11 @@ class Migration(migrations.Migration):
                         blank=True, max_length=500, verbose_name="reason"
                     ),
                 ),
-                (
-                    "name",
-                    bgtask.models.fields.ExactCharField(
-                        max_length=100, unique=True, verbose_name="name"
-                    ),
-                ),
             ],
             options={
-                "verbose_name": "paused queue",
-                "verbose_name_plural": "paused queues",
+                "verbose_name": "task on hold",
+                "verbose_name_plural": "tasks on hold",
+                "default_permissions": ("view",),
             },
         ),
         migrations.CreateModel(

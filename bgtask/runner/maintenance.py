@@ -15,12 +15,12 @@ from django.db import Error, connections
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.models import (
-    Hold,
     Outcome,
-    Queue,
     QueueHistory,
+    QueuePause,
     QueueStats,
     Task,
+    TaskHold,
     TaskStats,
     Worker,
 )
@@ -46,8 +46,8 @@ def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
 def unhold() -> int:
     """Let go what is no longer to be held: names known here, holds and pauses that are over."""
     unheld = Task.objects.unhold_known(registry.names())
-    Hold.objects.over().delete()
-    Queue.objects.over().delete()
+    TaskHold.objects.expired().delete()
+    QueuePause.objects.expired().delete()
     return unheld + Task.objects.unhold_over()
 
 

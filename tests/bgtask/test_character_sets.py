@@ -70,10 +70,10 @@ def test_columns_are_created_in_utf8mb4_and_those_altered_later_are_named(app: A
         )
         assert cursor.fetchall() == ()
         cursor.execute(
-            f"ALTER TABLE {NARROW}.bgtask_hold MODIFY reason varchar(500) CHARACTER SET latin1"
+            f"ALTER TABLE {NARROW}.bgtask_taskhold MODIFY reason varchar(500) CHARACTER SET latin1"
         )
     check = app.run("check", "--database=default", database=narrow)
-    assert "Columns of the table bgtask_hold" in check.stderr
+    assert "Columns of the table bgtask_taskhold" in check.stderr
     assert "cannot hold every character: reason." in check.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
@@ -86,6 +87,15 @@ def test_a_table_that_a_router_keeps_out_is_not_altered(settings, routers, state
         migration.set_autovacuum(state.apps, editor)
 
     assert len(editor.collected_sql) == statements
+
+
+@pytest.mark.django_db
+def test_pauses_and_holds_have_no_rights_beside_that_to_see_them():
+    """Kind of fault: a right that changes nothing, since other rights decide."""
+    found = Permission.objects.filter(content_type__model__in=["queuepause", "taskhold"])
+
+    names = found.order_by("codename").values_list("codename", flat=True)
+    assert list(names) == ["view_queuepause", "view_taskhold"]
 
 
 @pytest.mark.django_db
