@@ -155,6 +155,7 @@ def test_a_parameter_with_the_name_of_an_option(app: App):
     assert check.returncode == 0
     assert "(bgtask.W003) shop.tasks.announce has a parameter named 'queue'" in check.stderr
     assert "HINT: Use announce.using(queue=…)(…)" in check.stderr
+    assert "option (its other name is queue_name=)" in check.stderr
 
 
 # Databases
