@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from textwrap import indent
 
 import pytest
@@ -84,6 +85,21 @@ def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
     eventually(lambda: TaskStats.objects.filter(retried=1).exists(), timeout=30)
     living = Worker.objects.alive().exclude(pid=killed)
     eventually(lambda: living.count() == 2, timeout=30, explain=supervisor.output)
+
+
+@pytest.mark.parametrize("name", ["bgtask_worker", "process_tasks"])
+def test_a_supervisor_starts_its_children_by_the_name_it_was_started_by(command, name):
+    """Kind of fault: under its second name a command runs another app's command."""
+    supervisor = command(name, "--processes=2")
+    alive = Worker.objects.alive()
+    eventually(lambda: alive.count() == 2, timeout=30, explain=supervisor.output)
+
+    lines = [
+        Path("/proc", str(pid), "cmdline").read_text()
+        for pid in alive.values_list("pid", flat=True)
+    ]
+
+    assert [name in line.split("\0") for line in lines] == [True, True]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])

@@ -65,7 +65,7 @@ def test_needs_nothing_but_django():
         "import django; django.setup()\n"
         "import bgtask.testing, bgtask.runner.runner\n"
         "from django.core.management import load_command_class as load\n"
-        "load('bgtask', 'process_tasks'), load('bgtask', 'prune_tasks')\n"
+        "load('bgtask', 'bgtask_worker'), load('bgtask', 'bgtask_prune')\n"
         "print(*{name.split('.')[0] for name in sys.modules}, sep='\\n')\n",
     )
 

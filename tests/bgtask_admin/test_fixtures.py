@@ -32,7 +32,7 @@ from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-OURS = [Attempt, Operation, QueueHistory, QueuePause, QueueStats, Task, TaskStats, Worker]
+OURS = [Attempt, Operation, QueueHistory, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker]
 
 
 def fill(user):
