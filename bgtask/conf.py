@@ -17,6 +17,8 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+__all__ = ["Settings", "get_settings"]
+
 DEFAULT_QUEUE = "default"
 LONGEST = timedelta(days=36_525).total_seconds()  # What every database can add to its clock.
 MIN_PARAMS_BYTES = 1_024  # Up to this, nobody has to ask what the limit is.

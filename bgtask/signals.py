@@ -24,6 +24,8 @@ from typing import Any
 
 from django.dispatch import Signal
 
+__all__ = ["task_enqueued", "task_failed", "task_retried", "task_started", "task_succeeded"]
+
 logger = logging.getLogger("bgtask")
 
 task_enqueued = Signal()

@@ -27,6 +27,16 @@ from types import MappingProxyType
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+__all__ = [
+    "FINISHED",
+    "LIVE",
+    "WAITING",
+    "AttemptOutcome",
+    "HeldFor",
+    "Status",
+    "WorkerState",
+]
+
 
 class Status(models.TextChoices):
     """Where a task stands."""

@@ -32,7 +32,8 @@ from bgtask.dialects.statements import (
 )
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 # Far below the limits of PostgreSQL (1 GB) and SQLite (a billion bytes), so that memory stays flat.
 STATEMENT_BYTES = 16 * 2**20

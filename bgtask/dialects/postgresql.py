@@ -13,7 +13,8 @@ from bgtask.dialects.references import Reference, check_on_postgresql, postgresq
 from bgtask.dialects.statements import CLAIMED, compiled, instances, on_conflict, sorted_out
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 # Sleeping runners listen here; the payload is the queue.
 CHANNEL = "bgtask"

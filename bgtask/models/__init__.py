@@ -1,6 +1,4 @@
 from bgtask.models.attempt import Attempt
-from bgtask.models.deletion import Deletion
-from bgtask.models.outcome import Outcome
 from bgtask.models.pause import QueuePause, TaskHold
 from bgtask.models.stats import QueueHistory, QueueStats, TaskStats
 from bgtask.models.task import Task
@@ -9,8 +7,6 @@ from bgtask.models.worker import Worker
 
 __all__ = [
     "Attempt",
-    "Deletion",
-    "Outcome",
     "QueueHistory",
     "QueuePause",
     "QueueStats",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from django.db import connections
 
 from bgtask import signals
-from bgtask.models import Outcome
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import Care
 from bgtask.status import Status
 

@@ -25,7 +25,8 @@ from bgtask.exceptions import (
     Retry,
     UnknownTask,
 )
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.options import check_schedule
 from bgtask.serialization import dump_value, load_params
 from bgtask.status import AttemptOutcome, Status

@@ -14,17 +14,9 @@ from django.db import Error, connections
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.models import (
-    Outcome,
-    QueueHistory,
-    QueuePause,
-    QueueStats,
-    Task,
-    TaskHold,
-    TaskStats,
-    Worker,
-)
+from bgtask.models import QueueHistory, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import mend
 from bgtask.runner.watchdog import watched
 from bgtask.status import Status

@@ -13,7 +13,8 @@ from django.db import connections
 
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import Care
 from bgtask.runner.execution import execute
 

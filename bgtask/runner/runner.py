@@ -10,7 +10,8 @@ from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
+from bgtask.models.outcome import Outcome
 from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import Announcer

@@ -17,8 +17,9 @@ from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.dialects import dialect_of
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
 from bgtask.models.manager import database_time
+from bgtask.models.outcome import Outcome
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import announce
 from bgtask.runner.child import OVER, REFUSED, Child

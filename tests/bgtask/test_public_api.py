@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -31,6 +33,26 @@ def test_the_public_names_are_there_and_sorted():
     assert {"background", "BackgroundFunction", "current_task", "Retry", "GiveUp"} < {
         *bgtask.__all__
     }
+
+
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+LISTED = {
+    module: re.findall(r"^- `(\w+)`", text, re.MULTILINE)
+    for module, text in re.findall(r"^## `([\w.]+)`$(.*?)(?=^## |\Z)", REFERENCE, re.M | re.S)
+}
+
+
+def test_the_reference_has_every_public_module():
+    assert {"bgtask", "bgtask.models", "bgtask.signals", "bgtask_admin.admin"} < LISTED.keys()
+
+
+@pytest.mark.parametrize("module", LISTED)
+def test_the_reference_lists_what_a_module_calls_public(module):
+    """Kind of fault: a name that users rely on goes, or comes, without a word in the docs."""
+    public = import_module(module)
+
+    assert sorted(LISTED[module]) == sorted(public.__all__)
+    assert all(hasattr(public, name) for name in public.__all__)
 
 
 def test_every_exception_is_public_and_caught_by_the_base_class():

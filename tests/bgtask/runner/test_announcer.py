@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from bgtask import signals
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.runner.announcer import Announcer, announce
 from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.conformance.outcomes import success
