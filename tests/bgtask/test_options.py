@@ -74,7 +74,9 @@ def test_the_call_takes_the_second_names_which_replace_those_of_the_decorator():
     assert (task.status, task.queue) == ("READY", "mail")
 
 
-@pytest.mark.parametrize("give", [_at_the_decorator, function.using, function], ids=repr)
+@pytest.mark.parametrize(
+    "give", [_at_the_decorator, function.using, function], ids=["decorator", "using", "call"]
+)
 @pytest.mark.parametrize(
     "options", [{"schedule": 60, "run_after": 60}, {"queue": None, "queue_name": "mail"}], ids=repr
 )
