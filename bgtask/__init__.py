@@ -5,7 +5,6 @@ from bgtask.context import current_task
 from bgtask.exceptions import (
     BgtaskError,
     Cancelled,
-    ClaimLost,
     GiveUp,
     InvalidFunction,
     InvalidOption,
@@ -19,7 +18,6 @@ __all__ = [
     "BackgroundFunction",
     "BgtaskError",
     "Cancelled",
-    "ClaimLost",
     "GiveUp",
     "InvalidFunction",
     "InvalidOption",

@@ -38,9 +38,9 @@ class BackgroundFunction(Generic[P, R]):
     """
     A function whose calls are kept as tasks.
 
-    Calling it stores a task and returns it. Options may be given at the call (``schedule``,
-    ``priority``, ``queue``, ``verbose_name``) where the function has no parameter of that name,
-    or at any time by ``using``.
+    Calling it stores a task and returns it. Options may be given at the call (``schedule`` or
+    ``run_after``, ``queue`` or ``queue_name``, ``priority``, ``verbose_name``) where the function
+    has no parameter of that name, or at any time by ``using``.
     """
 
     def __init__(self, function: Callable[P, R], name: str, options: dict[str, Any]) -> None:
@@ -192,7 +192,9 @@ def background(name: Any = None, **options: Any) -> Any:
     Options:
         name          the key its tasks are stored under; the function's dotted path if not given
         schedule      when: seconds from the call, a timedelta or a datetime
+        run_after     another name of schedule
         queue         a name of A-Z a-z 0-9 _ . -; "default" if not given
+        queue_name    another name of queue
         priority      a whole number, higher first
         max_attempts  executions before it fails for good; MAX_ATTEMPTS if not given
         max_run_time  seconds or a timedelta after which it is tried again; MAX_RUN_TIME if not

@@ -20,6 +20,7 @@ from bgtask import registry
 from bgtask.background import CALL_OPTIONS
 from bgtask.clashes import check_commands
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.options import SECOND_NAMES
 
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
 
@@ -52,11 +53,11 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             Error(str(error), hint="See the table of settings in the README.", id="bgtask.E001")
         ]
     found: list[CheckMessage] = []
-    if settings.lease < 4 * settings.heartbeat:
+    if settings.lease < 4 * settings.heartbeat_interval:
         found.append(
             Warning(
                 f"BGTASK['LEASE'] ({settings.lease:g} s) is less than four times "
-                f"BGTASK['HEARTBEAT'] ({settings.heartbeat:g} s).",
+                f"BGTASK['HEARTBEAT_INTERVAL'] ({settings.heartbeat_interval:g} s).",
                 hint="One slow heartbeat will cost a worker its tasks. Make the lease longer.",
                 id="bgtask.W001",
             )
@@ -103,7 +104,7 @@ def check_functions(**kwargs: Any) -> list[CheckMessage]:
                     f"{function.name} has a parameter named {name!r}, so {name}= at the call is "
                     "the parameter and cannot be the option.",
                     hint=f"Use {function.name.rsplit('.', 1)[-1]}.using({name}=…)(…) for the "
-                    "option, or rename the parameter.",
+                    f"option{_other_name(name)}, or rename the parameter.",
                     obj=function.place,
                     id="bgtask.W003",
                 )
@@ -120,6 +121,12 @@ def check_functions(**kwargs: Any) -> list[CheckMessage]:
                 )
             )
     return found
+
+
+def _other_name(option: str) -> str:
+    """Return the option's other name, to be read after "option", or nothing."""
+    both = {**SECOND_NAMES, **{first: second for second, first in SECOND_NAMES.items()}}
+    return f" (its other name is {both[option]}=)" if option in both else ""
 
 
 def check_autocommit(**kwargs: Any) -> list[CheckMessage]:

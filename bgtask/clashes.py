@@ -12,6 +12,13 @@ from django.core.checks import CheckMessage, Info, Warning
 from django.core.management import find_commands, load_command_class
 
 OURS = "bgtask"
+# Each pair is one command with two names.
+OTHER_NAMES = {
+    "process_tasks": "bgtask_worker",
+    "bgtask_worker": "process_tasks",
+    "prune_tasks": "bgtask_prune",
+    "bgtask_prune": "prune_tasks",
+}
 
 
 def check_commands(**kwargs: Any) -> list[CheckMessage]:
@@ -24,16 +31,27 @@ def check_commands(**kwargs: Any) -> list[CheckMessage]:
     return [
         message
         for name, some in sorted(providers.items())
-        for message in _clashes(name, some[0], some[1:])
+        for message in _clashes(name, some[0], some[1:], _way_out(name, providers))
     ]
 
 
-def _clashes(name: str, winner: AppConfig, hidden: list[AppConfig]) -> Iterator[CheckMessage]:
+def _way_out(name: str, providers: dict[str, list[AppConfig]]) -> str:
+    """Return the advice to use the command's other name, if that name runs our command."""
+    other = OTHER_NAMES.get(name)
+    if other is None or providers[other][0].name != OURS:
+        return ""
+    return f"Run manage.py {other}: it is the same command of {OURS!r}. Or put"
+
+
+def _clashes(
+    name: str, winner: AppConfig, hidden: list[AppConfig], way_out: str
+) -> Iterator[CheckMessage]:
     if winner.name != OURS and not _extends_ours(winner, name):
         yield Warning(
             f"manage.py {name} runs the command of {winner.name!r}, which hides that of {OURS!r}.",
-            hint=f"Put {OURS!r} before {winner.name!r} in INSTALLED_APPS. If you need the other "
-            "command as well, subclass it in a command of your own with another name.",
+            hint=f"{way_out or 'Put'} {OURS!r} before {winner.name!r} in INSTALLED_APPS. If you "
+            "need the other command as well, subclass it in a command of your own with another "
+            "name.",
             id="bgtask.W012",
         )
         return

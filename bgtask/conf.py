@@ -17,11 +17,13 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+__all__ = ["Settings", "get_settings"]
+
 DEFAULT_QUEUE = "default"
 LONGEST = timedelta(days=36_525).total_seconds()  # What every database can add to its clock.
 MIN_PARAMS_BYTES = 1_024  # Up to this, nobody has to ask what the limit is.
 
-KEEP: Mapping[str, float | None] = MappingProxyType(
+RETENTION: Mapping[str, float | None] = MappingProxyType(
     {"successful": 7 * 86_400.0, "cancelled": 30 * 86_400.0, "failed": None}
 )
 THRESHOLDS: Mapping[str, Any] = MappingProxyType(
@@ -42,12 +44,12 @@ class Settings:
     max_attempts: int = 25  # Executions, the first one included.
     max_run_time: float = 3600.0
     lease: float = 60.0  # A worker silent for longer loses its tasks.
-    heartbeat: float = 10.0
+    heartbeat_interval: float = 10.0
     max_crashes: int = 3
-    jitter: float = 0.0  # Of the back-off: 0.1 adds up to a tenth.
+    retry_jitter: float = 0.0  # Of the back-off: 0.1 adds up to a tenth.
     max_params_bytes: int = 256 * 1024
-    keep: Mapping[str, float | None] = field(default_factory=lambda: KEEP)
-    grace: float = 30.0  # What a stopping worker gives its tasks to end.
+    retention: Mapping[str, float | None] = field(default_factory=lambda: RETENTION)
+    grace_period: float = 30.0  # What a stopping worker gives its tasks to end.
     listen: str | Literal[False] | None = None  # On this alias; None: where the tasks are.
     monitor_tokens: tuple[str, ...] = ()
     thresholds: Mapping[str, Any] = field(default_factory=lambda: THRESHOLDS)
@@ -66,6 +68,13 @@ def get_settings() -> Settings:
 _read: dict[str, Any] = {}
 _settings: Settings | None = None
 
+# The names of unreleased versions, and the present ones.
+_RENAMED = {
+    "KEEP": "RETENTION",
+    "GRACE": "GRACE_PERIOD",
+    "HEARTBEAT": "HEARTBEAT_INTERVAL",
+    "JITTER": "RETRY_JITTER",
+}
 _PLAIN = ("MAX_ATTEMPTS", "MAX_RUN_TIME")  # As the original Django Background Task had them.
 
 
@@ -82,16 +91,20 @@ def _raw() -> dict[str, Any]:
 def _parse(raw: Mapping[str, Any]) -> Settings:
     known = {option.name.upper() for option in fields(Settings)}
     for name in raw:
+        if new_name := _RENAMED.get(name):
+            raise ImproperlyConfigured(
+                f"BGTASK[{name!r}] is now BGTASK[{new_name!r}]. Rename the key, and keep its value."
+            )
         if name not in known:
             raise ImproperlyConfigured(
                 f"Unknown option BGTASK[{name!r}]. Known are: {', '.join(sorted(known))}."
             )
     settings = Settings(**{name.lower(): _PARSERS[name](name, raw[name]) for name in raw})
-    if settings.lease < 2 * settings.heartbeat:
+    if settings.lease < 2 * settings.heartbeat_interval:
         raise ImproperlyConfigured(
-            f"BGTASK['LEASE'] ({settings.lease:g} s) must be at least twice BGTASK['HEARTBEAT'] "
-            f"({settings.heartbeat:g} s), better six times: workers would lose their tasks "
-            "between two heartbeats."
+            f"BGTASK['LEASE'] ({settings.lease:g} s) must be at least twice "
+            f"BGTASK['HEARTBEAT_INTERVAL'] ({settings.heartbeat_interval:g} s), better six times: "
+            "workers would lose their tasks between two heartbeats."
         )
     return settings
 
@@ -139,14 +152,14 @@ def _ratio(name: str, value: Any) -> float:
     return float(value)
 
 
-def _keep(name: str, value: Any) -> Mapping[str, float | None]:
-    if not isinstance(value, Mapping) or not value.keys() <= KEEP.keys():
-        raise _wrong(name, f"a dictionary with any of the keys {', '.join(KEEP)}", value)
+def _retention(name: str, value: Any) -> Mapping[str, float | None]:
+    if not isinstance(value, Mapping) or not value.keys() <= RETENTION.keys():
+        raise _wrong(name, f"a dictionary with any of the keys {', '.join(RETENTION)}", value)
     ages = {
         outcome: None if age is None else _seconds(f"{name}.{outcome}", age)
         for outcome, age in value.items()
     }
-    return MappingProxyType({**KEEP, **ages})
+    return MappingProxyType({**RETENTION, **ages})
 
 
 def _listen(name: str, value: Any) -> str | Literal[False] | None:
@@ -207,12 +220,12 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "MAX_ATTEMPTS": _count,
     "MAX_RUN_TIME": _seconds,
     "LEASE": _seconds,
-    "HEARTBEAT": _seconds,
+    "HEARTBEAT_INTERVAL": _seconds,
     "MAX_CRASHES": _crashes,
-    "JITTER": _share,
+    "RETRY_JITTER": _share,
     "MAX_PARAMS_BYTES": _bytes,
-    "KEEP": _keep,
-    "GRACE": _seconds,
+    "RETENTION": _retention,
+    "GRACE_PERIOD": _seconds,
     "LISTEN": _listen,
     "MONITOR_TOKENS": _tokens,
     "THRESHOLDS": _thresholds,

@@ -6,7 +6,6 @@ BgtaskError
 ├── InvalidOption      this is no such schedule, queue, priority … (also a ValueError)
 ├── MalformedTask      a stored task whose parameters cannot be read
 ├── UnknownTask        no background function has this name in this process
-├── ClaimLost          the task is no longer this attempt's to change
 ├── Cancelled          raised by a task function: end here, as an operator asked
 ├── GiveUp             raised by a task function: fail now, do not try again
 └── Retry              raised by a task function: try again, then or after that long
@@ -15,6 +14,18 @@ BgtaskError
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+
+__all__ = [
+    "BgtaskError",
+    "Cancelled",
+    "GiveUp",
+    "InvalidFunction",
+    "InvalidOption",
+    "InvalidParameters",
+    "MalformedTask",
+    "Retry",
+    "UnknownTask",
+]
 
 
 class BgtaskError(Exception):
@@ -46,10 +57,6 @@ class UnknownTask(BgtaskError, LookupError):
             "in the tasks.py of an app that is in INSTALLED_APPS?"
         )
         self.name = name
-
-
-class ClaimLost(BgtaskError):
-    """The task is no longer this attempt's to change: it was rescued or cancelled meanwhile."""
 
 
 class Cancelled(BgtaskError):

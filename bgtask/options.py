@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypedDict
 
 from django.conf import settings
@@ -23,8 +24,10 @@ class CallOptions(TypedDict, total=False):
     """What may be said at the call."""
 
     schedule: Schedule
+    run_after: Schedule  # The same option as schedule.
     priority: int
     queue: str | None
+    queue_name: str | None  # The same option as queue.
     verbose_name: str | None
 
 
@@ -35,6 +38,9 @@ class TaskOptions(CallOptions, total=False):
     max_run_time: float | timedelta | None
     backoff: Backoff | None
 
+
+# Second names, as Django's own tasks have them. Tasks are stored by the first name.
+SECOND_NAMES = {"run_after": "schedule", "queue_name": "queue"}
 
 _REPEAT = (
     "tasks do not repeat yet; let the function enqueue its next run with schedule=…, or let cron "
@@ -61,9 +67,18 @@ def drop_legacy(options: dict[str, Any], names: Set[str] = LEGACY_OPTIONS.keys()
 
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options in their plain form; raises InvalidOption naming the one that is wrong."""
+    """
+    Return the options by their first names, and in their plain form.
+
+    Raise InvalidOption, with the name of the option, if one is wrong or given by both names.
+    """
     check_names(options, _CHECKS.keys())
-    return {name: _CHECKS[name](value) for name, value in options.items()}
+    for second, first in SECOND_NAMES.items():
+        if first in options and second in options:
+            raise InvalidOption(
+                f"{first}= and {second}= are two names of one option. Give one of them."
+            )
+    return {SECOND_NAMES.get(name, name): _CHECKS[name](value) for name, value in options.items()}
 
 
 def check_names(options: Mapping[str, Any], known: Set[str]) -> None:
@@ -74,13 +89,13 @@ def check_names(options: Mapping[str, Any], known: Set[str]) -> None:
         )
 
 
-def check_schedule(value: Any) -> float | datetime | None:
+def check_schedule(value: Any, name: str = "schedule") -> float | datetime | None:
     """None for at once, seconds from now, or an aware (without USE_TZ, a naive) datetime."""
     if value is None:
         return None
     if isinstance(value, datetime):
         if abs(value.year - timezone.now().year) > 100:
-            raise InvalidOption(f"schedule={value!r} is not within a hundred years.")
+            raise InvalidOption(f"{name}={value!r} is not within a hundred years.")
         if settings.USE_TZ and timezone.is_naive(value):
             return timezone.make_aware(value)
         if not settings.USE_TZ and timezone.is_aware(value):
@@ -89,18 +104,18 @@ def check_schedule(value: Any) -> float | datetime | None:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(f"schedule takes seconds, a timedelta or a datetime, not {value!r}.")
+        raise InvalidOption(f"{name} takes seconds, a timedelta or a datetime, not {value!r}.")
     if not abs(value) <= LONGEST:
-        raise InvalidOption(f"schedule={brief(value)} is not within a hundred years.")
+        raise InvalidOption(f"{name}={brief(value)} is not within a hundred years.")
     return float(value)
 
 
-def check_queue(value: Any) -> str | None:
+def check_queue(value: Any, name: str = "queue") -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not _QUEUE.fullmatch(value):
         raise InvalidOption(
-            f"queue={value!r} is no name of a queue: 1 to 100 of the characters "
+            f"{name}={value!r} is no name of a queue: 1 to 100 of the characters "
             "A-Z a-z 0-9 _ . - are."
         )
     return str(value)
@@ -168,10 +183,12 @@ def _backoff(value: Any) -> Backoff | None:
         ) from None
 
 
-_CHECKS = {
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "schedule": check_schedule,
+    "run_after": partial(check_schedule, name="run_after"),
     "priority": _priority,
     "queue": check_queue,
+    "queue_name": partial(check_queue, name="queue_name"),
     "verbose_name": _verbose_name,
     "max_attempts": _max_attempts,
     "max_run_time": _max_run_time,

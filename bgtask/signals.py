@@ -1,8 +1,20 @@
-"""What other apps may listen to.
+"""Define the signals that other apps can receive.
 
-Each is sent with ``sender=Task`` and ``task``. Those about an outcome are sent once per attempt
-whose outcome was accepted, after it is stored, from a thread that runs nothing else. A receiver
-that raises is logged, and changes nothing.
+Each signal is sent with ``sender=Task`` and ``task``. ``task_failed`` and ``task_retried`` have
+``error`` as well. It is the exception, or None where the worker lost the attempt.
+
+- ``task_enqueued``: the task is stored. Its transaction may still be rolled back.
+- ``task_started``: a worker is about to call the function.
+- ``task_succeeded``: the task is SUCCESSFUL.
+- ``task_retried``: an attempt failed or was interrupted, and another attempt will follow.
+- ``task_failed``: the task is FAILED, and no attempt will follow. It is sent once.
+
+An attempt whose task becomes CANCELLED sends neither ``task_retried`` nor ``task_failed``, even if
+the attempt failed. A task that an operator requeues can fail for good again: then ``task_failed``
+is sent again.
+
+The last three are sent once per attempt, after the outcome is stored, from a thread of their own.
+An error in a receiver is logged, and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +24,15 @@ from typing import Any
 
 from django.dispatch import Signal
 
+__all__ = ["task_enqueued", "task_failed", "task_retried", "task_started", "task_succeeded"]
+
 logger = logging.getLogger("bgtask")
 
-task_enqueued = Signal()  # Stored; the transaction it is part of may still be rolled back.
-task_started = Signal()  # About to be called.
+task_enqueued = Signal()
+task_started = Signal()
 task_succeeded = Signal()
-# An attempt failed: error, or None if it was taken from its worker. One of the next two follows.
+task_retried = Signal()
 task_failed = Signal()
-task_retried = Signal()  # Another attempt will follow: error; None after an interruption, too.
-task_given_up = Signal()  # FAILED, no attempt will follow: error.
 
 
 def announce(signal: Signal, **facts: Any) -> None:

@@ -27,6 +27,16 @@ from types import MappingProxyType
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+__all__ = [
+    "FINISHED",
+    "LIVE",
+    "WAITING",
+    "AttemptOutcome",
+    "HeldFor",
+    "Status",
+    "WorkerState",
+]
+
 
 class Status(models.TextChoices):
     """Where a task stands."""
@@ -61,8 +71,8 @@ class AttemptOutcome(models.TextChoices):
 
     FAILED = "failed", _("failed")
     LOST = "lost", _("lost with its worker")
-    INTERRUPTED = "stopped", _("interrupted by the stop of its worker")
-    TIMED_OUT = "timed out", _("ran longer than allowed")
+    INTERRUPTED = "interrupted", _("interrupted by the stop of its worker")
+    TIMED_OUT = "timed_out", _("ran longer than allowed")
     CANCELLED = "cancelled", _("cancelled")
 
 

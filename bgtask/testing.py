@@ -25,8 +25,9 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 from bgtask import registry
 from bgtask.background import BackgroundFunction
 from bgtask.exceptions import Retry
-from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.models import enqueue as storing
+from bgtask.models.outcome import Outcome
 from bgtask.runner.announcer import announce
 from bgtask.runner.execution import execute
 from bgtask.serialization import dump_params

@@ -15,6 +15,8 @@ from bgtask_admin.permissions import MONITOR, VIEW
 from bgtask_admin.views import errors, export, landing, operate, queues, stopping, task, tasks
 from bgtask_admin.views.base import bound, url_of
 
+__all__ = ["register"]
+
 
 class RoomAdmin(admin.ModelAdmin):
     """Nothing is added, changed or deleted by Django's own forms."""

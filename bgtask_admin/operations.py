@@ -25,8 +25,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from bgtask.models import Deletion, Task, TaskQuerySet
-from bgtask.models.deletion import ERROR
+from bgtask.models import Task, TaskQuerySet
+from bgtask.models.deletion import ERROR, Deletion
 from bgtask.models.manager import writing
 from bgtask.status import Status
 from bgtask_admin.masking import MASK

@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from bgtask.models import Hold, Queue, Task, Worker
+from bgtask.models import QueuePause, Task, TaskHold, Worker
 from bgtask.models.manager import database_time
 from bgtask.status import WorkerState
 from bgtask_admin import operations
@@ -32,31 +32,33 @@ def hold_type(
 
     The steps of the operation move waiting ones aside; workers put aside what is enqueued later.
     """
-    stop = _stop(Hold, user, reason, minutes)
+    now, hold = _limits(TaskHold, reason, minutes)
+    hold |= {"held_at": now, "held_by": user.get_username()[:255]}
     with recorded(_start(Verb.HOLD_TYPE, task_name, user, reason)) as operation:
-        Hold.objects.update_or_create(task_name=task_name, defaults=stop)
+        TaskHold.objects.update_or_create(task_name=task_name, defaults=hold)
     return operation
 
 
 def release_type(task_name: str, *, user: Any) -> Operation:
     """Let tasks of this name be started again; the steps of the operation release held ones."""
     with recorded(_start(Verb.RELEASE_TYPE, task_name, user)) as operation:
-        Hold.objects.filter(task_name=task_name).delete()
+        TaskHold.objects.filter(task_name=task_name).delete()
     return operation
 
 
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:
     """Nothing more of this queue is started; what waits stays where it is."""
-    stop = _stop(Queue, user, reason, minutes)
+    now, pause = _limits(QueuePause, reason, minutes)
+    pause |= {"paused_at": now, "paused_by": user.get_username()[:255]}
     with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
-        Queue.objects.update_or_create(name=queue, defaults=stop)
+        QueuePause.objects.update_or_create(queue=queue, defaults=pause)
     return operation
 
 
 def resume(queue: str, *, user: Any) -> Operation:
     """Let tasks of this queue be started again."""
     with recorded(_note(Verb.RESUME, {"queue": queue}, user), _done) as operation:
-        Queue.objects.filter(name=queue).delete()
+        QueuePause.objects.filter(queue=queue).delete()
     return operation
 
 
@@ -78,11 +80,11 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
     return operation
 
 
-def _stop(model: Any, user: Any, reason: str, minutes: int | None) -> dict[str, Any]:
+def _limits(model: Any, reason: str, minutes: int | None) -> tuple[datetime, dict[str, Any]]:
+    """Return the database's time, and when and why the row of this model holds."""
     now = database_time(model.objects.all().db)
-    until: datetime | None = now + timedelta(minutes=minutes) if minutes else None
-    by = user.get_username()[:255]
-    return {"since": now, "until": until, "by": by, "reason": reason[:500]}
+    expires_at = now + timedelta(minutes=minutes) if minutes else None
+    return now, {"expires_at": expires_at, "reason": reason[:500]}
 
 
 def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[[], Operation]:

@@ -15,7 +15,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from bgtask.models import Deletion, TaskQuerySet
+from bgtask.models import TaskQuerySet
+from bgtask.models.deletion import Deletion
 from bgtask.status import FINISHED, WAITING, HeldFor, Status
 from bgtask_admin import permissions
 

@@ -9,7 +9,7 @@ import factory
 from factory.django import DjangoModelFactory
 
 from bgtask.dialects import Clock
-from bgtask.models import Attempt, Hold, Queue, QueueStats, Task, TaskStats, Worker
+from bgtask.models import Attempt, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker
 from bgtask.models.manager import database_time
 from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status, WorkerState
 
@@ -121,30 +121,26 @@ class QueueStatsFactory(TaskStatsFactory):
     oldest_ready_age = 0
 
 
-class StopFactory(DjangoModelFactory):
-    class Meta:
-        abstract = True
-
-    since = Clock(-60)
-    by = "ann"
-
-
-class PauseFactory(StopFactory):
+class PauseFactory(DjangoModelFactory):
     """A paused queue."""
 
     class Meta:
-        model = Queue
+        model = QueuePause
 
-    name = "default"
+    queue = "default"
+    paused_at = Clock(-60)
+    paused_by = "ann"
 
 
-class HoldFactory(StopFactory):
+class HoldFactory(DjangoModelFactory):
     """A kind of task that is not started."""
 
     class Meta:
-        model = Hold
+        model = TaskHold
 
     task_name = "tests.tasks.noop"
+    held_at = Clock(-60)
+    held_by = "ann"
 
 
 def minutes_ago(number: int) -> datetime:

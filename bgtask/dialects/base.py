@@ -32,7 +32,8 @@ from bgtask.dialects.statements import (
 )
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 # Far below the limits of PostgreSQL (1 GB) and SQLite (a billion bytes), so that memory stays flat.
 STATEMENT_BYTES = 16 * 2**20
@@ -218,11 +219,11 @@ class Dialect(ABC):
         )
         served = "" if queues is None else f"AND queue IN ({marks(queues) or 'NULL'})"
         return f"""
-            SELECT 'paused', name, NULL, NULL, NULL FROM bgtask_queue
-            WHERE until IS NULL OR until > {clock}
+            SELECT 'paused', queue, NULL, NULL, NULL FROM bgtask_queuepause
+            WHERE expires_at IS NULL OR expires_at > {clock}
             UNION ALL
-            SELECT 'hold', task_name, NULL, NULL, NULL FROM bgtask_hold
-            WHERE until IS NULL OR until > {clock}
+            SELECT 'hold', task_name, NULL, NULL, NULL FROM bgtask_taskhold
+            WHERE expires_at IS NULL OR expires_at > {clock}
             UNION ALL
             SELECT 'next', NULL, due_in, NULL, NULL FROM (
                 SELECT {due_in} AS due_in FROM bgtask_task
@@ -232,7 +233,8 @@ class Dialect(ABC):
             SELECT 'suspect', queue, NULL, NULL, NULL FROM (
                 SELECT DISTINCT queue FROM bgtask_task
                 WHERE status = 'READY' AND crashes > 0 AND queue NOT IN (
-                    SELECT name FROM bgtask_queue WHERE until IS NULL OR until > {clock}
+                    SELECT queue FROM bgtask_queuepause
+                    WHERE expires_at IS NULL OR expires_at > {clock}
                 ) {served} LIMIT 100
             ) AS s
         """

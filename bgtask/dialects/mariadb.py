@@ -30,7 +30,8 @@ from bgtask.dialects.statements import (
 )
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 # Where the statistics say that a status is rare, an index of it would be chosen, and the rows that
 # others hold be read on the way, and waited for.

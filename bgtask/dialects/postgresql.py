@@ -13,7 +13,8 @@ from bgtask.dialects.references import Reference, check_on_postgresql, postgresq
 from bgtask.dialects.statements import CLAIMED, compiled, instances, on_conflict, sorted_out
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 # Sleeping runners listen here; the payload is the queue.
 CHANNEL = "bgtask"
@@ -180,9 +181,11 @@ class PostgreSQL(Dialect):
         now = self.clock(connections[candidates.db])
         unless = f"""
             AND queue <> ALL (ARRAY (
-                SELECT name FROM bgtask_queue WHERE until IS NULL OR until > {now}))
+                SELECT queue FROM bgtask_queuepause
+                WHERE expires_at IS NULL OR expires_at > {now}))
             AND task_name <> ALL (ARRAY (
-                SELECT task_name FROM bgtask_hold WHERE until IS NULL OR until > {now}))
+                SELECT task_name FROM bgtask_taskhold
+                WHERE expires_at IS NULL OR expires_at > {now}))
         """
         return self._claim(candidates, select, [queue, limit], worker, max_run_time, unless)
 

@@ -27,7 +27,8 @@ from bgtask.dialects.statements import (
 )
 
 if TYPE_CHECKING:
-    from bgtask.models import Outcome, Task, TaskQuerySet, Worker
+    from bgtask.models import Task, TaskQuerySet, Worker
+    from bgtask.models.outcome import Outcome
 
 
 class SQLite(Dialect):

@@ -35,7 +35,7 @@ from bgtask.dialects import Clock, Since
 from bgtask.health.figures import Health, QueueHealth, Stopped, Stuck, Workers
 from bgtask.health.limits import Thresholds
 from bgtask.health.literal import Literal
-from bgtask.models import Hold, Queue, Task, TaskStats, Worker
+from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
 from bgtask.models.manager import database_time
 from bgtask.status import Status, WorkerState
 
@@ -82,9 +82,12 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
 
 def _stops() -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
     """The queues that are paused, and the names that are on hold."""
-    details = ("since", "until", "by", "reason")
-    pauses = Queue.objects.in_force().values_list(Value("queue", TextField()), "name", *details)
-    holds = Hold.objects.in_force().values_list(Value("name", TextField()), "task_name", *details)
+    pauses = QueuePause.objects.in_force().values_list(
+        Value("queue", TextField()), "queue", "paused_at", "expires_at", "paused_by", "reason"
+    )
+    holds = TaskHold.objects.in_force().values_list(
+        Value("name", TextField()), "task_name", "held_at", "expires_at", "held_by", "reason"
+    )
     stopped: dict[str, list[Stopped]] = {"queue": [], "name": []}
     for kind, name, since, until, by, reason in sorted(
         pauses.union(holds, all=True), key=itemgetter(0, 1)

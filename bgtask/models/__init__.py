@@ -1,7 +1,5 @@
 from bgtask.models.attempt import Attempt
-from bgtask.models.deletion import Deletion
-from bgtask.models.outcome import Outcome
-from bgtask.models.queue import Hold, Queue
+from bgtask.models.pause import QueuePause, TaskHold
 from bgtask.models.stats import QueueHistory, QueueStats, TaskStats
 from bgtask.models.task import Task
 from bgtask.models.task_queryset import TaskQuerySet
@@ -9,13 +7,11 @@ from bgtask.models.worker import Worker
 
 __all__ = [
     "Attempt",
-    "Deletion",
-    "Hold",
-    "Outcome",
-    "Queue",
     "QueueHistory",
+    "QueuePause",
     "QueueStats",
     "Task",
+    "TaskHold",
     "TaskQuerySet",
     "TaskStats",
     "Worker",

@@ -19,7 +19,7 @@ class Attempt(models.Model):
     worker = UnicodeCharField(_("worker"), max_length=255, blank=True)
     started_at = models.DateTimeField(_("started at"), null=True)
     finished_at = models.DateTimeField(_("finished at"))
-    outcome = models.CharField(_("outcome"), max_length=10, choices=AttemptOutcome)
+    outcome = models.CharField(_("outcome"), max_length=20, choices=AttemptOutcome)
     error_class = UnicodeCharField(_("error class"), max_length=255, blank=True)
     message = UnicodeTextField(_("message"), blank=True)
     traceback = UnicodeTextField(_("traceback"), blank=True)

@@ -15,7 +15,7 @@ from bgtask.conf import DEFAULT_QUEUE
 from bgtask.dialects import dialect_of
 from bgtask.exceptions import InvalidParameters
 from bgtask.models.manager import as_read
-from bgtask.options import TaskOptions, check_names
+from bgtask.options import SECOND_NAMES, TaskOptions, check_names
 from bgtask.serialization import dump_params
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
-_OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"}  # Which is not kept with a task.
+# The back-off is not kept with a task. Second names are translated by the caller.
+_OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"} - SECOND_NAMES.keys()
 
 Row = tuple[list[str], list[str], list[Any]]
 Params = tuple[Sequence[Any], dict[str, Any]]

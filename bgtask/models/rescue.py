@@ -254,7 +254,7 @@ def _after_timeout(task: Task) -> dict[str, Any]:
         return {"status": Status.FAILED}
     rule = registry.find(task.task_name).backoff if registry.knows(task.task_name) else None
     try:
-        wait = backoff(task.attempts, rule, get_settings().jitter)
+        wait = backoff(task.attempts, rule, get_settings().retry_jitter)
     except Exception:  # The rule is user code; the default one never fails.
         wait = backoff(task.attempts)
     return {"status": Status.SCHEDULED, "run_at": Clock(wait)}

@@ -9,18 +9,16 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.conf import DEFAULT_QUEUE, LONGEST, get_settings
 from bgtask.dialects.statements import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
-from bgtask.errors import Failure, plain_failure
-from bgtask.exceptions import ClaimLost, MalformedTask
+from bgtask.exceptions import MalformedTask
 from bgtask.models.arguments import named
 from bgtask.models.counters import as_count
 from bgtask.models.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.models.manager import QueueManager
-from bgtask.models.outcome import Outcome
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
 from bgtask.options import brief
 from bgtask.serialization import load_params
-from bgtask.status import FINISHED, AttemptOutcome, HeldFor, Status
+from bgtask.status import FINISHED, HeldFor, Status
 
 
 class Task(models.Model):
@@ -252,50 +250,6 @@ class Task(models.Model):
         """
         return dict(named(self.task_name, *self.params()))
 
-    # The end of an attempt. Each raises ClaimLost if the task is no longer this attempt's.
-
-    def succeed(self, return_value: str | None = None, duration: float = 0.0) -> None:
-        """``return_value`` is JSON text, ``duration`` seconds."""
-        self._end(Outcome(self, Status.SUCCESSFUL, duration, return_value))
-
-    def fail(self, failure: Failure | str, duration: float = 0.0) -> None:
-        self._end(
-            Outcome(
-                self,
-                Status.FAILED,
-                duration,
-                failure=_failure(failure),
-                kind=AttemptOutcome.FAILED,
-            )
-        )
-
-    def retry(self, failure: Failure | str, delay: float, duration: float = 0.0) -> None:
-        """Wait ``delay`` seconds from now for another attempt."""
-        self._end(
-            Outcome(
-                self,
-                Status.SCHEDULED,
-                duration,
-                failure=_failure(failure),
-                delay=delay,
-                kind=AttemptOutcome.FAILED,
-            )
-        )
-
-    def release(self) -> None:
-        """Give back what was not started."""
-        if not Task.objects.release([self]):
-            raise ClaimLost(f"{self} is no longer this attempt's to release.")
-
-    def park(self, held_for: HeldFor) -> None:
-        """Put aside what was not started, and cannot or must not be."""
-        if not Task.objects.park([self], held_for):
-            raise ClaimLost(f"{self} is no longer this attempt's to park.")
-
-    def _end(self, outcome: Outcome) -> None:
-        if not Task.objects.finish([outcome]):
-            raise ClaimLost(f"{self} was rescued or cancelled meanwhile; its outcome is dropped.")
-
     # What an operator does. Each tells whether the task was in a status that allows it.
 
     def hold(self) -> bool:
@@ -317,7 +271,3 @@ class Task(models.Model):
 
 def _is_run_time(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and 0 < value <= LONGEST
-
-
-def _failure(failure: Failure | str) -> Failure:
-    return failure if isinstance(failure, Failure) else plain_failure("", failure)

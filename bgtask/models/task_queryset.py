@@ -336,9 +336,9 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def unhold_over(self) -> int:
         """Let tasks run again whose hold is over; return how many."""
-        from bgtask.models.queue import Hold
+        from bgtask.models.pause import TaskHold
 
-        on_hold = Hold.objects.in_force().values_list("task_name", flat=True)
+        on_hold = TaskHold.objects.in_force().values_list("task_name", flat=True)
         waiting = self.held().filter(held_for=HeldFor.TYPE).order_by()
         names = set(waiting.values_list("task_name", flat=True).distinct())
         over = names - set(on_hold) if names else set()

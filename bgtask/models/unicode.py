@@ -1,4 +1,4 @@
-"""Find and convert the text columns that do not hold every character, on MariaDB and MySQL."""
+"""Find the text columns that do not hold every character, on MariaDB and MySQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from bgtask.models.fields import UnicodeCharField, UnicodeTextField
 
@@ -35,16 +34,3 @@ def narrow_columns(
         if narrow:
             found = [field for column, field in fields.items() if column in narrow]
             yield model, found, next(iter(narrow.values()))
-
-
-def widen_columns(schema_editor: BaseDatabaseSchemaEditor, kinds: Iterable[Any]) -> None:
-    """Convert these columns to utf8mb4; each table is rebuilt at most once."""
-    connection = schema_editor.connection
-    for model, fields, _charset in list(narrow_columns(connection, kinds)):
-        changes, params = [], []
-        for field in fields:
-            definition, values = schema_editor.column_sql(model, field)
-            changes.append(f"MODIFY {schema_editor.quote_name(field.column)} {definition}")
-            params += values or []
-        table = schema_editor.quote_name(model._meta.db_table)
-        schema_editor.execute(f"ALTER TABLE {table} {', '.join(changes)}", params)

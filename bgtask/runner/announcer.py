@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from django.db import connections
 
 from bgtask import signals
-from bgtask.models import Outcome
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import Care
-from bgtask.status import AttemptOutcome, Status
+from bgtask.status import Status
 
 logger = logging.getLogger("bgtask")
 
@@ -47,18 +47,14 @@ def _failure(outcome: Outcome, status: str) -> None:
         what,
         task.attempts,
         task.executions_allowed,
-        outcome.kind and outcome.kind.value,
+        outcome.kind and outcome.kind.value.replace("_", " "),
         outcome.failure.traceback if outcome.failure else "",
     )
     task.status = status
-    if outcome.kind is AttemptOutcome.CANCELLED:
-        return
-    if signals.task_failed.receivers and outcome.kind is not AttemptOutcome.INTERRUPTED:
-        signals.announce(signals.task_failed, task=task, error=error)
     if status in (Status.SCHEDULED, Status.READY) and signals.task_retried.receivers:
         signals.announce(signals.task_retried, task=task, error=error)
-    if status == Status.FAILED and signals.task_given_up.receivers:
-        signals.announce(signals.task_given_up, task=task, error=error)
+    if status == Status.FAILED and signals.task_failed.receivers:
+        signals.announce(signals.task_failed, task=task, error=error)
 
 
 # Failing for good is an error once, so that mail and Sentry fire once.

@@ -14,7 +14,8 @@ from django.db import connections
 
 from bgtask.dialects import is_about_data
 from bgtask.errors import plain_failure
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import mend
 from bgtask.runner.watchdog import watched
 

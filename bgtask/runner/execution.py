@@ -25,7 +25,8 @@ from bgtask.exceptions import (
     Retry,
     UnknownTask,
 )
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.options import check_schedule
 from bgtask.serialization import dump_value, load_params
 from bgtask.status import AttemptOutcome, Status
@@ -143,7 +144,7 @@ def _wait(task: Task) -> float:
     rule: Backoff | None = None
     if registry.knows(task.task_name):
         rule = registry.find(task.task_name).backoff
-    jitter = get_settings().jitter
+    jitter = get_settings().retry_jitter
     try:
         return backoff(task.attempts, rule, jitter)
     except Exception:

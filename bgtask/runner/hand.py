@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from bgtask.context import CurrentTask
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
+from bgtask.models.outcome import Outcome
 from bgtask.status import HeldFor
 
 logger = logging.getLogger("bgtask")

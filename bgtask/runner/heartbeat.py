@@ -51,7 +51,7 @@ class Heartbeat:
         self._on_beat = on_beat
         self._alias = Worker.objects.all().db
         settings = get_settings()
-        self._lease, self._interval = settings.lease, settings.heartbeat
+        self._lease, self._interval = settings.lease, settings.heartbeat_interval
         self._trusted_until = registered + self._lease * (1 - MARGIN)
         self._beating_since = registered
         self._stopping = threading.Event()

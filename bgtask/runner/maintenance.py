@@ -14,17 +14,9 @@ from django.db import Error, connections
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.models import (
-    Hold,
-    Outcome,
-    Queue,
-    QueueHistory,
-    QueueStats,
-    Task,
-    TaskStats,
-    Worker,
-)
+from bgtask.models import QueueHistory, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import mend
 from bgtask.runner.watchdog import watched
 from bgtask.status import Status
@@ -46,14 +38,14 @@ def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
 def unhold() -> int:
     """Let go what is no longer to be held: names known here, holds and pauses that are over."""
     unheld = Task.objects.unhold_known(registry.names())
-    Hold.objects.over().delete()
-    Queue.objects.over().delete()
+    TaskHold.objects.expired().delete()
+    QueuePause.objects.expired().delete()
     return unheld + Task.objects.unhold_over()
 
 
 class Pruner:
     """
-    Delete what is older than BGTASK['KEEP'], and old workers and statistics.
+    Delete what is older than BGTASK['RETENTION'], and old workers and statistics.
 
     A row is kept as long as a row of another table must refer to it. The pruner remembers how far
     it came, so that the next run doesn't begin with the tasks it has just kept.
@@ -76,7 +68,7 @@ class Pruner:
             model.objects.prune(KEEP_STATS, kept=self.kept)
             for model in (TaskStats, QueueStats, QueueHistory)
         )
-        for outcome, age in get_settings().keep.items():
+        for outcome, age in get_settings().retention.items():
             if age is None:
                 continue
             status = Status[outcome.upper()]

@@ -13,7 +13,8 @@ from django.db import connections
 
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.runner.care import Care
 from bgtask.runner.execution import execute
 
@@ -113,8 +114,8 @@ class Pool:
 
     @property
     def stuck(self) -> int:
-        """Threads that have not ended, for all of GRACE, what was taken back from them."""
-        late = time.monotonic() - get_settings().grace
+        """Threads that have not ended, for all of GRACE_PERIOD, what was taken back from them."""
+        late = time.monotonic() - get_settings().grace_period
         return sum(
             current.taken_back_at is not None and current.taken_back_at < late
             for current in self.running()

@@ -10,7 +10,8 @@ from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
+from bgtask.models.outcome import Outcome
 from bgtask.models.transactions import TransactionsRefused, check_transactions
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import Announcer
@@ -157,7 +158,7 @@ class Runner:
                     self._wakeup.sleep(self._pause(end))
         except BaseException:
             self._is_broken = True
-            self._stop_by = time.monotonic() + get_settings().grace
+            self._stop_by = time.monotonic() + get_settings().grace_period
             raise
         finally:
             clean = self._leave()
@@ -172,14 +173,14 @@ class Runner:
 
     def stop(self) -> None:
         """
-        Claim nothing more, let what runs finish, for GRACE seconds; a second call: at once.
+        Claim nothing more, let what runs finish, for GRACE_PERIOD seconds; a second call: at once.
 
         Safe to call from a signal handler.
         """
         if self._stopping:
             self._forced = True
         else:
-            self._stop_by = time.monotonic() + get_settings().grace
+            self._stop_by = time.monotonic() + get_settings().grace_period
         self._stopping = True
         self._alarm.ring()
 
@@ -252,9 +253,9 @@ class Runner:
                 self._excuse()
                 clean = False
                 break
-        clean &= self._completer.stop(1.0 if self._forced else get_settings().grace)
+        clean &= self._completer.stop(1.0 if self._forced else get_settings().grace_period)
         self._maintenance.stop()
-        announced = self._announcer.stop(1.0 if self._forced else get_settings().grace)
+        announced = self._announcer.stop(1.0 if self._forced else get_settings().grace_period)
         self._heartbeat.stop()
         try:
             with watched(self._alias):
@@ -443,7 +444,7 @@ class Runner:
     def _end(self, why: str, *, is_broken: bool = False) -> None:
         logger.error("This process ends, to be replaced: %s.", why)
         self._to_be_replaced, self._is_broken = True, is_broken
-        self._stop_by = time.monotonic() + get_settings().grace
+        self._stop_by = time.monotonic() + get_settings().grace_period
 
     def _is_drained(self) -> bool:
         """Nothing is due; nor is anything in the hands of a worker that has gone silent."""

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connections
 
 from bgtask.dialects import dialect_of
-from bgtask.models import Outcome
+from bgtask.models.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status
 
 # In the order of STATS_COLUMNS behind the key.

@@ -17,8 +17,9 @@ from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.dialects import dialect_of
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
 from bgtask.models.manager import database_time
+from bgtask.models.outcome import Outcome
 from bgtask.runner.alarm import Alarm
 from bgtask.runner.announcer import announce
 from bgtask.runner.child import OVER, REFUSED, Child
@@ -30,7 +31,7 @@ logger = logging.getLogger("bgtask")
 SHORT_LIFE = 10.0  # Seconds; a child that ends sooner is replaced after a growing wait.
 LONGEST_WAIT = 30.0
 STARTING = 60.0  # What a child may take to import the project and report for duty.
-SLACK = 2.0  # Seconds beyond GRACE before children are killed.
+SLACK = 2.0  # Seconds beyond GRACE_PERIOD before children are killed.
 HUNG = "it gave no sign of life for its lease, and was killed"
 OVERSTAYED = "it did not stop in time, and was killed"
 
@@ -83,7 +84,7 @@ class Supervisor:
                     slot.child.process.kill()
                     slot.child.process.wait()
                     slot.child.close()
-            end = time.monotonic() + get_settings().grace
+            end = time.monotonic() + get_settings().grace_period
             for thread in self._undertakers:
                 thread.join(max(end - time.monotonic(), 0.0))
             self._alarm.close()
@@ -94,7 +95,7 @@ class Supervisor:
         if self._stopping:
             self._kill_at = 0.0
         else:
-            self._kill_at = time.monotonic() + get_settings().grace + SLACK
+            self._kill_at = time.monotonic() + get_settings().grace_period + SLACK
         self._stopping = True
         self._alarm.ring()
 

@@ -11,7 +11,7 @@ from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from bgtask.models import Attempt, Hold, Task
+from bgtask.models import Attempt, Task, TaskHold
 from bgtask.models.manager import database_time
 from bgtask_admin import text
 from bgtask_admin.charts import Band, Chart
@@ -62,7 +62,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
         samples=rows[:5],
         chart=_chart(attempts, now),
         held=set(
-            Hold.objects.in_force()
+            TaskHold.objects.in_force()
             .filter(task_name__in=list(names))
             .values_list("task_name", flat=True)
         ),

@@ -13,7 +13,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from bgtask.models import Hold, Task
+from bgtask.models import Task, TaskHold
 from bgtask.status import AttemptOutcome, Status
 from bgtask_admin import masking, operations
 from bgtask_admin.models import Operation
@@ -56,7 +56,7 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         latest=_latest(task),
         log=_log(task),
         operations=_operations(task),
-        hold=Hold.objects.in_force().filter(task_name=task.task_name).first(),
+        hold=TaskHold.objects.in_force().filter(task_name=task.task_name).first(),
     )
 
 

@@ -15,7 +15,7 @@ from tests.ledger import Ledger
 from tests.processes import ROOT, Child
 
 # Long enough for a busy machine to send its signs of life, short enough to wait for its end.
-SHORT_LEASE = {"LEASE": 3, "HEARTBEAT": 0.5}
+SHORT_LEASE = {"LEASE": 3, "HEARTBEAT_INTERVAL": 0.5}
 
 StartWorker = Callable[..., Child]
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def worker(process_tasks: Start) -> StartWorker:
-    """``worker("--threads=2", GRACE=1)`` starts a worker with a short lease, and such settings."""
+    """``worker("--threads=2", GRACE_PERIOD=1)`` starts a worker: a short lease, such settings."""
 
     def start(*args: str, env: dict[str, str] | None = None, **settings: object) -> Child:
         bgtask = json.dumps({**SHORT_LEASE, **settings})

@@ -44,7 +44,7 @@ def test_task_that_does_not_listen_is_ended_by_force_and_its_neighbour_is_not(
     worker, gate, until_running, until_ended, ledger
 ):
     deaf, neighbour = tasks.wait_for(gate.path), tasks.wait_for(gate.path)
-    supervisor = worker("--processes=2", GRACE=1)
+    supervisor = worker("--processes=2", GRACE_PERIOD=1)
     for task in (deaf, neighbour):
         until_running(task, supervisor)
     (before,) = (one.start.pid for one in ledger.executions(deaf.pk))

@@ -45,7 +45,7 @@ def test_nobody_takes_from_a_worker_whose_lease_has_not_run_out(
     worker, gate, until_running, until_ended, ledger
 ):
     task = tasks.wait_for(gate.path)
-    killed = worker(LEASE=3600, HEARTBEAT=1)
+    killed = worker(LEASE=3600, HEARTBEAT_INTERVAL=1)
     until_running(task, killed)
     killed.kill()
 

@@ -74,7 +74,7 @@ def test_another_worker_takes_it_back_from_one_that_is_alive(worker, gate, until
     witness = worker("--queue=nothing")
     until_alive(witness)
     task = Task.objects.enqueue("tests.tasks.wait_for", [gate.path], max_run_time=1.0)
-    child = worker("--threads=2", LEASE=3600, HEARTBEAT=1)
+    child = worker("--threads=2", LEASE=3600, HEARTBEAT_INTERVAL=1)
     until_running(task, child)
 
     eventually(Task.objects.retrying().exists, timeout=30, explain=witness.output)

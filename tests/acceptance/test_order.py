@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from django.utils import timezone
 
-from bgtask.models import Hold, Queue, Task
+from bgtask.models import QueuePause, Task, TaskHold
 from bgtask.status import HeldFor, Status
 from tests import tasks
 from tests.acceptance.conftest import statuses
@@ -69,7 +69,7 @@ def test_equal_priorities_alternate_between_queues(worker, in_order_of_start):
 def test_paused_queue_is_served_once_the_pause_is_over(worker):
     tasks.note.using(queue="mail").enqueue_many([(1,), (2,)])
     tasks.note()
-    pause = Queue.objects.create(name="mail", since=timezone.now())
+    pause = QueuePause.objects.create(queue="mail", paused_at=timezone.now())
 
     assert worker("--drain").wait() == 0
 
@@ -92,7 +92,7 @@ def test_pause_binds_what_was_claimed_ahead(worker, gate, until_running, ledger)
     mail = Task.objects.filter(queue="mail")
     eventually(mail.running().exists, explain=child.output)
 
-    Queue.objects.create(name="mail", since=timezone.now())
+    QueuePause.objects.create(queue="mail", paused_at=timezone.now())
     # It has looked again once it has seen that this one is due.
     marker = tasks.note(schedule=0.1)
     eventually(lambda: not Task.objects.scheduled().exists(), explain=child.output)
@@ -107,7 +107,7 @@ def test_pause_binds_what_was_claimed_ahead(worker, gate, until_running, ledger)
 def test_tasks_on_hold_are_put_aside_and_run_once_the_hold_is_over(worker, ledger):
     tasks.note.enqueue_many([(1,), (2,)])
     tasks.add(1, 2)
-    hold = Hold.objects.create(task_name="tests.tasks.note", since=timezone.now())
+    hold = TaskHold.objects.create(task_name="tests.tasks.note", held_at=timezone.now())
 
     assert worker("--drain").wait() == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from textwrap import indent
 
 import pytest
@@ -70,7 +71,7 @@ def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
     worker, gate, until_running, until_ended, ledger
 ):
     task = tasks.wait_for(gate.path)
-    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT_INTERVAL=1)
     until_running(task, supervisor)
     killed = running_pid(ledger, task)
 
@@ -85,6 +86,21 @@ def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
     eventually(lambda: TaskStats.objects.filter(retried=1).exists(), timeout=30)
     living = Worker.objects.alive().exclude(pid=killed)
     eventually(lambda: living.count() == 2, timeout=30, explain=supervisor.output)
+
+
+@pytest.mark.parametrize("name", ["bgtask_worker", "process_tasks"])
+def test_a_supervisor_starts_its_children_by_the_name_it_was_started_by(command, name):
+    """Kind of fault: under its second name a command runs another app's command."""
+    supervisor = command(name, "--processes=2")
+    alive = Worker.objects.alive()
+    eventually(lambda: alive.count() == 2, timeout=30, explain=supervisor.output)
+
+    lines = [
+        Path("/proc", str(pid), "cmdline").read_text()
+        for pid in alive.values_list("pid", flat=True)
+    ]
+
+    assert [name in line.split("\0") for line in lines] == [True, True]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT])
@@ -141,7 +157,7 @@ def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
     worker, gate, until_running, ledger, signum
 ):
     task = tasks.wait_for(gate.path)
-    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=3600)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT_INTERVAL=1, GRACE_PERIOD=3600)
     until_running(task, supervisor)
     pid = running_pid(ledger, task)
     supervisor.send_signal(signum)
@@ -172,7 +188,7 @@ def test_processes_that_are_told_to_stop_as_they_start_leave_in_order(
 ):
     tasks.note()
     release.waits_for(gate)
-    supervisor = worker("--processes=2", env=release.env, GRACE=3600)
+    supervisor = worker("--processes=2", env=release.env, GRACE_PERIOD=3600)
     eventually(lambda: len(release.starts()) == 2, timeout=30, explain=supervisor.output)
     starting = descendants(supervisor.pid)
 
@@ -190,7 +206,7 @@ def test_processes_that_are_told_to_stop_as_they_start_leave_in_order(
 
 def test_second_signal_ends_also_processes_that_are_about_to_start(worker, gate, release):
     release.waits_for(gate)
-    supervisor = worker("--processes=2", env=release.env, GRACE=3600)
+    supervisor = worker("--processes=2", env=release.env, GRACE_PERIOD=3600)
     eventually(lambda: len(release.starts()) == 2, timeout=30, explain=supervisor.output)
     starting = descendants(supervisor.pid)
 
@@ -243,7 +259,7 @@ def test_task_that_outlasts_the_grace_is_taken_back_at_once_and_is_no_suspect(
     worker, gate, until_running
 ):
     task = tasks.wait_for(gate.path)
-    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=0.5)
+    supervisor = worker("--processes=2", LEASE=3600, HEARTBEAT_INTERVAL=1, GRACE_PERIOD=0.5)
     until_running(task, supervisor)
 
     supervisor.send_signal(signal.SIGTERM)
@@ -298,7 +314,7 @@ def test_process_that_a_task_ends_as_if_all_was_well_is_replaced_and_the_task_ta
 ):
     task = tasks.exit_process(0)
 
-    supervisor = worker("--processes=2", "--drain", LEASE=3600, HEARTBEAT=1)
+    supervisor = worker("--processes=2", "--drain", LEASE=3600, HEARTBEAT_INTERVAL=1)
 
     assert supervisor.wait(90) == 0
     task.refresh_from_db()
@@ -331,7 +347,7 @@ def test_process_with_a_stuck_thread_is_replaced_and_the_task_tried_again(
     worker, gate, until_running, until_ended, ledger
 ):
     task = tasks.wait_for(gate.path)
-    supervisor = worker("--processes=2", MAX_RUN_TIME=1, GRACE=1)
+    supervisor = worker("--processes=2", MAX_RUN_TIME=1, GRACE_PERIOD=1)
     until_running(task, supervisor)
     stuck = running_pid(ledger, task)
 

@@ -73,7 +73,7 @@ def test_second_signal_leaves_without_giving_up_what_still_runs(
 
 def test_leaves_without_what_still_runs_after_the_grace(worker, gate, until_running):
     task = tasks.wait_for(gate.path)
-    child = worker(GRACE=0.5)
+    child = worker(GRACE_PERIOD=0.5)
     until_running(task, child)
 
     child.send_signal(signal.SIGTERM)
@@ -87,7 +87,7 @@ def test_stops_in_the_course_of_a_task_never_make_a_suspect_of_it(
 ):
     task = tasks.wait_for.using(max_attempts=1)(gate.path)
     for times in (1, 2):
-        child = worker(GRACE=0.1, MAX_CRASHES=2)
+        child = worker(GRACE_PERIOD=0.1, MAX_CRASHES=2)
         until_running(task, child, times)
         child.send_signal(signal.SIGTERM)
         assert child.wait() not in (0, None)
@@ -121,7 +121,7 @@ def test_who_brings_down_a_worker_whose_duration_is_over_is_not_excused(
 
 def test_stop_in_the_wait_after_the_duration_is_a_stop(worker, gate, until_running):
     task = tasks.wait_for(gate.path)
-    child = worker("--duration=1", GRACE=0.1)
+    child = worker("--duration=1", GRACE_PERIOD=0.1)
     until_running(task, child)
     eventually(Worker.objects.filter(state=WorkerState.STOPPING).exists, explain=child.output)
 

@@ -16,7 +16,7 @@ wakes = pytest.mark.vendor("postgresql", "sqlite")
 @pytest.fixture
 def sleeper(worker, until_ended):
     """A worker that has nothing to do."""
-    child = worker("--sleep=3600", LEASE=60, HEARTBEAT=10)
+    child = worker("--sleep=3600", LEASE=60, HEARTBEAT_INTERVAL=10)
     until_alive(child)
     return child
 

@@ -14,6 +14,5 @@ for _signal in (
     signals.task_succeeded,
     signals.task_failed,
     signals.task_retried,
-    signals.task_given_up,
 ):
     _signal.connect(listen)

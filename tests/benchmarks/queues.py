@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from bgtask.models import Queue, Task
+from bgtask.models import QueuePause, Task
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.tasks import noop
@@ -42,8 +42,10 @@ def _drain(bench: Bench, number: int, queues: int, *, workers: int = 1, paused: 
         Task.objects.bulk_update(tasks, ["queue"], batch_size=100)
         bench.settle()
     now = timezone.now()
-    Queue.objects.bulk_create(Queue(name=f"tenant-{place}", since=now) for place in range(paused))
+    QueuePause.objects.bulk_create(
+        QueuePause(queue=f"tenant-{place}", paused_at=now) for place in range(paused)
+    )
     drained = bench.drain(number - paused, workers=workers)
-    Queue.objects.all().delete()
+    QueuePause.objects.all().delete()
     bench.witness.confirm(numbers[paused:])
     return drained.seconds

@@ -109,12 +109,12 @@ def _workers(cursor: Any) -> None:
         "lease_expires_at": _ago("-3600"), "state": "'alive'",
     }  # fmt: skip
     _insert(cursor, "bgtask_worker", columns, WORKERS)
-    for table, column, value in (
-        ("bgtask_hold", "task_name", "'shop.orders.kind_19'"),
-        ("bgtask_queue", "name", "'imports'"),
+    for table, verb, column, value in (
+        ("bgtask_taskhold", "held", "task_name", "'shop.orders.kind_19'"),
+        ("bgtask_queuepause", "paused", "queue", "'imports'"),
     ):
-        columns = {column: value, "since": _ago("3000"), "reason": "'gateway is away'"}
-        _insert(cursor, table, {**columns, '"by"': "'ann'"}, 1)
+        columns = {column: value, f"{verb}_at": _ago("3000"), f"{verb}_by": "'ann'"}
+        _insert(cursor, table, {**columns, "reason": "'gateway is away'"}, 1)
 
 
 def _task(**others: str) -> dict[str, str]:

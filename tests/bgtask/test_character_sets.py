@@ -55,21 +55,12 @@ def test_texts_are_whole_and_the_check_names_the_default(app: App, narrow):
     assert "default character set of the database" in check.stderr
 
 
-def test_tables_of_before_are_converted_and_those_converted_back_are_named(app: App, narrow):
-    to = app.run("migrate", "bgtask", "0004", "--verbosity=0", database=narrow)
-    assert to.returncode == 0, to.stderr
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {NARROW}.bgtask_task (task_name, verbose_name, run_at, enqueued_at) "
-            "VALUES ('greet', 'café', '2030-01-01', '2030-01-01')"
-        )
-
+def test_columns_are_created_in_utf8mb4_and_those_altered_later_are_named(app: App, narrow):
+    """Kind of fault: a text column takes the narrow character set of the database."""
     to = app.run("migrate", "--verbosity=0", database=narrow)
 
     assert to.returncode == 0, to.stderr
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT verbose_name FROM {NARROW}.bgtask_task")
-        assert cursor.fetchone() == ("café",)
         cursor.execute(
             "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = "
             f"'{NARROW}' AND table_name LIKE 'bgtask%%' AND column_name IN ('verbose_name', "
@@ -79,10 +70,10 @@ def test_tables_of_before_are_converted_and_those_converted_back_are_named(app: 
         )
         assert cursor.fetchall() == ()
         cursor.execute(
-            f"ALTER TABLE {NARROW}.bgtask_hold MODIFY reason varchar(500) CHARACTER SET latin1"
+            f"ALTER TABLE {NARROW}.bgtask_taskhold MODIFY reason varchar(500) CHARACTER SET latin1"
         )
     check = app.run("check", "--database=default", database=narrow)
-    assert "Columns of the table bgtask_hold" in check.stderr
+    assert "Columns of the table bgtask_taskhold" in check.stderr
     assert "cannot hold every character: reason." in check.stderr
 
 

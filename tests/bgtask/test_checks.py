@@ -43,9 +43,13 @@ def test_root_is_told_at_a_deployment_that_tasks_would_be_root_too():
     ("bgtask", "id_", "words"),
     [
         ({"LEES": 60}, "bgtask.E001", "Unknown option BGTASK['LEES']"),
-        ({"LEASE": 10, "HEARTBEAT": 10}, "bgtask.E001", "at least twice BGTASK['HEARTBEAT']"),
+        (
+            {"LEASE": 10, "HEARTBEAT_INTERVAL": 10},
+            "bgtask.E001",
+            "at least twice BGTASK['HEARTBEAT_INTERVAL']",
+        ),
         ({"MAX_RUN_TIME": "1 h"}, "bgtask.E001", "BGTASK['MAX_RUN_TIME'] must be a duration"),
-        ({"LEASE": 30, "HEARTBEAT": 10}, "bgtask.W001", "less than four times"),
+        ({"LEASE": 30, "HEARTBEAT_INTERVAL": 10}, "bgtask.W001", "less than four times"),
         ({"MONITOR_TOKENS": ["short", TOKEN]}, "bgtask.W002", "shorter than 32 characters"),
     ],
 )
@@ -71,7 +75,7 @@ def test_listening_where_no_notifications_are_sent(settings, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "bgtask", [{}, {"LEASE": 40, "HEARTBEAT": 10}, {"MONITOR_TOKENS": [TOKEN]}], ids=repr
+    "bgtask", [{}, {"LEASE": 40, "HEARTBEAT_INTERVAL": 10}, {"MONITOR_TOKENS": [TOKEN]}], ids=repr
 )
 def test_sensible_settings(settings, bgtask):
     settings.BGTASK = bgtask
@@ -151,6 +155,7 @@ def test_a_parameter_with_the_name_of_an_option(app: App):
     assert check.returncode == 0
     assert "(bgtask.W003) shop.tasks.announce has a parameter named 'queue'" in check.stderr
     assert "HINT: Use announce.using(queue=…)(…)" in check.stderr
+    assert "option (its other name is queue_name=)" in check.stderr
 
 
 # Databases

@@ -31,7 +31,13 @@ WRAPPER = """
     class Command(Original):
         help = "With the habits of the shop."
 """
-NAMES = ("process_tasks", "prune_tasks", "bgtask_stats", "bgtask_health")
+SECOND_NAMES = {
+    "process_tasks": "bgtask_worker",
+    "bgtask_worker": "process_tasks",
+    "prune_tasks": "bgtask_prune",
+    "bgtask_prune": "prune_tasks",
+}
+NAMES = (*SECOND_NAMES, "bgtask_stats", "bgtask_health")
 
 
 def give(app: App, source: str, *names: str) -> None:
@@ -51,10 +57,33 @@ def told(app: App, **options: Any) -> str:
 def test_a_command_that_hides_ours_is_named_with_the_way_out(app: App, name: str) -> None:
     give(app, OTHER, name)
 
+    second = SECOND_NAMES.get(name)
+    way_out = f"Run manage.py {second}: it is the same command of 'bgtask'. Or put"
     assert (
         f"(bgtask.W012) manage.py {name} runs the command of 'shop', which hides that of 'bgtask'. "
-        "HINT: Put 'bgtask' before 'shop' in INSTALLED_APPS."
+        f"HINT: {way_out if second else 'Put'} 'bgtask' before 'shop' in INSTALLED_APPS."
     ) in told(app, first="shop", installed="")
+
+
+@pytest.mark.parametrize("name", ["process_tasks", "bgtask_prune"])
+def test_a_second_name_that_is_hidden_as_well_is_no_way_out(app: App, name: str) -> None:
+    """Kind of fault: the remedy that a message names does not work."""
+    give(app, OTHER, name, SECOND_NAMES[name])
+
+    words = told(app, first="shop", installed="")
+
+    assert words.count("HINT: Put 'bgtask' before 'shop' in INSTALLED_APPS.") == 2
+    assert "it is the same command" not in words
+
+
+@pytest.mark.parametrize("name", SECOND_NAMES)
+def test_both_names_of_a_command_are_the_same_command(app: App, name: str) -> None:
+    ours, second = (app.run(one, "--help") for one in (name, SECOND_NAMES[name]))
+
+    assert (ours.returncode, ours.stderr) == (0, "")
+    assert f".py {name} [" in ours.stdout
+    words = [" ".join(one.stdout.split()) for one in (ours, second)]
+    assert words[0].replace(name, SECOND_NAMES[name]) == words[1]
 
 
 def test_the_message_is_true(app: App) -> None:

@@ -9,6 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from bgtask.checks import check_settings
 from bgtask.conf import get_settings
 
 DAY = 86_400.0
@@ -18,10 +19,14 @@ def test_defaults():
     settings = get_settings()
 
     assert (settings.max_attempts, settings.max_run_time) == (25, 3_600.0)
-    assert (settings.lease, settings.heartbeat, settings.grace) == (60.0, 10.0, 30.0)
-    assert (settings.max_crashes, settings.jitter) == (3, 0.0)
+    assert (settings.lease, settings.heartbeat_interval, settings.grace_period) == (
+        60.0,
+        10.0,
+        30.0,
+    )
+    assert (settings.max_crashes, settings.retry_jitter) == (3, 0.0)
     assert settings.max_params_bytes == 256 * 1024
-    assert settings.keep == {"successful": 7 * DAY, "cancelled": 30 * DAY, "failed": None}
+    assert settings.retention == {"successful": 7 * DAY, "cancelled": 30 * DAY, "failed": None}
     assert settings.monitor_tokens == ()
 
 
@@ -43,16 +48,16 @@ def test_bgtask_comes_before_plain_settings(settings):
     ("value", "seconds"), [(90, 90.0), (0.5, 0.5), (timedelta(minutes=2), 120.0)], ids=str
 )
 def test_durations_are_seconds_or_timedeltas(settings, value, seconds):
-    settings.BGTASK = {"MAX_RUN_TIME": value, "GRACE": value, "KEEP": {"failed": value}}
+    settings.BGTASK = {"MAX_RUN_TIME": value, "GRACE_PERIOD": value, "RETENTION": {"failed": value}}
 
-    assert get_settings().max_run_time == get_settings().grace == seconds
-    assert get_settings().keep["failed"] == seconds
+    assert get_settings().max_run_time == get_settings().grace_period == seconds
+    assert get_settings().retention["failed"] == seconds
 
 
 def test_what_is_not_said_of_keep_is_as_by_default(settings):
-    settings.BGTASK = {"KEEP": {"successful": None}}
+    settings.BGTASK = {"RETENTION": {"successful": None}}
 
-    assert get_settings().keep == {"successful": None, "cancelled": 30 * DAY, "failed": None}
+    assert get_settings().retention == {"successful": None, "cancelled": 30 * DAY, "failed": None}
 
 
 def test_what_is_not_said_of_thresholds_is_as_by_default(settings):
@@ -94,14 +99,14 @@ def test_a_change_takes_effect_however_it_is_made(settings):
         assert get_settings().max_attempts == 3
     assert get_settings().max_attempts == 25
 
-    settings.BGTASK = {"KEEP": {"failed": 60}}
-    assert get_settings().keep["failed"] == 60
+    settings.BGTASK = {"RETENTION": {"failed": 60}}
+    assert get_settings().retention["failed"] == 60
 
     settings.BGTASK["MAX_ATTEMPTS"] = 5
     assert get_settings().max_attempts == 5
 
-    settings.BGTASK["KEEP"]["failed"] = 120
-    assert get_settings().keep["failed"] == 120
+    settings.BGTASK["RETENTION"]["failed"] = 120
+    assert get_settings().retention["failed"] == 120
 
     del settings.BGTASK
     assert get_settings().max_attempts == 25
@@ -126,7 +131,30 @@ def test_an_unknown_key_is_an_error_that_names_the_known(settings, name):
         get_settings()
 
     assert f"Unknown option BGTASK[{name!r}]" in str(error.value)
-    assert "GRACE, HEARTBEAT, JITTER, KEEP, LEASE, LISTEN, MAX_ATTEMPTS" in str(error.value)
+    assert "GRACE_PERIOD, HEARTBEAT_INTERVAL, LEASE, LISTEN, MAX_ATTEMPTS" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("KEEP", "RETENTION"),
+        ("GRACE", "GRACE_PERIOD"),
+        ("HEARTBEAT", "HEARTBEAT_INTERVAL"),
+        ("JITTER", "RETRY_JITTER"),
+    ],
+)
+def test_a_renamed_key_is_an_error_that_names_the_new_one(settings, old, new):
+    settings.BGTASK = {new: {"failed": 60} if old == "KEEP" else 2}
+    get_settings()
+    settings.BGTASK = {old: {"failed": 60} if old == "KEEP" else 2}
+
+    with pytest.raises(ImproperlyConfigured) as error:
+        get_settings()
+
+    assert f"BGTASK[{old!r}] is now BGTASK[{new!r}]." in str(error.value)
+    assert [(found.id, found.msg) for found in check_settings()] == [
+        ("bgtask.E001", str(error.value))
+    ]
 
 
 NO_THRESHOLDS: list[object] = [None, 5, {"oldest": 1}, {"queues": []}]
@@ -139,10 +167,17 @@ DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, tim
         *[("MAX_ATTEMPTS", value) for value in (0, -1, 1.5, "3", True, None, 10**10)],
         *[("MAX_CRASHES", value) for value in (0, 1, 2.5, None)],
         *[("MAX_PARAMS_BYTES", value) for value in (0, 1_023, "256 KiB", None)],
-        *[("JITTER", value) for value in (-0.1, 11, "0.1", True, None, math.nan)],
-        *[(name, value) for name in ("MAX_RUN_TIME", "LEASE", "GRACE") for value in DURATIONS],
-        *[("HEARTBEAT", value) for value in DURATIONS],
-        *[("KEEP", value) for value in (None, 7, {"lost": 60}, {"failed": 0}, {"failed": "7"})],
+        *[("RETRY_JITTER", value) for value in (-0.1, 11, "0.1", True, None, math.nan)],
+        *[
+            (name, value)
+            for name in ("MAX_RUN_TIME", "LEASE", "GRACE_PERIOD")
+            for value in DURATIONS
+        ],
+        *[("HEARTBEAT_INTERVAL", value) for value in DURATIONS],
+        *[
+            ("RETENTION", value)
+            for value in (None, 7, {"lost": 60}, {"failed": 0}, {"failed": "7"})
+        ],
         *[("MONITOR_TOKENS", value) for value in ("secret", [""], [5], 5, None, [" "])],
         *[("LISTEN", value) for value in ("", "direct", 0, 1, ["default"])],
         *[("THRESHOLDS", value) for value in NO_THRESHOLDS],
@@ -205,7 +240,7 @@ def test_a_token_is_not_shown_in_the_error(settings):
 
 
 def test_a_lease_is_longer_than_two_heartbeats(settings):
-    settings.BGTASK = {"LEASE": 10, "HEARTBEAT": 6}
+    settings.BGTASK = {"LEASE": 10, "HEARTBEAT_INTERVAL": 6}
 
     with pytest.raises(ImproperlyConfigured, match=r"BGTASK\['LEASE'\] .* at least twice"):
         get_settings()

@@ -51,6 +51,69 @@ def test_refuses_what_is_no_name_of_a_queue(queue):
         function.using(queue=queue)
 
 
+def _nothing():
+    pass
+
+
+def _at_the_decorator(**options):
+    return background(name="tests.second_names", **options)(_nothing)
+
+
+@pytest.mark.parametrize("give", [_at_the_decorator, function.using], ids=["decorator", "using"])
+def test_options_have_second_names(give):
+    options = give(run_after=timedelta(minutes=1), queue_name="mail").options
+
+    assert (options["schedule"], options["queue"]) == (60, "mail")
+    assert not {"run_after", "queue_name"} & options.keys()
+
+
+@pytest.mark.django_db
+def test_the_call_takes_the_second_names_which_replace_those_of_the_decorator():
+    task = function.using(schedule=60, queue="reports")(run_after=None, queue_name="mail")
+
+    assert (task.status, task.queue) == ("READY", "mail")
+
+
+@pytest.mark.parametrize(
+    "give", [_at_the_decorator, function.using, function], ids=["decorator", "using", "call"]
+)
+@pytest.mark.parametrize(
+    "options", [{"schedule": 60, "run_after": 60}, {"queue": None, "queue_name": "mail"}], ids=repr
+)
+def test_refuses_both_names_of_an_option_at_once(give, options):
+    """Kind of fault: one of two contradicting options is ignored."""
+    with pytest.raises(InvalidOption, match=r"= and (run_after|queue_name)= are two names of one"):
+        give(**options)
+
+
+def test_errors_say_the_name_that_was_given():
+    with pytest.raises(InvalidOption, match=r"^run_after takes seconds"):
+        function.using(run_after="soon")
+    with pytest.raises(InvalidOption, match=r"^queue_name='a b' is no name of a queue"):
+        function.using(queue_name="a b")
+
+
+@pytest.mark.django_db
+def test_a_parameter_with_the_second_name_of_an_option_is_the_functions_own():
+    """Kind of fault: an argument of the function is taken for an option."""
+
+    @background(name="tests.own_names")
+    def own(run_after, queue_name):
+        pass
+
+    task = own(run_after=5, queue_name="a b", queue="mail")
+
+    assert task.named_params() == {"run_after": 5, "queue_name": "a b"}
+    assert (task.status, task.queue) == ("READY", "mail")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["run_after", "queue_name"])
+def test_what_stores_rows_refuses_the_second_names_rather_than_ignore_them(name):
+    with pytest.raises(InvalidOption, match=f"Unknown option '{name}'"):
+        Task.objects.enqueue("greet", **{name: None})
+
+
 @pytest.mark.parametrize("priority", [1.5, "5", True, 2**31, -(2**31), math.nan], ids=repr)
 def test_refuses_what_is_no_priority(priority):
     with pytest.raises(InvalidOption, match="priority takes a whole number"):

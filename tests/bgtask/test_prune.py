@@ -46,7 +46,7 @@ def test_each_outcome_is_kept_for_as_long_as_the_settings_say():
 
 def test_ages_are_settings(settings):
     settings.BGTASK = {
-        "KEEP": {"successful": None, "failed": timedelta(days=2), "cancelled": 3 * DAY}
+        "RETENTION": {"successful": None, "failed": timedelta(days=2), "cancelled": 3 * DAY}
     }
     finished("SUCCESSFUL", days=4_000)
     finished("FAILED", days=3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import re
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 
@@ -31,6 +33,28 @@ def test_the_public_names_are_there_and_sorted():
     assert {"background", "BackgroundFunction", "current_task", "Retry", "GiveUp"} < {
         *bgtask.__all__
     }
+
+
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+LISTED = {
+    module: re.findall(r"^- `(\w+)`", text, re.MULTILINE)
+    for module, text in re.findall(r"^## `([\w.]+)`$(.*?)(?=^## |\Z)", REFERENCE, re.M | re.S)
+}
+
+
+def test_the_reference_has_every_public_module():
+    assert {"bgtask", "bgtask.models", "bgtask.signals", "bgtask_admin.admin"} < LISTED.keys()
+
+
+@pytest.mark.parametrize("module", LISTED)
+def test_the_reference_lists_what_a_module_calls_public(module):
+    """Kind of fault: a name that users rely on goes, or comes, without a word in the docs."""
+    if find_spec(module.partition(".")[0]) is None:
+        pytest.skip("The dashboard is not installed.")
+    public = import_module(module)
+
+    assert sorted(LISTED[module]) == sorted(public.__all__)
+    assert all(hasattr(public, name) for name in public.__all__)
 
 
 def test_every_exception_is_public_and_caught_by_the_base_class():
@@ -65,7 +89,7 @@ def test_needs_nothing_but_django():
         "import django; django.setup()\n"
         "import bgtask.testing, bgtask.runner.runner\n"
         "from django.core.management import load_command_class as load\n"
-        "load('bgtask', 'process_tasks'), load('bgtask', 'prune_tasks')\n"
+        "load('bgtask', 'bgtask_worker'), load('bgtask', 'bgtask_prune')\n"
         "print(*{name.split('.')[0] for name in sys.modules}, sep='\\n')\n",
     )
 
@@ -82,7 +106,7 @@ def test_outside_a_task_there_is_no_current_task():
 
 @pytest.mark.slow
 @pytest.mark.vendor("sqlite")  # Once is enough.
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="no mypy here")
+@pytest.mark.skipif(find_spec("mypy") is None, reason="no mypy here")
 def test_type_checkers_know_the_parameters_of_a_background_function(tmp_path):
     child = python("-m", "mypy", f"--cache-dir={tmp_path}", "tests/typing/api.py", timeout=300)
 

@@ -288,7 +288,7 @@ def test_a_back_off_of_its_own_decides(function, seconds):
 
 
 def test_jitter_only_adds(settings):
-    settings.BGTASK = {"JITTER": 1.0}
+    settings.BGTASK = {"RETRY_JITTER": 1.0}
     tasks = [waits_half_a_minute() for _ in range(10)]
 
     run()

@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.test import TestCase, TransactionTestCase
 
 from bgtask import Retry, background
-from bgtask.models import Hold, Queue, Task, Worker
+from bgtask.models import QueuePause, Task, TaskHold, Worker
 from bgtask.models.manager import database_time
 from bgtask.testing import TaskFailed, assert_enqueued, enqueued, immediately, run_due
 from tests.factories import TaskFactory
@@ -147,8 +147,8 @@ def test_runs_nothing_of_no_queues():
 
 def test_leaves_alone_what_is_paused_or_on_hold():
     now = database_time("default")
-    Queue.objects.create(name="mail", since=now)
-    Hold.objects.create(task_name=add.name, since=now)
+    QueuePause.objects.create(queue="mail", paused_at=now)
+    TaskHold.objects.create(task_name=add.name, held_at=now)
     in_paused_queue, of_held_kind, other = noop(queue="mail"), add(1, 2), noop()
 
     assert run_due() == [other]

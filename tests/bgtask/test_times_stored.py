@@ -164,7 +164,7 @@ def test_what_is_past_its_deadline_is_rescued():
 
     assert rescued == 1
     late.refresh_from_db()
-    assert (late.status, late.history.get().outcome) == ("SCHEDULED", "timed out")
+    assert (late.status, late.history.get().outcome) == ("SCHEDULED", "timed_out")
     assert from_now(late.run_at) == pytest.approx(6, abs=MINUTE)
     assert list(Task.objects.running()) == [punctual]
 

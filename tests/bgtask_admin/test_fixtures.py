@@ -15,7 +15,16 @@ from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
-from bgtask.models import Attempt, Hold, Queue, QueueHistory, QueueStats, Task, TaskStats, Worker
+from bgtask.models import (
+    Attempt,
+    QueueHistory,
+    QueuePause,
+    QueueStats,
+    Task,
+    TaskHold,
+    TaskStats,
+    Worker,
+)
 from bgtask.status import Status
 from bgtask_admin.models import Operation, QueueHealth, TaskList
 from bgtask_admin.verbs import Verb
@@ -23,7 +32,7 @@ from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-OURS = [Attempt, Hold, Operation, Queue, QueueHistory, QueueStats, Task, TaskStats, Worker]
+OURS = [Attempt, Operation, QueueHistory, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker]
 
 
 def fill(user):
@@ -32,8 +41,8 @@ def fill(user):
     AttemptFactory(task=TaskFactory(status=Status.FAILED))
     WorkerFactory(dead=True)
     now = timezone.now().replace(second=0, microsecond=0)
-    Hold.objects.create(task_name="shop.send", since=now)
-    Queue.objects.create(name="mail", since=now)
+    TaskHold.objects.create(task_name="shop.send", held_at=now)
+    QueuePause.objects.create(queue="mail", paused_at=now)
     TaskStats.objects.create(minute=now, queue="mail", task_name="shop.send", succeeded=1)
     QueueStats.objects.create(minute=now, queue="mail", ready=1, oldest_ready_age=1)
     QueueHistory.objects.create(minute=now, queue="mail", succeeded=1)

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 
 from bgtask.dialects import Clock
-from bgtask.models import Attempt, Hold, Queue, Task
+from bgtask.models import Attempt, QueuePause, Task, TaskHold
 from bgtask.status import Status
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, preview_of, text
 from tests.factories import TaskFactory, WorkerFactory
@@ -54,8 +54,10 @@ def rows(hostile):
         finished_at=Clock(-1), outcome="failed", error_class=hostile, message=hostile,
         traceback=hostile, error_fingerprint=hostile[:32],
     )  # fmt: skip
-    Hold.objects.create(task_name=hostile, since=Clock(), by=hostile, reason=hostile)
-    Queue.objects.create(name=hostile[:100], since=Clock(), by=hostile, reason=hostile)
+    TaskHold.objects.create(task_name=hostile, held_at=Clock(), held_by=hostile, reason=hostile)
+    QueuePause.objects.create(
+        queue=hostile[:100], paused_at=Clock(), paused_by=hostile, reason=hostile
+    )
 
 
 def pages(client):
@@ -142,8 +144,8 @@ LONG = "x" * 300
 @pytest.mark.parametrize("name", ["", " ", "a\x00b", LONG], ids=["none", "blank", "nul", "long"])
 def test_what_no_row_can_be_named_is_not_found(admin_client, page, name):
     assert admin_client.post(f"{LANDING}{page}/", {"name": name}).status_code == 404
-    assert not Hold.objects.exists()
-    assert not Queue.objects.exists()
+    assert not TaskHold.objects.exists()
+    assert not QueuePause.objects.exists()
 
 
 def test_nor_is_a_queue_with_the_name_of_a_task(admin_client):

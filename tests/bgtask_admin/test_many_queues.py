@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.dialects import Clock
-from bgtask.models import Queue, Task, TaskStats
+from bgtask.models import QueuePause, Task, TaskStats
 from bgtask.models.manager import database_time
 from bgtask_admin.monitoring import snapshot
 from tests.bgtask_admin.urls import LANDING, text
@@ -43,7 +43,7 @@ def many(db):
         for number in range(MANY)
     )
     TaskFactory(queue="tenant-0777", run_at=Clock(-4000))
-    PauseFactory(name="tenant-0555")
+    PauseFactory(queue="tenant-0555")
     TaskFactory.create_batch(5, queue="tenant-0333", run_at=Clock(-2))
     snapshot.forget()
 
@@ -132,7 +132,7 @@ class TestList:
         response = admin_client.post(f"{LANDING}resume/", {"name": "tenant-0555", "next": here})
 
         assert response["Location"] == here
-        assert not Queue.objects.in_force().exists()
+        assert not QueuePause.objects.in_force().exists()
 
     def test_is_refused_without_the_right_to_see_it(self, client, django_user_model):
         client.force_login(django_user_model.objects.create_user("bob", is_staff=True))

@@ -163,7 +163,7 @@ class TestStats:
         behind()
         TaskFactory(status=Status.SCHEDULED, attempts=2)
         TaskStatsFactory(queue="mail", succeeded=70, failed=10, retried=20)
-        PauseFactory(name="reports")
+        PauseFactory(queue="reports")
 
         document = client.get(STATS, headers=BEARER).json()
 

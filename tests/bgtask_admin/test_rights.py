@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from bgtask.models import Hold, Queue, Task
+from bgtask.models import QueuePause, Task, TaskHold
 from bgtask.status import Status
 from bgtask_admin.models import Operation
 from bgtask_admin.verbs import ACTIONS, OFFERED
@@ -75,10 +75,10 @@ def test_a_right_that_was_taken_away_since_the_preview_is_missing(operator):
 @pytest.mark.parametrize(("page", "right"), [("hold", "hold_task"), ("pause", "pause_queue")])
 def test_stopping_needs_its_right(log_in, page, right):
     assert log_in("view_task").post(f"{LANDING}{page}/", {"name": "x"}).status_code == 403
-    assert Hold.objects.count() + Queue.objects.count() == 0
+    assert TaskHold.objects.count() + QueuePause.objects.count() == 0
 
     assert log_in("view_task", right).post(f"{LANDING}{page}/", {"name": "x"}).status_code == 302
-    assert Hold.objects.count() + Queue.objects.count() == 1
+    assert TaskHold.objects.count() + QueuePause.objects.count() == 1
 
 
 @pytest.mark.parametrize("page", ["release", "resume"])

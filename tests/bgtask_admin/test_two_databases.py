@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.models import Hold, Queue, Task
+from bgtask.models import QueuePause, Task, TaskHold
 from bgtask.status import Status, WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation, OperationState
@@ -116,8 +116,8 @@ def test_what_is_stopped_and_let_go_is_logged(admin_client, split):
         ("resume", "done", 0),
         ("rescue", "done", 1),
     ]
-    assert not Hold.objects.exists()
-    assert not Queue.objects.exists()
+    assert not TaskHold.objects.exists()
+    assert not QueuePause.objects.exists()
 
 
 def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_user, split):
@@ -134,26 +134,28 @@ def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("model", [Hold, Queue])
+@pytest.mark.parametrize("model", [TaskHold, QueuePause])
 def test_nothing_is_stopped_that_the_log_did_not_take(admin_user, split, model, monkeypatch):
     """A change and its entry in the log: both, or neither."""
     client = Client(raise_request_exception=False)
     client.force_login(admin_user)
     monkeypatch.setattr(Operation, "save", refuse)
 
-    page = client.post(f"{LANDING}{'hold' if model is Hold else 'pause'}/", {"name": "mail"})
+    page = client.post(f"{LANDING}{'hold' if model is TaskHold else 'pause'}/", {"name": "mail"})
 
     assert page.status_code == 409
     assert not model.objects.exists()
     assert not Operation.objects.exists()
 
 
-@pytest.mark.parametrize("model", [Hold, Queue])
+@pytest.mark.parametrize("model", [TaskHold, QueuePause])
 def test_a_stop_that_fails_is_in_the_log_only_as_stopped(admin_client, split, model, monkeypatch):
     """A change and its entry in the log: an entry across two databases says what failed."""
     monkeypatch.setattr(model, "save", refuse)
 
-    page = admin_client.post(f"{LANDING}{'hold' if model is Hold else 'pause'}/", {"name": "mail"})
+    page = admin_client.post(
+        f"{LANDING}{'hold' if model is TaskHold else 'pause'}/", {"name": "mail"}
+    )
 
     assert page.status_code == 409
     expected = [] if split == "tasks and log" else [("stopped", 0)]
@@ -209,7 +211,7 @@ def test_atomic_requests_does_not_hold_back_the_commit_of_the_log(
 
     admin_client.post(f"{LANDING}pause/", {"name": "mail"})
 
-    assert Queue.objects.get().name == "mail"
+    assert QueuePause.objects.get().queue == "mail"
     assert was_open == [False]
 
 

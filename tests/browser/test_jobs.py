@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from bgtask.dialects import Clock
-from bgtask.models import Attempt, Hold, Task
+from bgtask.models import Attempt, Task, TaskHold
 from bgtask.status import Status
 from bgtask_admin import operations
 from bgtask_admin.models import Operation
@@ -106,7 +106,7 @@ def test_stops_one_kind_of_task_in_two_clicks(room, javascript, width):
     page.get_by_role("link", name="Hold shop.poison").click()
     page.get_by_role("button", name="Hold shop.poison").click()
 
-    assert Hold.objects.get().task_name == "shop.poison"
+    assert TaskHold.objects.get().task_name == "shop.poison"
     assert Task.objects.held().get().task_name == "shop.poison"
     assert Task.objects.ready().get().task_name == "shop.fine"
 

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
-from bgtask.models import Attempt, Hold, Queue, Task, Worker
+from bgtask.models import Attempt, QueuePause, Task, TaskHold, Worker
 from tests import ledger as ledger_module
 from tests.databases import ServerMissing
 from tests.faults.conservation import Audit, audit
@@ -48,7 +48,7 @@ def stage(
         yield stage
         stage.close()
         print(stage.output())  # noqa: T201  # pytest shows it on failure.
-        for model in (Attempt, Task, Worker, Hold, Queue):
+        for model in (Attempt, Task, Worker, TaskHold, QueuePause):
             model.objects.all().delete()
 
 

@@ -149,7 +149,7 @@ class Monkey:
     def operate(self) -> None:
         """Somebody in the admin presses buttons."""
         from bgtask.dialects import Clock
-        from bgtask.models import Hold, Queue, Task
+        from bgtask.models import QueuePause, Task, TaskHold
 
         time.sleep(self.random.uniform(0.5, 4))
         some = Task.objects.order_by("-pk")[: self.random.randint(1, 10)]
@@ -167,13 +167,13 @@ class Monkey:
                 Task.objects.unhold()
             case "pause":
                 name = self.random.choice(("default", "bulk", "database"))
-                Queue.objects.update_or_create(
-                    name=name, defaults={"since": Clock(), "until": Clock(2)}
+                QueuePause.objects.update_or_create(
+                    queue=name, defaults={"paused_at": Clock(), "expires_at": Clock(2)}
                 )
             case "stop":
-                Hold.objects.update_or_create(
+                TaskHold.objects.update_or_create(
                     task_name="tests.faults.tasks.nap",
-                    defaults={"since": Clock(), "until": Clock(2)},
+                    defaults={"held_at": Clock(), "expires_at": Clock(2)},
                 )
 
     # Faults
@@ -314,13 +314,13 @@ class Monkey:
         """All faults are over; seconds until every task has come to its end."""
         from django.db import Error, connections
 
-        from bgtask.models import Hold, Queue, Task, Worker
+        from bgtask.models import QueuePause, Task, TaskHold, Worker
 
         told = started = time.monotonic()
         while time.monotonic() < started + END:
             try:
-                Hold.objects.all().delete()
-                Queue.objects.all().delete()
+                TaskHold.objects.all().delete()
+                QueuePause.objects.all().delete()
                 Task.objects.unhold()
                 live = Task.objects.live().values("id", "task_name", "status", "crashes", "run_at")
                 if not live.exists():

@@ -18,7 +18,7 @@ from tests.ledger import Ledger
 from tests.processes import ROOT, Child, open_files
 
 # Long enough for a busy machine to send its signs of life, short enough to wait for its end.
-BGTASK = {"LEASE": 3, "HEARTBEAT": 0.5, "GRACE": 3}
+BGTASK = {"LEASE": 3, "HEARTBEAT_INTERVAL": 0.5, "GRACE_PERIOD": 3}
 APPS = "tests.faults"
 
 

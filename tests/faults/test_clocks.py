@@ -19,8 +19,8 @@ from tests.helpers import eventually
 def test_clock_of_a_host_is_wrong(stage, settled, offset):
     committed = {tasks.nap(0.05).pk for _ in range(40)}
     committed |= {tasks.quick(schedule=1).pk}
-    stage.worker("--threads=2", env={HOST: str(offset)}, LEASE=30, HEARTBEAT=1)
-    stage.worker("--threads=2", LEASE=30, HEARTBEAT=1)
+    stage.worker("--threads=2", env={HOST: str(offset)}, LEASE=30, HEARTBEAT_INTERVAL=1)
+    stage.worker("--threads=2", LEASE=30, HEARTBEAT_INTERVAL=1)
 
     audit = settled(committed)
 

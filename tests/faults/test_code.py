@@ -19,7 +19,7 @@ from tests.faults.stage import figures
 from tests.helpers import eventually
 from tests.processes import descendants, open_files
 
-LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 30, "HEARTBEAT_INTERVAL": 1}
 RAISES = tasks.MISBEHAVIOURS[: tasks.MISBEHAVIOURS.index("NUL") + 1]
 
 

@@ -17,7 +17,7 @@ from tests.faults.stage import APPS, proxied
 from tests.helpers import eventually
 from tests.processes import ROOT, open_files
 
-LONG_LEASE = {"LEASE": 3_600, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 3_600, "HEARTBEAT_INTERVAL": 1}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.faults.servers import django_settings
 from tests.helpers import eventually
 from tests.processes import descendants
 
-LONG_LEASE = {"LEASE": 30, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 30, "HEARTBEAT_INTERVAL": 1}
 
 
 @pytest.mark.sample
@@ -102,7 +102,7 @@ def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(stage, settled
     Task.objects.enqueue("nobody.knows_it")
     tasks.quick.enqueue_many((number,) for number in range(10))
     worker = stage.worker(
-        "--threads=16", env={VARIABLE: "before:park=disk_full@1-2"}, LEASE=600, HEARTBEAT=1
+        "--threads=16", env={VARIABLE: "before:park=disk_full@1-2"}, LEASE=600, HEARTBEAT_INTERVAL=1
     )
 
     eventually(Task.objects.held().exists, timeout=60, explain=worker.output)
@@ -115,7 +115,7 @@ def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(stage, settled
 
 def test_outcomes_that_could_not_be_written_make_no_clean_end(stage, settled):
     committed = {tasks.quick().pk}
-    worker = stage.worker(env={VARIABLE: "before:finish=disk_full@1-100000"}, GRACE=1)
+    worker = stage.worker(env={VARIABLE: "before:finish=disk_full@1-100000"}, GRACE_PERIOD=1)
     eventually(stage.ledger.executions, timeout=30, explain=worker.output)
 
     worker.send_signal(signal.SIGTERM)
@@ -141,7 +141,7 @@ def test_a_pool_of_the_drivers_does_not_run_out_of_connections(stage, settled):
 
 @pytest.mark.vendor("postgresql")
 def test_connection_that_outcomes_are_written_by_has_fallen_silent(stage, settled):
-    worker = stage.worker(LEASE=12, HEARTBEAT=1)
+    worker = stage.worker(LEASE=12, HEARTBEAT_INTERVAL=1)
     settled({tasks.quick().pk})
     writes = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%UPDATE bgtask_task AS t SET%'"
     ((backend, *_),) = stage.server.execute(f"{writes} AND usename = 'worker'")
@@ -336,7 +336,7 @@ def test_flush_that_a_deadlock_has_chosen_for_its_victim_is_repeated(
     waiting = tasks.wait_for.using(max_attempts=1)
     ids = [waiting(str(gate), fail=outcome == "FAILED").pk for gate in gates]
     before, first, second, third, *_ = ids
-    worker = served.worker("--threads=4", LEASE=600, HEARTBEAT=1)
+    worker = served.worker("--threads=4", LEASE=600, HEARTBEAT_INTERVAL=1)
     _await_executions(4, served)
 
     with _session() as delaying, _session() as between, _session() as opponent:

@@ -179,7 +179,7 @@ def test_asynchronous_failover_mixes_no_results(pair, stage):
 def test_former_primary_that_comes_back_gets_no_writes(pair, stage, settled):
     """Kind: two servers behind one name."""
     env = pair.for_workers(target_session_attrs="any")
-    worker = stage.worker("--threads=2", env=env, LEASE=60, HEARTBEAT=0.5)
+    worker = stage.worker("--threads=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
     pair.await_standby()
     fail_over(pair)
@@ -210,7 +210,7 @@ def test_former_primary_that_comes_back_gets_no_writes(pair, stage, settled):
 def test_tasks_wait_while_new_connections_are_refused(pair, stage, settled):
     """Kind: two servers behind one name. The worker itself is still connected to the right one."""
     env = pair.for_workers(target_session_attrs="any")
-    worker = stage.worker(env=env, LEASE=60, HEARTBEAT=0.5)
+    worker = stage.worker(env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
     pair.await_standby()
     fail_over(pair)
@@ -257,7 +257,7 @@ def test_worker_that_reaches_only_a_former_primary_leaves_to_be_replaced(pair, s
 def test_connections_to_the_older_server_end_when_a_newer_one_is_seen(pair, stage, settled):
     """Kind: two servers behind one name. The older one has never been away."""
     env = pair.for_workers(pair.standby, pair.primary)
-    worker = stage.worker("--threads=2", env=env, LEASE=60, HEARTBEAT=0.5)
+    worker = stage.worker("--threads=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk for _ in range(5)})
     pair.await_standby()
     (known,), connected = workers_on(pair.primary)
@@ -281,7 +281,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, sta
     with proxied(pair.primary) as proxy:
         wire = {"HOST": "127.0.0.1", "PORT": str(proxy.port)}
         env = {"BGTASK_TEST_DATABASE": django_settings(pair.primary, **wire)}
-        worker = stage.worker(env=env, LEASE=60, HEARTBEAT=0.5)
+        worker = stage.worker(env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
         ((beating,),) = eventually(
             lambda: pair.primary.execute(beat), timeout=30, explain=worker.output
         )
@@ -296,7 +296,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, sta
 def test_supervisor_takes_nothing_back_on_a_former_primary(pair, stage, settled):
     """Kind: two servers behind one name. The supervisor connects only when a process has died."""
     env = pair.for_workers(target_session_attrs="any")
-    supervisor = stage.worker("--processes=2", env=env, LEASE=60, HEARTBEAT=0.5)
+    supervisor = stage.worker("--processes=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
     first, second = descendants(supervisor.pid)
     pair.await_standby()

@@ -82,7 +82,7 @@ def test_costs_no_return_value_and_no_traceback(disk, stage, settled, tmp_path):
     gate = tmp_path / "gate"
     succeeding = [tasks.write_long(str(gate), LENGTH).pk for _ in range(30)]
     failing = [tasks.write_long(str(gate), LENGTH, fail=True).pk for _ in range(30)]
-    worker = stage.worker("--threads=60", LEASE=300, HEARTBEAT=1)
+    worker = stage.worker("--threads=60", LEASE=300, HEARTBEAT_INTERVAL=1)
     eventually(lambda: len(stage.ledger.executions()) == 60, timeout=60, explain=worker.output)
 
     with full(disk):

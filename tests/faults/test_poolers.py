@@ -32,7 +32,7 @@ psycopg = pytest.importorskip("psycopg")
 
 pytestmark = pytest.mark.vendor("postgresql")
 
-LONG_LEASE = {"LEASE": 60, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 60, "HEARTBEAT_INTERVAL": 1}
 POLLS = "This worker polls for new tasks"
 REFUSES = "connection pooler in statement mode, which allows no transactions. Set pool_mode"
 

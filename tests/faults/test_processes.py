@@ -116,7 +116,7 @@ def test_process_that_cannot_hear_that_it_is_to_stop_is_killed_and_its_task_is_n
     stage, settled
 ):
     task = tasks.hold_interpreter(600)
-    supervisor = stage.worker("--processes=2", LEASE=3600, HEARTBEAT=1, GRACE=0.5)
+    supervisor = stage.worker("--processes=2", LEASE=3600, HEARTBEAT_INTERVAL=1, GRACE_PERIOD=0.5)
     eventually(lambda: stage.ledger.executions(task.pk), timeout=30, explain=supervisor.output)
 
     supervisor.send_signal(signal.SIGTERM)
@@ -138,7 +138,7 @@ def declare_dead_as_soon_as_alive(known=()):
 
 def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced(stage):
     """Kind: threads of one process on two servers."""
-    worker = stage.worker(LEASE=60, HEARTBEAT=0.2)
+    worker = stage.worker(LEASE=60, HEARTBEAT_INTERVAL=0.2)
 
     first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)
     eventually(lambda: declare_dead_as_soon_as_alive([first]), timeout=30, explain=worker.output)
@@ -151,7 +151,7 @@ def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced
 
 
 def test_worker_that_is_declared_dead_again_after_a_lease_goes_on(stage, settled):
-    worker = stage.worker(LEASE=2, HEARTBEAT=0.2)
+    worker = stage.worker(LEASE=2, HEARTBEAT_INTERVAL=0.2)
 
     first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)
     second = eventually(
@@ -172,7 +172,7 @@ def test_worker_that_is_declared_dead_again_after_a_lease_goes_on(stage, settled
 
 
 def test_supervisor_replaces_a_process_that_is_declared_dead_twice_within_a_lease(stage, settled):
-    supervisor = stage.worker("--processes=2", LEASE=60, HEARTBEAT=0.2)
+    supervisor = stage.worker("--processes=2", LEASE=60, HEARTBEAT_INTERVAL=0.2)
     known = []
     while "connected to two servers" not in supervisor.output():
         known.append(
@@ -208,7 +208,9 @@ def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_en
     stage, failpoint, words
 ):
     task = tasks.nap(600)
-    broken = stage.worker("--processes=2", "--threads=2", env={VARIABLE: failpoint}, GRACE=0.5)
+    broken = stage.worker(
+        "--processes=2", "--threads=2", env={VARIABLE: failpoint}, GRACE_PERIOD=0.5
+    )
     eventually(task.history.exists, timeout=60, explain=broken.output)
 
     assert words in broken.output()

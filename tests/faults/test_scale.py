@@ -12,7 +12,7 @@ from tests.faults import tasks
 from tests.helpers import eventually
 from tests.threads import all_at_once
 
-CALM = {"LEASE": 60, "HEARTBEAT": 10}
+CALM = {"LEASE": 60, "HEARTBEAT_INTERVAL": 10}
 
 
 def test_sixteen_workers_claim_from_one_queue_and_none_gets_what_another_has(stage):

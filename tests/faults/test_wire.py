@@ -12,7 +12,7 @@ from bgtask.models import Attempt, Task, Worker
 from tests.faults import tasks
 from tests.helpers import eventually
 
-LONG_LEASE = {"LEASE": 12, "HEARTBEAT": 1}
+LONG_LEASE = {"LEASE": 12, "HEARTBEAT_INTERVAL": 1}
 MARIADB_COMMITS = {  # Where PostgreSQL needs one statement.
     "claim": (b"status = 'RUNNING',", b"COMMIT"),
     "finish": (b"UPDATE bgtask_task AS t", b"COMMIT"),
@@ -96,13 +96,13 @@ def test_single_connection_of_many_has_fallen_silent(stage, settled):
 
 def test_worker_stops_in_time_though_the_database_is_silent(wired, settled):
     task = tasks.quick()
-    worker = wired.worker("--threads=2", GRACE=1, **LONG_LEASE)
+    worker = wired.worker("--threads=2", GRACE_PERIOD=1, **LONG_LEASE)
     settled({task.pk})
 
     wired.proxy.freeze()
     worker.send_signal(signal.SIGTERM)
 
-    # GRACE for tasks and for outcomes, 5 seconds more, and 3 for a statement to be cut short.
+    # GRACE_PERIOD for tasks and for outcomes, 5 seconds more, and 3 to cut a statement short.
     started = time.monotonic()
     worker.wait(timeout=40)
     assert time.monotonic() - started < 15

@@ -462,7 +462,7 @@ def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
 
 
 def _stop(state: State, rules: Rules, number: int) -> Iterator[Step]:
-    """Told to stop, it takes nothing more and leaves: with nothing in its hands, or GRACE later."""
+    """Told to stop, it takes nothing more. It leaves with nothing in hand or after GRACE_PERIOD."""
     process, who = state.processes[number], _name(state, number)
     if process.worker not in state.retired:
         if state.stops < rules.stops and process.worker not in state.dead:

@@ -6,7 +6,8 @@ import pytest
 from django.db import connection
 
 from bgtask.dialects import Clock, dialect_of
-from bgtask.models import Attempt, Outcome, QueueStats, Task
+from bgtask.models import Attempt, QueueStats, Task
+from bgtask.models.outcome import Outcome
 from bgtask.runner import Runner
 from bgtask.runner.execution import execute
 from bgtask.runner.statistics import Statistics

@@ -41,6 +41,9 @@ async def coroutine(number: int) -> int:
 def calls() -> None:
     assert_type(bare(1), Task)
     assert_type(bare(1, schedule=90, queue="mail"), Task)
+    assert_type(bare(1, run_after=90, queue_name="mail"), Task)
+    assert_type(bare.using(run_after=datetime(2060, 1, 1), queue_name="mail").enqueue(1), Task)
+    background(run_after=60, queue_name=None)
     assert_type(bare.enqueue(1, name="Ada"), Task)
     assert_type(bare.now(1), float)
     assert_type(coroutine.now(1), int)
@@ -56,6 +59,8 @@ def refused() -> None:
     bare.now(1, 2)  # type: ignore[arg-type]
     bare.using(colour="red")  # type: ignore[call-arg]
     bare.using(queue=5)  # type: ignore[arg-type]
+    bare.using(queue_name=5)  # type: ignore[arg-type]
+    bare.using(run_after="soon")  # type: ignore[arg-type]
     background(max_attempts="3")  # type: ignore[call-overload]
     Retry(in_="soon")  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ SCHEMA = Path(__file__).parents[3] / "docs" / "monitoring" / "stats.schema.json"
 def test_shows_a_table_that_people_can_read(capsys) -> None:
     TaskFactory.create_batch(2, queue="mail", run_at=Clock(-400))
     TaskStatsFactory(queue="mail", succeeded=75, failed=25)
-    PauseFactory(name="reports")
+    PauseFactory(queue="reports")
     WorkerFactory(threads=4)
 
     call_command("bgtask_stats")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bgtask.errors import Failure
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.status import AttemptOutcome, Status
 
 FAILURE = Failure("KeyError", "no such “user”", "Traceback …\nKeyError: no such “user”", "f" * 32)

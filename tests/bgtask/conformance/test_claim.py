@@ -166,7 +166,7 @@ class TestNews:
         assert set(Task.objects.running().values_list("locked_by", flat=True)) == {worker.pk}
 
     def test_takes_nothing_of_a_paused_queue(self):
-        PauseFactory(name="mail")
+        PauseFactory(queue="mail")
         TaskFactory(queue="mail")
 
         assert Task.objects.claim_news(WorkerFactory(), "mail", 10) == []
@@ -181,8 +181,8 @@ class TestNews:
         assert ids(claimed) == [fine.pk]
 
     def test_a_pause_or_a_hold_that_is_over_stops_nothing(self):
-        PauseFactory(name="mail", until=Clock(-1))
-        HoldFactory(task_name="poison", until=Clock(-1))
+        PauseFactory(queue="mail", expires_at=Clock(-1))
+        HoldFactory(task_name="poison", expires_at=Clock(-1))
         task = TaskFactory(queue="mail", task_name="poison")
 
         assert ids(Task.objects.claim_news(WorkerFactory(), "mail", 10)) == [task.pk]

@@ -7,8 +7,8 @@ from django.db import IntegrityError, connection, transaction
 
 from bgtask.dialects import Clock
 from bgtask.models import Attempt, Task
-from bgtask.status import HeldFor, Status
-from tests.factories import TaskFactory, WorkerFactory
+from bgtask.status import AttemptOutcome, HeldFor, Status
+from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -61,6 +61,15 @@ def test_nobody_holds_what_no_worker_has_reported_for():
 
     with pytest.raises(IntegrityError):
         assign()
+
+
+@pytest.mark.parametrize("outcome", AttemptOutcome)
+def test_the_value_of_an_outcome_is_one_word_that_its_column_holds(outcome):
+    """Kind of fault: a value that URLs, JSON and metrics have to quote."""
+    attempt = AttemptFactory(outcome=outcome)
+
+    attempt.refresh_from_db()
+    assert attempt.outcome == outcome.name.lower()
 
 
 def test_an_attempt_has_one_end():

@@ -11,10 +11,10 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from bgtask.dialects import Clock, Since
-from bgtask.errors import MAX_MESSAGE, MAX_TEXT
-from bgtask.exceptions import ClaimLost
+from bgtask.errors import MAX_MESSAGE, MAX_TEXT, plain_failure
 from bgtask.models import Attempt, Task, Worker
-from bgtask.status import AttemptOutcome, Status
+from bgtask.models.outcome import Outcome
+from bgtask.status import AttemptOutcome, HeldFor, Status
 from tests.bgtask.conformance.outcomes import FAILURE, KINDS, failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 from tests.threads import all_at_once
@@ -34,6 +34,11 @@ def claimed(**fields):
     TaskFactory(**fields)
     (task,) = claim()
     return task
+
+
+def plainly_failed(task, message):
+    failure = plain_failure("", message)
+    return Outcome(task, Status.FAILED, kind=AttemptOutcome.FAILED, failure=failure)
 
 
 def values(task, *names):
@@ -249,16 +254,13 @@ class TestFence:
         assert Task.objects.finish([outcome]) == {}
         assert everything() == before
 
-    def test_the_task_itself_says_that_its_claim_is_lost(self):
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_second_outcome_of_an_attempt_is_not_accepted(self, kind):
         task = claimed()
-        task.succeed()
+        Task.objects.finish([success(task)])
 
-        with pytest.raises(ClaimLost):
-            task.succeed()
-        with pytest.raises(ClaimLost):
-            task.fail("too late")
-        with pytest.raises(ClaimLost):
-            task.retry("too late", delay=1)
+        assert Task.objects.finish([KINDS[kind](task)]) == {}
+        assert values(task, "status") == (Status.SUCCESSFUL,)
 
 
 class TestLostReply:
@@ -280,8 +282,8 @@ class TestLostReply:
         worker = Worker.register()
         TaskFactory.create_batch(5)
         released, cancelled, parked, overdue, lost = Task.objects.claim(worker, "default", 5)
-        released.release()
-        parked.park("type")
+        Task.objects.release([released])
+        Task.objects.park([parked], HeldFor.TYPE)
         cancelled.cancel(force=True)
         Task.objects.filter(pk=overdue.pk).update(deadline_at=Clock(-1))
         Task.objects.rescue()
@@ -315,13 +317,13 @@ class TestText:
     def test_is_made_storable(self):
         task = claimed()
 
-        task.fail("a\x00b\udc80")
+        Task.objects.finish([plainly_failed(task, "a\x00b\udc80")])
 
         stored = Task.objects.get()
         assert stored.last_error == Attempt.objects.get().message == "a\ufffdb\\udc80"
 
     def test_is_cut_where_it_is_too_long(self):
-        claimed().fail("x" * 300_000)
+        Task.objects.finish([plainly_failed(claimed(), "x" * 300_000)])
 
         attempt = Attempt.objects.get()
         assert len(attempt.message) == MAX_MESSAGE
@@ -408,7 +410,7 @@ class TestBatch:
             task = claimed()
             outcomes.append(kind(task, duration=0.5))
             if stale:
-                task.release()
+                Task.objects.release([task])
                 claim()
             if cancel:
                 task.cancel()

@@ -80,7 +80,7 @@ def test_lost_attempts_after_a_rescue_or_a_requeue_are_fenced_off_too():
     """Those moves add one to the token: that must not lead to a token which a claim had given."""
     TaskFactory()
     (first,) = claim()
-    first.release()
+    Task.objects.release([first])
     standby = Standby()
     tokens = []
     for _ in range(5):

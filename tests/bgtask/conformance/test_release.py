@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from bgtask.exceptions import ClaimLost
 from bgtask.models import Attempt, Task
 from bgtask.status import HeldFor, Status
 from tests.factories import TaskFactory, WorkerFactory
@@ -34,7 +33,7 @@ def test_a_released_task_is_ready_and_has_its_attempt_back():
     before = TaskFactory(token=6, attempts=2)
     (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
 
-    task.release()
+    Task.objects.release([task])
 
     assert state_of(task) == (Status.READY, None, task.token + 1, 2, None, None, None)
     assert Task.objects.get().run_at == before.run_at
@@ -46,7 +45,7 @@ def test_a_parked_task_is_held_for_a_reason_and_has_its_attempt_back(reason):
     TaskFactory(token=6, attempts=2)
     (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
 
-    task.park(reason)
+    Task.objects.park([task], reason)
 
     assert state_of(task) == (Status.HELD, reason, task.token + 1, 2, None, None, None)
 
@@ -62,7 +61,7 @@ def test_no_history_is_written_for_what_never_ran(put_back):
 def test_a_released_task_can_be_claimed_again_by_another_token():
     TaskFactory()
     (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
-    task.release()
+    Task.objects.release([task])
 
     (again,) = Task.objects.claim(WorkerFactory(), "default", 1)
 
@@ -106,7 +105,7 @@ class TestFence:
     def test_an_old_token_changes_nothing(self, put_back):
         TaskFactory()
         (stale,) = Task.objects.claim(WorkerFactory(), "default", 1)
-        Task.objects.get(pk=stale.pk).release()
+        Task.objects.release([Task.objects.get(pk=stale.pk)])
         Task.objects.claim(WorkerFactory(), "default", 1)
         before = everything()
 
@@ -130,12 +129,8 @@ class TestFence:
         assert state_of(stale)[0] == Status.CANCELLED
         assert state_of(fresh)[0] != Status.RUNNING
 
-    def test_the_task_itself_says_that_its_claim_is_lost(self):
+    def test_what_was_put_back_is_not_put_back_again(self, put_back):
         TaskFactory()
         (task,) = Task.objects.claim(WorkerFactory(), "default", 1)
-        task.release()
 
-        with pytest.raises(ClaimLost, match=r"no longer this attempt's to release"):
-            task.release()
-        with pytest.raises(ClaimLost, match=r"no longer this attempt's to park"):
-            task.park(HeldFor.TYPE)
+        assert (put_back([task]), put_back([task])) == (1, 0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 
 from bgtask.models import Task
 from bgtask.models.fields import PartialIndex
@@ -53,6 +57,45 @@ def test_the_migrations_can_be_undone_and_done_again():
 
     assert (tables(), constraints().keys()) == before
     assert TaskFactory().status == "READY"
+
+
+@pytest.mark.django_db
+@pytest.mark.vendor("postgresql")
+def test_autovacuum_of_the_tasks_starts_early():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reloptions FROM pg_class WHERE oid = 'bgtask_task'::regclass")
+        assert "autovacuum_vacuum_scale_factor=0.01" in cursor.fetchone()[0]
+
+
+class TasksElsewhere:
+    """Keep the table of tasks, and no other, out of every database."""
+
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return False if model_name == "task" else None
+
+
+@pytest.mark.django_db
+@pytest.mark.vendor("postgresql")
+@pytest.mark.parametrize(("routers", "statements"), [([], 1), ([TasksElsewhere()], 0)])
+def test_a_table_that_a_router_keeps_out_is_not_altered(settings, routers, statements):
+    """Kind of fault: a migration alters a table that it has not created on this database."""
+    settings.DATABASE_ROUTERS = routers
+    migration = import_module("bgtask.migrations.0001_initial")
+    state = MigrationLoader(connection).project_state(("bgtask", "0001_initial"))
+
+    with connection.schema_editor(collect_sql=True) as editor:
+        migration.set_autovacuum(state.apps, editor)
+
+    assert len(editor.collected_sql) == statements
+
+
+@pytest.mark.django_db
+def test_pauses_and_holds_have_no_rights_beside_that_to_see_them():
+    """Kind of fault: a right that changes nothing, since other rights decide."""
+    found = Permission.objects.filter(content_type__model__in=["queuepause", "taskhold"])
+
+    names = found.order_by("codename").values_list("codename", flat=True)
+    assert list(names) == ["view_queuepause", "view_taskhold"]
 
 
 @pytest.mark.django_db

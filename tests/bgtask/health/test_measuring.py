@@ -113,7 +113,7 @@ class TestOldestReady:
 
     def test_comes_back_once_the_pause_is_over(self) -> None:
         TaskFactory(run_at=Clock(-400))
-        PauseFactory(until=Clock(-1))
+        PauseFactory(expires_at=Clock(-1))
 
         queue = only_queue()
 
@@ -267,7 +267,7 @@ def test_takes_four_queries_however_much_there_is(django_assert_num_queries, num
         TaskFactory(queue=queue)
         TaskFactory(queue=queue, status=Status.RUNNING)
         TaskStatsFactory(queue=queue, succeeded=5)
-        PauseFactory(name=queue)
+        PauseFactory(queue=queue)
         HoldFactory(task_name=f"task-{index}")
 
     with django_assert_num_queries(4) as captured:

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from bgtask import signals
-from bgtask.models import Outcome, Task
+from bgtask.models import Task
+from bgtask.models.outcome import Outcome
 from bgtask.runner.announcer import Announcer, announce
 from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.conformance.outcomes import success
@@ -47,19 +48,40 @@ def test_all_is_announced_where_there_is_time(patient):
     assert announcer.backlog == 0
 
 
-def test_an_interruption_is_no_failure_but_another_attempt_will_follow():
-    told = []
+@pytest.mark.parametrize("kind", [kind for kind in AttemptOutcome if kind != "cancelled"])
+@pytest.mark.parametrize(
+    ("status", "sent"),
+    [
+        (Status.READY, [signals.task_retried]),
+        (Status.SCHEDULED, [signals.task_retried]),
+        (Status.FAILED, [signals.task_failed]),
+        (Status.CANCELLED, []),
+    ],
+    ids=["ready", "scheduled", "failed", "cancelled"],
+)
+def test_the_signal_of_an_attempt_that_did_not_succeed_tells_what_follows(kind, status, sent):
+    """Kind of fault: a receiver of failures hears of attempts that will be tried again."""
+    assert _signals_of(Outcome(Task(pk=1), status, kind=kind), status) == sent
 
-    def tell(signal, **kwargs):
-        told.append(signal)
 
-    for signal in (signals.task_failed, signals.task_retried, signals.task_given_up):
-        signal.connect(tell)
+def test_a_cancelled_attempt_sends_no_signal():
+    cancelled = Outcome(Task(pk=1), Status.CANCELLED, kind=AttemptOutcome.CANCELLED)
+
+    assert _signals_of(cancelled, Status.CANCELLED) == []
+
+
+def _signals_of(outcome, status):
+    received = []
+
+    def receive(signal, **kwargs):
+        received.append(signal)
+
+    every = (signals.task_succeeded, signals.task_failed, signals.task_retried)
+    for signal in every:
+        signal.connect(receive)
     try:
-        left = Outcome(Task(pk=1), Status.READY, kind=AttemptOutcome.INTERRUPTED)
-        announce([(left, "READY")])
+        announce([(outcome, status.value)])
     finally:
-        for signal in (signals.task_failed, signals.task_retried, signals.task_given_up):
-            signal.disconnect(tell)
-
-    assert told == [signals.task_retried]
+        for signal in every:
+            signal.disconnect(receive)
+    return received

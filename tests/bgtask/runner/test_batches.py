@@ -10,7 +10,8 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
-from bgtask.models import Outcome, Task, Worker
+from bgtask.models import Task, Worker
+from bgtask.models.outcome import Outcome
 from bgtask.runner import Runner
 from bgtask.runner.completer import MOST as MOST_WRITTEN
 from bgtask.runner.completer import Completer

@@ -186,7 +186,7 @@ class TestLimits:
     def test_paused_queues_are_left_alone(self):
         enqueue(dict.fromkeys(names(100), 0))
         for name in names(50):
-            PauseFactory(name=name)
+            PauseFactory(queue=name)
 
         claimed = [task.queue for batch in Claims().until_empty(30) for task in batch]
 
@@ -196,7 +196,7 @@ class TestLimits:
         monkeypatch.setattr(claimer_module, "MOST_HEADS", 20)
         enqueue({**dict.fromkeys(names(50), 5), "zzz": 0})
         for name in names(50):
-            PauseFactory(name=name)
+            PauseFactory(queue=name)
         claims = Claims()
 
         assert claims._claimer.sees_anything()
@@ -205,7 +205,7 @@ class TestLimits:
 
     def test_suspects_of_many_paused_queues_hide_no_other_suspect(self):
         for name in names(110):
-            PauseFactory(name=name)
+            PauseFactory(queue=name)
             TaskFactory(queue=name, crashes=1)
         TaskFactory(queue="zzz", crashes=1)
 

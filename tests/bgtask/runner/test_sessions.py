@@ -104,7 +104,7 @@ SESSION = {
         ("SELECT GET_LOCK('mine', 1)", "SELECT IS_USED_LOCK('mine')"),
         ("CREATE TEMPORARY TABLE mine (a int)",
          "SELECT count(*) FROM information_schema.tables WHERE table_name = 'mine'"),
-        ("LOCK TABLES bgtask_queue READ", "SELECT @@in_transaction"),
+        ("LOCK TABLES bgtask_queuepause READ", "SELECT @@in_transaction"),
         ("SET autocommit = 0", "SELECT @@autocommit"),
         ("BEGIN", "SELECT @@in_transaction"),
         ("START TRANSACTION READ ONLY", "SELECT @@in_transaction"),

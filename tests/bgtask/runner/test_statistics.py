@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bgtask.models import Outcome, Task, TaskStats
+from bgtask.models import Task, TaskStats
+from bgtask.models.outcome import Outcome
 from bgtask.runner.statistics import Statistics
 from bgtask.status import AttemptOutcome, Status
 from tests.bgtask.conformance.outcomes import success

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bgtask.dialects import Clock
-from bgtask.models import Attempt, Hold
+from bgtask.models import Attempt, TaskHold
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, text
 from tests.factories import TaskFactory
@@ -42,7 +42,7 @@ def test_shows_the_newest_traceback_and_who_is_affected(admin_client):
 
 def test_a_type_on_hold_is_not_offered_again(admin_client):
     failed(task_name="shop.send")
-    Hold.objects.create(task_name="shop.send", since=Clock())
+    TaskHold.objects.create(task_name="shop.send", held_at=Clock())
 
     page = text(admin_client.get(f"{LANDING}error/abc/"))
 

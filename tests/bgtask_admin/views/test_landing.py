@@ -6,7 +6,7 @@ from copy import copy
 import pytest
 
 from bgtask.dialects import Clock
-from bgtask.models import Attempt, Hold, Queue, Task
+from bgtask.models import Attempt, QueuePause, Task, TaskHold
 from bgtask.status import Status
 from tests.bgtask_admin.urls import LANDING, TASKS, text
 from tests.factories import AttemptFactory, TaskFactory, TaskStatsFactory, WorkerFactory
@@ -133,8 +133,8 @@ def test_of_many_slow_queues_the_rates_are_added_up(admin_client):
 
 
 def test_shows_what_is_stopped_by_whom_and_why(admin_client):
-    Hold.objects.create(task_name="shop.send", since=Clock(), by="jo", reason="INC-77")
-    Queue.objects.create(name="mail", since=Clock(), by="jo")
+    TaskHold.objects.create(task_name="shop.send", held_at=Clock(), held_by="jo", reason="INC-77")
+    QueuePause.objects.create(queue="mail", paused_at=Clock(), paused_by="jo")
 
     page = text(admin_client.get(LANDING))
 

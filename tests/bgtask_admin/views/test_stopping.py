@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError
 
-from bgtask.models import Hold, Queue, Task, TaskQuerySet, Worker
+from bgtask.models import QueuePause, Task, TaskHold, TaskQuerySet, Worker
 from bgtask.status import HeldFor, Status, WorkerState
 from bgtask_admin import operations
 from bgtask_admin.models import Operation
@@ -20,7 +20,7 @@ def test_holding_a_type_moves_what_waits_and_nothing_else(admin_client):
 
     admin_client.post(f"{LANDING}hold/", {"name": "shop.send", "reason": "INC-77"})
 
-    assert Hold.objects.get().reason == "INC-77"
+    assert TaskHold.objects.get().reason == "INC-77"
     assert Task.objects.held().filter(held_for=HeldFor.TYPE).count() == 2
     assert Task.objects.running().count() == Task.objects.failed().count() == 1
     assert Task.objects.ready().get() == other
@@ -32,7 +32,7 @@ def test_a_look_at_it_holds_nothing(admin_client):
     page = text(admin_client.get(f"{LANDING}hold/?name=shop.send"))
 
     assert "Waiting now: 1." in page
-    assert not Hold.objects.exists()
+    assert not TaskHold.objects.exists()
 
 
 @pytest.mark.parametrize(("verb", "status"), [("hold", "READY"), ("release", "HELD")])
@@ -79,8 +79,8 @@ def test_a_busy_database_is_told_beside_what_is_still_to_do(admin_client, monkey
 def test_a_hold_may_end_by_itself(admin_client):
     admin_client.post(f"{LANDING}hold/", {"name": "shop.send", "minutes": "30"})
 
-    hold = Hold.objects.get()
-    assert (hold.until - hold.since).total_seconds() == 1800
+    hold = TaskHold.objects.get()
+    assert (hold.expires_at - hold.held_at).total_seconds() == 1800
 
 
 def test_releasing_a_type_lets_its_tasks_run(admin_client):
@@ -90,7 +90,7 @@ def test_releasing_a_type_lets_its_tasks_run(admin_client):
 
     admin_client.post(f"{LANDING}release/", {"name": "shop.send"})
 
-    assert not Hold.objects.exists()
+    assert not TaskHold.objects.exists()
     assert Task.objects.ready().count() == 1
     assert Task.objects.held().get() == by_hand
 
@@ -99,10 +99,10 @@ def test_pauses_and_resumes_a_queue_and_moves_nothing(admin_client):
     TaskFactory(queue="mail")
 
     admin_client.post(f"{LANDING}pause/", {"name": "mail", "reason": "INC-77"})
-    assert Queue.objects.get().by == "admin"
+    assert QueuePause.objects.get().paused_by == "admin"
     admin_client.post(f"{LANDING}resume/", {"name": "mail"})
 
-    assert not Queue.objects.exists()
+    assert not QueuePause.objects.exists()
     assert Task.objects.ready().count() == 1
     assert list(Operation.objects.values_list("verb", flat=True)) == ["resume", "pause"]
 
@@ -139,4 +139,4 @@ def test_a_wrong_time_is_refused(admin_client, minutes):
     response = admin_client.post(f"{LANDING}hold/", {"name": "shop.send", "minutes": minutes})
 
     assert response.status_code == 400
-    assert not Hold.objects.exists()
+    assert not TaskHold.objects.exists()

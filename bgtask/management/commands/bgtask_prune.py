@@ -1,0 +1,34 @@
+"""Delete old finished tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
+
+from bgtask.conf import require_autocommit
+from bgtask.models import Task
+from bgtask.models.transactions import TransactionsRefused, check_transactions
+from bgtask.runner.maintenance import Pruner
+
+
+class Command(BaseCommand):
+    help = "Delete finished tasks older than BGTASK['RETENTION'] says. Workers do so by themselves."
+
+    def handle(self, **options: Any) -> None:
+        try:
+            require_autocommit(Task.objects.all().db)
+            check_transactions(Task.objects.all().db)
+            pruner = Pruner()
+            pruned = pruner.prune()
+        except (ImproperlyConfigured, TransactionsRefused) as error:
+            raise CommandError(str(error)) from error
+        except Error as error:
+            raise CommandError(f"The database refused: {' '.join(str(error).split())}") from error
+        self.stdout.write(
+            "Deleted " + ", ".join(f"{number} {what}" for what, number in pruned.items()) + "."
+        )
+        for sentence in pruner.kept_in_words():
+            self.stdout.write(sentence)
