@@ -18,7 +18,8 @@ register = template.Library()
 register.filter("visible", text.visible)
 register.filter("short", text.short)
 register.filter("name", text.name)
-register.filter("duration", text.duration)
+register.filter("milliseconds", text.milliseconds)
+register.filter("is_past", text.is_past)
 register.filter("moment", text.moment)
 register.filter("clock", text.clock)
 
@@ -33,11 +34,6 @@ def per_minute(value: float) -> str:
     if value >= 10_000:
         return f"{value / 1000:,.0f}k"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
-
-
-@register.filter
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{value * 100:.0f} %"
 
 
 @register.filter

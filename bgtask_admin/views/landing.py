@@ -14,19 +14,21 @@ from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from bgtask import health
-from bgtask.health import Health, History, QueueHealth
+from bgtask.health import Health, History, QueueHealth, Workers
 from bgtask.models import Worker
 from bgtask.status import WorkerState
 from bgtask_admin.charts import Band, Chart, sparkline
 from bgtask_admin.permissions import MONITOR, PAUSE, VIEW
 from bgtask_admin.tables import QueueTable
 from bgtask_admin.templatetags.bgtask_admin import per_minute
-from bgtask_admin.text import duration, visible
+from bgtask_admin.text import duration, visible, whole_duration
 from bgtask_admin.views.base import needs, page, url_of
 
 SPANS = {"1h": 1, "24h": 24, "7d": 168}
+REFRESH_SECONDS = (5, 15, 60)
 MOST_WORKERS = 200
 MOST_QUEUES = 20  # More are on a page of their own.
 SAID = 3  # Reasons that the sentence of the verdict names.
@@ -66,6 +68,7 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
         charts=_charts(past),
         span=span,
         spans=list(SPANS),
+        refresh_choices=[(seconds, whole_duration(seconds)) for seconds in REFRESH_SECONDS],
     )
 
 
@@ -175,7 +178,7 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
             "label": _("running"),
             "value": f"{now.total('running'):,}",
             "query": "status=RUNNING",
-            "note": _("%d stuck") % now.stuck.total if now.stuck.total else "",
+            "note": _("%s stuck") % f"{now.stuck.total:,}" if now.stuck.total else "",
         },
         {"label": _("held"), "value": f"{now.total('held'):,}", "query": "status=HELD", "note": ""},
         {
@@ -194,10 +197,7 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
             "label": _("workers"),
             "value": f"{alive.alive}",
             "query": "",
-            "note": _("%d silent") % silent
-            if silent
-            else _("%(busy)d of %(threads)d threads busy")
-            % {"busy": alive.busy, "threads": alive.threads},
+            "note": _("%s silent") % f"{silent:,}" if silent else _threads(alive),
         },
     ]
 
@@ -212,6 +212,24 @@ def _spark(queue: str, past: History, span: str) -> SafeString:
     )
 
 
+def _threads(workers: Workers) -> str:
+    return ngettext(
+        "%(busy)s of %(threads)s thread busy",
+        "%(busy)s of %(threads)s threads busy",
+        workers.threads,
+    ) % {"busy": f"{workers.busy:,}", "threads": f"{workers.threads:,}"}
+
+
+def _finished(attempts: int, failed: int) -> str:
+    """Return two sentences, as each has a plural of its own."""
+    return " ".join(
+        [
+            ngettext("%s attempt finished.", "%s attempts finished.", attempts) % f"{attempts:,}",
+            ngettext("%s task failed.", "%s tasks failed.", failed) % f"{failed:,}",
+        ]
+    )
+
+
 def _charts(past: History) -> list[Chart]:
     points = past.total.points
     times = [point.at for point in points]
@@ -222,8 +240,7 @@ def _charts(past: History) -> list[Chart]:
     return [
         Chart(
             title=_("Done"),
-            summary=_("%(done)s attempts ended, %(failed)s tasks failed.")
-            % {"done": f"{done:,}", "failed": f"{failed:,}"},
+            summary=_finished(done, failed),
             times=times,
             bands=[
                 Band("bg-done", _("successful"), [point.succeeded for point in points]),
@@ -233,7 +250,8 @@ def _charts(past: History) -> list[Chart]:
         ),
         Chart(
             title=_("Backlog"),
-            summary=_("At most %s were ready and waiting.") % f"{most:,}",
+            summary=ngettext("At most %s task was ready.", "At most %s tasks were ready.", most)
+            % f"{most:,}",
             times=times,
             bands=[Band("bg-waiting", _("ready"), [point.ready for point in points])],
         ),

@@ -43,7 +43,6 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         title=visible(task.verbose_name or task.task_name),
         nav="tasks",
         task=task,
-        is_late=task.status == Status.READY,
         at_once=[action for action in actions if action.verb in AT_ONCE],
         asking=[action for action in actions if action.verb not in AT_ONCE],
         timeline=timeline(task, attempts),
@@ -79,11 +78,8 @@ def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) ->
 
 
 def tell(request: HttpRequest, operation: Operation) -> None:
-    words = operations.result_in_words(operation)
-    if operation.changed:
-        messages.success(request, f"{words}.")
-    else:
-        messages.warning(request, f"{words}.")
+    level = messages.SUCCESS if operation.changed else messages.WARNING
+    messages.add_message(request, level, operations.result_in_words(operation))
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Event:
 def timeline(task: Task, attempts: list[Any]) -> list[Event]:
     """From its beginning to now."""
     events: list[tuple[datetime | None, str, str, str]] = [
-        (task.enqueued_at, _("enqueued"), "", "")
+        (task.enqueued_at, _("Enqueued"), "", "")
     ]
     for attempt in reversed(attempts):
         number, outcome = attempt.number, AttemptOutcome(attempt.outcome)
@@ -108,7 +104,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
             events.append(
                 (
                     attempt.started_at,
-                    _("attempt %d started") % number,
+                    _("Attempt %d started") % number,
                     "",
                     _("by %s") % visible(attempt.worker) if attempt.worker else "",
                 )
@@ -116,37 +112,37 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         events.append(
             (
                 attempt.finished_at,
-                _("attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
+                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
                 "" if outcome is AttemptOutcome.INTERRUPTED else "bg-bad",
                 visible(attempt.error_class),
             )
         )
     if task.status == Status.RUNNING:
         by = _("by %s") % visible(task.last_worker)
-        events.append((task.locked_at, _("attempt %d runs") % task.attempts, "", by))
+        events.append((task.locked_at, _("Attempt %d is running, started") % task.attempts, "", by))
     elif task.status == Status.SUCCESSFUL and task.finished_at:
         started = _start_of_success(task)
         by = _("by %s") % visible(task.last_worker) if task.last_worker else ""
         if started:
-            events.append((started, _("attempt %d started") % task.attempts, "", by))
-        events.append((task.finished_at, _("successful"), "bg-good", ""))
+            events.append((started, _("Attempt %d started") % task.attempts, "", by))
+        events.append((task.finished_at, _("Successful"), "bg-good", ""))
     elif task.status == Status.CANCELLED:
-        events.append((task.finished_at, _("cancelled"), "", ""))
+        events.append((task.finished_at, _("Cancelled"), "", ""))
     elif task.status == Status.FAILED and not attempts:
-        events.append((task.finished_at, _("failed"), "bg-bad", visible(task.error_class)))
+        events.append((task.finished_at, _("Failed"), "bg-bad", visible(task.error_class)))
     lines = []
     previous: datetime | None = None
     for at, what, css, more in events:
         lines.append(Event(at, what, between(previous, at), css, more))
         previous = at or previous
     if task.status in (Status.READY, Status.SCHEDULED):
-        what = _("due") if task.status == Status.READY else _("next attempt is due")
+        what = _("Due") if task.status == Status.READY else _("Next attempt due")
         if task.status == Status.SCHEDULED and not task.attempts:
-            what = _("is due")
+            what = _("Due")
         after = between(previous, task.run_at) if previous and task.run_at > previous else ""
         lines.append(Event(task.run_at, what, after))
     if task.status == Status.HELD:
-        lines.append(Event(None, str(task.get_held_for_display())))
+        lines.append(Event(None, _("Held"), more=str(task.get_held_for_display())))
     return lines
 
 
@@ -194,7 +190,7 @@ def _may_have_met(operation: Operation, task: Task) -> bool:
 def _find(task_id: str) -> Task:
     task: Task | None = Task.objects.select_related("locked_by").filter(pk=id_of(task_id)).first()
     if task is None:
-        raise Http404(_("There is no task %s: it may have been deleted since.") % task_id)
+        raise Http404(_("There is no task %s. It may have been deleted.") % task_id)
     return task
 
 

@@ -64,7 +64,7 @@ class TestPage:
         page = text(admin_client.get(LANDING))
 
         assert "<strong>1,006</strong><span>ready</span>" in page
-        assert "tenant-0777 is behind since" in page
+        assert "tenant-0777 has been behind since" in page
         assert "1,000 attempts ended" in page
 
     def test_asks_no_more_than_for_few(self, admin_client, many):

@@ -134,8 +134,8 @@ def test_a_time_is_the_same_one_tomorrow():
 def test_says_what_it_means():
     selection = Selection.parse({"queue": "mail", "status": "FAILED", "error_class": "KeyError"})
 
-    assert selection.in_words() == "failed tasks, in queue mail, with the error KeyError"
-    assert Selection.parse({}).in_words() == "all tasks"
+    assert selection.in_words() == "Failed · queue mail · error KeyError"
+    assert Selection.parse({}).in_words() == "All tasks"
 
 
 def test_what_is_typed_wins_over_what_a_tab_said():

@@ -17,7 +17,7 @@ def test_says_what_would_be_done_and_does_nothing(admin_client):
 
     page = text(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
 
-    assert "failed tasks, in queue mail" in page
+    assert "Failed · queue mail" in page
     assert "Requeue 3 tasks" in page
     assert "shop.<wbr>send" in page
     assert Task.objects.failed().count() == 3
@@ -43,7 +43,7 @@ def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
 
     response = admin_client.post(CONFIRM, {"preview": signed, "reason": "INC-77"}, follow=True)
 
-    assert "3 requeued, 1 skipped: already running." in text(response)
+    assert "3 tasks requeued. 1 task skipped: already running." in text(response)
     assert Operation.objects.get().reason == "INC-77"
 
 
@@ -158,7 +158,7 @@ def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
 
     page = text(admin_client.get(OPERATIONS))
 
-    for words in ("admin", "Requeue", "failed tasks, in queue mail", "INC-77"):
+    for words in ("admin", "Requeue", "Failed · queue mail", "INC-77"):
         assert words in page
 
 

@@ -100,7 +100,7 @@ def test_what_is_no_longer_possible_is_explained(admin_client):
 
     response = admin_client.post(f"{TASKS}{task.pk}/do/requeue/", follow=True)
 
-    assert "0 requeued, 1 skipped: already running." in text(response)
+    assert "0 tasks requeued. 1 task skipped: already running." in text(response)
 
 
 def test_nothing_is_changed_by_a_link(admin_client):
