@@ -185,23 +185,24 @@ _ORDER = (
 
 
 def _phrase(key: str, value: Any) -> str:
+    """Return one filter in words that stand alone."""
     if key == "status":
         return str(Status(value).label)
     if key == "task":
         return str(value)
     if key == "ids":
         number = len(value)
-        return ngettext("%d selected task", "%d selected tasks", number) % number
+        return ngettext("%s selected task", "%s selected tasks", number) % f"{number:,}"
     if key == "attempts_min":
-        return ngettext("at least %d attempt", "at least %d attempts", value) % value
+        return ngettext("at least %s attempt", "at least %s attempts", value) % f"{value:,}"
     if key == "attempts_max":
-        return ngettext("at most %d attempt", "at most %d attempts", value) % value
+        return ngettext("at most %s attempt", "at most %s attempts", value) % f"{value:,}"
     if key == "argument":
         return _("argument %(name)s = %(value)s") % {"name": value.name, "value": value.text}
     if isinstance(value, datetime):
         local = timezone.localtime(value) if timezone.is_aware(value) else value
         value = date_format(local, "Y-m-d H:i:s")
-    return _patterns()[key] % value
+    return str(_patterns()[key] % value)
 
 
 def _patterns() -> dict[str, str]:

@@ -139,11 +139,11 @@ def _exceeded(observed: float, limits: tuple[float, float]) -> tuple[Level, floa
 
 def _why(queue: QueueHealth) -> str:
     reasons = {
-        _("past the deadline"): queue.stuck.overdue,
-        _("with a silent worker"): queue.stuck.silent,
-        _("with a dead worker"): queue.stuck.lost,
+        _("%s past the deadline"): queue.stuck.overdue,
+        _("%s with a silent worker"): queue.stuck.silent,
+        _("%s with a dead worker"): queue.stuck.lost,
     }
-    return ", ".join(f"{number:,} {why}" for why, number in reasons.items() if number)
+    return ", ".join(why % f"{number:,}" for why, number in reasons.items() if number)
 
 
 def _of_all(health: Health) -> Iterator[Reason]:

@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from bgtask.status import Status
 from bgtask_admin import text
@@ -32,7 +33,7 @@ def grouped(value: Any) -> str:
 @register.filter
 def per_minute(value: float) -> str:
     if value >= 10_000:
-        return f"{value / 1000:,.0f}k"
+        return _("%(number)s k") % {"number": f"{value / 1000:,.0f}"}
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
 
 

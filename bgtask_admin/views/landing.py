@@ -14,10 +14,10 @@ from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from bgtask import health
-from bgtask.health import Health, History, QueueHealth, Workers
+from bgtask.health import Health, History, Level, QueueHealth, Workers
 from bgtask.models import Worker
 from bgtask.status import WorkerState
 from bgtask_admin.charts import Band, Chart, sparkline
@@ -28,6 +28,11 @@ from bgtask_admin.text import duration, visible, whole_duration
 from bgtask_admin.views.base import needs, page, url_of
 
 SPANS = {"1h": 1, "24h": 24, "7d": 168}
+LEVELS = {
+    Level.PASS: gettext_lazy("OK"),
+    Level.WARN: gettext_lazy("WARNING"),
+    Level.FAIL: gettext_lazy("CRITICAL"),
+}
 REFRESH_SECONDS = (5, 15, 60)
 MOST_WORKERS = 200
 MOST_QUEUES = 20  # More are on a page of their own.
@@ -56,6 +61,7 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
         title=_("Queue health"),
         nav="health",
         health=now,
+        verdict=_("%(level)s: %(reasons)s") % {"level": LEVELS[now.status], "reasons": now.summary},
         tiles=_tiles(now),
         queues=queue_table(request, shown, past, span),
         queues_omitted=len(now.queues) - len(shown),

@@ -111,7 +111,7 @@ def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
     older = first.context["rows"].older
 
     assert first.context["rows"].rows == []
-    said = strip_tags(text(first))
+    said = " ".join(strip_tags(text(first)).split())
     assert "0 tasks match. Only the first 2 tasks of this list were searched." in said
     assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
 
@@ -124,9 +124,8 @@ def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatc
     first = admin_client.get(f"{TASKS}?argument=a:1")
 
     assert [task.pk for task in first.context["rows"].rows] == ids[:0:-1]
-    assert "2 tasks match. Only the first 2 tasks of this list were searched." in strip_tags(
-        text(first)
-    )
+    said = " ".join(strip_tags(text(first)).split())
+    assert "2 tasks match. Only the first 2 tasks of this list were searched." in said
     assert shown(admin_client, f"argument=a:1&after={first.context['rows'].older}") == ids[:1]
 
 
