@@ -90,7 +90,7 @@ def entry_of(operation: Operation, model: Any, pk: Any, name: str, flag: int) ->
 def _change_message(operation: Operation) -> str:
     verb = operation.get_verb_display()
     if not operation.reason:
-        return verb
+        return _("%(action)s.") % {"action": verb}
     return _("%(action)s. Reason: %(reason)s") % {"action": verb, "reason": operation.reason}
 
 

@@ -309,7 +309,7 @@ def test_the_page_of_a_task_tells_which_table_keeps_it(admin_client):
         url = f"/admin/bgtask/task/{task.pk}/"
         response = admin_client.post(f"{url}do/delete/", follow=True)
 
-        assert "0 deleted, 1 skipped: rows of shop_job refer to it." in response.text
+        assert "0 tasks deleted. 1 task skipped: rows of shop_job refer to it." in response.text
 
 
 def test_no_verb_is_left_out():

@@ -119,7 +119,7 @@ def test_refuses_rather_than_to_mean_everything(query):
 
 @pytest.mark.parametrize("query", ["", "queue=", "status=+", "q="])
 def test_nothing_is_done_on_an_empty_filter(query):
-    with pytest.raises(InvalidSelection, match="every task"):
+    with pytest.raises(InvalidSelection, match="Choose a filter"):
         Selection.parse_narrow(QueryDict(query))
 
 
