@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import django_tables2 as tables
+from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
@@ -55,7 +56,14 @@ class QueueTable(DashboardTable):
         attrs = {"class": "bg-table bg-queues"}
 
     def __init__(
-        self, rows: Any, *, url: Any, charts: Any, span: str, may_pause: bool, may_view: bool
+        self,
+        rows: Any,
+        *,
+        url: Any,
+        charts: Any,
+        span: str | Promise,
+        may_pause: bool,
+        may_view: bool,
     ) -> None:
         self._url, self._charts, self._may_view = url, charts, may_view
         super().__init__(rows, exclude=() if may_pause else ("actions",))

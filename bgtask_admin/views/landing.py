@@ -12,6 +12,7 @@ from django.contrib.admin import AdminSite
 from django.db.models import Case, Count, Q, When, Window
 from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -27,7 +28,8 @@ from bgtask_admin.templatetags.bgtask_admin import per_minute
 from bgtask_admin.text import duration, visible, whole_duration
 from bgtask_admin.views.base import needs, page, url_of
 
-SPANS = {"1h": 1, "24h": 24, "7d": 168}
+SPANS = {"1h": 1, "24h": 24, "7d": 168}  # Hours.
+SPAN_LABELS = {"1h": gettext_lazy("1 h"), "24h": gettext_lazy("24 h"), "7d": gettext_lazy("7 d")}
 LEVELS = {
     Level.PASS: gettext_lazy("OK"),
     Level.WARN: gettext_lazy("WARNING"),
@@ -73,7 +75,7 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
         holds_omitted=max(len(now.holds) - MOST_HOLDS, 0),
         charts=_charts(past),
         span=span,
-        spans=list(SPANS),
+        spans=SPAN_LABELS.items(),
         refresh_choices=[(seconds, whole_duration(seconds)) for seconds in REFRESH_SECONDS],
     )
 
@@ -84,8 +86,8 @@ def queue_table(
     return QueueTable(
         queues,
         url=url_of(request),
-        charts=lambda queue: _spark(queue, past, span),
-        span=span,
+        charts=lambda queue: _spark(queue, past, SPAN_LABELS[span]),
+        span=SPAN_LABELS[span],
         may_pause=request.user.has_perm(PAUSE),
         may_view=request.user.has_perm(VIEW),
     )
@@ -191,7 +193,7 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
             "label": _("failed attempts"),
             "value": f"{failed:,}",
             "query": "status=FAILED",
-            "note": _("in %s") % duration(now.window),
+            "note": _("last %s") % duration(now.window),
         },
         {
             "label": _("done per minute"),
@@ -208,7 +210,7 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
     ]
 
 
-def _spark(queue: str, past: History, span: str) -> SafeString:
+def _spark(queue: str, past: History, span: str | Promise) -> SafeString:
     points = past.of(queue).points
     done = sum(point.finished for point in points)
     return sparkline(

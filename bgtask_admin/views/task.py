@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -91,6 +91,7 @@ class Event:
     after: str = ""
     css: str = ""
     more: str = ""
+    is_running: bool = False
 
 
 def timeline(task: Task, attempts: list[Any]) -> list[Event]:
@@ -119,7 +120,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         )
     if task.status == Status.RUNNING:
         by = _("by %s") % visible(task.last_worker)
-        events.append((task.locked_at, _("Attempt %d is running, started") % task.attempts, "", by))
+        events.append((task.locked_at, _("Attempt %d is running") % task.attempts, "", by))
     elif task.status == Status.SUCCESSFUL and task.finished_at:
         started = _start_of_success(task)
         by = _("by %s") % visible(task.last_worker) if task.last_worker else ""
@@ -135,6 +136,8 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
     for at, what, css, more in events:
         lines.append(Event(at, what, between(previous, at), css, more))
         previous = at or previous
+    if task.status == Status.RUNNING:
+        lines[-1] = replace(lines[-1], is_running=True)
     if task.status in (Status.READY, Status.SCHEDULED):
         what = _("Due") if task.status == Status.READY else _("Next attempt due")
         if task.status == Status.SCHEDULED and not task.attempts:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 BRACKETED = "eo"
 # Names, formats and the product's own words of search, which no language changes.
 NAMES = {
-    "admin", "xxworker", "CSV", "JSON", "UTC", "h", "d", "xxqueue", "xxname", "xxerror", "xxtext",
+    "admin", "xxworker", "CSV", "JSON", "UTC", "xxqueue", "xxname", "xxerror", "xxtext",
     "xxreason", "xxkey",
 }  # fmt: skip
 
