@@ -138,7 +138,7 @@ def test_everything_can_be_done_by_keyboard(dashboard):
     page.keyboard.press("/")
     page.keyboard.type("status:failed queue:default")
     page.keyboard.press("Enter")
-    page.get_by_text("queue default", exact=True).wait_for()
+    page.locator(".bg-chips", has_text="queue default").wait_for()
     page.locator("input[name=tick]").first.focus()
     page.keyboard.press("Space")
     page.get_by_role("button", name="Selected…").focus()
