@@ -54,8 +54,8 @@ class HeldFor(models.TextChoices):
     """Why a task is HELD."""
 
     OPERATOR = "operator", _("held by an operator")
-    TYPE = "type", _("tasks of this name are on hold")
-    UNKNOWN = "unknown", _("no worker knows a function of this name")
+    TYPE = "type", _("task type on hold")
+    UNKNOWN = "unknown", _("unknown task: not registered on any worker")
 
 
 class WorkerState(models.TextChoices):

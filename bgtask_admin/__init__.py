@@ -1,1 +1,1 @@
-"""The room from which people operate the queue: pages of the admin, and monitoring."""
+"""The dashboard from which people operate the queue: pages of the admin, and monitoring."""

@@ -18,7 +18,7 @@ from bgtask_admin.views.base import bound, url_of
 __all__ = ["register"]
 
 
-class RoomAdmin(admin.ModelAdmin):
+class DashboardAdmin(admin.ModelAdmin):
     """Nothing is added, changed or deleted by Django's own forms."""
 
     actions = None
@@ -40,7 +40,7 @@ class RoomAdmin(admin.ModelAdmin):
         return False
 
 
-class QueueHealthAdmin(RoomAdmin):
+class QueueHealthAdmin(DashboardAdmin):
     seen_by = (VIEW, MONITOR)
 
     def get_urls(self) -> list[Any]:
@@ -64,9 +64,9 @@ class QueueHealthAdmin(RoomAdmin):
         ]
 
 
-class TaskAdmin(RoomAdmin):
+class TaskAdmin(DashboardAdmin):
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        return {}  # The index lists it under the room's own name.
+        return {}  # The index lists it under the name of the dashboard.
 
     def get_urls(self) -> list[Any]:
         def at(route: str, view: Any, name: str) -> Any:
@@ -81,7 +81,7 @@ class TaskAdmin(RoomAdmin):
         ]
 
 
-class OperationAdmin(RoomAdmin):
+class OperationAdmin(DashboardAdmin):
     def get_urls(self) -> list[Any]:
         def at(route: str, view: Any, name: str) -> Any:
             return path(route, bound(view, self.admin_site), name=f"bgtask_admin_operation_{name}")
@@ -93,7 +93,7 @@ class OperationAdmin(RoomAdmin):
         ]
 
 
-class ElsewhereAdmin(RoomAdmin):
+class ElsewhereAdmin(DashboardAdmin):
     """An entry of the index that leads to a page of another place."""
 
     target = ""
@@ -112,7 +112,7 @@ class TaskListAdmin(ElsewhereAdmin):
 
 
 def register(site: AdminSite) -> None:
-    """Open the room in this site."""
+    """Add the dashboard to this site."""
     site.register(QueueHealth, QueueHealthAdmin)
     site.register(TaskList, TaskListAdmin)
     site.register(Operation, OperationAdmin)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
 
 WIDTH, HEIGHT = 600, 120
 
@@ -73,7 +74,7 @@ class Chart:
             'aria-label="{}">{}{}</svg>',
             WIDTH,
             HEIGHT,
-            f"{self.title}: {self.summary}",
+            _("%(title)s: %(summary)s") % {"title": self.title, "summary": self.summary},
             format_html_join(
                 "",
                 '<line class="bg-grid" x1="0" x2="{}" y1="{}" y2="{}"/>',

@@ -48,8 +48,8 @@ class MomentField(forms.Field):
         moment = _ago(text) or moment_of(text)
         if moment is None:
             raise ValidationError(
-                _("“%(value)s” is neither like 24h nor a date and time of the years %(years)s."),
-                params={"value": text[:50], "years": f"{YEARS[0]}–{YEARS[-1]}"},
+                _("“%(value)s” is not a time. Use 24h, 7d or 2026-11-25 14:00."),
+                params={"value": text[:50]},
             )
         return moment
 
@@ -73,10 +73,12 @@ class IdsField(forms.Field):
             return None
         ids = [id_of(part.strip()) for part in text.split(",")]
         if None in ids:
-            raise ValidationError(_("“%(value)s” is no list of ids."), params={"value": text[:50]})
+            raise ValidationError(
+                _("“%(value)s” is not a list of ids. Use 17,42."), params={"value": text[:50]}
+            )
         if len(set(ids)) > MAX_IDS:
             raise ValidationError(
-                _("At most %(count)d tasks can be chosen one by one."), params={"count": MAX_IDS}
+                _("At most %(count)d tasks can be selected one by one."), params={"count": MAX_IDS}
             )
         return sorted({one for one in ids if one is not None})
 
@@ -125,7 +127,7 @@ class ArgumentField(forms.Field):
             return None
         if len(text) > MAX_ARGUMENT_LENGTH:
             raise ValidationError(
-                _("An argument to look for has at most %(count)d characters."),
+                _("An argument must have at most %(count)d characters."),
                 params={"count": MAX_ARGUMENT_LENGTH},
             )
         ProhibitNullCharactersValidator()(text)  # PostgreSQL would not store it in the log.
@@ -163,14 +165,14 @@ class TaskFilterForm(forms.Form):
         data = super().clean() or self.cleaned_data
         since, until = data.get("since"), data.get("until")
         if since and until and since >= until:
-            raise ValidationError(_("The window of time ends before it begins."))
+            raise ValidationError(_("“Until” must be after “since”."))
         if data.get("error") and not since:
             raise ValidationError(
-                _("The text of errors is searched only within a window of time: add since:24h.")
+                _("Error texts are searched only within a period: add since:24h.")
             )
         if data.get("error") and data.get("status") not in (Status.FAILED, Status.SCHEDULED):
             raise ValidationError(
-                _("The text of errors is searched among tasks that failed: add status:failed.")
+                _("Error texts are searched only in tasks that failed: add status:failed.")
             )
         return data
 
@@ -192,7 +194,7 @@ class TaskFilter(django_filters.FilterSet):
         "error_fingerprint", max_length=32, label=_("Error group")
     )
     error = django_filters.CharFilter(
-        "last_error", "icontains", max_length=200, label=_("Text of the error")
+        "last_error", "icontains", max_length=200, label=_("Error text")
     )
     attempts_min = WholeNumberFilter(
         "attempts", "gte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at least")

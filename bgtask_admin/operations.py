@@ -23,26 +23,24 @@ from django.contrib.admin.models import CHANGE, DELETION
 from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from bgtask.models import Task, TaskQuerySet
-from bgtask.models.deletion import ERROR, Deletion
+from bgtask.models.deletion import Deletion
 from bgtask.models.manager import writing
 from bgtask.status import Status
+from bgtask_admin import sentences
 from bgtask_admin.masking import MASK
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.preview import Preview, scope_of, words_for
 from bgtask_admin.recording import entry_of, is_log_with_tasks, write_history
 from bgtask_admin.recording import stop as stop  # With the other verbs of an operation.
 from bgtask_admin.selection import InvalidSelection, Selection
+from bgtask_admin.sentences import GONE, REFERRED
 from bgtask_admin.verbs import ACTIONS, Verb
 
 CHUNK = 1_000  # Rows that one transaction changes: workers wait for it no longer than a moment.
 LOOK_AHEAD = 10_000  # Ids that are read at once.
 STEP = 1.0  # Seconds.
-GONE = "gone"  # Skipped, for it no longer matches.
-# Skipped, since rows of the table named behind it refer to the task, or an error was raised.
-REFERRED = "referred:"
 
 
 def start(
@@ -326,40 +324,7 @@ def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
 
 
 def result_in_words(operation: Operation) -> str:
-    """“468 requeued, 3 skipped: already running”."""
-    action = ACTIONS.get(operation.verb)
-    if action is None:
+    """Return sentences: “468 tasks requeued. 3 tasks skipped: already running.”"""
+    if operation.verb not in ACTIONS:
         return str(operation.get_verb_display())
-    words = action.done(operation.changed)
-    if not operation.skipped:
-        return words
-    reasons = operation.skipped_data
-    said = [
-        reason if len(reasons) == 1 else f"{count:,} {reason}"
-        for count, reason in (
-            (count, _skipped_for(key)) for key, count in Counter(reasons).most_common()
-        )
-    ]
-    return _("%(done)s, %(count)s skipped: %(reasons)s") % {
-        "done": words,
-        "count": f"{operation.skipped:,}",
-        "reasons": ", ".join(said),
-    }
-
-
-def _skipped_for(key: str) -> str:
-    if key.startswith(REFERRED):
-        reason = key.removeprefix(REFERRED)
-        if reason.startswith(ERROR):
-            return reason.removeprefix(ERROR)
-        return _("rows of %s refer to it") % reason
-    return {
-        Status.RUNNING.value: _("already running"),
-        Status.READY.value: _("already ready"),
-        Status.SCHEDULED.value: _("already scheduled"),
-        Status.HELD.value: _("held"),
-        Status.SUCCESSFUL.value: _("already successful"),
-        Status.FAILED.value: _("already failed"),
-        Status.CANCELLED.value: _("already cancelled"),
-        GONE: _("changed meanwhile"),
-    }[key]
+    return " ".join([sentences.done(operation), *sentences.skipped(operation.skipped_data)])

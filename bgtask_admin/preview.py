@@ -16,7 +16,7 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.models.manager import database_time
 from bgtask.status import Status
 from bgtask_admin.looking import MOST_DECODED_ROWS, Found
-from bgtask_admin.selection import InvalidSelection, Selection
+from bgtask_admin.selection import SEPARATOR, InvalidSelection, Selection
 from bgtask_admin.verbs import ACTIONS, Action
 
 SAMPLES, GROUPS = 3, 10
@@ -189,12 +189,9 @@ def scope_of(action: Action, selection: Selection, previewed_at: datetime) -> Ta
 
 
 def words_for(action: Action, selection: Selection) -> str:
-    """“tasks of any status, in queue mail (only those that are: failed, cancelled)”"""
+    """Return “Failed, Cancelled · queue mail”: the statuses are those that the action means."""
     words = selection.in_words()
     if selection.status is None and not selection.is_chosen_one_by_one:
-        meant = ", ".join(str(s.label).lower() for s in Status if s in action.meant)
-        words = _("%(words)s (only those that are: %(statuses)s)") % {
-            "words": words,
-            "statuses": meant,
-        }
+        meant = ", ".join(str(status.label) for status in Status if status in action.meant)
+        words = SEPARATOR.join([meant, words]) if selection.data else meant
     return words

@@ -17,6 +17,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, router, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from bgtask.models import Task
 from bgtask.models.manager import writing
@@ -82,8 +83,15 @@ def entry_of(operation: Operation, model: Any, pk: Any, name: str, flag: int) ->
         object_id=str(pk),
         object_repr=name[:200],
         action_flag=flag,
-        change_message=f"{operation.get_verb_display()}. {operation.reason}".strip(),
+        change_message=_change_message(operation),
     )
+
+
+def _change_message(operation: Operation) -> str:
+    verb = operation.get_verb_display()
+    if not operation.reason:
+        return _("%(action)s.") % {"action": verb}
+    return _("%(action)s. Reason: %(reason)s") % {"action": verb, "reason": operation.reason}
 
 
 def write_history(operation: Operation, entries: Sequence[LogEntry]) -> None:

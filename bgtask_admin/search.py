@@ -47,7 +47,7 @@ def parse_search(text: str) -> dict[str, str]:
     free: list[str] = []
     if len(text) > MAX_LENGTH:  # A part of it would find other tasks.
         raise ValidationError(
-            _("A search has at most %(count)d characters."), params={"count": MAX_LENGTH}
+            _("A search must have at most %(count)d characters."), params={"count": MAX_LENGTH}
         )
     for word, quoted, plain in (match.groups() for match in _PART.finditer(text)):
         value = plain if quoted is None else _ESCAPED.sub(r"\1", quoted)
@@ -60,13 +60,16 @@ def parse_search(text: str) -> dict[str, str]:
             key = _WORDS[word.lower()]
         else:
             raise ValidationError(
-                _("There is no “%(word)s:” to search by. Known are: %(known)s."),
+                _(
+                    "“%(word)s” is not a search field. For an argument use args.%(word)s:42. "
+                    "Fields: %(known)s."
+                ),
                 params={"word": word[:50], "known": ", ".join(KNOWN)},
             )
         if not key:
             free.append(value)
         elif key in found:
-            raise ValidationError(_("“%(key)s” is said twice."), params={"key": key})
+            raise ValidationError(_("“%(key)s” is given twice."), params={"key": key})
         else:
             found[key] = value.upper() if key == "status" else value
     if free:
@@ -96,7 +99,7 @@ def _without_word(value: str, was_quoted: bool) -> tuple[str, str]:
         return "", value
     if value.startswith("args.") and value.endswith(":"):
         raise ValidationError(
-            _('“%(value)s” says no value. The empty text is %(value)s"".'),
+            _('“%(value)s” has no value. The empty text is %(value)s"".'),
             params={"value": value[:50]},
         )
     if value.isascii() and value.isdigit():

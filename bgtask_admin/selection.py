@@ -55,7 +55,7 @@ class Selection:
                 raise InvalidSelection(_("There is no filter “%s”.") % key[:50])
             given = [str(value).strip() for value in values if str(value).strip()]
             if len(given) > 1:
-                raise InvalidSelection(_("The filter “%s” is said twice.") % key)
+                raise InvalidSelection(_("The filter “%s” is given twice.") % key)
             if given:
                 data[key] = given[0]
         if search := data.pop("q", ""):
@@ -69,14 +69,17 @@ class Selection:
         if not form.is_valid():
             raise InvalidSelection(
                 [
-                    message if field == "__all__" else f"{form.fields[field].label}: {message}"
+                    message
+                    if field == "__all__"
+                    else _("%(field)s: %(problem)s")
+                    % {"field": form.fields[field].label, "problem": message}
                     for field, messages in form.errors.items()
                     for message in messages
                 ]
             )
         cleaned = {key: form.cleaned_data[key] for key in data}
         if lost := [key for key, value in cleaned.items() if value in EMPTY_VALUES]:
-            raise InvalidSelection(_("The filter “%s” says nothing.") % lost[0])
+            raise InvalidSelection(_("The filter “%s” has no value.") % lost[0])
         absolute = {
             key: cleaned[key].isoformat() if isinstance(cleaned[key], datetime) else value
             for key, value in data.items()
@@ -95,7 +98,7 @@ class Selection:
     def must_be_narrow(self) -> None:
         """Raises InvalidSelection where it is empty."""
         if not self.data:
-            raise InvalidSelection(_("Without any filter this would mean every task."))
+            raise InvalidSelection(_("Choose a filter or select tasks first."))
 
     @property
     def status(self) -> Status | None:
@@ -165,49 +168,51 @@ class Selection:
         data = {**self.data, **changes}
         return urlencode({key: value for key, value in data.items() if value})
 
-    def parts(self) -> list[tuple[str, str]]:
-        """What it says, by key, in words."""
-        return [(key, self._word(key)) for key in _ORDER if key in self.data]
+    def phrases(self) -> list[tuple[str, str]]:
+        """Return what it asks for, by key, each in words that stand alone."""
+        return [(key, _phrase(key, self.cleaned[key])) for key in _ORDER if key in self.data]
 
     def in_words(self) -> str:
-        words = dict(self.parts())
-        if not words:
-            return _("all tasks")
-        subject = words.pop("status", "") or _("tasks of any status")
-        return ", ".join([subject, *words.values()])
-
-    def _word(self, key: str) -> str:
-        value = self.cleaned[key]
-        if key == "status":
-            return _("%s tasks") % str(Status(value).label).lower()
-        if key == "ids":
-            return ngettext("%d chosen task", "%d chosen tasks", len(value)) % len(value)
-        if isinstance(value, datetime):
-            local = timezone.localtime(value) if timezone.is_aware(value) else value
-            value = date_format(local, "Y-m-d H:i:s")
-        if key == "argument":
-            value = f"{value.name} = {value.text}"
-        return str(_label(key) % value)
+        """Return a list such as “Failed · queue mail”."""
+        return SEPARATOR.join(words for _key, words in self.phrases()) or _("All tasks")
 
 
+SEPARATOR = " · "
 _ORDER = (
     "status", "task", "queue", "error_class", "fingerprint", "error", "attempts_min",
     "attempts_max", "worker", "argument", "since", "until", "id", "ids",
 )  # fmt: skip
 
 
-def _label(key: str) -> str:
+def _phrase(key: str, value: Any) -> str:
+    """Return one filter in words that stand alone."""
+    if key == "status":
+        return str(Status(value).label)
+    if key == "task":
+        return str(value)
+    if key == "ids":
+        number = len(value)
+        return ngettext("%s selected task", "%s selected tasks", number) % f"{number:,}"
+    if key == "attempts_min":
+        return ngettext("at least %s attempt", "at least %s attempts", value) % f"{value:,}"
+    if key == "attempts_max":
+        return ngettext("at most %s attempt", "at most %s attempts", value) % f"{value:,}"
+    if key == "argument":
+        return _("argument %(name)s = %(value)s") % {"name": value.name, "value": value.text}
+    if isinstance(value, datetime):
+        local = timezone.localtime(value) if timezone.is_aware(value) else value
+        value = date_format(local, "Y-m-d H:i:s")
+    return str(_patterns()[key] % value)
+
+
+def _patterns() -> dict[str, str]:
     return {
-        "queue": _("in queue %s"),
-        "task": _("of the task %s"),
-        "error_class": _("with the error %s"),
-        "fingerprint": _("of the error group %s"),
-        "error": _("with “%s” in the error"),
-        "attempts_min": _("with at least %s attempts"),
-        "attempts_max": _("with at most %s attempts"),
+        "queue": _("queue %s"),
+        "error_class": _("error %s"),
+        "fingerprint": _("error group %s"),
+        "error": _("error text “%s”"),
         "worker": _("last run by %s"),
-        "argument": _("with the argument %s"),
         "since": _("since %s"),
         "until": _("until %s"),
-        "id": _("number %s"),
-    }[key]
+        "id": _("task #%s"),
+    }

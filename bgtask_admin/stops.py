@@ -1,4 +1,4 @@
-"""Stop a kind of task or a queue, and let it go on; take back what a dead worker holds."""
+"""Stop a kind of task or a queue, and let it go on; return a lost worker's tasks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
             raise ValidationError(_("%s is alive: its tasks are running.") % worker)
         held = Task.objects.filter(locked_by=worker.pk)
         operation.matched = held.count()
-        operation.changed = held.rescue(_("released by %s") % user.get_username())
+        operation.changed = held.rescue(_("returned to the queue by %s") % user.get_username())
         operation.skipped = max(operation.matched - operation.changed, 0)
     return operation
 
@@ -104,7 +104,7 @@ def _note(
         by=user.get_username()[:255],
         verb=verb,
         filter=json.dumps(names),
-        filter_words=", ".join(names.values()),
+        filter_words=" · ".join(names.values()),
         reason=reason[:500],
         previewed_at=timezone.now(),
     )

@@ -11,6 +11,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from bgtask import health
 
@@ -48,16 +49,41 @@ def name(value: Any, length: int = 100) -> SafeString:
     return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in parts))
 
 
+# The units of ``health.duration_parts``, which is English, as translators see them.
+_UNITS = {
+    "d": gettext_noop("%(number)s d"),
+    "h": gettext_noop("%(number)s h"),
+    "m": gettext_noop("%(number)s m"),
+    "s": gettext_noop("%(number)s s"),
+}
+
+
 def duration(seconds: float | None) -> str:
-    """Two units at most: “6 m 52 s”."""
+    """Return two units at most: “6 m 52 s”; below ten seconds, a more exact number."""
     if seconds is None:
         return "–"
     seconds = max(float(seconds), 0.0)
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        return milliseconds(round(seconds * 1000))
     if seconds < 10:
-        return f"{seconds:.1f} s"
-    return health.duration(seconds)
+        return _(_UNITS["s"]) % {"number": f"{seconds:.1f}"}
+    return whole_duration(seconds)
+
+
+def whole_duration(seconds: float) -> str:
+    """Return “6 m 52 s”, never a part of a second."""
+    parts = health.duration_parts(seconds)
+    return " ".join(_(_UNITS[unit]) % {"number": number} for number, unit in parts)
+
+
+def milliseconds(number: int) -> str:
+    """Return “250 ms”."""
+    return _("%(number)s ms") % {"number": number}
+
+
+def percent(ratio: float) -> str:
+    """Return “7 %”."""
+    return _("%(number)s %%") % {"number": health.percent_number(ratio)}
 
 
 def between(start: datetime | None, end: datetime | None) -> str:
@@ -72,9 +98,9 @@ def moment(when: datetime | None, now: datetime | None = None) -> str | SafeStri
     if abs(seconds) < 1:
         words = _("now")
     elif seconds > 0:
-        words = _("%s ago") % health.duration(seconds)
+        words = _("%s ago") % whole_duration(seconds)
     else:
-        words = _("in %s") % health.duration(-seconds)
+        words = _("in %s") % whole_duration(-seconds)
     return format_html('<time datetime="{}" title="{}">{}</time>', _iso(when), exact(when), words)
 
 
@@ -86,6 +112,10 @@ def clock(when: datetime | None, now: datetime | None = None) -> str | SafeStrin
     today = _local(now or _now(when)).date()
     words = date_format(local, "H:i:s" if local.date() == today else "Y-m-d H:i:s")
     return format_html('<time datetime="{}" title="{}">{}</time>', _iso(when), exact(when), words)
+
+
+def is_past(when: datetime) -> bool:
+    return when <= _now(when)
 
 
 def exact(when: datetime) -> str:

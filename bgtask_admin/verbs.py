@@ -13,7 +13,6 @@ from django.db import models
 from django.db.models import Q
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from bgtask.models import TaskQuerySet
 from bgtask.models.deletion import Deletion
@@ -25,7 +24,7 @@ MAX_SPREAD = 24 * 60  # Minutes.
 
 class Verb(models.TextChoices):
     REQUEUE = "requeue", _("Requeue")
-    RESET = "reset", _("Reset attempts")
+    RESET = "reset", _("Reset attempt count")
     RUN_NOW = "run_now", _("Run now")
     CANCEL = "cancel", _("Cancel")
     DELETE = "delete", _("Delete")
@@ -38,7 +37,7 @@ class Verb(models.TextChoices):
     RELEASE_TYPE = "release_type", _("Release task type")
     PAUSE = "pause", _("Pause queue")
     RESUME = "resume", _("Resume queue")
-    RESCUE = "rescue", _("Release a worker’s tasks")
+    RESCUE = "rescue", _("Return a worker’s tasks to queue")
 
 
 class NoOptions(forms.Form):
@@ -47,24 +46,27 @@ class NoOptions(forms.Form):
 
 class RequeueOptions(forms.Form):
     reset_attempts = forms.BooleanField(
-        label=_("Reset attempts"),
+        label=_("Reset attempt count"),
         required=False,
-        help_text=_("Give each all its attempts again; otherwise it has one more."),
+        help_text=_("Start again from attempt 1. If off: one more attempt."),
     )
     spread = forms.IntegerField(
-        label=_("Spread over minutes"),
+        label=_("Spread over (minutes)"),
         required=False,
         min_value=0,
         max_value=MAX_SPREAD,
-        help_text=_("Empty: all of them now."),
+        help_text=_("Leave blank to run all now."),
     )
 
 
 class CancelOptions(forms.Form):
     force = forms.BooleanField(
-        label=_("By force"),
+        label=_("Force"),
         required=False,
-        help_text=_("Do not wait for those that run: whatever their worker says is dropped."),
+        help_text=_(
+            "Don’t wait for running tasks; mark them cancelled now and ignore their result. "
+            "The code keeps running until it ends."
+        ),
     )
 
 
@@ -95,7 +97,6 @@ class Action:
     permission: str
     statuses: frozenset[Status]  # Of tasks on which it can be done.
     apply: Apply
-    done: Callable[[int], str]  # “468 requeued”
     usual: frozenset[Status] | None = None  # Meant by a filter that names no status.
     narrow: Narrow = lambda previewed_at: Q()  # What must be true of the tasks besides.
     form: type[forms.Form] = NoOptions
@@ -108,14 +109,6 @@ class Action:
     @property
     def meant(self) -> frozenset[Status]:
         return self.usual or self.statuses
-
-
-def _words(one: str, many: str) -> Callable[[int], str]:
-    return lambda count: ngettext(one, many, count) % {"count": _grouped(count)}
-
-
-def _grouped(count: int) -> str:
-    return f"{count:,}"
 
 
 ACTIONS: Mapping[str, Action] = MappingProxyType(
@@ -133,7 +126,6 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                     reset_attempts=bool(options.get("reset_attempts")),
                     spread=60.0 * (options.get("spread") or 0),
                 ),
-                done=_words("%(count)s requeued", "%(count)s requeued"),
                 form=RequeueOptions,
             ),
             Action(
@@ -141,23 +133,18 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 permission=permissions.REQUEUE,
                 statuses=WAITING,
                 apply=lambda tasks, options: tasks.reset_attempts(),
-                done=_words("%(count)s given all attempts", "%(count)s given all attempts"),
             ),
             Action(
                 verb=Verb.RUN_NOW,
                 permission=permissions.REQUEUE,
                 statuses=frozenset({Status.SCHEDULED}),
                 apply=lambda tasks, options: tasks.run_now(),
-                done=_words("%(count)s ready now", "%(count)s ready now"),
             ),
             Action(
                 verb=Verb.CANCEL,
                 permission=permissions.CANCEL,
                 statuses=WAITING | {Status.RUNNING},
                 apply=lambda tasks, options: tasks.cancel(force=bool(options.get("force"))),
-                done=_words(
-                    "%(count)s cancelled or asked to stop", "%(count)s cancelled or asked to stop"
-                ),
                 form=CancelOptions,
             ),
             Action(
@@ -165,7 +152,6 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 permission=permissions.DELETE,
                 statuses=frozenset(Status) - {Status.RUNNING},
                 apply=lambda tasks, options: tasks.discard_and_report(),
-                done=_words("%(count)s deleted", "%(count)s deleted"),
                 irreversible=True,
             ),
             Action(
@@ -173,7 +159,6 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 permission=permissions.CHANGE,
                 statuses=WAITING,
                 apply=lambda tasks, options: tasks.reprioritise(options["priority"]),
-                done=_words("%(count)s with the new priority", "%(count)s with the new priority"),
                 form=PriorityOptions,
             ),
             Action(
@@ -181,7 +166,6 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 permission=permissions.CHANGE,
                 statuses=WAITING,
                 apply=lambda tasks, options: tasks.move(options["queue"]),
-                done=_words("%(count)s moved", "%(count)s moved"),
                 form=QueueOptions,
             ),
             Action(
@@ -189,7 +173,6 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 permission=permissions.HOLD,
                 statuses=frozenset({Status.READY, Status.SCHEDULED}),
                 apply=lambda tasks, options: tasks.hold(),
-                done=_words("%(count)s held", "%(count)s held"),
             ),
             Action(
                 verb=Verb.RELEASE,
@@ -198,14 +181,12 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 # While their type is on hold, a worker would only put them back.
                 narrow=lambda previewed_at: ~Q(held_for=HeldFor.TYPE),
                 apply=lambda tasks, options: tasks.unhold(),
-                done=_words("%(count)s released", "%(count)s released"),
             ),
             Action(
                 verb=Verb.HOLD_TYPE,
                 permission=permissions.HOLD,
                 statuses=frozenset({Status.READY, Status.SCHEDULED}),
                 apply=lambda tasks, options: tasks.hold(HeldFor.TYPE),
-                done=_words("%(count)s waiting task held", "%(count)s waiting tasks held"),
             ),
             Action(
                 verb=Verb.RELEASE_TYPE,
@@ -213,7 +194,6 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 statuses=frozenset({Status.HELD}),
                 narrow=lambda previewed_at: Q(held_for=HeldFor.TYPE),
                 apply=lambda tasks, options: tasks.unhold(),
-                done=_words("%(count)s task released", "%(count)s tasks released"),
             ),
         )
     }

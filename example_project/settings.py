@@ -39,7 +39,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "bgtask",
-    # The room from which tasks are operated, where it is installed.
+    # The dashboard from which people operate tasks, where it is installed.
     *(app for app in ("django_filters", "django_tables2", "bgtask_admin") if find_spec(app)),
     "example_project.members",
 ]

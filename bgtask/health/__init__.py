@@ -13,7 +13,7 @@ from bgtask.health.limits import Limits, Thresholds
 from bgtask.health.measuring import measure
 from bgtask.health.notable import MOST_QUEUES, notable, worst_first
 from bgtask.health.verdict import judge, only, take
-from bgtask.health.words import duration
+from bgtask.health.words import duration, duration_parts, percent_number
 
 __all__ = [
     "MOST_QUEUES",
@@ -36,12 +36,14 @@ __all__ = [
     "as_utc",
     "database",
     "duration",
+    "duration_parts",
     "failing_now",
     "history",
     "judge",
     "measure",
     "notable",
     "only",
+    "percent_number",
     "take",
     "worst_first",
 ]

@@ -32,7 +32,7 @@ class Reason:
 
     level: Level
     measure: str  # oldest_ready_age, failure_ratio, no_worker, stuck or silent
-    text: str  # “mail is behind since 11:57, oldest ready 6 m 52 s, limit 5 m”
+    text: str  # “mail has been behind since 11:57: …”
     queue: str = ""  # Empty: it concerns no queue in particular.
     observed: float
     limit: float
@@ -115,11 +115,11 @@ class Health:
     pauses: tuple[Stopped, ...] = ()  # Likewise, whatever queues were asked for.
     status: Level = Level.PASS
     reasons: tuple[Reason, ...] = ()  # Of the queues too; the worst first.
-    summary: str = ""  # For people, in the active language: “mail is behind since 11:57, …”
+    summary: str = ""  # For people, in the active language: “mail has been behind since 11:57: …”
 
     @property
     def sentence(self) -> str:
-        """``CRITICAL: mail is behind since 11:57, oldest ready 6 m 52 s, limit 5 m``."""
+        """Return ``CRITICAL: mail has been behind since 11:57: …``."""
         return f"{self.status.word}: {self.summary}"
 
     @property

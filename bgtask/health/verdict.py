@@ -79,7 +79,10 @@ def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) 
             yield Reason(
                 level=level,
                 measure="oldest_ready_age",
-                text=_("%(queue)s is behind since %(since)s, oldest ready %(age)s, limit %(limit)s")
+                text=_(
+                    "%(queue)s has been behind since %(since)s: oldest task waiting %(age)s "
+                    "(limit %(limit)s)"
+                )
                 % {
                     "queue": name,
                     "since": moment(queue.oldest_ready_since, health.generated_at),
@@ -97,8 +100,8 @@ def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) 
                 level=level,
                 measure="failure_ratio",
                 text=_(
-                    "%(ratio)s of %(number)s attempts in %(queue)s failed within %(window)s, "
-                    "limit %(limit)s"
+                    "%(queue)s: %(ratio)s of %(number)s attempts failed in the last %(window)s "
+                    "(limit %(limit)s)"
                 )
                 % {
                     "ratio": percent(queue.failure_ratio),
@@ -136,11 +139,11 @@ def _exceeded(observed: float, limits: tuple[float, float]) -> tuple[Level, floa
 
 def _why(queue: QueueHealth) -> str:
     reasons = {
-        _("past the deadline"): queue.stuck.overdue,
-        _("with a silent worker"): queue.stuck.silent,
-        _("with a dead worker"): queue.stuck.lost,
+        _("%s past the deadline"): queue.stuck.overdue,
+        _("%s with a silent worker"): queue.stuck.silent,
+        _("%s with a dead worker"): queue.stuck.lost,
     }
-    return ", ".join(f"{number:,} {why}" for why, number in reasons.items() if number)
+    return ", ".join(why % f"{number:,}" for why, number in reasons.items() if number)
 
 
 def _of_all(health: Health) -> Iterator[Reason]:

@@ -11,7 +11,12 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 def duration(seconds: float) -> str:
-    """``6 m 52 s``: the two greatest units, for the rest is noise."""
+    """Return ``6 m 52 s``."""
+    return " ".join(f"{number} {unit}" for number, unit in duration_parts(seconds))
+
+
+def duration_parts(seconds: float) -> list[tuple[int, str]]:
+    """Return the two greatest units with their numbers: ``[(6, "m"), (52, "s")]``."""
     whole = max(round(seconds), 0)
     numbers = []
     for unit, size in _UNITS:
@@ -19,8 +24,8 @@ def duration(seconds: float) -> str:
         numbers.append((number, unit))
     while len(numbers) > 1 and not numbers[0][0]:
         numbers.pop(0)
-    (most, unit), *rest = numbers[:2]
-    return " ".join([f"{most} {unit}", *(f"{number} {unit}" for number, unit in rest if number)])
+    greatest, *rest = numbers[:2]
+    return [greatest, *(part for part in rest if part[0])]
 
 
 def moment(when: datetime, now: datetime) -> str:
@@ -31,5 +36,10 @@ def moment(when: datetime, now: datetime) -> str:
 
 
 def percent(ratio: float) -> str:
+    return f"{percent_number(ratio)} %"
+
+
+def percent_number(ratio: float) -> str:
+    """Return the number alone; a part of one per cent keeps its first digit."""
     share = ratio * 100
-    return f"{share:.0f} %" if share >= 1 or not share else f"{share:.1g} %"
+    return f"{share:.0f}" if share >= 1 or not share else f"{share:.1g}"

@@ -365,8 +365,8 @@ class Migration(migrations.Migration):
                         blank=True,
                         choices=[
                             ("operator", "held by an operator"),
-                            ("type", "tasks of this name are on hold"),
-                            ("unknown", "no worker knows a function of this name"),
+                            ("type", "task type on hold"),
+                            ("unknown", "unknown task: not registered on any worker"),
                         ],
                         max_length=8,
                         null=True,

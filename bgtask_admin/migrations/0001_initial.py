@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("requeue", "Requeue"),
-                            ("reset", "Reset attempts"),
+                            ("reset", "Reset attempt count"),
                             ("run_now", "Run now"),
                             ("cancel", "Cancel"),
                             ("delete", "Delete"),
@@ -48,7 +48,7 @@ class Migration(migrations.Migration):
                             ("release_type", "Release task type"),
                             ("pause", "Pause queue"),
                             ("resume", "Resume queue"),
-                            ("rescue", "Release a worker’s tasks"),
+                            ("rescue", "Return a worker’s tasks to queue"),
                         ],
                         max_length=20,
                         verbose_name="action",

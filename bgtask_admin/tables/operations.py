@@ -13,10 +13,10 @@ from django.utils.translation import gettext_lazy as _
 from bgtask_admin import text
 from bgtask_admin.models import Operation
 from bgtask_admin.operations import filter_in_words, result_in_words
-from bgtask_admin.tables.room import RoomTable
+from bgtask_admin.tables.base import DashboardTable
 
 
-class OperationTable(RoomTable):
+class OperationTable(DashboardTable):
     created_at = tables.Column(verbose_name=_("When"))
     by = tables.Column(verbose_name=_("Who"))
     verb = tables.Column(verbose_name=_("Action"))
@@ -26,8 +26,8 @@ class OperationTable(RoomTable):
     skipped = tables.Column(verbose_name=_("Skipped"), attrs={"td": {"class": "bg-number"}})
     state = tables.Column(verbose_name=_("State"))
 
-    class Meta(RoomTable.Meta):
-        empty_text = _("Nobody has done anything here yet.")
+    class Meta(DashboardTable.Meta):
+        empty_text = _("No operations yet.")
         attrs = {"class": "bg-table", "id": "result_list"}
 
     def __init__(self, rows: Any, *, url: Any, with_arguments: bool) -> None:

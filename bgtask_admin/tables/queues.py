@@ -6,13 +6,15 @@ from typing import Any
 from urllib.parse import quote
 
 import django_tables2 as tables
+from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.health import Level, QueueHealth
 from bgtask_admin import text
-from bgtask_admin.tables.room import RoomTable
+from bgtask_admin.tables.base import DashboardTable
 from bgtask_admin.templatetags.bgtask_admin import per_minute
 
 _LEVELS = {
@@ -22,7 +24,7 @@ _LEVELS = {
 }
 
 
-class QueueTable(RoomTable):
+class QueueTable(DashboardTable):
     name = tables.Column(verbose_name=_("Queue"))
     state = tables.Column(accessor="status", verbose_name=_("State"))
     ready = tables.Column(verbose_name=_("Ready"), attrs={"td": {"class": "bg-number"}})
@@ -31,7 +33,7 @@ class QueueTable(RoomTable):
     )
     running = tables.Column(verbose_name=_("Running"), attrs={"td": {"class": "bg-number"}})
     waiting = tables.Column(
-        accessor="scheduled", verbose_name=_("Later"), attrs={"td": {"class": "bg-number"}}
+        accessor="scheduled", verbose_name=_("Scheduled"), attrs={"td": {"class": "bg-number"}}
     )
     failed = tables.Column(
         accessor="failed_window",
@@ -46,7 +48,7 @@ class QueueTable(RoomTable):
     chart = tables.Column(accessor="name", verbose_name="")
     actions = tables.Column(accessor="name", verbose_name="", attrs={"td": {"class": "bg-actions"}})
 
-    class Meta(RoomTable.Meta):
+    class Meta(DashboardTable.Meta):
         empty_text = _(
             "No queue has anything to do. Queues appear here by themselves once something is "
             "enqueued."
@@ -54,11 +56,18 @@ class QueueTable(RoomTable):
         attrs = {"class": "bg-table bg-queues"}
 
     def __init__(
-        self, rows: Any, *, url: Any, charts: Any, span: str, may_pause: bool, may_view: bool
+        self,
+        rows: Any,
+        *,
+        url: Any,
+        charts: Any,
+        span: str | Promise,
+        may_pause: bool,
+        may_view: bool,
     ) -> None:
         self._url, self._charts, self._may_view = url, charts, may_view
         super().__init__(rows, exclude=() if may_pause else ("actions",))
-        self.columns["chart"].column.verbose_name = _("Last %s") % span
+        self.columns["chart"].column.verbose_name = gettext("Last %s") % span
 
     def render_name(self, value: str) -> str | SafeString:
         return self._link(text.short(value, 60), f"?queue={quote(value)}", "bg-name")
@@ -79,7 +88,7 @@ class QueueTable(RoomTable):
         return format_html(
             '{}<span class="bg-arguments">{}</span>',
             text.duration(record.oldest_ready_age),
-            format_html(str(_("since {}")), text.clock(record.oldest_ready_since)),
+            format_html(gettext("since {}"), text.clock(record.oldest_ready_since)),
         )
 
     def render_running(self, record: QueueHealth) -> SafeString:
@@ -88,7 +97,7 @@ class QueueTable(RoomTable):
             return format_html(
                 '{} <span class="bg-status bg-status-failed">{}</span>',
                 shown,
-                _("%d stuck") % record.stuck.total,
+                gettext("%s stuck") % f"{record.stuck.total:,}",
             )
         return shown
 
@@ -96,7 +105,7 @@ class QueueTable(RoomTable):
         shown = self._link(f"{record.scheduled:,}", f"?status=SCHEDULED&queue={quote(record.name)}")
         if record.held:
             held = self._link(
-                str(_("%s held") % f"{record.held:,}"), f"?status=HELD&queue={quote(record.name)}"
+                gettext("%s held") % f"{record.held:,}", f"?status=HELD&queue={quote(record.name)}"
             )
             return format_html('{}<span class="bg-arguments">{}</span>', shown, held)
         return shown
@@ -105,7 +114,7 @@ class QueueTable(RoomTable):
         shown = f"{record.failed_window:,}"
         if record.failure_ratio:
             return format_html(
-                '{}<span class="bg-arguments">{}</span>', shown, f"{record.failure_ratio:.0%}"
+                '{}<span class="bg-arguments">{}</span>', shown, text.percent(record.failure_ratio)
             )
         return format_html("{}", shown)
 

@@ -1,4 +1,4 @@
-"""The list of tasks, each with a box to tick."""
+"""The list of tasks, each with a box to select it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bgtask.status import FINISHED, Status
 from bgtask_admin import text
 from bgtask_admin.filters import TIMES
 from bgtask_admin.masking import arguments_in_a_line
-from bgtask_admin.tables.room import RoomTable
+from bgtask_admin.tables.base import DashboardTable
 from bgtask_admin.templatetags.bgtask_admin import status_badge
 from bgtask_admin.tracebacks import last_line
 
@@ -23,7 +23,7 @@ WHEN_LABELS = {
     Status.SCHEDULED: _("Due"),
     Status.RUNNING: _("Running since"),
     Status.HELD: _("Enqueued"),
-    **dict.fromkeys(FINISHED, _("Ended")),
+    **dict.fromkeys(FINISHED, _("Finished")),
 }
 
 # Where all rows are of one status, some columns would be the same in each.
@@ -46,18 +46,18 @@ class TickColumn(tables.Column):
     def header(self) -> SafeString:
         return format_html(
             '<input type="checkbox" class="bg-tick-all" aria-label="{}" hidden>',
-            _("Tick all on this page"),
+            _("Select all on this page"),
         )
 
     def render(self, value: int) -> SafeString:
         return format_html(
             '<input type="checkbox" name="tick" value="{}" aria-label="{}">',
             value,
-            _("Tick task %s") % value,
+            _("Select task %s") % value,
         )
 
 
-class TaskTable(RoomTable):
+class TaskTable(DashboardTable):
     tick = TickColumn()
     task = tables.Column(accessor="task_name", verbose_name=_("Task"))
     status = tables.Column(verbose_name=_("Status"))
@@ -66,7 +66,7 @@ class TaskTable(RoomTable):
     error = tables.Column(accessor="error_class", verbose_name=_("Error"), empty_values=())
     when = tables.Column(accessor="pk", verbose_name=_("When"))
 
-    class Meta(RoomTable.Meta):
+    class Meta(DashboardTable.Meta):
         empty_text = _("No task matches.")
         attrs = {"class": "bg-table bg-tasks", "id": "result_list"}
         row_attrs = {"data-id": lambda record: record.pk}

@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from bgtask.status import Status
 from bgtask_admin import text
@@ -18,7 +19,8 @@ register = template.Library()
 register.filter("visible", text.visible)
 register.filter("short", text.short)
 register.filter("name", text.name)
-register.filter("duration", text.duration)
+register.filter("milliseconds", text.milliseconds)
+register.filter("is_past", text.is_past)
 register.filter("moment", text.moment)
 register.filter("clock", text.clock)
 
@@ -31,13 +33,8 @@ def grouped(value: Any) -> str:
 @register.filter
 def per_minute(value: float) -> str:
     if value >= 10_000:
-        return f"{value / 1000:,.0f}k"
+        return _("%(number)s k") % {"number": f"{value / 1000:,.0f}"}
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
-
-
-@register.filter
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{value * 100:.0f} %"
 
 
 @register.filter

@@ -1,15 +1,17 @@
-"""An error group: everything that failed in one way."""
+"""An error group: the failures with one error."""
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from django.contrib.admin import AdminSite
 from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from bgtask.models import Attempt, Task, TaskHold
 from bgtask.models.manager import database_time
@@ -18,7 +20,7 @@ from bgtask_admin.charts import Band, Chart
 from bgtask_admin.counting import CAP, capped
 from bgtask_admin.permissions import VIEW
 from bgtask_admin.tracebacks import sections
-from bgtask_admin.views.base import needs, page
+from bgtask_admin.views.base import needs, page, url_of
 
 NEWEST = 2_000  # Tasks by which it is told who is affected.
 HOURS = 24
@@ -42,6 +44,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
     if newest and not names:
         names[newest.task.task_name] = 0
     now = database_time(Task.objects.all().db)
+    tasks_url = url_of(request)("bgtask_task_changelist")
     return page(
         request,
         site,
@@ -50,6 +53,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
         title=text.visible(newest.error_class if newest else _("No such error")),
         nav="health",
         fingerprint=fingerprint,
+        failed_url=f"{tasks_url}?status=FAILED&fingerprint={quote(fingerprint, safe='')}",
         newest=newest,
         first_seen=oldest,
         number=number,
@@ -81,7 +85,8 @@ def _chart(attempts: Any, now: datetime) -> Chart:
     counts = Counter(int((at - start).total_seconds() // 900) for at in times)
     return Chart(
         title=_("Failed attempts, last 24 h"),
-        summary=_("%s failed.") % text.count(len(times), CAP - 1),
+        summary=ngettext("%s attempt failed.", "%s attempts failed.", len(times))
+        % text.count(len(times), CAP - 1),
         bands=[Band("bg-failed", _("failed attempts"), [counts[i] for i in range(steps)])],
         times=[start + timedelta(minutes=15 * i) for i in range(steps)],
     )

@@ -12,21 +12,30 @@ from django.contrib.admin import AdminSite
 from django.db.models import Case, Count, Q, When, Window
 from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from bgtask import health
-from bgtask.health import Health, History, QueueHealth
+from bgtask.health import Health, History, Level, QueueHealth, Workers
 from bgtask.models import Worker
 from bgtask.status import WorkerState
 from bgtask_admin.charts import Band, Chart, sparkline
 from bgtask_admin.permissions import MONITOR, PAUSE, VIEW
 from bgtask_admin.tables import QueueTable
 from bgtask_admin.templatetags.bgtask_admin import per_minute
-from bgtask_admin.text import duration, visible
+from bgtask_admin.text import duration, visible, whole_duration
 from bgtask_admin.views.base import needs, page, url_of
 
-SPANS = {"1h": 1, "24h": 24, "7d": 168}
+SPANS = {"1h": 1, "24h": 24, "7d": 168}  # Hours.
+SPAN_LABELS = {"1h": gettext_lazy("1 h"), "24h": gettext_lazy("24 h"), "7d": gettext_lazy("7 d")}
+LEVELS = {
+    Level.PASS: gettext_lazy("OK"),
+    Level.WARN: gettext_lazy("WARNING"),
+    Level.FAIL: gettext_lazy("CRITICAL"),
+}
+REFRESH_SECONDS = (5, 15, 60)
 MOST_WORKERS = 200
 MOST_QUEUES = 20  # More are on a page of their own.
 SAID = 3  # Reasons that the sentence of the verdict names.
@@ -54,6 +63,7 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
         title=_("Queue health"),
         nav="health",
         health=now,
+        verdict=_("%(level)s: %(reasons)s") % {"level": LEVELS[now.status], "reasons": now.summary},
         tiles=_tiles(now),
         queues=queue_table(request, shown, past, span),
         queues_omitted=len(now.queues) - len(shown),
@@ -65,7 +75,8 @@ def landing(request: HttpRequest, site: AdminSite) -> HttpResponse:
         holds_omitted=max(len(now.holds) - MOST_HOLDS, 0),
         charts=_charts(past),
         span=span,
-        spans=list(SPANS),
+        spans=SPAN_LABELS.items(),
+        refresh_choices=[(seconds, whole_duration(seconds)) for seconds in REFRESH_SECONDS],
     )
 
 
@@ -75,8 +86,8 @@ def queue_table(
     return QueueTable(
         queues,
         url=url_of(request),
-        charts=lambda queue: _spark(queue, past, span),
-        span=span,
+        charts=lambda queue: _spark(queue, past, SPAN_LABELS[span]),
+        span=SPAN_LABELS[span],
         may_pause=request.user.has_perm(PAUSE),
         may_view=request.user.has_perm(VIEW),
     )
@@ -175,14 +186,14 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
             "label": _("running"),
             "value": f"{now.total('running'):,}",
             "query": "status=RUNNING",
-            "note": _("%d stuck") % now.stuck.total if now.stuck.total else "",
+            "note": _("%s stuck") % f"{now.stuck.total:,}" if now.stuck.total else "",
         },
         {"label": _("held"), "value": f"{now.total('held'):,}", "query": "status=HELD", "note": ""},
         {
             "label": _("failed attempts"),
             "value": f"{failed:,}",
             "query": "status=FAILED",
-            "note": _("in %s") % duration(now.window),
+            "note": _("last %s") % duration(now.window),
         },
         {
             "label": _("done per minute"),
@@ -194,21 +205,36 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
             "label": _("workers"),
             "value": f"{alive.alive}",
             "query": "",
-            "note": _("%d silent") % silent
-            if silent
-            else _("%(busy)d of %(threads)d threads busy")
-            % {"busy": alive.busy, "threads": alive.threads},
+            "note": _("%s silent") % f"{silent:,}" if silent else _threads(alive),
         },
     ]
 
 
-def _spark(queue: str, past: History, span: str) -> SafeString:
+def _spark(queue: str, past: History, span: str | Promise) -> SafeString:
     points = past.of(queue).points
     done = sum(point.finished for point in points)
     return sparkline(
         [point.finished for point in points],
         _("done in %(queue)s, last %(span)s: %(count)s")
         % {"queue": visible(queue), "span": span, "count": f"{done:,}"},
+    )
+
+
+def _threads(workers: Workers) -> str:
+    return ngettext(
+        "%(busy)s of %(threads)s thread busy",
+        "%(busy)s of %(threads)s threads busy",
+        workers.threads,
+    ) % {"busy": f"{workers.busy:,}", "threads": f"{workers.threads:,}"}
+
+
+def _finished(attempts: int, failed: int) -> str:
+    """Return two sentences, as each has a plural of its own."""
+    return " ".join(
+        [
+            ngettext("%s attempt finished.", "%s attempts finished.", attempts) % f"{attempts:,}",
+            ngettext("%s task failed.", "%s tasks failed.", failed) % f"{failed:,}",
+        ]
     )
 
 
@@ -222,8 +248,7 @@ def _charts(past: History) -> list[Chart]:
     return [
         Chart(
             title=_("Done"),
-            summary=_("%(done)s attempts ended, %(failed)s tasks failed.")
-            % {"done": f"{done:,}", "failed": f"{failed:,}"},
+            summary=_finished(done, failed),
             times=times,
             bands=[
                 Band("bg-done", _("successful"), [point.succeeded for point in points]),
@@ -233,7 +258,8 @@ def _charts(past: History) -> list[Chart]:
         ),
         Chart(
             title=_("Backlog"),
-            summary=_("At most %s were ready and waiting.") % f"{most:,}",
+            summary=ngettext("At most %s task was ready.", "At most %s tasks were ready.", most)
+            % f"{most:,}",
             times=times,
             bands=[Band("bg-waiting", _("ready"), [point.ready for point in points])],
         ),

@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.utils.translation import gettext as _
 
-from bgtask_admin import operations
+from bgtask_admin import operations, sentences
 from bgtask_admin.counting import CAP
 from bgtask_admin.keyset import page_of
 from bgtask_admin.models import Operation
@@ -55,7 +55,7 @@ def _selection(request: HttpRequest) -> Selection:
     if request.GET.get("which") == "ticked":
         ticked = ",".join(request.GET.getlist("tick"))
         if not ticked:
-            raise InvalidSelection(_("Nothing is ticked."))
+            raise InvalidSelection(_("No tasks selected."))
         return Selection.parse_narrow({"ids": ticked})
     selection = Selection.parse_narrow(request.GET, ignore=NOT_FILTERS)
     if selection.looks_into_arguments:
@@ -90,7 +90,9 @@ def _page(
     reason: ReasonForm,
     status: int = 200,
 ) -> HttpResponse:
-    url = url_of(request)
+    list_url = f"{url_of(request)('bgtask_task_changelist')}?{preview.selection.query()}"
+    next_url = where_from(request)
+    verb = preview.action.verb
     return page(
         request,
         site,
@@ -104,8 +106,11 @@ def _page(
         form=form,
         reason=reason["reason"],
         breakdown=preview.breakdown(CAP),
-        list_url=f"{url('bgtask_task_changelist')}?{preview.selection.query()}",
-        next=where_from(request),
+        sentence=sentences.asked(verb, None if preview.matched_at_least else preview.matched),
+        impossible=sentences.SENTENCES[verb].impossible,
+        list_url=list_url,
+        next=next_url,
+        back_url=next_url or list_url,
     )
 
 
@@ -153,11 +158,7 @@ def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         result=operations.result_in_words(operation),
         may_step=bool(action and request.user.has_perm(action.permission)),
         list_url=f"{url_of(request)('bgtask_task_changelist')}?{query}" if query else "",
-        options=[
-            (key, value)
-            for key, value in operation.option_data.items()
-            if value is not False and value is not None
-        ],
+        options=_options(operation),
     )
 
 
@@ -191,6 +192,17 @@ def _query(operation: Operation, with_arguments: bool) -> str:
     except InvalidSelection:
         return ""
     return "" if selection.looks_into_arguments and not with_arguments else selection.query()
+
+
+def _options(operation: Operation) -> list[tuple[str, Any]]:
+    """Return the labels of the options that were set, with their values."""
+    action = ACTIONS.get(operation.verb)
+    fields = action.form.base_fields if action else {}
+    return [
+        (str(fields[key].label) if key in fields else key, _("yes") if value is True else value)
+        for key, value in operation.option_data.items()
+        if value is not False and value is not None
+    ]
 
 
 def _may(request: HttpRequest, operation: Operation) -> None:

@@ -1,4 +1,4 @@
-"""All queues, a page at a time: what the page "Queue health" has no room for."""
+"""All queues, a page at a time: what the page "Queue health" does not show."""
 
 from __future__ import annotations
 

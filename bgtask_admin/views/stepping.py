@@ -18,7 +18,7 @@ def take_step(request: HttpRequest, operation: Operation) -> None:
         operations.step(operation)
     except OperationalError:  # A lock that could not be had: what was begun is undone, try again.
         operation.refresh_from_db()
-        messages.warning(request, _("The database was busy. Please continue."))
+        messages.warning(request, _("Database busy; press Continue to retry."))
 
 
 def lead_on(request: HttpRequest, operation: Operation, otherwise: str) -> HttpResponse:
@@ -28,5 +28,5 @@ def lead_on(request: HttpRequest, operation: Operation, otherwise: str) -> HttpR
         return HttpResponseRedirect(url_of(request)("bgtask_admin_operation_change", operation.pk))
     words = operations.result_in_words(operation)
     tell = messages.success if operation.changed else messages.warning
-    tell(request, f"{words}.")
+    tell(request, words)
     return back(request, otherwise)

@@ -10,33 +10,35 @@ from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from bgtask.models import Worker
 from bgtask.status import WAITING, Status
 from bgtask_admin import stops
 from bgtask_admin.counting import CAP, by_status
 from bgtask_admin.permissions import HOLD, PAUSE, REQUEUE
-from bgtask_admin.text import count
+from bgtask_admin.text import count, short, visible
 from bgtask_admin.views.base import back, complain, needs, page, post_only, url_of, where_from
 from bgtask_admin.views.stepping import lead_on
-
-_TEXT = gettext_lazy("Who comes next will want to know.")
 
 
 class StopForm(forms.Form):
     # To the letter, blanks at its ends too: tasks are compared so.
     name = forms.RegexField(r"\S", max_length=255, widget=forms.HiddenInput)
     reason = forms.CharField(
-        label=gettext_lazy("Reason"), max_length=500, required=False, help_text=_TEXT
+        label=gettext_lazy("Reason"),
+        max_length=500,
+        required=False,
+        help_text=gettext_lazy("Shown to other operators."),
     )
     minutes = forms.IntegerField(
-        label=gettext_lazy("For minutes"),
+        label=gettext_lazy("Duration (minutes)"),
         required=False,
         min_value=1,
         max_value=525_600,
-        help_text=gettext_lazy("Empty: until somebody ends it."),
+        help_text=gettext_lazy("Leave blank for no end."),
     )
 
 
@@ -60,7 +62,7 @@ def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
     def do(name: str, reason: str, minutes: int | None) -> HttpResponse:
         operation = stops.hold_type(name, user=request.user, reason=reason, minutes=minutes)
-        messages.success(request, _("Tasks named %s are on hold.") % name)
+        messages.success(request, _("Tasks of type %s are on hold.") % name)
         return lead_on(request, operation, _landing(request))
 
     return _stop(
@@ -69,12 +71,12 @@ def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
         do,
         StopForm,
         title=_("Hold task type"),
-        question=_("Start no more tasks of the type"),
+        question=_("Hold all tasks of type {name}?"),
         waiting=lambda name: by_status(WAITING, task_name=name),
-        button=_("Hold"),
+        button=_("Hold %s"),
         explanation=_(
-            "Waiting ones are moved to “held”, those enqueued later too. What runs goes on; other "
-            "tasks of the same queues are not concerned."
+            "Waiting and new tasks of this type are held. Running ones continue. "
+            "Other types in the queue are not affected."
         ),
     )
 
@@ -83,7 +85,7 @@ def hold_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
 def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
     def do(name: str, reason: str, minutes: int | None) -> HttpResponse:
         stops.pause(name, user=request.user, reason=reason, minutes=minutes)
-        messages.success(request, _("The queue %s is paused.") % name)
+        messages.success(request, _("Queue %s paused.") % name)
         return back(request, _landing(request))
 
     return _stop(
@@ -92,10 +94,10 @@ def pause(request: HttpRequest, site: AdminSite) -> HttpResponse:
         do,
         PauseForm,
         title=_("Pause queue"),
-        question=_("Start no more tasks of the queue"),
+        question=_("Pause queue {name}?"),
         waiting=lambda name: by_status([Status.READY], queue=name),
-        button=_("Pause"),
-        explanation=_("What waits stays where it is. What runs goes on."),
+        button=_("Pause %s"),
+        explanation=_("Waiting tasks stay in the queue. Running tasks continue."),
     )
 
 
@@ -105,6 +107,8 @@ def _stop(
     do: Callable[[str, str, int | None], HttpResponse],
     kind: type[StopForm],
     *,
+    question: str,
+    button: str,
     waiting: Callable[[str], Mapping[Status, int]],
     **context: Any,
 ) -> HttpResponse:
@@ -119,7 +123,8 @@ def _stop(
         status=400 if form.is_bound else 200,
         nav="health",
         form=form,
-        name=name,
+        question=format_html(question, name=format_html("<strong>{}</strong>", visible(name))),
+        button=button % short(name, 60),
         number=count(sum(waiting(name).values()), CAP),
         next=where_from(request, _landing(request)),
         **context,
@@ -131,7 +136,7 @@ def _stop(
 def release_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
     name = _name(request)
     operation = stops.release_type(name, user=request.user)
-    messages.success(request, _("Tasks named %s may run again.") % name)
+    messages.success(request, _("Hold on %s released.") % name)
     return lead_on(request, operation, _landing(request))
 
 
@@ -140,7 +145,7 @@ def release_type(request: HttpRequest, site: AdminSite) -> HttpResponse:
 def resume(request: HttpRequest, site: AdminSite) -> HttpResponse:
     name = _name(request, PauseForm)
     stops.resume(name, user=request.user)
-    messages.success(request, _("The queue %s goes on.") % name)
+    messages.success(request, _("Queue %s resumed.") % name)
     return back(request, _landing(request))
 
 
@@ -157,8 +162,12 @@ def release_worker(request: HttpRequest, site: AdminSite, worker_id: int) -> Htt
     else:
         messages.success(
             request,
-            _("%(count)d taken back from %(worker)s.")
-            % {"count": operation.changed, "worker": worker},
+            ngettext(
+                "%(count)s task returned to the queue from %(worker)s.",
+                "%(count)s tasks returned to the queue from %(worker)s.",
+                operation.changed,
+            )
+            % {"count": f"{operation.changed:,}", "worker": worker},
         )
     return back(request, _landing(request))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -45,7 +45,6 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         title=visible(task.verbose_name or task.task_name),
         nav="tasks",
         task=task,
-        is_late=task.status == Status.READY,
         at_once=[action for action in actions if action.verb in AT_ONCE],
         asking=[action for action in actions if action.verb not in AT_ONCE],
         timeline=timeline(task, attempts),
@@ -85,12 +84,13 @@ class Event:
     after: str = ""
     css: str = ""
     more: str = ""
+    is_running: bool = False
 
 
 def timeline(task: Task, attempts: list[Any]) -> list[Event]:
     """From its beginning to now."""
     events: list[tuple[datetime | None, str, str, str]] = [
-        (task.enqueued_at, _("enqueued"), "", "")
+        (task.enqueued_at, _("Enqueued"), "", "")
     ]
     for attempt in reversed(attempts):
         number, outcome = attempt.number, AttemptOutcome(attempt.outcome)
@@ -98,7 +98,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
             events.append(
                 (
                     attempt.started_at,
-                    _("attempt %d started") % number,
+                    _("Attempt %d started") % number,
                     "",
                     _("by %s") % visible(attempt.worker) if attempt.worker else "",
                 )
@@ -106,37 +106,39 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         events.append(
             (
                 attempt.finished_at,
-                _("attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
+                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
                 "" if outcome is AttemptOutcome.INTERRUPTED else "bg-bad",
                 visible(attempt.error_class),
             )
         )
     if task.status == Status.RUNNING:
         by = _("by %s") % visible(task.last_worker)
-        events.append((task.locked_at, _("attempt %d runs") % task.attempts, "", by))
+        events.append((task.locked_at, _("Attempt %d is running") % task.attempts, "", by))
     elif task.status == Status.SUCCESSFUL and task.finished_at:
         started = _start_of_success(task)
         by = _("by %s") % visible(task.last_worker) if task.last_worker else ""
         if started:
-            events.append((started, _("attempt %d started") % task.attempts, "", by))
-        events.append((task.finished_at, _("successful"), "bg-good", ""))
+            events.append((started, _("Attempt %d started") % task.attempts, "", by))
+        events.append((task.finished_at, _("Successful"), "bg-good", ""))
     elif task.status == Status.CANCELLED:
-        events.append((task.finished_at, _("cancelled"), "", ""))
+        events.append((task.finished_at, _("Cancelled"), "", ""))
     elif task.status == Status.FAILED and not attempts:
-        events.append((task.finished_at, _("failed"), "bg-bad", visible(task.error_class)))
+        events.append((task.finished_at, _("Failed"), "bg-bad", visible(task.error_class)))
     lines = []
     previous: datetime | None = None
     for at, what, css, more in events:
         lines.append(Event(at, what, between(previous, at), css, more))
         previous = at or previous
+    if task.status == Status.RUNNING:
+        lines[-1] = replace(lines[-1], is_running=True)
     if task.status in (Status.READY, Status.SCHEDULED):
-        what = _("due") if task.status == Status.READY else _("next attempt is due")
+        what = _("Due") if task.status == Status.READY else _("Next attempt due")
         if task.status == Status.SCHEDULED and not task.attempts:
-            what = _("is due")
+            what = _("Due")
         after = between(previous, task.run_at) if previous and task.run_at > previous else ""
         lines.append(Event(task.run_at, what, after))
     if task.status == Status.HELD:
-        lines.append(Event(None, str(task.get_held_for_display())))
+        lines.append(Event(None, _("Held"), more=str(task.get_held_for_display())))
     return lines
 
 
@@ -184,7 +186,7 @@ def _may_have_met(operation: Operation, task: Task) -> bool:
 def _find(task_id: str) -> Task:
     task: Task | None = Task.objects.select_related("locked_by").filter(pk=id_of(task_id)).first()
     if task is None:
-        raise Http404(_("There is no task %s: it may have been deleted since.") % task_id)
+        raise Http404(_("There is no task %s. It may have been deleted.") % task_id)
     return task
 
 

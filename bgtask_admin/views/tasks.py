@@ -37,6 +37,8 @@ TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
 )  # fmt: skip
+# What the form of filters has no field for, and keeps.
+KEPT = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
 FIELDS = ("queue", "task", "error_class", "attempts_min", "worker", "argument", "since", "until")
 OLDEST_FIRST = (Status.READY, Status.SCHEDULED, Status.RUNNING)
 
@@ -73,6 +75,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         search=request.GET.get("q", "") if problems else "",
         chips=_chips(selection),
         tabs=_tabs(selection, totals),
+        kept_filters=[(k, v) for k, v in selection.data.items() if k in KEPT],
         form=_form(selection, request.user.has_perm(VIEW_ARGUMENTS)),
         table=TaskTable(
             rows.rows,
@@ -85,7 +88,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         matching=text.count(looked.matching or 0, CAP),
         matches=looked.matching or 0,
         bounded=looked.looked_at,
-        further=looked.is_further,
+        searched=_searched(selection, looked),
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -214,13 +217,27 @@ def _tabs(selection: Selection, totals: Mapping[Status, int]) -> list[dict[str, 
 def _chips(selection: Selection) -> list[dict[str, str]]:
     return [
         {"text": words, "query": selection.without(*_together(key)).query()}
-        for key, words in selection.parts()
+        for key, words in selection.phrases()
     ]
 
 
 def _together(key: str) -> tuple[str, ...]:
     """Text of errors needs a status and a window: without these it goes too."""
     return (key, "error") if key in ("status", "since") else (key,)
+
+
+def _searched(selection: Selection, looked: Looked) -> str:
+    """Say how much of the list was searched; empty, if all of it was."""
+    number = f"{looked.looked_at:,}"
+    if not looked.looked_at:
+        return ""
+    if not selection.status and not selection.looks_into_arguments:
+        words = _("Only the newest %s tasks were searched. Choose a status to search all.")
+    elif looked.is_further:
+        words = _("Only the next %s tasks of this list were searched. “Next” continues.")
+    else:
+        words = _("Only the first %s tasks of this list were searched. “Next” continues.")
+    return words % number
 
 
 def _form(selection: Selection, with_arguments: bool) -> list[Any]:

@@ -1,12 +1,12 @@
 """
-How fast the operators' room is when it is full.
+How fast the dashboard is when it is full.
 
     python -m tests.benchmarks.admin                              two million tasks, on SQLite
     python -m tests.benchmarks.admin --database postgresql --rows 200000
 
 Each page is asked for as a browser without JavaScript would, by a superuser and by a member of
-staff who has the rights of the room; then 50,000 failed tasks are requeued while another process
-claims.
+staff who has the rights of the dashboard; then 50,000 failed tasks are requeued while another
+process claims.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.databases import DATABASES
 
 MILLISECONDS, QUERIES, PROBE, RATE = 150, 12, 50, 10_000
 PAGES = "/admin/bgtask/task/"
-ROOM = "/admin/bgtask_admin/"
+DASHBOARD = "/admin/bgtask_admin/"
 MANY = {"status": "FAILED", "since": "140h"}  # Five failures in six: 50,000 of 60,000.
 AMPLE = 400_000
 PACE = 15_000  # Tasks a second: what one process_tasks can do on either database, and asks for.
@@ -76,11 +76,11 @@ def _measure(options: argparse.Namespace) -> int:
     from django.core.management import call_command
     from django.db import connection
 
-    from tests.benchmarks import room
+    from tests.benchmarks import dashboard
 
     call_command("migrate", verbosity=0)
     began = time.monotonic()
-    room.build(options.rows)
+    dashboard.build(options.rows)
     _say(f"{options.rows:,} tasks after {time.monotonic() - began:.0f} s")
 
     load = os.getloadavg()[0]
@@ -144,7 +144,7 @@ def _urls() -> Iterator[tuple[str, str]]:
         return f"{PAGES}?{urlencode(query)}"
 
     for span in ("1h", "24h", "7d"):
-        yield f"landing, {span}", f"{ROOM}queuehealth/?span={span}"
+        yield f"landing, {span}", f"{DASHBOARD}queuehealth/?span={span}"
     yield "tasks, all", PAGES
     for status in ("READY", "SCHEDULED", "RUNNING", "HELD", "FAILED", "CANCELLED", "SUCCESSFUL"):
         yield f"tasks, {status}", tasks(status=status)
@@ -184,16 +184,16 @@ def _urls() -> Iterator[tuple[str, str]]:
     key = f"{deep.finished_at.isoformat()}~{deep.pk}"
     yield "a page a million deep", tasks(status="SUCCESSFUL", after=key)
     yield "the page before it", tasks(status="SUCCESSFUL", before=key)
-    yield "error group", f"{ROOM}queuehealth/error/{group}/"
+    yield "error group", f"{DASHBOARD}queuehealth/error/{group}/"
     yield "task, failed", f"{PAGES}{error.pk}/change/"
     yield "task, successful", f"{PAGES}{deep.pk}/change/"
     yield "confirm 50,000", f"{PAGES}confirm/?{urlencode({'verb': 'requeue', **MANY})}"
-    yield "hold a task type", f"{ROOM}queuehealth/hold/?name={name}"
-    yield "pause a queue", f"{ROOM}queuehealth/pause/?name=mail"
+    yield "hold a task type", f"{DASHBOARD}queuehealth/hold/?name={name}"
+    yield "pause a queue", f"{DASHBOARD}queuehealth/pause/?name=mail"
     for number in range(60):
         selection = Selection.parse_narrow({"id": str(deep.pk + number)})
         operations.do("requeue", selection, by="ann")
-    yield "operations log", f"{ROOM}operation/"
+    yield "operations log", f"{DASHBOARD}operation/"
 
 
 def _ask(

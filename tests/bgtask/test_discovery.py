@@ -92,7 +92,7 @@ def test_an_unknown_task_is_held_and_neither_run_nor_charged_nor_in_the_way():
     assert ran == [known]
     assert (unknown.status, unknown.held_for, unknown.attempts) == ("HELD", "unknown", 0)
     assert (unknown.last_error, unknown.history.count()) == ("", 0)
-    assert unknown.get_held_for_display() == "no worker knows a function of this name"
+    assert unknown.get_held_for_display() == "unknown task: not registered on any worker"
 
 
 @pytest.mark.django_db

@@ -65,8 +65,8 @@ class TestPage:
         page = text(admin_client.get(LANDING))
 
         assert "<strong>1,006</strong><span>ready</span>" in page
-        assert "tenant-0777 is behind since" in page
-        assert "1,000 attempts ended" in page
+        assert "tenant-0777 has been behind since" in page
+        assert "1,000 attempts finished" in page
 
     @pytest.mark.sample
     def test_asks_no_more_than_for_few(self, admin_client, many):
@@ -143,7 +143,7 @@ class TestList:
 def test_a_queue_that_is_not_shown_counts_in_the_charts(admin_client, many):
     TaskStatsFactory(queue="tenant-0900", minute=1, succeeded=7, retried=0, failed=0)
 
-    assert "1,007 attempts ended" in text(admin_client.get(LANDING))
+    assert "1,007 attempts finished" in text(admin_client.get(LANDING))
 
 
 class TestDocuments:

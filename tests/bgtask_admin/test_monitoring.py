@@ -64,7 +64,7 @@ class TestHealth:
 
         assert response.status_code == 200
         assert response.json()["status"] == "warn"
-        assert response.json()["output"].startswith("WARNING: mail is behind since")
+        assert response.json()["output"].startswith("WARNING: mail has been behind since")
 
     def test_is_503_and_fail_when_somebody_must_look(self, client) -> None:
         behind()
@@ -73,7 +73,7 @@ class TestHealth:
 
         assert response.status_code == 503
         assert response.json()["status"] == "fail"
-        assert response.json()["output"].startswith("CRITICAL: mail is behind since")
+        assert response.json()["output"].startswith("CRITICAL: mail has been behind since")
 
     def test_may_be_asked_to_fail_on_a_warning(self, client) -> None:
         behind(100)

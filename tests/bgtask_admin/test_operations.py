@@ -46,7 +46,7 @@ def test_requeues_what_matches_and_nothing_else(admin_user):
     other.refresh_from_db()
     assert other.status == Status.FAILED
     assert Task.objects.succeeded().count() == 1
-    assert result_in_words(operation) == "3 requeued"
+    assert result_in_words(operation) == "3 tasks requeued."
 
 
 def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
@@ -57,7 +57,7 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
 
     operation = run(seen, admin_user)
 
-    assert result_in_words(operation) == "3 requeued, 1 skipped: already running"
+    assert result_in_words(operation) == "3 tasks requeued. 1 task skipped: already running."
     assert Task.objects.running().count() == 1
 
 
@@ -83,7 +83,7 @@ def test_tells_why_a_chosen_task_was_skipped(admin_user):
 
     operation = run(preview(ids=f"{failed.pk},{running.pk}"), admin_user)
 
-    assert result_in_words(operation) == "1 requeued, 1 skipped: already running"
+    assert result_in_words(operation) == "1 task requeued. 1 task skipped: already running."
     assert (operation.matched, operation.changed, operation.skipped) == (2, 1, 1)
 
 
@@ -290,7 +290,10 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
         operation = run(preview(Verb.DELETE, status="FAILED"), admin_user)
 
         assert (operation.matched, operation.changed, operation.skipped) == (3, 2, 1)
-        assert result_in_words(operation) == "2 deleted, 1 skipped: rows of shop_job refer to it"
+        assert (
+            result_in_words(operation)
+            == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
+        )
         assert Task.objects.get() == tasks[1]
         entries = LogEntry.objects.values_list("object_id", flat=True)
         assert set(entries) == {str(tasks[0].pk), str(tasks[2].pk)}
@@ -325,7 +328,7 @@ def test_the_page_of_a_task_tells_which_table_keeps_it(admin_client):
         url = f"/admin/bgtask/task/{task.pk}/"
         response = admin_client.post(f"{url}do/delete/", follow=True)
 
-        assert "0 deleted, 1 skipped: rows of shop_job refer to it." in response.text
+        assert "0 tasks deleted. 1 task skipped: rows of shop_job refer to it." in response.text
 
 
 def test_no_verb_is_left_out():
@@ -417,7 +420,7 @@ def test_the_history_tells_no_value_of_an_argument(admin_user):
     run(preview(status="FAILED", argument="user_id:4711"), admin_user)
 
     said = LogEntry.objects.get().object_repr
-    assert said == "Requeue: failed tasks, with the argument user_id = ********"
+    assert said == "Requeue: Failed · argument user_id = ********"
 
 
 def test_what_is_stopped_leaves_the_rest(admin_user, monkeypatch):

@@ -115,8 +115,8 @@ def test_a_form_of_another_site_does_nothing(admin_user):
 
 
 BUTTONS = {
-    LANDING: ("Requeue", "Hold task", "Pause", "Release its tasks"),
-    f"{TASKS}?status=FAILED": ("Requeue", "Ticked", 'name="tick"'),
+    LANDING: ("Requeue", "Hold task", "Pause", "Return tasks to queue"),
+    f"{TASKS}?status=FAILED": ("Requeue", "Selected…", 'name="tick"'),
 }
 
 

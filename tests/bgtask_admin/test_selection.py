@@ -119,7 +119,7 @@ def test_refuses_rather_than_to_mean_everything(query):
 
 @pytest.mark.parametrize("query", ["", "queue=", "status=+", "q="])
 def test_nothing_is_done_on_an_empty_filter(query):
-    with pytest.raises(InvalidSelection, match="every task"):
+    with pytest.raises(InvalidSelection, match="Choose a filter"):
         Selection.parse_narrow(QueryDict(query))
 
 
@@ -134,8 +134,8 @@ def test_a_time_is_the_same_one_tomorrow():
 def test_says_what_it_means():
     selection = Selection.parse({"queue": "mail", "status": "FAILED", "error_class": "KeyError"})
 
-    assert selection.in_words() == "failed tasks, in queue mail, with the error KeyError"
-    assert Selection.parse({}).in_words() == "all tasks"
+    assert selection.in_words() == "Failed · queue mail · error KeyError"
+    assert Selection.parse({}).in_words() == "All tasks"
 
 
 def test_what_is_typed_wins_over_what_a_tab_said():

@@ -1,4 +1,4 @@
-"""The room in an AdminSite of the project's own."""
+"""The dashboard in an AdminSite of the project's own."""
 
 from __future__ import annotations
 

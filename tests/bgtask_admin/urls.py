@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.http import HttpResponse
+from django.utils.html import strip_tags
 
 TASKS = "/admin/bgtask/task/"
 CONFIRM = f"{TASKS}confirm/"
@@ -12,6 +13,11 @@ OPERATIONS = "/admin/bgtask_admin/operation/"
 
 def text(response: HttpResponse) -> str:
     return response.content.decode()
+
+
+def words(response: HttpResponse) -> str:
+    """Return the text without tags, with one blank between words."""
+    return " ".join(strip_tags(text(response)).split())
 
 
 def preview_of(response: HttpResponse) -> str:

@@ -15,7 +15,7 @@ from tests.helpers import chromium, mark_as_slow
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
-Open = Callable[..., "Room"]
+Open = Callable[..., "Dashboard"]
 
 
 @pytest.hookimpl(tryfirst=True)  # Before -m is asked.
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass
-class Room:
+class Dashboard:
     """A page of an operator's browser, and what it complained about."""
 
     page: Any
@@ -66,13 +66,15 @@ def strict(settings: Any) -> None:
 
 
 @pytest.fixture
-def room(transactional_db: None, strict: None, browser: Any, live_server: Any) -> Iterator[Open]:
-    """``room(javascript=False, width=360, dark=True)``: logged in; it must not complain."""
-    opened: list[Room] = []
+def dashboard(
+    transactional_db: None, strict: None, browser: Any, live_server: Any
+) -> Iterator[Open]:
+    """``dashboard(javascript=False, width=360, dark=True)``: logged in; it must not complain."""
+    opened: list[Dashboard] = []
 
-    def open_room(
+    def open_dashboard(
         *, javascript: bool = True, width: int = 1400, dark: bool = False, user: Any = None
-    ) -> Room:
+    ) -> Dashboard:
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if dark else "light",
@@ -85,13 +87,13 @@ def room(transactional_db: None, strict: None, browser: Any, live_server: Any) -
         name = django_settings.SESSION_COOKIE_NAME
         cookie = client.cookies[name].value
         context.add_cookies([{"name": name, "value": cookie, "url": live_server.url}])
-        one = Room(context.new_page(), live_server.url)
+        one = Dashboard(context.new_page(), live_server.url)
         one.page.on("console", one.hear)
         one.page.on("pageerror", lambda error: one.complaints.append(str(error)))
         opened.append(one)
         return one
 
-    yield open_room
+    yield open_dashboard
     for one in opened:
         one.page.context.close()
         assert one.complaints == []

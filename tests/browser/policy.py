@@ -1,4 +1,4 @@
-"""The strictest policy under which the room promises to work."""
+"""The strictest policy under which the dashboard works."""
 
 from __future__ import annotations
 

@@ -57,9 +57,9 @@ def paths(transactional_db, admin_user) -> list[str]:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [pytest.param(1400, marks=pytest.mark.sample), 360])
-def test_every_page_fits_and_is_accessible(room, paths, width, dark):
+def test_every_page_fits_and_is_accessible(dashboard, paths, width, dark):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    one = room(width=width, dark=dark)
+    one = dashboard(width=width, dark=dark)
     for path in paths:
         page = one.go(path)
 
@@ -75,14 +75,14 @@ def test_every_page_fits_and_is_accessible(room, paths, width, dark):
     one.complaints[:] = [text for text in one.complaints if "400 (Bad Request)" not in text]
 
 
-def test_an_empty_room_says_what_health_looks_like(room, transactional_db):
-    page = room().go()
+def test_an_empty_dashboard_says_what_health_looks_like(dashboard, transactional_db):
+    page = dashboard().go()
 
-    assert "Nothing has failed. That is how it should be." in page.locator("main").inner_text()
+    assert "No failures in the last hour." in page.locator("main").inner_text()
 
 
 @pytest.mark.sample
-def test_hostile_text_stays_text(room, transactional_db):
+def test_hostile_text_stays_text(dashboard, transactional_db):
     hostile = "<script>document.title='owned'</script>\u202egnp.exe\x1b[31m\U0001f4a3"
     task = TaskFactory(
         task_name=hostile,
@@ -94,7 +94,7 @@ def test_hostile_text_stays_text(room, transactional_db):
         error_fingerprint="x/?#&",
         task_params='[["<img src=x onerror=alert(1)>"], {}]',
     )
-    one = room()
+    one = dashboard()
     for path in (
         "/admin/bgtask_admin/queuehealth/",
         "/admin/bgtask/task/",

@@ -61,7 +61,9 @@ class Command(BaseCommand):
             help="FAILED and CANCELLED, if not said",
         )
         add("--id", metavar="ID[,ID…]")
-        parser.add_argument("--reset-attempts", action="store_true", help="give all attempts again")
+        parser.add_argument(
+            "--reset-attempts", action="store_true", help="start again from attempt 1"
+        )
         parser.add_argument("--spread", type=int, metavar="MINUTES", help="not all of them at once")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 

@@ -52,7 +52,9 @@ class TestVerdict:
 
         assert line.count("\n") == 1
         words, figures = line.strip().split(" | ")
-        assert re.search(r"mail is behind since .*, oldest ready 6 m \d+ s, limit 5 m", words)
+        assert re.search(
+            r"mail has been behind since .*: oldest task waiting 6 m \d+ s \(limit 5 m\)", words
+        )
         assert re.fullmatch(
             r"mail_age=4\d\d\.\d{3}s;60;300;0 mail_ready=1;;;0 mail_failed=25\.00%;5;20;0;100 "
             r"workers=1;;;0 stuck=0;0;;0",

@@ -85,7 +85,7 @@ def test_says_since_when_a_queue_is_behind() -> None:
     verdict = judged(queue(age=412))
 
     assert verdict.sentence == (
-        "CRITICAL: mail is behind since 11:57, oldest ready 6 m 52 s, limit 5 m"
+        "CRITICAL: mail has been behind since 11:57: oldest task waiting 6 m 52 s (limit 5 m)"
     )
 
 
@@ -120,7 +120,7 @@ def test_says_how_many_attempts_failed_within_what_time() -> None:
     verdict = judged(queue(failure_ratio=0.31, finished_window=1606))
 
     assert verdict.sentence == (
-        "CRITICAL: 31 % of 1,606 attempts in mail failed within 15 m, limit 20 %"
+        "CRITICAL: mail: 31 % of 1,606 attempts failed in the last 15 m (limit 20 %)"
     )
 
 
@@ -134,7 +134,7 @@ class TestNoWorker:
 
         assert verdict.status == Level.FAIL
         assert verdict.sentence.startswith(
-            "CRITICAL: no worker serves mail, where 7 tasks are ready; mail is behind since"
+            "CRITICAL: no worker serves mail, where 7 tasks are ready; mail has been behind since"
         )
 
     def test_is_fine_where_nothing_waits_so_long(self) -> None:
@@ -181,7 +181,7 @@ def test_the_worst_comes_first() -> None:
     )
 
     assert [name for name, _ in measures(verdict)] == ["d", "b", "e", "a", "c"]
-    assert verdict.sentence.startswith("CRITICAL: d is behind since 11:47")
+    assert verdict.sentence.startswith("CRITICAL: d has been behind since 11:47")
     assert verdict.sentence.endswith("; and 2 more")
 
 
@@ -206,4 +206,4 @@ def test_judges_what_is_in_the_database() -> None:
     verdict = health.take()
 
     assert verdict.status == Level.FAIL
-    assert verdict.sentence.startswith("CRITICAL: mail is behind since")
+    assert verdict.sentence.startswith("CRITICAL: mail has been behind since")

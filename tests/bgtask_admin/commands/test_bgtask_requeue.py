@@ -31,7 +31,7 @@ def test_requeues_what_matches_all_of_it():
 
     assert Task.objects.ready().get() == wanted
     assert Task.objects.ready().get().attempts == 0
-    assert "1 requeued" in said
+    assert "1 task requeued." in said
 
 
 def test_a_dry_run_only_says_what_it_would_do():
@@ -39,7 +39,7 @@ def test_a_dry_run_only_says_what_it_would_do():
 
     said = requeue("--queue=mail", "--dry-run")
 
-    assert said.startswith("1 task: tasks of any status, in queue mail")
+    assert said.startswith("1 task: Failed, Cancelled · queue mail")
     assert Task.objects.failed().count() == 1
     assert not Operation.objects.exists()
 
@@ -74,7 +74,7 @@ def test_a_user_without_a_name_is_in_the_log_by_its_number(monkeypatch):
 def test_searches_errors_within_a_window():
     TaskFactory(status=Status.FAILED, last_error="connection refused")
 
-    assert "1 requeued" in requeue("--error=refused", "--since=1h")
+    assert "1 task requeued." in requeue("--error=refused", "--since=1h")
 
 
 def test_says_that_no_task_matches_and_logs_nothing():
@@ -82,10 +82,7 @@ def test_says_that_no_task_matches_and_logs_nothing():
 
     said = requeue("--queue=nope")
 
-    assert said == (
-        "No task matches: tasks of any status, in queue nope (only those that are: failed, "
-        "cancelled).\n"
-    )
+    assert said == "No task matches: Failed, Cancelled · queue nope.\n"
     assert not Operation.objects.exists()
 
 
@@ -117,13 +114,13 @@ def test_a_task_that_another_filter_leaves_out_is_there():
 def test_a_chosen_task_that_has_not_finished_is_skipped():
     task = TaskFactory(status=Status.READY)
 
-    assert "0 requeued, 1 skipped: already ready" in requeue(f"--id={task.pk}")
+    assert "0 tasks requeued. 1 task skipped: already ready." in requeue(f"--id={task.pk}")
 
 
 def test_takes_a_status_in_small_letters_as_the_admin_does():
     TaskFactory(status=Status.FAILED)
 
-    assert "1 requeued" in requeue("--status=failed")
+    assert "1 task requeued." in requeue("--status=failed")
 
 
 def test_a_wrong_command_line_is_said_in_a_line_with_status_2(command):

@@ -55,4 +55,4 @@ def test_an_unknown_one_is_not_found_in_words(admin_client, fingerprint):
     response = admin_client.get(f"{LANDING}error/{fingerprint}/")
 
     assert response.status_code == 404
-    assert "Nothing has failed in this way" in text(response)
+    assert "No failures with this error" in text(response)

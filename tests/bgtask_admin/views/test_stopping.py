@@ -69,7 +69,7 @@ def test_a_busy_database_is_told_beside_what_is_still_to_do(admin_client, monkey
     monkeypatch.setattr(TaskQuerySet, "hold", apply)
 
     operation = Operation.objects.get()
-    assert "The database was busy. Please continue." in page
+    assert "Database busy; press Continue to retry." in page
     assert operation.state == "running"
     admin_client.post(f"{OPERATIONS}{operation.pk}/step/")
     assert Task.objects.held().get() == task

@@ -7,12 +7,11 @@ from urllib.parse import quote
 
 import pytest
 from django.utils import timezone
-from django.utils.html import strip_tags
 
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.views import tasks
-from tests.bgtask_admin.urls import TASKS, text
+from tests.bgtask_admin.urls import TASKS, text, words
 from tests.factories import TaskFactory
 
 pytestmark = pytest.mark.django_db
@@ -111,8 +110,8 @@ def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
     older = first.context["rows"].older
 
     assert first.context["rows"].rows == []
-    said = strip_tags(text(first))
-    assert "0 tasks match among the first 2 of this list; go further" in said
+    said = words(first)
+    assert "0 tasks match. Only the first 2 tasks of this list were searched." in said
     assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
 
 
@@ -124,7 +123,8 @@ def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatc
     first = admin_client.get(f"{TASKS}?argument=a:1")
 
     assert [task.pk for task in first.context["rows"].rows] == ids[:0:-1]
-    assert "2 tasks match among the first 2 of this list" in strip_tags(text(first))
+    said = words(first)
+    assert "2 tasks match. Only the first 2 tasks of this list were searched." in said
     assert shown(admin_client, f"argument=a:1&after={first.context['rows'].older}") == ids[:1]
 
 
@@ -142,7 +142,7 @@ def test_without_a_status_only_the_newest_are_looked_at_and_it_says_so(admin_cli
     response = admin_client.get(f"{TASKS}?queue=mail")
 
     assert [task.pk for task in response.context["rows"].rows] == [newest.pk]
-    assert "among the newest 1" in text(response)
+    assert "Only the newest 1" in text(response)
 
 
 def test_a_status_offers_the_actions_it_allows(admin_client):
@@ -177,9 +177,9 @@ def test_a_filter_without_an_index_looks_at_so_many_for_a_page_and_goes_on_from_
         page = text(response)
         pages += 1
         seen += [int(id_) for id_ in re.findall(r'data-id="(\d+)"', page)]
-        words = "next" if "after=" in url else "first"
+        which = "next" if "after=" in url else "first"
         further = re.search(r'rel="next" href="([^"]+)"', page)
-        assert not further or f"among the {words} 3 of this list" in page
+        assert not further or f"Only the {which} 3 tasks of this list" in page
         url = TASKS + html.unescape(further[1]) if further else ""
 
     assert seen == [failed[1].pk, failed[9].pk]

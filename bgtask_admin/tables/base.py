@@ -5,7 +5,7 @@ from __future__ import annotations
 import django_tables2 as tables
 
 
-class RoomTable(tables.Table):
+class DashboardTable(tables.Table):
     """Without Bootstrap, and without COUNT: what is shown is all that it was given."""
 
     class Meta:
