@@ -313,7 +313,7 @@ def test_delete_tells_which_error_keeps_a_task(admin_user):
 
         operation = run(preview(Verb.DELETE, status="FAILED"), admin_user)
 
-        words = "2 deleted, 1 skipped: ValueError: nobody is on duty"
+        words = "2 tasks deleted. 1 task skipped: ValueError: nobody is on duty."
         assert result_in_words(operation) == words
         assert Task.objects.get() == tasks[1]
 
