@@ -13,7 +13,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from bgtask.runner.poolers import told_pid
-from bgtask.runner.sessions import watch_new_connection, watch_sqlite_connections
+from bgtask.runner.sessions import (
+    unwatch_sqlite_connections,
+    watch_new_connection,
+    watch_sqlite_connections,
+)
 
 logger = logging.getLogger("bgtask")
 
@@ -51,6 +55,7 @@ def prepared_connections() -> Iterator[None]:
             _users -= 1
             if not _users:
                 connection_created.disconnect(dispatch_uid="bgtask")
+                unwatch_sqlite_connections()
 
 
 def _prepare(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

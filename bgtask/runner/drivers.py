@@ -73,6 +73,18 @@ def watch_sqlite(options: dict[str, Any]) -> None:
         options["factory"] = _watched_sqlite(factory)
 
 
+def unwatch_sqlite(options: dict[str, Any]) -> None:
+    """Undo ``watch_sqlite`` for connections to come."""
+    factory: Any = options.get("factory")
+    if not (inspect.isclass(factory) and issubclass(factory, _WatchedSQLite)):
+        return
+    own = factory.__bases__[-1]
+    if own is sqlite3.Connection:
+        del options["factory"]
+    else:
+        options["factory"] = own
+
+
 class _Watched:
     """Marks the cursor classes that tell what they execute."""
 

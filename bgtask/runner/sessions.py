@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.runner.drivers import begin_watch, settings_of, watch_sqlite
+from bgtask.runner.drivers import begin_watch, settings_of, unwatch_sqlite, watch_sqlite
 from bgtask.runner.statements import may_change_session
 
 # PostgreSQL reports changes of these without being asked (search_path since 18).
@@ -114,10 +114,19 @@ def watch_new_connection(connection: BaseDatabaseWrapper) -> None:
 
 def watch_sqlite_connections() -> None:
     """Let this process make connections to SQLite that can be watched where Django is passed by."""
+    _for_each_sqlite(watch_sqlite)
+
+
+def unwatch_sqlite_connections() -> None:
+    """Undo ``watch_sqlite_connections``."""
+    _for_each_sqlite(unwatch_sqlite)
+
+
+def _for_each_sqlite(change: Callable[[dict[str, Any]], None]) -> None:
     for alias in connections:
         with contextlib.suppress(Exception):  # Without its driver, it is of no use to a task.
             if connections[alias].vendor == "sqlite":
-                watch_sqlite(connections[alias].settings_dict["OPTIONS"])
+                change(connections[alias].settings_dict["OPTIONS"])
 
 
 class _Watch:

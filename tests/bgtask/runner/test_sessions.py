@@ -619,3 +619,13 @@ def test_what_ends_with_its_transaction_is_no_change(sql):
 @pytest.mark.parametrize("sql", [object(), b"SET a TO b", "/* open", "/* a; b */ SET a TO b"])
 def test_in_doubt_it_is_a_change(sql):
     assert may_change_session(sql, connection.vendor)
+
+
+@pytest.mark.vendor("sqlite")
+def test_a_worker_in_this_process_leaves_the_settings_of_connections_as_they_were():
+    before = dict(connection.settings_dict["OPTIONS"])
+    noop()
+
+    Runner(drain=True).run()
+
+    assert connection.settings_dict["OPTIONS"] == before
