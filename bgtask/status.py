@@ -22,6 +22,7 @@ A SCHEDULED task that has attempts behind it waits for its next attempt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from types import MappingProxyType
 
 from django.db import models
@@ -81,7 +82,7 @@ LIVE = frozenset(Status) - FINISHED
 WAITING = frozenset({Status.SCHEDULED, Status.READY, Status.HELD})
 
 # Every transition: action → (from, to). Nothing else may change a status.
-TRANSITIONS = MappingProxyType(
+TRANSITIONS: Mapping[str, tuple[Set[Status], Set[Status]]] = MappingProxyType(
     {
         "promote": ({Status.SCHEDULED}, {Status.READY}),
         "claim": ({Status.READY}, {Status.RUNNING}),
@@ -100,6 +101,6 @@ TRANSITIONS = MappingProxyType(
             {Status.SCHEDULED, Status.READY, Status.HELD, Status.RUNNING},
             {Status.CANCELLED},
         ),
-        "requeue": (set(FINISHED), {Status.READY, Status.SCHEDULED}),
+        "requeue": (FINISHED, {Status.READY, Status.SCHEDULED}),
     }
 )

@@ -14,7 +14,7 @@ from bgtask.db.sql import PRIORITY_MIN
 from bgtask.models import hooks
 from bgtask.models.counters import raised_token
 from bgtask.models.deletion import Deletion, delete, kept_in_words
-from bgtask.status import FINISHED, LIVE, WAITING, HeldFor, Status, WorkerState
+from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status, WorkerState
 
 logger = logging.getLogger("bgtask")
 
@@ -103,8 +103,8 @@ class TaskQuerySet(models.QuerySet[Any]):
 
     def hold(self, held_for: HeldFor = HeldFor.OPERATOR) -> int:
         """Stop READY and SCHEDULED tasks from being claimed; return how many."""
-        waiting = self.filter(status__in=(Status.READY, Status.SCHEDULED))
-        return waiting.update(status=Status.HELD, held_for=held_for)
+        start, _ = TRANSITIONS["hold"]
+        return self.filter(status__in=sorted(start)).update(status=Status.HELD, held_for=held_for)
 
     def unhold(self) -> int:
         """Let HELD tasks be claimed, once they are due; return how many."""

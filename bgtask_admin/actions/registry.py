@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.models import TaskQuerySet
 from bgtask.models.deletion import Deletion
-from bgtask.status import FINISHED, WAITING, HeldFor, Status
+from bgtask.status import TRANSITIONS, WAITING, HeldFor, Status
 from bgtask_admin import permissions
 
 MAX_SPREAD = 24 * 60  # Minutes.
@@ -115,6 +115,11 @@ class Action:
         return self.usual or self.statuses
 
 
+def _start(transition: str) -> frozenset[Status]:
+    """Return the statuses from which this transition starts."""
+    return frozenset(TRANSITIONS[transition][0])
+
+
 ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         action.verb.value: action
@@ -122,7 +127,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
             Action(
                 verb=Verb.REQUEUE,
                 permission=permissions.REQUEUE,
-                statuses=FINISHED,
+                statuses=_start("requeue"),
                 usual=frozenset({Status.FAILED, Status.CANCELLED}),
                 # Skip tasks that failed again after the preview: the operator didn't see that.
                 narrow=lambda previewed_at: Q(finished_at__lte=previewed_at),
@@ -141,13 +146,13 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
             Action(
                 verb=Verb.RUN_NOW,
                 permission=permissions.REQUEUE,
-                statuses=frozenset({Status.SCHEDULED}),
+                statuses=_start("promote"),
                 apply=lambda tasks, options: tasks.run_now(),
             ),
             Action(
                 verb=Verb.CANCEL,
                 permission=permissions.CANCEL,
-                statuses=WAITING | {Status.RUNNING},
+                statuses=_start("cancel"),
                 apply=lambda tasks, options: tasks.cancel(force=bool(options.get("force"))),
                 form=CancelOptions,
             ),
@@ -175,13 +180,13 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
             Action(
                 verb=Verb.HOLD,
                 permission=permissions.HOLD,
-                statuses=frozenset({Status.READY, Status.SCHEDULED}),
+                statuses=_start("hold"),
                 apply=lambda tasks, options: tasks.hold(),
             ),
             Action(
                 verb=Verb.RELEASE,
                 permission=permissions.HOLD,
-                statuses=frozenset({Status.HELD}),
+                statuses=_start("unhold"),
                 # While the task type is on hold, a worker would set these tasks aside again.
                 narrow=lambda previewed_at: ~Q(held_for=HeldFor.TYPE),
                 apply=lambda tasks, options: tasks.unhold(),
@@ -189,13 +194,13 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
             Action(
                 verb=Verb.HOLD_TYPE,
                 permission=permissions.HOLD,
-                statuses=frozenset({Status.READY, Status.SCHEDULED}),
+                statuses=_start("hold"),
                 apply=lambda tasks, options: tasks.hold(HeldFor.TYPE),
             ),
             Action(
                 verb=Verb.RELEASE_TYPE,
                 permission=permissions.HOLD,
-                statuses=frozenset({Status.HELD}),
+                statuses=_start("unhold"),
                 narrow=lambda previewed_at: Q(held_for=HeldFor.TYPE),
                 apply=lambda tasks, options: tasks.unhold(),
             ),

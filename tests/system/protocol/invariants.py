@@ -3,10 +3,13 @@
 Each gets the state before, the step and the rules, and answers with a sentence if it is violated.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Final
 
-from .model import FINISHED, Rules, Settled, State, Status, Step, Task, Verb
+from bgtask.status import TRANSITIONS
+
+from .model import FINISHED, Rules, Settled, State, Step, Task, Verb
 
 Invariant = Callable[[State, Step, Rules], str | None]
 
@@ -14,39 +17,29 @@ RAISES_TOKEN: Final[frozenset[Verb]] = frozenset(
     {"claim", "release", "set_aside", "rescue", "cancel by force", "requeue"}
 )
 
-TRANSITIONS: Final[dict[Verb, frozenset[tuple[Status, Status]]]] = {
-    "promote": frozenset({("SCHEDULED", "READY")}),
-    "claim": frozenset({("READY", "RUNNING")}),
-    "release": frozenset({("RUNNING", "READY"), ("RUNNING", "CANCELLED")}),
-    "set_aside": frozenset({("RUNNING", "HELD"), ("RUNNING", "CANCELLED")}),
-    "finish": frozenset(
-        {
-            ("RUNNING", "SUCCESSFUL"),
-            ("RUNNING", "FAILED"),
-            ("RUNNING", "SCHEDULED"),
-            ("RUNNING", "CANCELLED"),
-        }
-    ),
-    "rescue": frozenset(
-        {
-            ("RUNNING", "READY"),
-            ("RUNNING", "SCHEDULED"),
-            ("RUNNING", "FAILED"),
-            ("RUNNING", "CANCELLED"),
-        }
-    ),
-    "hold": frozenset({("READY", "HELD"), ("SCHEDULED", "HELD")}),
-    "unhold": frozenset({("HELD", "READY"), ("HELD", "SCHEDULED")}),
-    "cancel": frozenset(
-        {
-            ("SCHEDULED", "CANCELLED"),
-            ("READY", "CANCELLED"),
-            ("HELD", "CANCELLED"),
-            ("RUNNING", "RUNNING"),  # cancel_requested
-        }
-    ),
-    "cancel by force": frozenset({("RUNNING", "CANCELLED")}),
-    "requeue": frozenset({("SUCCESSFUL", "READY"), ("FAILED", "READY"), ("CANCELLED", "READY")}),
+
+def _pairs(*names: str) -> frozenset[tuple[str, str]]:
+    """Return each (from, to) of these transitions of the code."""
+    return frozenset(
+        (start.value, end.value)
+        for name in names
+        for start, end in itertools.product(*TRANSITIONS[name])
+    )
+
+
+CANCEL_RUNNING: Final = ("RUNNING", "CANCELLED")
+ALLOWED: Final[dict[Verb, frozenset[tuple[str, str]]]] = {
+    "promote": _pairs("promote"),
+    "claim": _pairs("claim"),
+    "release": _pairs("release"),
+    "set_aside": _pairs("set_aside"),
+    "finish": _pairs("succeed", "fail", "retry"),
+    "rescue": _pairs("rescue"),
+    "hold": _pairs("hold"),
+    "unhold": _pairs("unhold"),
+    "cancel": _pairs("cancel") - {CANCEL_RUNNING} | {("RUNNING", "RUNNING")},  # cancel_requested
+    "cancel by force": frozenset({CANCEL_RUNNING}),
+    "requeue": _pairs("requeue"),
 }
 
 
@@ -64,7 +57,7 @@ def no_task_is_lost(before: State, step: Step, rules: Rules) -> str | None:
 
 def only_the_moves_of_the_table(before: State, step: Step, rules: Rules) -> str | None:
     for number, old, new in _changed(before, step):
-        if number != step.task or (old.status, new.status) not in TRANSITIONS.get(step.verb, ()):
+        if number != step.task or (old.status, new.status) not in ALLOWED.get(step.verb, ()):
             return f"{step.verb} is no move from {old.status} to {new.status}"
     return None
 
