@@ -1,4 +1,8 @@
-"""Define system checks, which report mistakes and their remedies before anything starts."""
+"""
+Define system checks, which report mistakes and their remedies before anything starts.
+
+The module is long because each check has its own texts. No check depends on another one.
+"""
 
 from __future__ import annotations
 

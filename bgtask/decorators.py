@@ -1,4 +1,8 @@
-"""Define @background, which stores the calls of a function as tasks that a worker runs."""
+"""
+Define @background, which stores the calls of a function as tasks that a worker runs.
+
+The module is long because it gives each mistake in a decorator or a call an error of its own.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ The operations that bgtask needs from a database, and the SQL that all databases
 A queryset selects the tasks. A subclass of QueueOperations only defines how to claim, write and
 read them. Statuses are literals in the SQL, not parameters, so that any query plan that the
 database keeps can use the partial indexes. A per cent sign is doubled, because each statement is
-executed with parameters.
+executed with parameters. The module is long because it shows side by side every statement that a
+worker executes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 Delete many rows, and keep only those to which rows of other tables must refer.
 
 A project may have a ForeignKey to Task. Django applies its ``on_delete`` in Python. The database
-applies its own foreign keys, including those that no model declares.
+applies its own foreign keys, including those that no model declares. The module is long because
+Django deletes all rows or none, so the choice of rows to keep has to be made here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Write outcomes in batches and in the background, until each is accepted or refused."""
+"""
+Write outcomes in batches and in the background, until each is accepted or refused.
+
+The module is long because it also decides which outcome of a refused batch is to blame.
+"""
 
 from __future__ import annotations
 

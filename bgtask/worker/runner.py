@@ -1,4 +1,9 @@
-"""The main loop of a worker: poll, claim, submit tasks to the pool, sleep."""
+"""
+Run the main loop of a worker: poll, claim, submit tasks to the pool, sleep.
+
+The module is long because registering, polling, stopping and leaving share the state of one
+object. Each of these may begin during any other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Start several worker processes from one process, and replace those that end."""
+"""
+Start several worker processes from one process, and replace those that end.
+
+The module is long because starting, watching and replacing share the state of each process.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ A step takes ids in order, up to the high-water mark of the preview, in chunks o
 Each chunk is one transaction. It advances the operation's row, locks the tasks and checks them
 again. One guarded UPDATE then changes the tasks that still allow the action. So a crash loses
 nothing and repeats nothing. If two operators act at the same time, only one of them changes
-each task. See ``_advance`` for tasks in another database than the log.
+each task. See ``_advance`` for tasks in another database than the log. The module is long because
+these steps are one protocol, which is easier to verify in one place.
 """
 
 from __future__ import annotations
