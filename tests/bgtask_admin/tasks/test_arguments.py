@@ -303,7 +303,7 @@ def spelled(value):
     if isinstance(value, list):
         return [spelled(one) for one in value]
     if isinstance(value, dict):
-        return sorted((key, repr(spelled(one))) for key, one in value.items())
+        return tuple(sorted((key, repr(spelled(one))) for key, one in value.items()))
     return json.dumps(0.0 if value == 0 and isinstance(value, float) else value)
 
 

@@ -5,15 +5,17 @@ Places at which a worker can be killed: the boundaries of each move.
 the outcomes of a batch have been written. ``after:finish:UPDATE bgtask_task=kill@3`` does so the
 third time that such a statement has been executed in there. ``before:finish:COMMIT=kill@3`` does so
 the third time that its transaction is about to be committed. The product contains nothing of this:
-its public methods are wrapped in the processes that have this app.
+its functions are wrapped in the processes that have this app.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,26 +27,28 @@ VARIABLE = "BGTASK_TEST_FAILPOINT"
 
 
 def _places() -> dict[str, tuple[Any, *tuple[str, ...]]]:
-    """Return the owner and the methods of each place."""
-    from bgtask.models import Task, Worker
-    from bgtask.worker import heartbeat, pool
+    """Return the owner of each place, a class or a module, and its functions."""
+    from bgtask.lifecycle import claim, enqueue, finish, promote, rescue
+    from bgtask.models import Worker
+    from bgtask.worker import executor
     from bgtask.worker.completer import Completer
+    from bgtask.worker.heartbeat import Heartbeat
+    from bgtask.worker.pool import Pool
 
-    tasks, workers = type(Task.objects.all()), type(Worker.objects.all())
     return {
-        "snapshot": (tasks, "snapshot"),
-        "promote": (tasks, "promote"),
-        "claim": (tasks, "check", "claim_heads", "claim_notified"),
-        "hand_out": (pool.Pool, "submit"),
-        "run": (pool, "execute"),
+        "snapshot": (claim, "take_snapshot"),
+        "promote": (promote, "promote_due"),
+        "claim": (claim, "claim_these", "claim_heads", "claim_notified"),
+        "hand_out": (Pool, "submit"),
+        "run": (executor, "execute"),
         "put": (Completer, "put"),
-        "finish": (tasks, "finish"),
-        "release": (tasks, "release"),
-        "set_aside": (tasks, "set_aside"),
-        "rescue": (tasks, "rescue"),
-        "declare_dead": (workers, "declare_dead"),
-        "beat": (heartbeat.Heartbeat, "beat"),
-        "enqueue": (tasks, "enqueue"),
+        "finish": (finish, "finish_attempts"),
+        "release": (claim, "release_claims"),
+        "set_aside": (claim, "set_aside_claims"),
+        "rescue": (rescue, "rescue_tasks"),
+        "declare_dead": (type(Worker.objects.all()), "declare_dead"),
+        "beat": (Heartbeat, "beat"),
+        "enqueue": (enqueue, "store_task"),
     }
 
 
@@ -76,9 +80,19 @@ def install() -> None:
         for name in names:
             function = getattr(owner, name)
             if words:
-                setattr(owner, name, _wrapped_inside(function, when, words, hit))
+                _replace(owner, name, _wrapped_inside(function, when, words, hit))
             else:
-                setattr(owner, name, _wrapped(function, when, hit))
+                _replace(owner, name, _wrapped(function, when, hit))
+
+
+def _replace(owner: Any, name: str, wrapper: Any) -> None:
+    """Set the attribute, also in the modules that have imported a function of a module."""
+    function = getattr(owner, name)
+    setattr(owner, name, wrapper)
+    if inspect.ismodule(owner):
+        for module in [sys.modules[name] for name in sys.modules if name.startswith("bgtask.")]:
+            if getattr(module, name, None) is function:
+                setattr(module, name, wrapper)
 
 
 def _hit(action: str, times: str) -> Callable[[], None]:

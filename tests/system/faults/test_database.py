@@ -110,7 +110,10 @@ def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(testbed, settl
     Task.objects.enqueue("nobody.knows_it")
     tasks.quick.enqueue_many((number,) for number in range(10))
     worker = testbed.worker(
-        "--threads=16", env={VARIABLE: "before:park=disk_full@1-2"}, LEASE=600, HEARTBEAT_INTERVAL=1
+        "--threads=16",
+        env={VARIABLE: "before:set_aside=disk_full@1-2"},
+        LEASE=600,
+        HEARTBEAT_INTERVAL=1,
     )
 
     eventually(Task.objects.held().exists, timeout=60, explain=worker.output)

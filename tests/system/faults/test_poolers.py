@@ -240,7 +240,7 @@ def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog,
 
     with connected_to(pooler.start("transaction")):
         for _ in range(3):
-            listener.ready()
+            listener.arm()
 
     assert caplog.text.count(POLLS) == 1
 
@@ -248,14 +248,14 @@ def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog,
 def test_listener_is_proved_again_after_the_pooler_has_restarted(pooler, listener, caplog):
     """Kind: a proof that outlives what it was about."""
     with connected_to(pooler.start("session")):
-        listener.ready()
+        listener.arm()
         assert POLLS not in caplog.text
 
         pooler.stop()
         connection.close()
         pooler.start("transaction")
-        listener.ready()  # Notices that its connection has gone.
-        listener.ready()
+        listener.arm()  # Notices that its connection has gone.
+        listener.arm()
 
         assert caplog.text.count(POLLS) == 1
 
