@@ -41,8 +41,8 @@ def enqueue_another(number):
 
 
 @background
-def enqueue_for_ever():
-    enqueue_for_ever()
+def enqueue_without_end():
+    enqueue_without_end()
 
 
 @background
@@ -106,8 +106,8 @@ def test_runs_what_becomes_due_by_it():
     assert len(run_due()) == 4
 
 
-def test_ends_when_tasks_enqueue_themselves_for_ever():
-    enqueue_for_ever()
+def test_ends_when_tasks_enqueue_themselves_without_end():
+    enqueue_without_end()
 
     with pytest.raises(AssertionError, match="More than 5 tasks; do they enqueue themselves"):
         run_due(limit=5)

@@ -457,7 +457,7 @@ print(response.status_code, response.content.decode())
     assert_conforms(json.loads(body), "health.schema.json")
 
 
-def test_an_answer_is_taken_anew_when_it_has_become_old(client, monkeypatch) -> None:
+def test_an_answer_is_taken_again_when_it_has_become_old(client, monkeypatch) -> None:
     monkeypatch.setattr(snapshot, "KEPT", 0.0)
     client.get(STATS, headers=BEARER)
     TaskFactory()
@@ -484,7 +484,7 @@ def test_many_probes_at_once_cost_one(settings) -> None:
     assert len(set(all_at_once(*[probe] * 5))) == 1
 
 
-def test_speaks_the_language_of_the_project_whoever_asks_first(client, settings) -> None:
+def test_speaks_the_language_of_the_project_to_all_callers(client, settings) -> None:
     settings.MIDDLEWARE = [
         *settings.MIDDLEWARE,
         "django.middleware.locale.LocaleMiddleware",

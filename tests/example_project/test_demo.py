@@ -142,7 +142,7 @@ def test_can_be_stopped_in_the_middle(demo, signum):
     assert not any(map(is_running, demo.workers()))
 
 
-def test_starts_anew_in_the_folder_of_an_earlier_one(demo):
+def test_starts_again_in_the_folder_of_an_earlier_one(demo):
     first = demo("--exit")
     first.says(STARTED)
     first.end(signal.SIGTERM)

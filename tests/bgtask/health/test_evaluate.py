@@ -140,7 +140,7 @@ class TestNoWorker:
     def test_is_fine_where_nothing_waits_so_long(self) -> None:
         assert judged(queue(age=59, served_by=0), workers=Workers()).status == Level.PASS
 
-    def test_is_fine_where_a_queue_may_wait_for_ever(self) -> None:
+    def test_is_fine_where_a_queue_may_wait_without_limit(self) -> None:
         verdict = judged(queue("nightly", age=9999, served_by=0), workers=Workers())
 
         assert verdict.status == Level.PASS

@@ -101,7 +101,7 @@ def test_tells_no_backlog_from_one_that_nobody_looked_at() -> None:
     assert points[at - timedelta(minutes=3)] is None
 
 
-def test_a_queue_of_which_nothing_is_known_has_empty_points() -> None:
+def test_a_queue_without_rows_has_empty_points() -> None:
     series = read_history(1).of("unheard-of")
 
     assert len(series.points) == 60

@@ -377,7 +377,7 @@ class TestBatch:
         for order in ("together", "one by one", "backwards", "shuffled"):
             Task.objects.all().delete()
             Worker.objects.all().delete()
-            outcomes = self.claimed_anew(batch)
+            outcomes = self.claimed_again(batch)
             if order == "backwards":
                 outcomes.reverse()
             if order == "shuffled":
@@ -407,7 +407,7 @@ class TestBatch:
         ]
 
     @staticmethod
-    def claimed_anew(batch):
+    def claimed_again(batch):
         outcomes = []
         for kind, cancel, stale in batch:
             task = claimed()

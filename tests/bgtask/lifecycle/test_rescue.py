@@ -235,7 +235,7 @@ class TestInterrupted:
 
         assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
 
-    def test_is_no_excuse_for_ever(self, settings):
+    def test_is_no_excuse_without_limit(self, settings):
         settings.BGTASK = {"MAX_ATTEMPTS": 2, "MAX_CRASHES": 2}
         task = running(WorkerFactory(stopped=True, dead=True))
         crashes = []
@@ -426,7 +426,7 @@ class TestAtOnce:
         assert (finished.token, finished.crashes) == (told, 0)
         assert (taken.status, taken.token, taken.crashes) == (Status.READY, told + 1, 1)
 
-    def test_whoever_comes_first_each_claim_has_one_end(self):
+    def test_in_any_order_each_claim_has_one_end(self):
         for _, order in product(range(5), (1, -1)):
             Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(60)))
             tasks = claim_queue(WorkerFactory(), "default", 60)

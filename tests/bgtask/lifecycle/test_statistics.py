@@ -120,7 +120,7 @@ class TestQueues:
         assert (row.queue, row.ready) == ("mail", 2)
         assert 100_000 <= row.oldest_ready_age < 400_000
 
-    def test_it_is_taken_once_a_minute_whoever_asks(self):
+    def test_it_is_taken_once_a_minute_for_all_callers(self):
         TaskFactory()
         QueueStats.objects.sample()
         taken = QueueStats.objects.get()

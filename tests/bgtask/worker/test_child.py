@@ -36,7 +36,7 @@ def test_hears_each_word_whole_however_much_was_said(child, pipe):
     assert child.workers == {12345}
 
 
-def test_hears_a_word_of_which_the_end_comes_later(child, pipe):
+def test_reads_a_word_that_arrives_in_two_parts(child, pipe):
     os.write(pipe[1], b"12")
     child.listen()
     os.write(pipe[1], b"345\n")

@@ -39,7 +39,7 @@ def test_to_flush_is_to_log_what_this_thread_has_said(stream, caplog):
     assert caplog.messages == ["at once", "in the middle of a line"]
 
 
-def test_nothing_is_lost_at_the_end_whoever_said_it(caplog):
+def test_nothing_is_lost_at_the_end_from_any_thread(caplog):
     caplog.set_level(logging.INFO, "bgtask")
 
     with configured(None, None, log_std=True):

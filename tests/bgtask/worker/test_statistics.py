@@ -16,7 +16,7 @@ NOW = datetime(2026, 3, 1, 12, 30, 20, tzinfo=UTC)
 
 
 @pytest.mark.django_db
-def test_the_clock_may_be_set_anew_before_they_are_written():
+def test_the_clock_may_be_set_again_before_they_are_written():
     statistics = Statistics()
     statistics.set_clock(NOW)
     statistics.add([(success(Task(task_name="tests.tasks.noop")), "SUCCESSFUL")])

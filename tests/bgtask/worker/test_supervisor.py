@@ -111,7 +111,7 @@ def test_process_that_ends_at_once_is_started_again_after_growing_waits(simulate
     assert simulation.looks < 300
 
 
-def test_process_that_has_lived_for_long_is_replaced_at_once_and_the_waits_begin_anew(simulated):
+def test_process_that_has_lived_for_long_is_replaced_at_once_and_the_waits_begin_again(simulated):
     simulation = simulated(chain([SHORT] * 3, [LONG], repeat(SHORT)), stop_after=23)
 
     simulation.run(processes=1)
@@ -119,7 +119,7 @@ def test_process_that_has_lived_for_long_is_replaced_at_once_and_the_waits_begin
     assert simulation.waits == pytest.approx([0, 1, 2, 4, 0, 1, 2], abs=0.1)
 
 
-def test_stop_is_not_kept_waiting_for_a_process_that_is_to_be_started_later(simulated):
+def test_stop_is_not_kept_waiting_for_a_process_that_starts_later(simulated):
     simulation = simulated(repeat(SHORT), stop_after=100)
 
     is_clean = simulation.run(processes=1)

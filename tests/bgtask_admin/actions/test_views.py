@@ -163,7 +163,7 @@ def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
         assert said in page
 
 
-def test_by_the_value_of_which_argument_is_told_to_who_may_see_arguments(admin_client, log_in):
+def test_the_value_of_an_argument_is_shown_to_users_who_may_see_arguments(admin_client, log_in):
     TaskFactory(status=Status.FAILED, task_params='[[], {"user_id": 4711}]')
     confirm = f"{CONFIRM}?verb=requeue&status=FAILED&argument=user_id:4711"
     admin_client.post(CONFIRM, {"preview": preview_of(admin_client.get(confirm))})

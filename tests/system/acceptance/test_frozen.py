@@ -41,7 +41,7 @@ def test_outcome_of_a_worker_that_was_given_up_is_dropped(
     assert {one.start.pid for one in execution_log.executions(task.pk)} == {frozen.pid, other.pid}
 
 
-def test_worker_that_was_given_up_begins_anew_and_goes_on_working(
+def test_worker_that_was_given_up_registers_again_and_goes_on_working(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)

@@ -221,7 +221,7 @@ def test_ctrl_c_lets_what_runs_finish_where_it_would_be_reloaded(
     assert "Traceback" not in child.output()
 
 
-def test_reload_begins_anew_when_code_has_changed(worker, newcomer):
+def test_reload_restarts_when_code_has_changed(worker, newcomer):
     child = worker("--reload", "--sleep=0.1", env=newcomer.env)
 
     def greeting():

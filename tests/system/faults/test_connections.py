@@ -114,7 +114,7 @@ def witness(tmp_path):
 
 
 @each_setting
-def test_no_healthy_connection_is_made_anew_whatever_the_settings_say_of_its_age(
+def test_no_healthy_connection_is_replaced_whatever_the_settings_say_of_its_age(
     testbed, settled, witness, database
 ):
     env = {**witness.env, "BGTASK_TEST_DATABASE": django_settings(testbed.server, **database)}
@@ -134,7 +134,7 @@ def test_no_healthy_connection_is_made_anew_whatever_the_settings_say_of_its_age
 
 
 @each_setting
-def test_connection_that_was_cut_costs_at_most_one_attempt_and_none_where_it_is_to_be_checked(
+def test_connection_that_was_cut_costs_at_most_one_attempt_and_none_with_health_checks(
     served, settled, database
 ):
     env = {"BGTASK_TEST_DATABASE": django_settings(served.server, **database)}

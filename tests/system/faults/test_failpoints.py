@@ -34,7 +34,9 @@ MARIADB_ONLY = pytest.mark.vendor("mysql")
         "after:finish",
     ],
 )
-def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_for_ever(testbed, settled, place):
+def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_without_end(
+    testbed, settled, place
+):
     committed = {tasks.nap(0.02).pk for _ in range(20)}
     committed |= {tasks.stumble(times).pk for times in (1, 9) * 5}
     doomed = [testbed.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)]

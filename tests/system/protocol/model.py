@@ -458,7 +458,7 @@ def _was_accepted(state: State, claim: Claim) -> bool:
 
 def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
     """Its memory is gone, its row is not. Another process starts, always under a new row."""
-    worker, after = _begun_anew(state, rules, number)
+    worker, after = _registered_again(state, rules, number)
     sentence = f"{_name(state, number)} crashes, a new process starts as worker {worker}"
     yield Step(sentence, "fault", after)
 
@@ -475,11 +475,11 @@ def _stop(state: State, rules: Rules, number: int) -> Iterator[Step]:
             after = state._replace(retired=retired, stops=state.stops + 1)
             yield Step(f"{who} is told to stop", "operator", after)
     elif not process.claims:
-        worker, after = _begun_anew(state, rules, number)
+        worker, after = _registered_again(state, rules, number)
         yield Step(f"{who} leaves, a new process starts as worker {worker}", "protocol", after)
 
 
-def _begun_anew(
+def _registered_again(
     state: State, rules: Rules, number: int, claims: tuple[Claim, ...] = ()
 ) -> tuple[int, State]:
     worker = _new_worker(state) if rules.worker_rows_are_never_reused else number
@@ -502,7 +502,7 @@ def _learn_of_own_death(state: State, rules: Rules, number: int) -> Step:
     """
     process = state.processes[number]
     claims = tuple(c for c in process.claims if c.stage not in ("answered", "waiting"))
-    worker, after = _begun_anew(state, rules, number, claims)
+    worker, after = _registered_again(state, rules, number, claims)
     sentence = f"{_name(state, number)} learns that it was declared dead, is now worker {worker}"
     return Step(sentence, "protocol", after)
 
