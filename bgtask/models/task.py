@@ -1,3 +1,9 @@
+"""
+Define the task, one row of the queue: its columns, indexes and constraints.
+
+The module is long because it lists every column, index and constraint in one place.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
