@@ -20,7 +20,7 @@ from tests.benchmarks.probe import Probe
 from tests.benchmarks.tasks import noop
 from tests.processes import ROOT, Child
 
-MAX_CLAIM_WAIT_SECONDS = 900.0
+MAX_WAIT_SECONDS = 900.0
 LISTENERS, COUNTING = "tests.benchmarks.listeners", "tests.benchmarks.counting"
 
 
@@ -41,7 +41,7 @@ class Bench:
     probe: Probe = field(init=False)
 
     def __post_init__(self) -> None:
-        self.witness = Probe(self.directory / "probe")
+        self.probe = Probe(self.directory / "probe")
         self._queries = self.directory / "queries"
 
     @property
@@ -172,10 +172,10 @@ class Bench:
 
     def until(self, answer: Callable[[], object], interval: float = 0.002):
         """Call ``answer`` until its result is true, and return the result."""
-        end = time.monotonic() + MAX_CLAIM_WAIT_SECONDS
+        end = time.monotonic() + MAX_WAIT_SECONDS
         while not (found := answer()):
             if time.monotonic() > end:
-                raise AssertionError(f"Not within {MAX_CLAIM_WAIT_SECONDS:g} s.")
+                raise AssertionError(f"Not within {MAX_WAIT_SECONDS:g} s.")
             time.sleep(interval)
         return found
 
