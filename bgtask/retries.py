@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from typing import Any
 
 from bgtask import registry
 from bgtask.conf import get_settings
+from bgtask.loggers import get_logger, is_ctrl_c
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # Values of the option ``backoff``: a function of the number of attempts, or one wait for all.
 Backoff = Callable[[int], float | timedelta] | float | timedelta
@@ -50,7 +50,9 @@ def delay_after(task: Any) -> float:
     rule = registry.find(name).backoff if registry.knows(name) else None
     try:
         return backoff(attempts, rule, jitter)
-    except Exception:
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
         logger.exception("The back-off of %s failed; waiting as long as by default.", task)
         return backoff(attempts, None, jitter)
 

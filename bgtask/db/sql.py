@@ -27,7 +27,7 @@ PRIORITY_MIN, PRIORITY_MAX = -(2**31), 2**31 - 1
 
 OUTCOME_COLUMNS = (
     "id", "token", "status", "age", "duration", "duration_ms", "delay", "run_at", "return_value",
-    "last_error", "error_class", "error_fingerprint",
+    "last_error", "error_message", "error_class", "error_fingerprint",
 )  # fmt: skip
 
 STATS_KEY = ("minute", "queue", "task_name")

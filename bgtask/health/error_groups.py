@@ -10,6 +10,7 @@ from django.db.models import Count, F, Max, Min, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
 from bgtask.db.routing import database_now
+from bgtask.failures import first_line
 from bgtask.health.literal import Literal
 from bgtask.models import Attempt, Task
 from bgtask.status import AttemptOutcome, Status
@@ -101,7 +102,7 @@ class _Group:
         return ErrorGroup(
             fingerprint=self.fingerprint,
             error_class=error_class,
-            message=message.strip().split("\n", 1)[0][:200],
+            message=first_line(message, 200),
             count=self.count,
             tasks=self.tasks,
             failed=failed,

@@ -105,6 +105,7 @@ def _row(connection: BaseDatabaseWrapper, outcome: Outcome) -> tuple[Any, ...]:
         run_at and connection.ops.adapt_datetimefield_value(run_at),
         outcome.return_value,
         failure.traceback if failure else "",
+        failure.message if failure else None,
         failure.error_class if failure else "",
         failure.fingerprint if failure else "",
     )

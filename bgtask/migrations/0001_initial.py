@@ -448,6 +448,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "error_message",
+                    bgtask.db.fields.UnicodeCharField(
+                        blank=True, max_length=1000, null=True, verbose_name="error message"
+                    ),
+                ),
+                (
                     "error_class",
                     bgtask.db.fields.UnicodeCharField(
                         blank=True,

@@ -8,7 +8,6 @@ Django deletes all rows or none, so the choice of rows to keep has to be made he
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,8 +23,9 @@ from django.db.models.deletion import (
 )
 
 from bgtask.db import Reference, is_about_data, operations_for, referred
+from bgtask.loggers import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Model = type[models.Model]
 

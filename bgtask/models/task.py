@@ -19,6 +19,7 @@ from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, Uni
 from bgtask.db.routing import QueueManager
 from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
 from bgtask.exceptions import MalformedTask
+from bgtask.failures import MAX_MESSAGE
 from bgtask.models import hooks
 from bgtask.models.arguments import named
 from bgtask.models.counters import as_count
@@ -123,6 +124,10 @@ class Task(models.Model):
     max_run_time = models.FloatField(_("max run time, seconds"), null=True, blank=True)
 
     last_error = UnicodeTextField(_("last error"), blank=True, default="", db_default="")
+    # Null: there is no error. The message of an error may be empty.
+    error_message = UnicodeCharField(
+        _("error message"), max_length=MAX_MESSAGE, null=True, blank=True
+    )
     error_class = UnicodeCharField(
         _("error class"), max_length=255, blank=True, default="", db_default=""
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.db import connections, models
@@ -11,12 +10,13 @@ from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.db import DatabaseNow, KeysetAtOrAfter, operations_for
 from bgtask.db.sql import PRIORITY_MIN
+from bgtask.loggers import get_logger
 from bgtask.models import hooks
 from bgtask.models.counters import raised_token
 from bgtask.models.deletion import Deletion, delete, kept_in_words
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status, WorkerState
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 CLAIM_ORDER = ("-priority", "run_at", "id")
 

@@ -7,7 +7,6 @@ The module is long because it also decides which outcome of a refused batch is t
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
 import time
@@ -19,12 +18,13 @@ from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
 from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.lifecycle.outcome import Outcome
+from bgtask.loggers import get_logger
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.pauses import growing_pause
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, surviving
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 FLUSH_BATCH = 100  # Write without delay once so many outcomes are waiting.
 # The most outcomes in one flush. More than FLUSH_BATCH may come in during the previous flush.
@@ -145,7 +145,7 @@ class Completer(Service):
             try:
                 statuses |= self._flush(left)
                 break
-            except Exception as error:
+            except BaseException as error:
                 self._reset_connection()
                 tries += 1
                 refusals = refusals + 1 if is_about_data(error) else 0
@@ -188,8 +188,7 @@ class Completer(Service):
             return
         self._kept += refused
         self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
-        _say(
-            logging.ERROR,
+        logger.error(
             "The database refuses the outcomes of %d tasks. They are kept and tried again: %s",
             len(refused),
             ", ".join(str(outcome.task) for outcome in refused[:10]),
@@ -203,15 +202,9 @@ class Completer(Service):
         unsettled = self._unwritten | {outcome.task.pk for outcome in self._kept}
         settled = statuses.keys() | unsettled
         fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
-        try:
+        # A failing callback must not stop later batches from being written.
+        with surviving("%d outcomes are written, and could not be told of.", len(batch)):
             self._on_done(accepted, fenced)
-        except Exception:  # A failing callback must not stop later batches from being written.
-            _say(
-                logging.ERROR,
-                "%d outcomes are written, and could not be told of.",
-                len(batch),
-                exc_info=True,
-            )
 
     def _write_one_by_one(
         self, outcomes: list[Outcome]
@@ -232,7 +225,7 @@ class Completer(Service):
             try:
                 statuses |= self._write_one(outcome)
                 is_away = False
-            except Exception as error:
+            except BaseException as error:
                 left.append(outcome)
                 if is_about_data(error):
                     is_away = False
@@ -242,11 +235,10 @@ class Completer(Service):
         """Write one outcome; if the database refuses its texts, replace them and write again."""
         try:
             return self._flush_twice(outcome)
-        except Exception as error:
+        except BaseException as error:
             if not is_about_data(error) or _is_plain(outcome):
                 raise
-            _say(
-                logging.ERROR,
+            logger.error(
                 "The database refuses what %s left behind; storing plain words: %s",
                 outcome.task,
                 error,
@@ -258,13 +250,13 @@ class Completer(Service):
         """Flush one outcome, and once more if its data was refused."""
         try:
             return self._flush([outcome])
-        except Exception as error:
+        except BaseException as error:
             self._reset_connection()
             if not is_about_data(error):
                 raise
         try:
             return self._flush([outcome])
-        except Exception:
+        except BaseException:
             self._reset_connection()
             raise
 
@@ -291,20 +283,13 @@ class Completer(Service):
         return True
 
 
-def _tell_of_failure(count: int, tries: int, error: Exception) -> None:
+def _tell_of_failure(count: int, tries: int, error: BaseException) -> None:
     if tries == 1 or tries % 10 == 0:
-        _say(
-            logging.WARNING,
+        logger.warning(
             "%d outcomes could not be written, and are kept: %s",
             count,
             str(error) or type(error).__name__,
         )
-
-
-def _say(level: int, message: str, *args: object, exc_info: bool = False) -> None:
-    """Log a message; an error of a logging handler must not keep outcomes from being written."""
-    with contextlib.suppress(Exception):
-        logger.log(level, message, *args, exc_info=exc_info)
 
 
 def _is_plain(outcome: Outcome) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from bgtask.loggers import get_logger
 from bgtask.worker.poolers import told_pid
 from bgtask.worker.sessions import (
     unwatch_sqlite_connections,
@@ -19,7 +19,7 @@ from bgtask.worker.sessions import (
     watch_sqlite_connections,
 )
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # A server keeps the row locks of a client until it knows that the client has gone. The unit of the
 # first two values is seconds, and that of tcp_user_timeout is milliseconds. Behind a pooler nothing

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from django.conf import settings
 from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask.loggers import get_logger
 from bgtask.worker.sessions import OwnConnection, Sessions
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # A connection that was not used for so long is tried before a task gets it.
 IDLE_CHECK_SECONDS = 5.0
@@ -53,7 +53,7 @@ class ConnectionGuard:
             try:
                 if not _clean_up(own, what):
                     unfit.append(own)
-            except Exception:
+            except BaseException:  # Receivers of connection_created are code of the project.
                 logger.exception("The connection %r that %s left behind is dropped.", alias, what)
                 unfit.append(own)
         for own in unfit:

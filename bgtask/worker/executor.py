@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-import logging
 import time
-import traceback
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,15 +20,16 @@ from bgtask.exceptions import (
     Retry,
     UnknownTask,
 )
-from bgtask.failures import Failure, class_of, describe, plain_failure
+from bgtask.failures import Failure, class_of, clear_frames, describe, plain_failure
 from bgtask.lifecycle.outcome import Outcome
+from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.options import check_schedule
 from bgtask.retries import delay_after
 from bgtask.serialization import dump_value, load_params
 from bgtask.status import AttemptOutcome, Status
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 _CALLERS = (__name__, call.__module__)  # Modules whose frames come before those of a task.
 
@@ -114,6 +113,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
     # A task that enqueues or looks up other tasks may raise these errors too. They are then
     # reported like any other error, with a traceback.
     if not started and isinstance(error, MalformedTask | UnknownTask):
+        error.__traceback__ = None  # The task was not called, so its frames are all of bgtask.
         kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
         return plain_failure(kind, str(error))
     while (
@@ -125,7 +125,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
     if isinstance(error, MemoryError):
         # Free the memory that the task used. The other tasks need it, and so does the code that
         # describes this error.
-        traceback.clear_frames(error.__traceback__)
+        clear_frames(error)
     return describe(error)
 
 
@@ -133,7 +133,7 @@ def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
     """Return the delay in seconds, or else the time, of the retry that the task asked for."""
     try:
         when = check_schedule(retry.in_ if retry.at is None else retry.at)
-    except Exception as error:  # The time is invalid, or the task's own object fails.
+    except BaseException as error:  # The time is invalid, or the task's own object fails.
         why = error if isinstance(error, InvalidOption) else class_of(error)
         logger.warning(
             "%s raised Retry with an invalid time; using the default delay. %s", task, why

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,14 +10,15 @@ from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.pauses import is_worth_logging
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, surviving
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # Share of the lease. In this last part of the lease, the worker starts no task.
 LEASE_MARGIN_SHARE = 0.25
@@ -112,22 +112,20 @@ class Heartbeat(Service):
             self._pulse(self.worker.pk)
             if self.declared_dead:
                 return
-            try:
-                with watched(self._alias):
-                    self.beat()
-                    cancelled = self._cancel_requests()
-            except Error as error:
-                failures += 1
-                if is_worth_logging(failures):
-                    logger.warning("The heartbeat of %s failed: %s", self.worker, error)
-                reset_connection(self._alias)
-                wait = min(1.0, self._interval)
-            except Exception:
-                logger.exception("The heartbeat of %s failed.", self.worker)
-                wait = min(1.0, self._interval)
-            else:
-                self._on_beat(cancelled)
-                wait, failures = self._interval, 0
+            wait = min(1.0, self._interval)  # Unless the heartbeat succeeds.
+            with surviving("The heartbeat of %s failed.", self.worker):
+                try:
+                    with watched(self._alias):
+                        self.beat()
+                        cancelled = self._cancel_requests()
+                except Error as error:
+                    failures += 1
+                    if is_worth_logging(failures):
+                        logger.warning("The heartbeat of %s failed: %s", self.worker, error)
+                    reset_connection(self._alias)
+                else:
+                    wait, failures = self._interval, 0
+                    self._on_beat(cancelled)
 
     def _cancel_requests(self) -> set[int]:
         if not self._holds():

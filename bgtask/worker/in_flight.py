@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 
 from bgtask.context import CurrentTask
 from bgtask.lifecycle.claim import release_claims, set_aside_claims
 from bgtask.lifecycle.outcome import Outcome
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 _WORDS = {
     HeldFor.TYPE: ("on hold", "Release the task type in the admin to run them."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +12,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.conf import get_settings
 from bgtask.db.postgresql import CHANNEL
+from bgtask.loggers import get_logger
 from bgtask.worker.echo import NotHeard, prove
 from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import limit_waiting
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 SQLITE_POLL_SECONDS = 0.05  # Between two readings of the counter of changes.
 RECONNECT_SECONDS = 30.0  # Until another try after a connection was lost.

@@ -6,7 +6,6 @@ Every worker does all of them, on its own clock.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -23,14 +22,15 @@ from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.lifecycle.retention import Pruning
+from bgtask.loggers import get_logger
 from bgtask.models import QueueHistory, QueuePause, QueueStats, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, surviving
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 STATS_RETENTION_SECONDS = 30 * 86_400.0
 WORKER_RETENTION_SECONDS = 86_400.0
@@ -150,14 +150,13 @@ class Maintenance(Service):
     def _do(self, chore: _PeriodicJob) -> None:
         # Vary the interval by up to a half. Workers that started together must not stay in step.
         chore.due = time.monotonic() + chore.interval * random.uniform(0.5, 1.5)  # noqa: S311
-        try:
-            with watched(self._alias):
-                chore.function()
-        except Error as error:
-            logger.warning("The chore %r failed, and will be done later: %s", chore.name, error)
-            reset_connection(self._alias)
-        except Exception:
-            logger.exception("The chore %r failed.", chore.name)
+        with surviving("The chore %r failed.", chore.name):
+            try:
+                with watched(self._alias):
+                    chore.function()
+            except Error as error:
+                logger.warning("The chore %r failed, and will be done later: %s", chore.name, error)
+                reset_connection(self._alias)
 
     def _prune(self) -> None:
         end = time.monotonic() + MAX_PRUNE_SECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -13,12 +12,14 @@ from django.db import connections
 
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
+from bgtask.failures import clear_frames
 from bgtask.lifecycle.outcome import Outcome
+from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.worker.connections import ConnectionGuard
 from bgtask.worker.executor import execute
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 PREFETCH_SECONDS = 0.1  # The worker claims ahead what its threads can start in this time.
 MAX_PREFETCHED_TASKS = 800  # The most tasks that are claimed ahead.
@@ -166,14 +167,18 @@ class Pool:
             self._running[me] = current
             guard.before()
             outcome = execute(task, current)
+            if outcome.exception is not None:
+                # The error waits for its outcome to be written, and then for its log line and
+                # signal. Until then, it must not keep what the task held. And no log handler or
+                # error tracker gets the parameters and secrets that local variables hold.
+                clear_frames(outcome.exception)
             if os.getpid() != process:
                 os._exit(0)  # The task forked, and this is the child. The parent has the outcome.
             guard.after(task)
             del self._running[me]
             self.learn(outcome.duration)
             self._on_end(outcome)
-            # An idle thread must not keep the objects that a failed task leaves in its traceback.
-            del outcome
+            del outcome  # An idle thread must not keep the error of its last task.
             if not self._asked and len(self._waiting) <= self._low:
                 self._asked = True
                 self._on_hungry()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 import weakref
@@ -23,9 +22,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from bgtask.db import Server, operations_for
+from bgtask.loggers import get_logger
 from bgtask.worker.watchdog import hang_up
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 QUIET_SECONDS = 60.0  # Refusals that follow each other sooner belong to one incident.
 

@@ -19,6 +19,7 @@ from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import unhold_known
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
 from bgtask.worker.claimer import Claimer
@@ -38,7 +39,7 @@ from bgtask.worker.statistics import Statistics
 from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import Watchdog, limit_waiting, watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # Minimum seconds from a poll that found nothing until the next poll.
 MIN_POLL_INTERVAL_SECONDS = 0.003
@@ -60,6 +61,8 @@ class Runner:
 
     ``report`` tells a supervisor that this process is alive, and why it ends. Under a supervisor,
     a process with a stuck thread ends, so that the supervisor replaces it.
+
+    ``success_level`` is the level at which each successful attempt is logged.
     """
 
     worker: Worker
@@ -74,6 +77,7 @@ class Runner:
         drain: bool = False,
         max_tasks: int | None = None,
         report: Callable[[object], None] | None = None,
+        success_level: int = logging.DEBUG,
     ) -> None:
         self.queues = tuple(queues) if queues else None
         self._sleep = sleep
@@ -98,7 +102,7 @@ class Runner:
         self._primary = Primary(self._alias)
         self._watchdog = Watchdog(max(get_settings().lease / 4, MIN_STATEMENT_SECONDS))
         self._statistics = Statistics()
-        self._events = EventDispatcher()
+        self._events = EventDispatcher(success_level)
         self._completer = Completer(self._done, lambda: self._pool.is_idle)
         self._pool = Pool(
             threads,

@@ -7,7 +7,6 @@ The module is long because starting, watching and replacing share the state of e
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -24,15 +23,17 @@ from bgtask.db import operations_for
 from bgtask.db.routing import database_now, queue_alias
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
 from bgtask.worker.events import dispatch
 from bgtask.worker.pauses import growing_pause
 from bgtask.worker.primary import Primary
+from bgtask.worker.service import surviving
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.waker import Waker
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 MIN_CHILD_LIFE_SECONDS = 10.0  # A child that ends sooner is replaced after a growing wait.
 MAX_RESTART_WAIT_SECONDS = 30.0
@@ -227,24 +228,26 @@ def _take_back(workers: set[int], reason: str) -> None:
 
     The supervisor learns that the child is dead, and why, before any other process does.
     """
+    with surviving("The tasks of a dead process could not be rescued at once."):
+        try:
+            _rescue(workers, reason)
+        except Error as error:
+            logger.warning("Its tasks will be rescued when its lease ends: %s", error)
+    connections.close_all()
+
+
+def _rescue(workers: set[int], reason: str) -> None:
     rescued: list[Outcome] = []
     connection = connections[queue_alias()]
-    try:
-        # Use one transaction. Otherwise another worker could see the dead worker in between, and
-        # rescue its tasks without knowing the reason.
-        with operations_for(connection).transaction(connection):
-            theirs = Worker.objects.filter(pk__in=workers)
-            if reason == OVERSTAYED:
-                theirs.record_stop()  # The child may have had no time to record the stop.
-            if theirs.declare_dead():
-                rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
-        _tell(rescued)
-    except Error as error:
-        logger.warning("Its tasks will be rescued when its lease ends: %s", error)
-    except Exception:  # Signal receivers and log handlers of the project may raise anything.
-        logger.exception("The outcomes of its tasks could not be announced.")
-    finally:
-        connections.close_all()
+    # Use one transaction. Otherwise another worker could see the dead worker in between, and
+    # rescue its tasks without knowing the reason.
+    with operations_for(connection).transaction(connection):
+        theirs = Worker.objects.filter(pk__in=workers)
+        if reason == OVERSTAYED:
+            theirs.record_stop()  # The child may have had no time to record the stop.
+        if theirs.declare_dead():
+            rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
+    _tell(rescued)
 
 
 def _tell(outcomes: list[Outcome]) -> None:
@@ -252,14 +255,12 @@ def _tell(outcomes: list[Outcome]) -> None:
     if not outcomes:
         return
     ended = [(outcome, str(outcome.status)) for outcome in outcomes]
-    try:
-        dispatch(ended)
-    finally:
-        alias = queue_alias()
-        statistics = Statistics()
-        statistics.set_clock(database_now(alias))
-        statistics.add(ended)
-        statistics.write(alias, statistics.take())
+    dispatch(ended)
+    alias = queue_alias()
+    statistics = Statistics()
+    statistics.set_clock(database_now(alias))
+    statistics.add(ended)
+    statistics.write(alias, statistics.take())
 
 
 def _reap(slots: Sequence[_Slot]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -15,7 +14,10 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-logger = logging.getLogger("bgtask")
+from bgtask.loggers import get_logger
+from bgtask.worker.service import surviving
+
+logger = get_logger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 10  # Seconds that an attempt to connect may take.
 CANCEL_TIMEOUT_SECONDS = 2.0  # Seconds that a request to cancel may take.
@@ -121,7 +123,8 @@ class Watchdog:
         while not self._stopping.wait(self._patience / 4):
             for section in list(_sections.values()):
                 if time.monotonic() > section.since + self._patience:
-                    self._interrupt(section)
+                    with surviving("A statement could not be interrupted."):
+                        self._interrupt(section)
 
     def _interrupt(self, section: _Section) -> None:
         """

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.core.exceptions import ValidationError
-from django.db.models.functions import Left, Length, Right
+from django.db.models.functions import Left, Length
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
@@ -186,7 +186,6 @@ def _load(ids: Sequence[int]) -> list[Task]:
         Task.objects.filter(pk__in=ids)
         .defer("last_error", "return_value", "task_params")
         .annotate(
-            error_tail=Right("last_error", 300),
             params_length=Length("task_params"),
             params_head=Left("task_params", LONG),
         )

@@ -16,7 +16,6 @@ from bgtask_admin.templatetags.bgtask_admin import status_badge
 from bgtask_admin.ui import formatting
 from bgtask_admin.ui.arguments import arguments_in_a_line
 from bgtask_admin.ui.tables import DashboardTable
-from bgtask_admin.ui.tracebacks import last_line
 
 WHEN_LABELS = {
     Status.READY: _("Due"),
@@ -114,8 +113,6 @@ class TaskTable(DashboardTable):
     def render_error(self, record: Task) -> str | SafeString:
         if not record.error_class:
             return ""
-        line = last_line(getattr(record, "error_tail", ""))
-        message = line.removeprefix(record.error_class).removeprefix(": ")
         return format_html(
             '<a href="{}" title="{}">{}</a><span class="bg-arguments">{}</span>',
             self._url("bgtask_admin_error", record.error_fingerprint)
@@ -123,7 +120,7 @@ class TaskTable(DashboardTable):
             else self._url("bgtask_task_change", record.pk),
             formatting.visible(record.error_class),
             formatting.short(record.error_class.rpartition(".")[2], 60),
-            formatting.short(message, 100),
+            formatting.short(record.error_message or "", 100),
         )
 
     def render_when(self, record: Task) -> str | SafeString:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -53,7 +54,8 @@ class Command(BaseCommand):
         add("--log-std", action="store_true",
             help="Write what tasks print to the log.")  # fmt: skip
         add("--log-level", type=str.upper, choices=logs.LEVELS, metavar="LEVEL",
-            help=f"One of {', '.join(logs.LEVELS)}.")  # fmt: skip
+            help=f"One of {', '.join(logs.LEVELS)}. By default, --verbosity decides: "
+                 "0 logs warnings and errors, 2 also each success, 3 everything.")  # fmt: skip
         add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
             help="Run only tasks of this queue. May be repeated.")  # fmt: skip
         add("--threads", type=_count, default=1, metavar="N",
@@ -86,7 +88,7 @@ class Command(BaseCommand):
             stack.enter_context(prepared_connections())
             try:
                 stack.enter_context(
-                    logs.configured(options["log_file"], options["log_level"], options["log_std"])
+                    logs.configured(options["log_file"], _log_level(options), options["log_std"])
                 )
             except OSError as error:
                 raise CommandError(
@@ -113,6 +115,7 @@ class Command(BaseCommand):
             drain=options["drain"],
             max_tasks=options["max_tasks"],
             report=options["supervised"] and reporter(options["supervised"]),
+            success_level=logging.INFO if options["verbosity"] > 1 else logging.DEBUG,
         )
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(_ended_in_time(runner.stop))
@@ -175,6 +178,13 @@ class Command(BaseCommand):
             raise CommandError(
                 "The worker stopped before all of its tasks were finished and recorded."
             )
+
+
+def _log_level(options: dict[str, Any]) -> str | None:
+    """Return the level that the options ask for, or None to leave it to the project."""
+    by_verbosity = {0: "WARNING", 2: "INFO", 3: "DEBUG"}
+    level: str | None = options["log_level"] or by_verbosity.get(options["verbosity"])
+    return level
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bgtask_admin.ui.tracebacks import last_line, sections
+from bgtask_admin.ui.tracebacks import sections
 
 CHAINED = """Traceback (most recent call last):
   File "/srv/shop/tasks.py", line 7, in send
@@ -31,8 +31,3 @@ def test_shows_all_of_what_is_no_traceback():
     (section,) = sections("lost with its worker")
 
     assert (section.text, section.is_library) == ("lost with its worker", False)
-
-
-def test_the_last_line_names_the_error():
-    assert last_line(CHAINED) == "shop.Refused: smtp.example.org"
-    assert last_line("") == ""
