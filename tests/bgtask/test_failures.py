@@ -15,6 +15,7 @@ from bgtask.failures import (
     MAX_MESSAGE,
     MAX_TEXT,
     describe,
+    first_line,
     is_project_code,
     storable,
 )
@@ -141,6 +142,65 @@ def test_says_what_was_raised_where_and_because_of_what():
     assert failure.traceback.rstrip().endswith("ValueError: 1")
     assert "ValueError: 0\n\nThe above exception was the direct cause" in failure.traceback
     assert "in throw\n    raise error" in failure.traceback
+
+
+def with_notes(error, *notes):
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (with_notes(ValueError("refused"), "see ticket 7", "of 2"), "refused\nsee ticket 7\nof 2"),
+        (with_notes(ValueError(), "see ticket 7"), "see ticket 7"),
+        (ValueError("duplicate key\nDETAIL:  Key"), "duplicate key\nDETAIL:  Key"),
+        (
+            ExceptionGroup("three bounced", [ValueError("a"), KeyError("b")]),
+            "three bounced (2 sub-exceptions)",
+        ),
+        (
+            caught(compile, "a = (", "template.py", "exec"),
+            "'(' was never closed (template.py, line 1)",
+        ),
+        (KeyError("name"), "'name'"),
+        (ValueError(), ""),
+    ],
+    ids=["notes", "only a note", "lines", "group", "syntax", "key", "none"],
+)
+def test_the_message_is_what_the_error_says_and_not_a_line_of_its_traceback(error, message):
+    """Kind of fault: the last line of a traceback is a note, a frame or a detail."""
+    assert describe(error).message == message
+
+
+def test_a_note_changes_no_fingerprint():
+    noted = with_notes(ValueError("refused"), "see ticket 7")
+
+    assert describe(noted).fingerprint == describe(ValueError("refused")).fingerprint
+
+
+def test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut():
+    """Kind of fault: a list shows the end of a message as if it were all of it."""
+    message = describe(ValueError("first words " + "x" * 5_000_000)).message
+
+    assert message.startswith("first words xxx")
+    assert (len(message), message[-2:]) == (MAX_MESSAGE, "x…")
+    assert describe(ValueError("x" * MAX_MESSAGE)).message == "x" * MAX_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one", "one"),
+        ("\n\n one \r\ntwo", "one"),
+        ("one\u2028two", "one"),
+        ("x" * 11, "x" * 9 + "…"),
+        (" \n", ""),
+    ],
+)
+def test_the_first_line_is_one_line_and_says_that_it_was_cut(text, line):
+    assert first_line(text, 10) == line
 
 
 def test_names_the_class_with_its_module():

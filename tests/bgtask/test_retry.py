@@ -192,7 +192,7 @@ def test_a_failure_is_a_warning_in_the_log_as_long_as_another_attempt_follows(ca
     run()
 
     (record,) = [record for record in caplog.records if str(task) in record.message]
-    assert (record.name, record.levelno) == ("bgtask", logging.WARNING)
+    assert (record.name, record.levelno) == ("bgtask.worker.events", logging.WARNING)
     assert "will be tried again; attempt 1 of 25" in record.message
     assert "ConnectionError: refused, attempt 1" in record.message
 
@@ -242,7 +242,7 @@ def test_the_last_failure_is_one_error_in_the_log(caplog):
     run()
 
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.name == "bgtask"
+    assert record.name == "bgtask.worker.events"
     assert f"{task} has failed; attempt 1 of 1" in record.message
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 from django.db import transaction
 
 from bgtask import GiveUp, InvalidParameters, background, current_task, signals
-from bgtask.models import Task
+from bgtask.db import DatabaseNow
+from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.models import Task, Worker
 from bgtask.testing import immediately, run_due
-from tests.factories import TaskFactory
+from bgtask.worker.events import dispatch
+from tests.factories import TaskFactory, WorkerFactory
 from tests.tasks import add, fail, noop
 
 NAMES = ("enqueued", "started", "succeeded", "failed", "retried")
@@ -62,7 +66,11 @@ def listener():
         getattr(signals, f"task_{name}").disconnect(receiver)
 
 
-@pytest.fixture(params=[(name, error) for name in NAMES for error in (RuntimeError, SystemExit)])
+# What a receiver may raise. Django's send_robust() catches only the first of these.
+RAISED = (RuntimeError, SystemExit, asyncio.CancelledError, GeneratorExit)
+
+
+@pytest.fixture(params=[(name, error) for name in NAMES for error in RAISED])
 def _fails_to_listen(request):
     """Connect a receiver that raises to one of the signals."""
     name, error = request.param
@@ -129,6 +137,44 @@ def test_a_failed_attempt_of_a_task_to_be_cancelled_sends_neither_failed_nor_ret
     assert [name for name, _ in listener.heard] == ["enqueued", "started"]
 
 
+def test_a_last_failed_attempt_of_a_task_to_be_cancelled_sends_failed(listener):
+    task = fail_after_a_request_to_cancel.using(max_attempts=1)()
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    assert task.status == "FAILED"
+    assert listener.heard[-1] == ("failed", "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("fields", "heard"),
+    [
+        ({"deadline_at": DatabaseNow(-1)}, []),
+        ({"deadline_at": DatabaseNow(-1), "max_attempts": 1}, [("failed", "FAILED")]),
+        ({"locked_by": "lost"}, []),
+        ({"locked_by": "lost", "crashes": 2}, [("failed", "FAILED")]),
+        ({"locked_by": "stopped"}, []),
+    ],
+    ids=["timed out", "timed out for the last time", "lost", "poison", "interrupted"],
+)
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "not cancelled"])
+def test_a_rescued_task_sends_what_its_status_says(listener, fields, heard, cancelled):
+    """Kind of fault: a receiver waits for a signal that does not follow after a cancel."""
+    if "locked_by" in fields:
+        worker = WorkerFactory(dead=True)
+        if fields["locked_by"] == "stopped":
+            Worker.objects.filter(pk=worker.pk).update(stopped_at=DatabaseNow(-1))
+        fields = fields | {"locked_by": worker}
+    TaskFactory(status="RUNNING", attempts=1, cancel_requested=cancelled, **fields)
+
+    rescue_tasks(tell=lambda ended: dispatch([(one, str(one.status)) for one in ended]))
+
+    status = Task.objects.get().status
+    assert listener.heard == (heard if heard or cancelled else [("retried", status)])
+    assert (status == "CANCELLED") == (cancelled and not heard)
+
+
 def test_a_malformed_task_fails_and_was_never_started(listener):
     TaskFactory(task_name=noop.name, task_params="nonsense")
 
@@ -193,20 +239,25 @@ def test_a_receiver_that_raises_changes_no_outcome(function, status):
     assert (task.status, task.attempts) == (status, 1)
 
 
-@pytest.mark.parametrize("_fails_to_listen", [("succeeded", RuntimeError)], indirect=True)
+@pytest.mark.parametrize(
+    "_fails_to_listen", [("succeeded", RuntimeError), ("succeeded", SystemExit)], indirect=True
+)
 def test_a_receiver_that_raises_is_named_in_the_log(_fails_to_listen, caplog):
     task = noop()
 
     run_due()
 
-    (record,) = [record for record in caplog.records if record.name == "bgtask"]
+    (record,) = [record for record in caplog.records if record.name.startswith("bgtask")]
     assert record.levelno == logging.ERROR
     assert "_fails_to_listen.<locals>.receiver" in record.message
     assert str(task) in record.message
-    assert "RuntimeError: not listening" in caplog.text
+    assert ": not listening" in caplog.text
+    assert record.exc_info[0] in RAISED
 
 
-@pytest.mark.parametrize("_fails_to_listen", [("succeeded", RuntimeError)], indirect=True)
+@pytest.mark.parametrize(
+    "_fails_to_listen", [("succeeded", error) for error in RAISED], indirect=True
+)
 def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
     _fails_to_listen, listener
 ):
@@ -215,6 +266,34 @@ def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
     run_due()
 
     assert ("succeeded", "SUCCESSFUL") in listener.heard
+
+
+@pytest.mark.parametrize("error", RAISED)
+def test_an_async_receiver_that_raises_does_not_reach_the_code_that_enqueues(listener, error):
+    async def receiver(**kwargs):
+        raise error("not listening")
+
+    signals.task_enqueued.connect(receiver)
+    try:
+        noop()
+    finally:
+        signals.task_enqueued.disconnect(receiver)
+
+    assert listener.heard == [("enqueued", "READY")]
+
+
+def test_ctrl_c_during_a_receiver_ends_the_program():
+    """A user who presses Ctrl-C in a command that enqueues tasks wants to end it."""
+
+    def receiver(**kwargs):
+        raise KeyboardInterrupt
+
+    signals.task_enqueued.connect(receiver)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            noop()
+    finally:
+        signals.task_enqueued.disconnect(receiver)
 
 
 def test_are_sent_where_tasks_are_run_immediately(listener):

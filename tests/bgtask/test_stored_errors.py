@@ -68,6 +68,7 @@ def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     assert (task.status, task.attempts) == ("SCHEDULED", 1)
     assert task.error_class == attempt.error_class != ""
     assert task.last_error == attempt.traceback != ""
+    assert task.error_message == attempt.message is not None
     assert len(task.last_error) <= MAX_TEXT
     assert len(attempt.message) <= MAX_MESSAGE
 
@@ -101,7 +102,8 @@ def test_any_character_is_stored():
     run_due(raise_errors=False)
 
     stored = text.replace("\x00", "\ufffd").replace("\ud83d", "\\ud83d")
-    assert task.history.get().message == stored
+    task.refresh_from_db()
+    assert task.error_message == task.history.get().message == stored
 
 
 @pytest.mark.django_db
@@ -113,7 +115,9 @@ def test_secrets_reach_neither_the_row_nor_the_log(caplog):
     task.refresh_from_db()
     attempt = task.history.get()
     assert "postgres://ada:********@db/app refused" in task.last_error
-    for written in (task.last_error, attempt.message, attempt.traceback, caplog.text):
+    for written in (
+        task.last_error, task.error_message, attempt.message, attempt.traceback, caplog.text
+    ):  # fmt: skip
         assert "hunter2" not in written
 
 
@@ -139,6 +143,7 @@ def test_a_row_broken_by_hand_fails_alone_as_malformed(params):
     broken.refresh_from_db()
     assert (broken.status, broken.error_class) == ("FAILED", "malformed")
     assert broken.last_error.startswith("task_params")
+    assert broken.error_message == broken.history.get().message == broken.last_error
     assert broken.history.get().outcome == "failed"
     assert {Task.objects.get(pk=task.pk).status for task in neighbours} == {"SUCCESSFUL"}
 
@@ -216,6 +221,7 @@ def test_an_outcome_that_the_database_refuses_is_stored_in_plain_words(process_t
     assert (refused.status, refused.attempts) == ("SCHEDULED", 1)
     assert refused.error_class == "bgtask.Unstorable"
     assert refused.last_error.startswith("The task failed, and the database refused the text")
+    assert refused.error_message == refused.last_error
     assert "not in this house" in worker.output()
     statuses = [Task.objects.get(pk=task.pk).status for task in neighbours]
     assert statuses == ["SCHEDULED", *["SUCCESSFUL"] * 5]

@@ -24,9 +24,9 @@ from tests.threads import all_at_once
 
 pytestmark = pytest.mark.django_db
 
-ERROR = ("last_error", "error_class", "error_fingerprint")
-AN_ERROR = (FAILURE.traceback, FAILURE.error_class, FAILURE.fingerprint)
-NO_ERROR = ("", "", "")
+ERROR = ("last_error", "error_message", "error_class", "error_fingerprint")
+AN_ERROR = (FAILURE.traceback, FAILURE.message, FAILURE.error_class, FAILURE.fingerprint)
+NO_ERROR = ("", None, "", "")
 
 
 def claim(number=1):
@@ -59,7 +59,9 @@ def everything():
 
 class TestKinds:
     def test_success(self):
-        task = claimed(last_error="old", error_class="Old", error_fingerprint="o" * 32)
+        task = claimed(
+            last_error="old", error_message="old", error_class="Old", error_fingerprint="o" * 32
+        )
 
         accepted = finish_attempts([success(task, return_value='"ü"', duration=1.2344)])
 

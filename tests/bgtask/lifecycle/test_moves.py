@@ -158,7 +158,13 @@ class TestRequeue:
     @pytest.mark.parametrize("status", sorted(FINISHED))
     def test_wipes_the_slate_but_keeps_what_happened(self, status):
         task = TaskFactory(
-            status=status, attempts=3, crashes=2, token=9, cancel_requested=True, last_error="Oh"
+            status=status,
+            attempts=3,
+            crashes=2,
+            token=9,
+            cancel_requested=True,
+            last_error="Oh",
+            error_message="Oh",
         )
         Attempt.objects.create(task=task, token=9, number=3, finished_at=DatabaseNow())
 
@@ -167,6 +173,7 @@ class TestRequeue:
         task.refresh_from_db()
         assert (task.crashes, task.cancel_requested, task.finished_at) == (0, False, None)
         assert (task.attempts, task.token, task.last_error) == (3, 10, "Oh")
+        assert task.error_message == "Oh"
         assert task.history.count() == 1
         assert Task.objects.filter(run_at__gt=DatabaseNow(-10), run_at__lte=DatabaseNow()).exists()
 

@@ -162,6 +162,7 @@ class TestTimedOut:
 
         task = Task.objects.get()
         assert "7.5 seconds" in task.last_error
+        assert task.error_message == task.last_error == Attempt.objects.get().message
         assert task.error_class == "bgtask.TimedOut"
 
     def test_with_a_dead_worker_it_is_lost(self):
@@ -193,7 +194,8 @@ class TestLost:
 
         rescue_tasks()
 
-        assert Task.objects.get().last_error == ""
+        task = Task.objects.get()
+        assert (task.last_error, task.error_message) == ("", None)
 
     def test_a_convicted_one_says_what_it_was_convicted_of(self, settings):
         settings.BGTASK = {"MAX_CRASHES": 2}

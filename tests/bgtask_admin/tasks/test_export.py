@@ -108,3 +108,13 @@ def test_a_server_in_asgi_mode_streams_too(async_client, admin_user, form, monke
 def test_a_wrong_filter_is_refused(admin_client):
     assert admin_client.get(f"{TASKS}export.csv?status=FAILD").status_code == 400
     assert admin_client.get(f"{TASKS}export.xml").status_code == 404
+
+
+def test_failed_tasks_are_exported_with_their_message(admin_client):
+    TaskFactory(status=Status.FAILED, error_class="KeyError", error_message="'name'\nsee ticket 7")
+    TaskFactory()
+
+    _, failed = json.loads(exported(admin_client, "json"))
+
+    assert failed["error_message"] == "'name'\nsee ticket 7"
+    assert [row["error_message"] for row in table_of(admin_client)] == ["", "'name'\nsee ticket 7"]

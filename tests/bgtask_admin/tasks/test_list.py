@@ -193,3 +193,28 @@ def test_a_tab_counts_exactly_up_to_ten_thousand(admin_client, number, shown):
     page = text(admin_client.get(TASKS))
 
     assert f'Ready <span class="bg-count">{shown}</span>' in page
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("the card was refused\nsee ticket 7", "the card was refused"),
+        ("three of nine mails bounced (2 sub-exceptions)", "three of nine mails bounced"),
+        ("first words " + "x" * 900, "first words xxx"),
+        ("", ""),
+        (None, ""),
+    ],
+    ids=["lines", "group", "long", "empty", "none"],
+)
+def test_the_list_shows_the_beginning_of_the_error_message(admin_client, message, shown):
+    """Kind of fault: the list guesses the message from the end of the traceback."""
+    TaskFactory(
+        status="FAILED", error_class="shop.Refused", error_message=message, last_error="Traceback…"
+    )
+
+    page = admin_client.get(f"{TASKS}?status=FAILED").content.decode()
+
+    (cell,) = re.findall(r">Refused</a><span class=\"bg-arguments\">(.*?)</span>", page)
+    assert cell.startswith(shown)
+    assert (cell == "") == (shown == "")
+    assert cell.endswith("…") == (len(message or "") > 100)
