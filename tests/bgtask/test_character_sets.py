@@ -21,7 +21,8 @@ user = User.objects.create_superuser("ada", password="x")
 client = Client()
 client.force_login(user)
 task = Task.objects.enqueue("greet", verbose_name=TEXT)
-Task.objects.filter(pk=task.pk).update(last_error=TEXT, error_message=TEXT, error_class=TEXT, last_worker=TEXT)
+Task.objects.filter(pk=task.pk).update(
+    last_error=TEXT, error_message=TEXT, error_class=TEXT, last_worker=TEXT)
 Attempt.objects.create(task=task, token=1, number=1, worker=TEXT, finished_at=datetime.now(UTC),
     outcome="failed", error_class=TEXT, message=TEXT, traceback=TEXT)
 answer = client.post("/admin/bgtask_admin/queuehealth/pause/", {"name": "q", "reason": TEXT})
@@ -30,7 +31,8 @@ assert Operation.objects.get().reason == TEXT
 answer = client.get("/admin/bgtask/task/", {"q": TEXT})
 assert answer.status_code == 200, answer
 task = Task.objects.get()
-print({task.verbose_name, task.last_error, task.error_message, task.history.get().traceback} == {TEXT} and "whole")
+texts = {task.verbose_name, task.last_error, task.error_message, task.history.get().traceback}
+print(texts == {TEXT} and "whole")
 """
 
 
