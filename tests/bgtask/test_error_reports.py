@@ -21,7 +21,10 @@ from tests.tasks import fail, noop
 
 SECRET = "hunter2"
 
-fail_for_good = fail.using(max_attempts=1)
+
+@background(max_attempts=1)
+def fail_for_good(message="no luck"):
+    raise RuntimeError(message)
 
 
 @background(max_attempts=1)

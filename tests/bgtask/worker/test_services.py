@@ -26,7 +26,11 @@ from tests.tasks import fail, noop
 
 RAISED = (RuntimeError, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 
-fail_for_good = fail.using(max_attempts=1)
+
+@background(max_attempts=1)
+def fail_for_good(message="no luck"):
+    raise RuntimeError(message)
+
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
