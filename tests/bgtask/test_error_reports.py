@@ -174,6 +174,7 @@ def test_a_malformed_row_is_reported_without_frames_of_bgtask(reports):
     (record,) = reports()
 
     assert record.exc_info[0].__name__ == "MalformedTask"
+    assert record.exc_info[2] is None
     assert "File " not in logging.Formatter().format(record)
     assert f"{task} has failed" in record.getMessage()
 

@@ -178,6 +178,8 @@ def test_a_note_changes_no_fingerprint():
     noted = with_notes(ValueError("refused"), "see ticket 7")
 
     assert describe(noted).fingerprint == describe(ValueError("refused")).fingerprint
+    only_noted = with_notes(ValueError(), "see ticket 7")
+    assert describe(only_noted).fingerprint == describe(ValueError()).fingerprint
 
 
 def test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut():

@@ -269,7 +269,9 @@ def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
 
 
 @pytest.mark.parametrize("error", RAISED)
-def test_an_async_receiver_that_raises_does_not_reach_the_code_that_enqueues(listener, error):
+def test_an_async_receiver_that_raises_does_not_reach_the_code_that_enqueues(
+    listener, error, caplog
+):
     async def receiver(**kwargs):
         raise error("not listening")
 
@@ -280,6 +282,8 @@ def test_an_async_receiver_that_raises_does_not_reach_the_code_that_enqueues(lis
         signals.task_enqueued.disconnect(receiver)
 
     assert listener.heard == [("enqueued", "READY")]
+    (record,) = [record for record in caplog.records if record.name.startswith("bgtask")]
+    assert "<locals>.receiver' of a signal about" in record.message
 
 
 def test_ctrl_c_during_a_receiver_ends_the_program():
