@@ -145,7 +145,7 @@ class Completer(Service):
             try:
                 statuses |= self._flush(left)
                 break
-            except BaseException as error:
+            except BaseException as error:  # Even a receiver of connection_created may raise.
                 self._reset_connection()
                 tries += 1
                 refusals = refusals + 1 if is_about_data(error) else 0
