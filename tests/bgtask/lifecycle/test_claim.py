@@ -36,7 +36,8 @@ def seconds_between(start, end):
 
 
 class TestOrder:
-    def test_by_priority_then_run_at_then_id(self):
+    @pytest.mark.parametrize("limit", [1, 10])
+    def test_by_priority_then_run_at_then_id(self, limit):
         later = timezone.now() - timedelta(seconds=30)
         noon = later - timedelta(seconds=1)
         last = TaskFactory(priority=-5, run_at=noon)
@@ -45,7 +46,8 @@ class TestOrder:
         third = TaskFactory(priority=0, run_at=noon)
         first = TaskFactory(priority=7, run_at=later)
 
-        claimed = claim_queue(WorkerFactory(), "default", 10)
+        worker = WorkerFactory()
+        claimed = [task for _ in range(5) for task in claim_queue(worker, "default", limit)]
 
         assert ids(claimed) == ids([first, second, third, fourth, last])
 

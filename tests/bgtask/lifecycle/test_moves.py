@@ -13,6 +13,7 @@ from bgtask.lifecycle.claim import (
     claim_these,
     release_claims,
     set_aside_claims,
+    take_snapshot,
 )
 from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.promote import promote_due, unhold_expired, unhold_known
@@ -320,6 +321,12 @@ class TestPromote:
         Task.objects.run_now()
 
         assert Task.objects.filter(run_at__gt=DatabaseNow(-10), run_at__lte=DatabaseNow()).exists()
+
+    def test_is_due_again_when_the_nearest_is(self):
+        for seconds in (7200, 3600, 10_800):
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(seconds))
+
+        assert take_snapshot().next_due == pytest.approx(3600, abs=60)
 
     def test_never_makes_a_task_ready_before_it_is_due(self):
         for seconds in (0, 0.1, 0.3, 1, 3, 10, 30):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from django.db import connection
 
@@ -158,5 +160,8 @@ class TestEnd:
         TaskFactory(status="RUNNING", locked_by=kept[-1])
         WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-1000))
 
-        assert Worker.objects.prune(500) == 1
+        refused: Counter[str] = Counter()
+
+        assert Worker.objects.prune(500, refused) == 1
         assert set(Worker.objects.all()) == set(kept)
+        assert not refused

@@ -152,11 +152,3 @@ class TestCursor:
             position.advance("mail", (0, "then", number))
 
         assert position.get("mail") is None
-
-
-def test_a_more_pressing_task_is_claimed_though_the_last_claim_stopped_behind_it(claim):
-    TaskFactory.create_batch(4)
-    claim(2)
-    pressing = TaskFactory(run_at=DatabaseNow(-3600))
-
-    assert pressing.pk in claim(10)

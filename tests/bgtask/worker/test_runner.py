@@ -6,9 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
 
 from bgtask.db import DatabaseNow
+from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.worker import Runner, claimer
@@ -127,6 +128,25 @@ def test_nothing_starts_or_is_claimed_while_the_lease_may_have_ended(run, monkey
     assert not runner._may_start()
     assert Task.objects.get() == task
     assert Task.objects.get().status == Status.READY
+
+
+def test_a_task_whose_claim_got_no_reply_is_run_all_the_same(run, monkeypatch):
+    """Kind of fault: a row that is RUNNING for a living worker which does not know of it."""
+    runner = run()
+    eventually(lambda: hasattr(runner, "worker"))
+    really, replies = runner._claimer.claim, ["lost"]
+
+    def claim(worker, wanted):
+        if replies and claim_queue(worker, "default", 1):
+            replies.clear()
+            raise OperationalError("the server closed the connection")
+        return really(worker, wanted)
+
+    monkeypatch.setattr(runner._claimer, "claim", claim)
+    task = TaskFactory()
+
+    eventually(lambda: not replies)
+    eventually(Task.objects.succeeded().filter(pk=task.pk).exists, timeout=5)
 
 
 def test_stops_after_its_number_of_tasks_and_claims_no_more(run):
