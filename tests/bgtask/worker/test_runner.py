@@ -85,6 +85,7 @@ def test_nothing_starts_while_a_suspect_runs(run, gate):
     others = [TaskFactory(), TaskFactory(queue="mail", priority=9)]
     until_polled()
     assert set(Task.objects.running()) == {suspect}
+    assert Task.objects.ready().filter(pk__in=[task.pk for task in others]).count() == 2
 
     gate.touch()
     eventually(lambda: Task.objects.succeeded().count() == 1 + len(others))
