@@ -105,8 +105,10 @@ def main() -> int:
             except ServerMissing as error:
                 print(f"{database}: {error}")
                 results["not run"] += len(mutants)
+    for equivalent in () if options.only else EQUIVALENT:
+        print(f"{'equivalent':<33}{equivalent.name}: {equivalent.why}")
     words = ", ".join(f"{number} {result}" for result, number in results.most_common())
-    print(f"\n{words} in {time.monotonic() - began:.0f} s; {len(EQUIVALENT)} equivalent, not run")
+    print(f"\n{words or 'no mutant chosen'} in {time.monotonic() - began:.0f} s")
     return 0 if results.keys() <= {"killed"} else 1
 
 

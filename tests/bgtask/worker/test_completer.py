@@ -149,9 +149,12 @@ class TestAnOutage:
 
         assert eventually(lambda: told) == [([(outcome, "SUCCESSFUL")], [])]
 
-    def test_that_ends_between_two_flushes_blames_nobody(self, completer, claimed, monkeypatch):
-        """The first refusal may be an outage's, as of a server that has just been promoted."""
-        really, errors = module.flush, [DataError("refused once")]
+    @pytest.mark.parametrize("refusals", [1, 2, 3])
+    def test_that_ends_between_two_flushes_blames_nobody(
+        self, completer, claimed, monkeypatch, refusals
+    ):
+        """The first refusals may be an outage's, as of a server that has just been promoted."""
+        really, errors = module.flush, [DataError("refused")] * refusals
 
         def flush(outcomes):
             if errors:
