@@ -21,7 +21,7 @@ from tests.mutants.catalogue import EQUIVALENT, MUTANTS
 from tests.mutants.mutant import ROOT, Mutant, PatchDoesNotApply
 
 TIME_LIMIT_SECONDS = 180
-SEPARATE = ("-x", "-q", "-p", "no:cacheprovider")
+PYTEST_OPTIONS = ("-x", "-q", "-p", "no:cacheprovider")
 # What pytest's exit status says of a mutant. With any other status, no test has judged it.
 RESULTS = {0: "SURVIVED", 1: "killed"}
 
@@ -41,10 +41,17 @@ class Tree:
                 shutil.copy2(ROOT / name, path / name)
         self._writes = 0
 
-    def run(self, tests: Iterable[str], database: Settings, limit: float | None) -> int | None:
+    def run(
+        self,
+        tests: Iterable[str],
+        database: Settings,
+        *,
+        limit: float | None = None,
+        output: int | None = subprocess.DEVNULL,
+    ) -> int | None:
         """Return pytest's exit status, or None if the tests took longer than ``limit`` seconds."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *SEPARATE, *tests],
+            [sys.executable, "-m", "pytest", *PYTEST_OPTIONS, *tests],
             cwd=self.path,
             env={
                 **os.environ,
@@ -52,8 +59,8 @@ class Tree:
                 "PYTHONPATH": str(self.path),
             },
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
         try:
@@ -73,7 +80,7 @@ class Tree:
         except PatchDoesNotApply:
             return "patch does not apply"
         try:
-            status = self.run(mutant.tests.split(), database, TIME_LIMIT_SECONDS)
+            status = self.run(mutant.tests.split(), database, limit=TIME_LIMIT_SECONDS)
         finally:
             self._write(path, original)
         return "timed out" if status is None else RESULTS.get(status, f"no test ran ({status})")
@@ -87,6 +94,8 @@ class Tree:
 
 def main() -> int:
     options = _parse()
+    # On SIGTERM, leave the ``with`` blocks, which stop the servers and delete the copy.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = [
         mutant
         for mutant in MUTANTS
@@ -114,9 +123,9 @@ def main() -> int:
 
 def _judge_all(tree: Tree, mutants: Sequence[Mutant], database: Settings) -> Counter[str]:
     # A test that fails without the patch would prove nothing.
-    tests = sorted({test for mutant in mutants for test in mutant.tests.split()})
-    if tree.run(tests, database, None) != 0:
-        print(f"The named tests fail without any patch: pytest {' '.join(tests)}")
+    tests = {test for mutant in mutants for test in mutant.tests.split()}
+    if tree.run(sorted(tests), database, output=None) != 0:
+        print("The named tests fail without any patch.")
         return Counter({"not run": len(mutants)})
     results: Counter[str] = Counter()
     for mutant in mutants:

@@ -54,7 +54,7 @@ def claim(worker, in_flight, pool):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return the monotonic clock of the gate and of the cursor. Its ``now`` is to be set."""
+    """Return the monotonic clock of the gate and of the cursor. A test sets its ``now``."""
     clock = SimpleNamespace(now=1_000.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(isolation, "time", clock)
     monkeypatch.setattr(cursor, "time", clock)

@@ -134,7 +134,7 @@ class TestAnOutage:
     def test_of_the_reply_alone_is_found_out_by_reading_back(
         self, completer, claimed, monkeypatch, told
     ):
-        """Kind of fault: an outcome that was accepted, and of which nobody is ever told."""
+        """Kind of fault: an outcome is accepted, and no signal tells so."""
         really, lost = module.finish_attempts, [True]
 
         def finish_attempts(outcomes):

@@ -115,7 +115,7 @@ class TestJudging:
         beat_at(clock, heartbeat, 20.1)
         assert heartbeat.steady()
 
-    def test_begins_anew_after_an_outage(self, clock, heartbeat):
+    def test_begins_again_after_an_outage(self, clock, heartbeat):
         beat_at(clock, heartbeat, 30)
         assert heartbeat.steady()
 

@@ -10,7 +10,7 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
-        "pause-for-ever",
+        "pause-after-its-end",
         "bgtask/db/operations.py",
         (
             "FROM bgtask_queuepause\n"
@@ -32,7 +32,7 @@ MUTANTS = (
         "bgtask/db/operations.py",
         "WHERE status = 'SCHEDULED' ORDER BY run_at, id LIMIT 1",
         "WHERE status = 'SCHEDULED' ORDER BY run_at DESC, id LIMIT 1",
-        "tests/bgtask/lifecycle/test_moves.py::TestPromote",
+        "tests/bgtask/lifecycle/test_moves.py::TestPromote::test_is_due_again_when_the_nearest_is",
     ),
     Mutant(
         "suspects-hidden-by-pauses",
@@ -180,7 +180,7 @@ MUTANTS = (
         "bgtask/db/sqlite.py",
         "if offset := self.offset(connection):",
         "if offset := 0:",
-        "tests/bgtask/test_time_zones.py",
+        "tests/bgtask/test_time_zones.py::test_times_are_right",
     ),
     Mutant(
         "pg-finish-token",
@@ -339,7 +339,7 @@ MUTANTS = (
         "bgtask/db/mysql.py",
         "if (row[0], row[1]) in held]",
         "if row[0] in {id_ for id_, _ in held}]",
-        "tests/bgtask/lifecycle/test_finish.py::TestFence",
+        "tests/bgtask/lifecycle/test_finish.py::TestFence::test_an_old_token_changes_nothing",
         "mariadb",
     ),
     Mutant(

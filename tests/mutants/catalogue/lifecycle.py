@@ -675,11 +675,11 @@ MUTANTS = (
         "tests/bgtask/test_prune.py::test_statistics_go_in_batches_the_oldest_first",
     ),
     Mutant(
-        "hold-in-force-for-ever",
+        "hold-in-force-after-its-end",
         "bgtask/models/pause.py",
         "Q(expires_at=None) | Q(expires_at__gt=DatabaseNow())",
         "Q()",
-        "tests/bgtask/lifecycle/test_bulk.py::TestLetGo",
+        "tests/bgtask/lifecycle/test_bulk.py::TestLetGo::test_lets_go_where_the_hold_is_over_though_nobody_has_deleted_it",
     ),
     Mutant(
         "pause-expires-early",
