@@ -90,8 +90,9 @@ async def count_groups():
 
 
 @background
-def kill_process():
+def kill_process(after=0):
     with _noted():
+        time.sleep(after)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

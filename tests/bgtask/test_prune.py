@@ -45,6 +45,15 @@ def test_each_outcome_is_kept_for_as_long_as_the_settings_say():
     assert set(Task.objects.all()) == set(kept)
 
 
+def test_an_age_is_exact_to_the_second():
+    TaskFactory(status="SUCCESSFUL", finished_at=DatabaseNow(-7 * DAY - 10))
+    kept = TaskFactory(status="SUCCESSFUL", finished_at=DatabaseNow(-7 * DAY + 30))
+
+    maintenance.prune()
+
+    assert Task.objects.get() == kept
+
+
 def test_ages_are_settings(settings):
     settings.BGTASK = {
         "RETENTION": {"successful": None, "failed": timedelta(days=2), "cancelled": 3 * DAY}

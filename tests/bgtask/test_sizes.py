@@ -7,6 +7,7 @@ import logging
 import pytest
 from django.db import connection, transaction
 
+from bgtask.db import operations
 from bgtask.exceptions import InvalidParameters
 from bgtask.lifecycle.claim import claim_queue
 from bgtask.lifecycle.finish import finish_attempts
@@ -59,6 +60,43 @@ def test_many_tasks_are_stored_by_a_server_that_takes_only_small_statements(pack
     # Quotation marks are escaped, and so are sent as two characters each.
     assert noop.enqueue_many([('"' * 4_000,) for _ in range(300)]) == 300
     assert noop.using(queue="q" * 100, priority=7).enqueue_many([()] * 3_000) == 3_000
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    """Set the limit of bgtask itself, for databases that would accept larger statements."""
+    if connection.vendor == "mysql":
+        pytest.skip("MariaDB and MySQL have a limit of their own")
+
+    def set_to(size):
+        monkeypatch.setattr(operations, "STATEMENT_BYTES", size)
+
+    return set_to
+
+
+def test_many_tasks_are_stored_by_statements_within_the_limit(limit):
+    limit(64 << 10)
+    sizes = []
+
+    def measure(run, sql, params, *args):
+        if "INSERT INTO" in sql:
+            sizes.append(len(sql) + len(repr(params)))
+        return run(sql, params, *args)
+
+    with connection.execute_wrapper(measure):
+        assert noop.enqueue_many([("x" * 20_000,) for _ in range(10)]) == 10
+
+    assert len(sizes) == 4
+    assert max(sizes) <= 64 << 10
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_parameters_larger_than_the_limit_are_refused_at_the_call(limit, many):
+    limit(64 << 10)
+    with pytest.raises(InvalidParameters, match="a statement of 65,536 bytes"):
+        noop.enqueue_many([("x" * 100_000,)]) if many else noop("x" * 100_000)
+
+    assert not Task.objects.exists()
 
 
 @pytest.mark.parametrize("many", [False, True])

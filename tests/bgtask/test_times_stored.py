@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from bgtask import Retry, background
@@ -23,6 +24,7 @@ from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.testing import run_due
+from tests.helpers import eventually
 from tests.tasks import add, fail
 
 pytestmark = pytest.mark.django_db
@@ -54,6 +56,14 @@ def now_as_given(**difference):
 
 def test_the_clock_of_the_database_is_read_as_now():
     assert from_now(database_now("default")) == pytest.approx(0, abs=MINUTE)
+
+
+def test_the_clock_of_the_database_goes_on_within_a_transaction():
+    """Kind of fault: PostgreSQL's now() is the start of the transaction, however long ago."""
+    with transaction.atomic():
+        before = database_now("default")
+
+        eventually(lambda: database_now("default") > before)
 
 
 @pytest.mark.parametrize("schedule", [None, 3_600, timedelta(hours=-1)], ids=repr)

@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.db import operations_for
+from bgtask.db import DatabaseNow, operations_for
 from bgtask.lifecycle import promote
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.models import Attempt, Task, TaskStats, deletion
@@ -60,6 +60,15 @@ class TestLetGo:
         TaskFactory(task_name="another", status=Status.HELD, held_for=HeldFor.TYPE)
 
         assert unhold_expired() == 3
+        assert Task.objects.held().get().task_name == "another"
+
+    def test_lets_go_where_the_hold_is_over_though_nobody_has_deleted_it(self):
+        HoldFactory(expires_at=DatabaseNow(-1))
+        HoldFactory(task_name="another", expires_at=DatabaseNow(3600))
+        TaskFactory(status=Status.HELD, held_for=HeldFor.TYPE)
+        TaskFactory(task_name="another", status=Status.HELD, held_for=HeldFor.TYPE)
+
+        assert unhold_expired() == 1
         assert Task.objects.held().get().task_name == "another"
 
     @pytest.mark.django_db(transaction=True)

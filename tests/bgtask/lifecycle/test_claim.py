@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from datetime import timedelta
 
@@ -21,6 +20,7 @@ from bgtask.lifecycle.claim import (
 )
 from bgtask.models import Task, Worker
 from bgtask.status import Status
+from tests.bgtask.lifecycle.locks import locked_by_another
 from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
 from tests.threads import all_at_once
 
@@ -36,7 +36,8 @@ def seconds_between(start, end):
 
 
 class TestOrder:
-    def test_by_priority_then_run_at_then_id(self):
+    @pytest.mark.parametrize("limit", [1, 10])
+    def test_by_priority_then_run_at_then_id(self, limit):
         later = timezone.now() - timedelta(seconds=30)
         noon = later - timedelta(seconds=1)
         last = TaskFactory(priority=-5, run_at=noon)
@@ -45,7 +46,8 @@ class TestOrder:
         third = TaskFactory(priority=0, run_at=noon)
         first = TaskFactory(priority=7, run_at=later)
 
-        claimed = claim_queue(WorkerFactory(), "default", 10)
+        worker = WorkerFactory()
+        claimed = [task for _ in range(5) for task in claim_queue(worker, "default", limit)]
 
         assert ids(claimed) == ids([first, second, third, fourth, last])
 
@@ -206,11 +208,12 @@ class TestSuspects:
         assert claims == [[once.pk], [twice.pk], []]
 
     def test_only_of_the_wanted_queues_that_are_not_paused(self):
-        TaskFactory(crashes=1, queue="other")
-        TaskFactory(crashes=1, queue="paused")
+        # In the order of the claim, the wanted task is the last of them.
+        TaskFactory(crashes=1, queue="another")
+        TaskFactory(crashes=1, queue="halted")
         wanted = TaskFactory(crashes=1, queue="mail")
 
-        claimed = claim_suspect(WorkerFactory(), queues=["mail", "paused"], paused=["paused"])
+        claimed = claim_suspect(WorkerFactory(), queues=["mail", "halted"], paused=["halted"])
 
         assert ids(claimed) == [wanted.pk]
 
@@ -305,22 +308,9 @@ class TestMany:
     @pytest.mark.vendor("postgresql", "mysql")
     def test_a_locked_row_is_passed_over_not_waited_for(self):
         locked, *free = TaskFactory.create_batch(3)
-        holds, done = threading.Event(), threading.Event()
 
-        def lock_the_first():
-            with transaction.atomic():
-                Task.objects.select_for_update().get(pk=locked.pk)
-                holds.set()
-                assert done.wait(60)
-
-        def claim():
-            assert holds.wait(60)
-            try:
-                return ids(claim_queue(WorkerFactory(), "default", 10))
-            finally:
-                done.set()
-
-        _, claimed = all_at_once(lock_the_first, claim)
+        with locked_by_another(locked):
+            claimed = ids(claim_queue(WorkerFactory(), "default", 10))
 
         assert claimed == ids(free)
         assert ids(claim_queue(WorkerFactory(), "default", 10)) == [locked.pk]

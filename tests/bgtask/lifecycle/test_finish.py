@@ -7,11 +7,12 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.failures import MAX_MESSAGE, MAX_TEXT, plain_failure
+from bgtask.lifecycle.attempts import attempt_of, record_attempts
 from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
 from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.lifecycle.outcome import Outcome
@@ -355,6 +356,28 @@ class TestHistory:
         assert attempt.error_fingerprint == FAILURE.fingerprint
         assert attempt.finished == pytest.approx(20, abs=10)
         assert attempt.started == pytest.approx(50, abs=10)
+
+    def test_is_stored_with_the_outcome_or_the_outcome_is_not(self):
+        """Kind of fault: two statements of one change, and only the first committed."""
+        task = claimed()
+
+        def refuse(run, sql, *args):
+            if "bgtask_attempt" in sql:
+                raise OperationalError("the server closed the connection")
+            return run(sql, *args)
+
+        with connection.execute_wrapper(refuse), pytest.raises(OperationalError):
+            finish_attempts([failure(task)])
+
+        assert values(task, "status") == (Status.RUNNING,)
+
+    def test_of_the_same_attempt_is_stored_once(self):
+        task = claimed()
+
+        for _ in range(2):
+            record_attempts("default", [attempt_of(failure(task), AttemptOutcome.FAILED)])
+
+        assert Attempt.objects.get().token == task.token
 
     def test_has_a_row_for_each_attempt_that_did_not_succeed(self):
         first = claimed()

@@ -13,12 +13,14 @@ from bgtask.lifecycle.claim import (
     claim_these,
     release_claims,
     set_aside_claims,
+    take_snapshot,
 )
 from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.promote import promote_due, unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status
+from tests.bgtask.lifecycle.locks import locked_by_another
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 
@@ -326,3 +328,63 @@ class TestPromote:
         Task.objects.run_now()
 
         assert Task.objects.filter(run_at__gt=DatabaseNow(-10), run_at__lte=DatabaseNow()).exists()
+
+    def test_is_due_again_when_the_nearest_is(self):
+        for seconds in (7200, 3600, 10_800):
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(seconds))
+
+        assert take_snapshot().next_due == pytest.approx(3600, abs=60)
+
+    def test_never_makes_a_task_ready_before_it_is_due(self):
+        for seconds in (0, 0.1, 0.3, 1, 3, 10, 30):
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(seconds))
+
+        promote_due()
+
+        # The clock has gone on since, so what was due then is due now.
+        assert Task.objects.ready().exists()
+        assert not Task.objects.ready().filter(run_at__gt=DatabaseNow()).exists()
+
+    @pytest.mark.vendor("postgresql", "mysql")
+    @pytest.mark.django_db(transaction=True)
+    def test_passes_over_a_locked_task_and_does_not_wait_for_it(self):
+        locked, free = (
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-9)),
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-5)),
+        )
+
+        with locked_by_another(locked):
+            assert promote_due() == 1
+
+        assert set(Task.objects.ready()) == {free}
+
+
+class TestDiscard:
+    def test_deletes_everything_but_what_runs(self):
+        """Kind of fault: a row is deleted while its worker runs the task."""
+        for status in Status:
+            TaskFactory(status=status)
+
+        assert Task.objects.discard() == len(Status) - 1
+
+        assert Task.objects.get().status == Status.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "change", "after"),
+    [
+        ("priority", 1, lambda tasks: tasks.reprioritise(7), 7),
+        ("queue", "mail", lambda tasks: tasks.move("post"), "post"),
+        ("attempts", 3, lambda tasks: tasks.reset_attempts(), 0),
+        ("crashes", 1, lambda tasks: tasks.reset_attempts(), 0),
+    ],
+)
+def test_only_what_waits_is_changed(column, before, change, after):
+    """Kind of fault: a row changes while its worker runs the task, or after its end."""
+    for status in Status:
+        TaskFactory(status=status, **{column: before})
+
+    assert change(Task.objects.all()) == len(WAITING)
+
+    values = dict(Task.objects.values_list("status", column))
+    assert values == {status: after if status in WAITING else before for status in Status}

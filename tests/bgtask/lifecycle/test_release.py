@@ -102,6 +102,16 @@ def test_nothing_at_all_is_no_harm(return_claims):
     assert return_claims([]) == 0
 
 
+def test_a_task_whose_attempts_were_set_to_zero_meanwhile_has_no_fewer(return_claims):
+    """Kind of fault: one row whose counter would go below zero fails the release of all others."""
+    edited, other = TaskFactory.create_batch(2, status=Status.RUNNING, attempts=1, token=1)
+    Task.objects.filter(pk=edited.pk).update(attempts=0)
+
+    assert return_claims([edited, other]) == 2
+
+    assert set(Task.objects.values_list("attempts", flat=True)) == {0}
+
+
 class TestFence:
     def test_an_old_token_changes_nothing(self, return_claims):
         TaskFactory()

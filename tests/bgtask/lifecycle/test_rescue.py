@@ -15,6 +15,7 @@ from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status
+from tests.bgtask.lifecycle.locks import locked_by_another
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 from tests.threads import all_at_once
@@ -241,7 +242,7 @@ class TestInterrupted:
         settings.BGTASK = {"MAX_ATTEMPTS": 2, "MAX_CRASHES": 2}
         task = running(WorkerFactory(stopped=True, dead=True))
         crashes = []
-        while task.status != Status.FAILED:
+        for _ in range(4):
             rescue_tasks()
             task.refresh_from_db()
             crashes.append(task.crashes)
@@ -249,6 +250,7 @@ class TestInterrupted:
             Worker.objects.declare_dead()
 
         assert crashes == [0, 0, 1, 2]
+        assert task.status == Status.FAILED
 
     def test_is_told_apart_from_the_lost_of_the_same_page(self):
         stopped, killed = WorkerFactory(stopped=True, dead=True), WorkerFactory(dead=True)
@@ -378,6 +380,17 @@ class TestAtOnce:
         assert set(Task.objects.ready().values_list("attempts", "crashes")) == {(0, 1)}
         assert Task.objects.running().count() == 5
         assert Attempt.objects.count() == 450
+
+    @pytest.mark.vendor("postgresql", "mysql")
+    def test_a_locked_task_is_passed_over_and_not_waited_for(self):
+        dead = WorkerFactory(dead=True)
+        locked, free = TaskFactory.create_batch(2, status=Status.RUNNING, locked_by=dead)
+
+        with locked_by_another(locked):
+            assert rescue_tasks() == 1
+
+        assert set(Task.objects.ready()) == {free}
+        assert rescue_tasks() == 1
 
     @pytest.mark.parametrize("outcome", [success, failure, retry])
     def test_a_finish_that_comes_first_stands(self, outcome):

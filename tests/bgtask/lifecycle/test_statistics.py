@@ -126,9 +126,10 @@ class TestQueues:
         taken = QueueStats.objects.get()
         TaskFactory()
 
-        QueueStats.objects.sample()
+        new = QueueStats.objects.sample()
 
         # Unless the minute has just turned, which makes another row and leaves the first.
+        assert new == QueueStats.objects.exclude(minute=taken.minute).count()
         assert QueueStats.objects.get(minute=taken.minute).ready == 1
 
     def test_a_queue_that_is_empty_by_now_gets_its_zero(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from django.db import connection
 
@@ -56,7 +58,13 @@ class TestLease:
         assert lease_of(worker) == pytest.approx(90, abs=10)
 
     def test_each_incarnation_has_a_row_of_its_own(self):
-        assert Worker.register().pk != Worker.register().pk
+        """Even of one process: the row of a worker that was declared dead stays dead."""
+        first = Worker.register()
+        first.deregister()
+        second = Worker.register()
+
+        assert (state_of(first), state_of(second)) == (WorkerState.DEAD, WorkerState.ALIVE)
+        assert (first.pid, first.label) == (second.pid, second.label)
 
     @pytest.mark.django_db(transaction=True)
     def test_an_id_whose_row_was_lost_is_not_given_to_another(self):
@@ -108,6 +116,18 @@ class TestDeath:
             assert beaten or declared
             assert worker.beat() == (not declared)
 
+    def test_the_first_time_that_it_was_told_to_stop_is_kept(self):
+        stopped = WorkerFactory(stopped_at=DatabaseNow(-100))
+        told_now = WorkerFactory()
+
+        assert Worker.objects.all().record_stop() == 1
+
+        since = dict(
+            Worker.objects.annotate(since=SecondsSince("stopped_at")).values_list("pk", "since")
+        )
+        assert since[stopped.pk] >= 100
+        assert since[told_now.pk] < 100
+
     def test_its_tasks_are_not_touched_by_that_alone(self):
         task = TaskFactory(status="RUNNING")
 
@@ -140,5 +160,8 @@ class TestEnd:
         TaskFactory(status="RUNNING", locked_by=kept[-1])
         WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-1000))
 
-        assert Worker.objects.prune(500) == 1
+        refused: Counter[str] = Counter()
+
+        assert Worker.objects.prune(500, refused) == 1
         assert set(Worker.objects.all()) == set(kept)
+        assert not refused

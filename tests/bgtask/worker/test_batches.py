@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
+from bgtask.context import CurrentTask
 from bgtask.lifecycle.claim import claim_queue
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, Worker
@@ -65,6 +67,36 @@ class TestClaimingAhead:
             eventually(lambda: pool.is_idle)
 
             assert pool.wanted() == 2
+
+
+class TestStarting:
+    def test_waits_until_it_may(self):
+        asked, allowed, ended = [], [], []
+
+        def may_start():
+            asked.append(True)
+            return bool(allowed)
+
+        pool = Pool(2, may_start=may_start, on_end=ended.append, on_hungry=lambda: None)
+        pool.start()
+        try:
+            pool.submit(tasks_of(noop, number=3))
+            eventually(lambda: len(asked) >= 4, timeout=5)
+            assert ended == []
+
+            allowed.append(True)
+            eventually(lambda: len(ended) == 3)
+        finally:
+            assert pool.close(float("inf"))
+
+    def test_a_thread_is_stuck_once_its_lost_task_has_had_the_grace_period(self, settings):
+        settings.BGTASK = {"GRACE_PERIOD": 30}
+        pool = Pool(3, may_start=lambda: True, on_end=print, on_hungry=lambda: None)
+        now = time.monotonic()
+        for thread, lost_at in enumerate([None, now - 1, now - 300]):
+            pool._running[thread] = CurrentTask(Task(), lost_at=lost_at)
+
+        assert pool.stuck == 1
 
 
 @pytest.mark.django_db(transaction=True)

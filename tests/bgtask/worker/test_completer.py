@@ -131,9 +131,30 @@ class TestAnOutage:
 
         assert [(accepted, fenced) for accepted, fenced in told if accepted or fenced] == []
 
-    def test_that_ends_between_two_flushes_blames_nobody(self, completer, claimed, monkeypatch):
-        """The first refusal may be an outage's, as of a server that has just been promoted."""
-        really, errors = module.flush, [DataError("refused once")]
+    def test_of_the_reply_alone_is_found_out_by_reading_back(
+        self, completer, claimed, monkeypatch, told
+    ):
+        """Kind of fault: an outcome is accepted, and no signal tells so."""
+        really, lost = module.finish_attempts, [True]
+
+        def finish_attempts(outcomes):
+            accepted = really(outcomes)
+            if lost and lost.pop():
+                raise OperationalError("the server closed the connection")
+            return accepted
+
+        monkeypatch.setattr(module, "finish_attempts", finish_attempts)
+        outcome = success(claimed[0])
+        completer.put(outcome)
+
+        assert eventually(lambda: told) == [([(outcome, "SUCCESSFUL")], [])]
+
+    @pytest.mark.parametrize("refusals", [1, 2, 3])
+    def test_that_ends_between_two_flushes_blames_nobody(
+        self, completer, claimed, monkeypatch, refusals
+    ):
+        """The first refusals may be an outage's, as of a server that has just been promoted."""
+        really, errors = module.flush, [DataError("refused")] * refusals
 
         def flush(outcomes):
             if errors:

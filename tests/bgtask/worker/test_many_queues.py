@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from bgtask.db import DatabaseNow, mysql
 from bgtask.lifecycle.claim import claim_heads, take_snapshot
 from bgtask.models import Task
-from bgtask.status import Status
+from bgtask.status import HeldFor, Status
 from bgtask.worker import claimer as claimer_module
 from bgtask.worker.claimer import Claimer
 from bgtask.worker.heads import FEW_QUEUES
@@ -241,13 +241,13 @@ class TestLimits:
 
     def test_held_types_are_put_aside(self):
         enqueue(dict.fromkeys(names(40), 0))
-        Task.objects.filter(queue__in=names(10)).update(task_name="poison")
-        HoldFactory(task_name="poison")
+        Task.objects.filter(queue__in=names(10)).update(task_name="tests.tasks.add")
+        HoldFactory(task_name="tests.tasks.add")
 
         claimed = [task for batch in Claims().until_empty(100) for task in batch]
 
         assert len(claimed) == 30
-        assert Task.objects.held().count() == 10
+        assert Task.objects.held().filter(held_for=HeldFor.TYPE).count() == 10
 
     def test_only_named_queues_are_served(self):
         enqueue(dict.fromkeys(names(60), 0))

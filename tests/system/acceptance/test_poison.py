@@ -31,20 +31,27 @@ def test_is_convicted_and_its_neighbours_go_free(worker, until_ended, execution_
     assert not Task.objects.succeeded().filter(crashes__gt=1).exists()
 
 
-def test_suspect_runs_while_its_process_runs_nothing_else(worker, until_ended, execution_log):
-    task = tasks.kill_process.using(priority=1)()
-    tasks.note.enqueue_many([(number, 0.05) for number in range(100)])
+def test_suspect_runs_while_its_process_runs_nothing_else(
+    worker, until_running, until_ended, execution_log
+):
+    # The task runs for a second, so that its process would have the time to start others.
+    task = tasks.kill_process.using(priority=1)(1)
+    child = worker("--processes=2", "--threads=4")
+    for times in (1, 2, 3):
+        until_running(task, child, times)
+        tasks.note.enqueue_many([(number, 0.05) for number in range(100)])
 
-    until_ended(worker("--processes=2", "--threads=4"), timeout=120)
+    until_ended(child, timeout=120)
 
     as_suspect = execution_log.executions(task.pk)[1:]
     assert len(as_suspect) == 2
     for one in as_suspect:
+        # The process ends with the suspect. So everything that started later was beside it.
         beside_it = [
             other
             for other in execution_log.executions()
             if other.start.pid == one.start.pid
-            and other.start.monotonic < one.start.monotonic
+            and (other.task, other.start.token) != (task.pk, one.start.token)
             and (other.end is None or other.end.monotonic > one.start.monotonic)
         ]
         assert beside_it == []

@@ -9,7 +9,7 @@ from typing import Final
 
 from bgtask.status import TRANSITIONS
 
-from .model import FINISHED, Rules, Settled, State, Step, Task, Verb
+from .model import FINISHED, WAITING_IN_DATABASE, Rules, Settled, State, Step, Task, Verb
 
 Invariant = Callable[[State, Step, Rules], str | None]
 
@@ -235,6 +235,14 @@ def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | Non
     return None
 
 
+def a_requested_cancel_stands(before: State, step: Step, rules: Rules) -> str | None:
+    """Check that no task whose cancel was requested waits again, until somebody requeues it."""
+    for _, old, new in _changed(before, step):
+        if old.cancel_requested and new.status in WAITING_IN_DATABASE and step.verb != "requeue":
+            return f"{step.verb} made a task {new.status} whose cancel was requested"
+    return None
+
+
 def a_suspect_has_no_neighbours(before: State, step: Step, rules: Rules) -> str | None:
     """Check that the holder of a suspect holds nothing else.
 
@@ -288,5 +296,6 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     attempts_are_bounded,
     the_first_death_convicts_nobody,
     a_stop_convicts_nobody,
+    a_requested_cancel_stands,
     a_suspect_has_no_neighbours,
 )

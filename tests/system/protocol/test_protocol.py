@@ -10,6 +10,7 @@ from .explorer import explore
 from .invariants import (
     INVARIANTS,
     Invariant,
+    a_requested_cancel_stands,
     a_stale_outcome_changes_nothing,
     a_stop_convicts_nobody,
     a_suspect_has_no_neighbours,
@@ -119,6 +120,26 @@ BROKEN = [
         replace(TWO_WORKERS, refused_finish_reads_back=False),
         an_accepted_outcome_is_announced,
         id="read-back after a broken connection only",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, claim_raises_token=False),
+        one_outcome_for_each_claim,
+        id="token not raised at a claim",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, release_checks_token=False),
+        an_old_token_changes_nothing,
+        id="no token in release",
+    ),
+    pytest.param(
+        replace(ACCOUNTS, a_death_counts_as_a_crash=False),
+        attempts_are_bounded,
+        id="a death is not counted: a task that kills runs without end",
+    ),
+    pytest.param(
+        replace(TWO_WORKERS, a_requested_cancel_is_kept=False),
+        a_requested_cancel_stands,
+        id="a requested cancel is forgotten at a release, a retry or a rescue",
     ),
     pytest.param(
         replace(TWO_WORKERS, rescue_checks_again=False),

@@ -11,7 +11,7 @@ from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
 from bgtask.lifecycle.rescue import rescue_tasks
-from bgtask.models import Attempt, QueueStats, Task
+from bgtask.models import Attempt, QueueStats, Task, TaskStats
 from bgtask.status import Status
 from bgtask.testing import run_due
 from bgtask.worker import Runner
@@ -290,6 +290,8 @@ def test_rescue_of_a_row_without_a_name_does_not_stop_the_heartbeat():
     )
 
     statistics.write("default", statistics.take())
+
+    assert sum(TaskStats.objects.values_list("failed", flat=True)) == 2
 
 
 def test_what_failed_as_malformed_says_which_number_and_what_to_do():

@@ -1,0 +1,535 @@
+"""
+Mutants of the worker: what it claims, starts, keeps, writes and reports.
+
+The module is long because it is a list.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "suspect-company",
+        "bgtask/worker/claimer.py",
+        "return self._claim_suspect(snapshot) if not self._in_flight_tasks else 0",
+        "return self._claim_suspect(snapshot)",
+        "tests/bgtask/worker/test_claimer.py::TestSuspects::test_wait_while_anything_is_in_flight",
+    ),
+    Mutant(
+        "withdraw-stopped-off",
+        "bgtask/worker/claimer.py",
+        ("        self._on_poll(snapshot.next_due)\n        self._withdraw_blocked(snapshot)\n"),
+        "        self._on_poll(snapshot.next_due)\n",
+        "tests/bgtask/worker/test_runner.py::test_a_pause_binds_what_was_claimed_ahead",
+    ),
+    Mutant(
+        "withdraw-paused-only",
+        "bgtask/worker/claimer.py",
+        "if not snapshot.paused and not snapshot.on_hold:",
+        "if not snapshot.paused:",
+        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_sets_aside_the_unstarted_of_a_name_on_hold_at_the_next_look",
+    ),
+    Mutant(
+        "poll-promotes-nothing",
+        "bgtask/worker/claimer.py",
+        "if snapshot.next_due is not None and snapshot.next_due <= 0:",
+        "if False:",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_while_a_suspect_runs",
+    ),
+    Mutant(
+        "claim-paused-queues",
+        "bgtask/worker/claimer.py",
+        "for queue, head in by_queue.items() if queue not in snapshot.paused",
+        "for queue, head in by_queue.items()",
+        "tests/bgtask/worker/test_many_queues.py::TestLimits::test_paused_queues_are_left_alone",
+    ),
+    Mutant(
+        "drain-stops-at-first-poll",
+        "bgtask/worker/claimer.py",
+        ("            if not snapshot.last:\n                return False\n"),
+        "            return False\n",
+        "tests/bgtask/worker/test_many_queues.py::TestLimits::test_more_paused_queues_than_a_look_reads_hide_nothing",
+    ),
+    Mutant(
+        "suspect-never-while-busy",
+        "bgtask/worker/isolation.py",
+        "            or now > self._waiting_since + MAX_ISOLATION_WAIT_SECONDS\n",
+        "",
+        "tests/bgtask/worker/test_claimer.py::TestSuspects::test_come_before_the_others_once_they_have_waited_long",
+    ),
+    Mutant(
+        "suspect-not-when-idle",
+        "bgtask/worker/isolation.py",
+        ("            idle\n            or now"),
+        "            now",
+        "tests/bgtask/worker/test_claimer.py::TestSuspects::test_are_claimed_at_once_by_an_idle_worker",
+    ),
+    Mutant(
+        "suspect-alone",
+        "bgtask/worker/runner.py",
+        "if self._isolation.running_exclusive or self._completer.backlog > MAX_UNWRITTEN_OUTCOMES:",
+        "if self._completer.backlog > MAX_UNWRITTEN_OUTCOMES:",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_while_a_suspect_runs",
+    ),
+    Mutant(
+        "max-tasks",
+        "bgtask/worker/runner.py",
+        "wanted = min(wanted, self._max_tasks - self._in_flight_tasks.claimed_total)",
+        "pass",
+        "tests/bgtask/worker/test_runner.py::test_stops_after_its_number_of_tasks_and_claims_no_more",
+    ),
+    Mutant(
+        "start-without-lease",
+        "bgtask/worker/runner.py",
+        ("            self._heartbeat.trusted()\n            and not self._primary.refused"),
+        "            not self._primary.refused",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_or_is_claimed_while_the_lease_may_have_ended",
+    ),
+    Mutant(
+        "start-with-unwritten",
+        "bgtask/worker/runner.py",
+        "            and self._completer.backlog < MAX_UNWRITTEN_OUTCOMES\n",
+        "",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_while_too_many_outcomes_are_unwritten",
+    ),
+    Mutant(
+        "claim-without-lease",
+        "bgtask/worker/runner.py",
+        (
+            "            if not self._heartbeat.trusted():\n"
+            "                return False\n"
+            "            if self._primary"
+        ),
+        "            if self._primary",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_or_is_claimed_while_the_lease_may_have_ended",
+    ),
+    Mutant(
+        "claim-error-not-reconciled",
+        "bgtask/worker/runner.py",
+        (
+            "            self._in_flight_tasks.needs_reconciling = True\n"
+            '            self._failed("The database does not answer", error)\n'
+            "            reset_connection(self._alias)\n"
+            "            return False\n"
+            "        self._failures = 0"
+        ),
+        (
+            '            self._failed("The database does not answer", error)\n'
+            "            reset_connection(self._alias)\n"
+            "            return False\n"
+            "        self._failures = 0"
+        ),
+        "tests/bgtask/worker/test_runner.py::test_a_task_whose_claim_got_no_reply_is_run_all_the_same",
+    ),
+    Mutant(
+        "steady",
+        "bgtask/worker/heartbeat.py",
+        "return self.trusted() and time.monotonic() > self._beating_since + 2 * self._interval",
+        "return self.trusted()",
+        "tests/bgtask/worker/test_heartbeat.py::TestJudging::test_begins_after_two_intervals",
+    ),
+    Mutant(
+        "steady-after-outage",
+        "bgtask/worker/heartbeat.py",
+        "if started > self._trusted_until:",
+        "if False:",
+        "tests/bgtask/worker/test_heartbeat.py::TestJudging::test_begins_again_after_an_outage",
+    ),
+    Mutant(
+        "trusted-from-the-reply",
+        "bgtask/worker/heartbeat.py",
+        "self._trusted_until = started + self._lease",
+        "self._trusted_until = time.monotonic() + self._lease",
+        "tests/bgtask/worker/test_heartbeat.py::TestTrust::test_counts_from_the_start_of_a_beat_and_not_from_its_reply",
+    ),
+    Mutant(
+        "trusted-though-dead",
+        "bgtask/worker/heartbeat.py",
+        "            self._trusted_until = 0.0\n",
+        "",
+        "tests/bgtask/worker/test_heartbeat.py::TestTrust::test_ends_at_once_when_the_worker_was_declared_dead",
+    ),
+    Mutant(
+        "lease-without-margin",
+        "bgtask/worker/heartbeat.py",
+        "LEASE_MARGIN_SHARE = 0.25",
+        "LEASE_MARGIN_SHARE = 0.0",
+        "tests/bgtask/worker/test_heartbeat.py::TestTrust::test_ends_a_margin_before_the_lease_that_began_with_the_beat",
+    ),
+    Mutant(
+        "giveback-stats",
+        "bgtask/worker/heartbeat.py",
+        "            self._statistics.give_back(figures)\n",
+        "",
+        "tests/bgtask/worker/test_heartbeat.py::TestStatistics::test_of_a_beat_that_fails_are_written_by_the_next",
+    ),
+    Mutant(
+        "beat-and-stats-apart",
+        "bgtask/worker/heartbeat.py",
+        ("with operations_for(connection).transaction(connection):\n                    alive"),
+        ("if True:\n                    alive"),
+        "tests/bgtask/worker/test_heartbeat.py::TestStatistics::test_of_a_beat_that_fails_are_written_by_the_next",
+    ),
+    Mutant(
+        "cancel-of-others",
+        "bgtask/worker/heartbeat.py",
+        "Task.objects.filter(locked_by=self.worker, cancel_requested=True)",
+        "Task.objects.filter(cancel_requested=True)",
+        "tests/bgtask/worker/test_heartbeat.py::test_hears_of_the_cancel_requests_of_its_own_tasks_only",
+    ),
+    Mutant(
+        "judge-anybody",
+        "bgtask/worker/maintenance.py",
+        "if may_judge and (dead := Worker.objects.silent().declare_dead()):",
+        "if dead := Worker.objects.silent().declare_dead():",
+        "tests/bgtask/worker/test_maintenance.py::TestRescue::test_leaves_silent_workers_alone_while_it_may_not_judge",
+    ),
+    Mutant(
+        "prune-goes-on",
+        "bgtask/worker/maintenance.py",
+        "while may_go_on() and (number",
+        "while (number",
+        "tests/bgtask/test_prune.py::test_stops_between_batches_when_there_is_something_else_to_do",
+    ),
+    Mutant(
+        "prune-against-retention",
+        "bgtask/worker/maintenance.py",
+        ("            if age is None:\n                continue\n"),
+        "            age = age or 0.0\n",
+        "tests/bgtask/test_prune.py::test_each_outcome_is_kept_for_as_long_as_the_settings_say",
+    ),
+    Mutant(
+        "expired-holds-stay",
+        "bgtask/worker/maintenance.py",
+        "    TaskHold.objects.expired().delete()\n",
+        "",
+        "tests/bgtask/worker/test_maintenance.py::TestUnhold::test_ends_what_is_over_and_nothing_else",
+    ),
+    Mutant(
+        "expired-pauses-stay",
+        "bgtask/worker/maintenance.py",
+        "    QueuePause.objects.expired().delete()\n",
+        "",
+        "tests/bgtask/worker/test_maintenance.py::TestUnhold::test_ends_what_is_over_and_nothing_else",
+    ),
+    Mutant(
+        "flush-without-read-back",
+        "bgtask/worker/completer.py",
+        ("    if len(accepted) < len(outcomes):\n        refused"),
+        ("    if False:\n        refused"),
+        "tests/bgtask/worker/test_completer.py::TestAnOutage::test_of_the_reply_alone_is_found_out_by_reading_back",
+    ),
+    Mutant(
+        "outage-blames-data",
+        "bgtask/worker/completer.py",
+        "if not is_about_data(error) or _is_plain(outcome):",
+        "if _is_plain(outcome):",
+        "tests/bgtask/worker/test_completer.py::TestAnOutcomeThatTheDatabaseDoesNotTake::test_is_kept_whole_while_its_neighbours_are_written",
+    ),
+    Mutant(
+        "first-refusal-blames",
+        "bgtask/worker/completer.py",
+        ("                if refusals == 1:\n                    continue"),
+        ("                if False:\n                    continue"),
+        "tests/bgtask/worker/test_completer.py::TestAnOutage::test_that_ends_between_two_flushes_blames_nobody",
+    ),
+    Mutant(
+        "single-refusal-blames",
+        "bgtask/worker/completer.py",
+        (
+            "            if not is_about_data(error):\n"
+            "                raise\n"
+            "        try:\n"
+            "            return self._flush([outcome])"
+        ),
+        ("            raise\n        try:\n            return self._flush([outcome])"),
+        "tests/bgtask/worker/test_completer.py::TestAnOutage::test_that_ends_between_two_flushes_blames_nobody",
+    ),
+    Mutant(
+        "kept-is-fenced",
+        "bgtask/worker/completer.py",
+        "settled = statuses.keys() | unsettled",
+        "settled = statuses.keys()",
+        "tests/bgtask/worker/test_completer.py::TestAnOutcomeThatTheDatabaseDoesNotTake::test_is_not_called_written_at_the_stop",
+    ),
+    Mutant(
+        "refused-is-lost",
+        "bgtask/worker/completer.py",
+        "        self._kept += refused\n",
+        "",
+        "tests/bgtask/worker/test_completer.py::TestAnOutcomeThatTheDatabaseDoesNotTake::test_is_kept_whole_while_its_neighbours_are_written",
+    ),
+    Mutant(
+        "flush-without-limit",
+        "bgtask/worker/completer.py",
+        ("self._take(MAX_FLUSH_BATCH)\n            if batch"),
+        ("self._take(10**9)\n            if batch"),
+        "tests/bgtask/worker/test_batches.py::TestWriting::test_takes_all_that_waits_up_to_some_hundreds",
+    ),
+    Mutant(
+        "put-does-not-wake",
+        "bgtask/worker/completer.py",
+        "self._asleep or len(self._pending) >= FLUSH_BATCH",
+        "len(self._pending) >= FLUSH_BATCH",
+        "tests/bgtask/worker/test_completer.py::test_outcomes_that_come_in_at_the_same_moment_are_written",
+    ),
+    Mutant(
+        "unwritten-is-clean",
+        "bgtask/worker/completer.py",
+        "return not self.backlog and not self._unwritten",
+        "return not self.backlog",
+        "tests/bgtask/worker/test_completer.py::TestAnOutage::test_is_not_called_written_at_the_stop",
+    ),
+    Mutant(
+        "one-refused-keeps-all",
+        "bgtask/worker/completer.py",
+        ("or tries >= BATCH_TRIES\n                    or"),
+        "or",
+        "tests/bgtask/worker/test_completer.py::TestAnOutcomeThatTheDatabaseDoesNotTake::test_is_kept_whole_while_its_neighbours_are_written",
+    ),
+    Mutant(
+        "stats-double",
+        "bgtask/worker/statistics.py",
+        "figures[_SUCCEEDED] += 1",
+        "figures[_SUCCEEDED] += 2",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-failed-double",
+        "bgtask/worker/statistics.py",
+        "figures[_FAILED] += 1",
+        "figures[_FAILED] += 2",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-retried-double",
+        "bgtask/worker/statistics.py",
+        "figures[_RETRIED] += 1",
+        "figures[_RETRIED] += 2",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-cancelled",
+        "bgtask/worker/statistics.py",
+        "elif status != Status.CANCELLED:",
+        "else:",
+        "tests/bgtask/worker/test_statistics.py::test_an_attempt_after_which_its_task_was_cancelled_is_no_retry",
+    ),
+    Mutant(
+        "stats-latency",
+        "bgtask/worker/statistics.py",
+        "figures[_LATENCY] += latency",
+        "figures[_LATENCY] = latency",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-duration-peak",
+        "bgtask/worker/statistics.py",
+        "max(figures[_DURATION_MAX], duration)",
+        "duration",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-given-back-once",
+        "bgtask/worker/statistics.py",
+        "mine[index] += values[index]",
+        "mine[index] = values[index]",
+        "tests/bgtask/worker/test_statistics.py::test_what_could_not_be_written_is_added_to_what_came_in_meanwhile",
+    ),
+    Mutant(
+        "settle-newer-claim",
+        "bgtask/worker/in_flight.py",
+        "if task is not None and task.token == outcome.task.token:",
+        "if task is not None:",
+        "tests/bgtask/worker/test_in_flight.py::TestSettle::test_leaves_a_newer_claim_of_the_same_task",
+    ),
+    Mutant(
+        "reconcile-releases-nothing",
+        "bgtask/worker/in_flight.py",
+        "strays = [task for task in held if not self._has(task)]",
+        "strays = []",
+        "tests/bgtask/worker/test_in_flight.py::TestReconcile::test_releases_what_only_the_database_knows_and_nothing_else",
+    ),
+    Mutant(
+        "reconcile-old-claim",
+        "bgtask/worker/in_flight.py",
+        "return ours is not None and ours.token == task.token",
+        "return ours is not None",
+        "tests/bgtask/worker/test_in_flight.py::TestReconcile::test_releases_a_newer_claim_that_memory_knows_only_by_an_older_token",
+    ),
+    Mutant(
+        "reconcile-loses-nothing",
+        "bgtask/worker/in_flight.py",
+        "if (current.id, current.token) not in keys and current.lost_at is None:",
+        "if False:",
+        "tests/bgtask/worker/test_in_flight.py::TestReconcile::test_marks_as_lost_what_runs_and_is_no_longer_the_workers",
+    ),
+    Mutant(
+        "release-before-dropping",
+        "bgtask/worker/in_flight.py",
+        (
+            "            self.drop(tasks)  # Drop first: if the release fails, reconciling repeats it.\n"
+            "            release_claims(tasks)"
+        ),
+        ("            release_claims(tasks)\n            self.drop(tasks)"),
+        "tests/bgtask/worker/test_in_flight.py::test_what_could_not_be_released_is_released_by_the_next_reconciling",
+    ),
+    Mutant(
+        "withdraw-everything",
+        "bgtask/worker/pool.py",
+        "(kept if keep is not None and keep(task) else withdrawn)",
+        "(withdrawn)",
+        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_releases_the_unstarted_of_a_paused_queue_at_the_next_look",
+    ),
+    Mutant(
+        "prefetch-behind-slow-task",
+        "bgtask/worker/pool.py",
+        "        if duration > PREFETCH_SECONDS:\n",
+        "        if False:\n",
+        "tests/bgtask/worker/test_batches.py::TestClaimingAhead::test_goes_back_to_the_free_threads_once_a_task_was_slow",
+    ),
+    Mutant(
+        "start-untrusted",
+        "bgtask/worker/pool.py",
+        "if self._waiting and not self._may_start():",
+        "if False:",
+        "tests/bgtask/worker/test_batches.py::TestStarting::test_waits_until_it_may",
+    ),
+    Mutant(
+        "stuck-at-once",
+        "bgtask/worker/pool.py",
+        "current.lost_at is not None and current.lost_at < late",
+        "current.lost_at is not None",
+        "tests/bgtask/worker/test_batches.py::TestStarting::test_a_thread_is_stuck_once_its_lost_task_has_had_the_grace_period",
+    ),
+    Mutant(
+        "retry-without-end",
+        "bgtask/worker/executor.py",
+        " or not task.has_attempts_left:",
+        ":",
+        "tests/bgtask/test_retry.py::test_fails_after_max_attempts_executions_and_never_runs_again",
+    ),
+    Mutant(
+        "retry-after-give-up",
+        "bgtask/worker/executor.py",
+        "malformed or isinstance(error, GiveUp) or not",
+        "malformed or not",
+        "tests/bgtask/test_retry.py::test_giving_up_fails_at_once",
+    ),
+    Mutant(
+        "retry-of-malformed",
+        "bgtask/worker/executor.py",
+        "if malformed or isinstance",
+        "if isinstance",
+        "tests/bgtask/test_signals.py::test_a_malformed_task_fails_and_was_never_started",
+    ),
+    Mutant(
+        "cancelled-is-failed",
+        "bgtask/worker/executor.py",
+        "if isinstance(error, Cancelled):",
+        "if False:",
+        "tests/bgtask/test_retry.py::test_a_task_that_was_asked_to_stop_can_end_as_cancelled",
+    ),
+    Mutant(
+        "exit-leaves-running",
+        "bgtask/worker/executor.py",
+        "    except BaseException as error:  # Even sys.exit() must not leave the task RUNNING.",
+        "    except Exception as error:",
+        "tests/bgtask/test_stored_errors.py::test_what_would_end_a_process_is_a_failure_of_the_task",
+    ),
+    Mutant(
+        "retry-time-ignored",
+        "bgtask/worker/executor.py",
+        "if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):",
+        "if False:",
+        "tests/bgtask/test_retry.py::test_a_task_asks_for_another_attempt_after_a_time_of_its_choice",
+    ),
+    Mutant(
+        "value-fails-task",
+        "bgtask/worker/executor.py",
+        "    except InvalidParameters as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        "tests/bgtask/test_stored_errors.py::test_a_return_value_that_is_no_json_is_no_failure_and_is_told_of",
+    ),
+    Mutant(
+        "hand-edited-values-run",
+        "bgtask/worker/executor.py",
+        "        task.check_values()\n",
+        "",
+        "tests/system/security/test_numbers.py::test_ready_row_is_claimed_with_its_neighbours_and_fails_alone",
+    ),
+    Mutant(
+        "failure-is-a-warning",
+        "bgtask/worker/events.py",
+        "Status.FAILED: (logging.ERROR,",
+        "Status.FAILED: (logging.WARNING,",
+        "tests/bgtask/test_retry.py::test_the_last_failure_is_one_error_in_the_log",
+    ),
+    Mutant(
+        "failed-signal-at-each-attempt",
+        "bgtask/worker/events.py",
+        "if status == Status.FAILED and signals",
+        "if signals",
+        "tests/bgtask/worker/test_events.py::test_the_signal_of_an_attempt_that_did_not_succeed_tells_what_follows",
+    ),
+    Mutant(
+        "retried-signal-missing",
+        "bgtask/worker/events.py",
+        "if status in (Status.SCHEDULED, Status.READY) and signals",
+        "if status == Status.READY and signals",
+        "tests/bgtask/worker/test_events.py::test_the_signal_of_an_attempt_that_did_not_succeed_tells_what_follows",
+    ),
+    Mutant(
+        "backlog-is-clean",
+        "bgtask/worker/events.py",
+        "return not self.backlog",
+        "return True",
+        "tests/bgtask/worker/test_events.py::test_what_was_not_announced_at_the_stop_is_told_of",
+    ),
+    Mutant(
+        "cursor-without-time-limit",
+        "bgtask/worker/cursor.py",
+        "claims >= CURSOR_LIFETIME_CLAIMS or time.monotonic() > since + CURSOR_LIFETIME_SECONDS",
+        "claims >= CURSOR_LIFETIME_CLAIMS",
+        "tests/bgtask/worker/test_claimer.py::TestCursor::test_forgets_its_position_after_a_second_however_often_it_moves",
+    ),
+    Mutant(
+        "cursor-without-count",
+        "bgtask/worker/cursor.py",
+        "claims >= CURSOR_LIFETIME_CLAIMS or time",
+        "time",
+        "tests/bgtask/worker/test_claimer.py::TestCursor::test_forgets_its_position_after_so_many_claims",
+    ),
+    Mutant(
+        "listener-other-queues",
+        "bgtask/worker/listeners.py",
+        '            heard &= {"", *self._queues}\n',
+        "            pass\n",
+        "tests/bgtask/worker/test_listeners.py::test_hears_of_its_own_queues_only",
+        "postgresql",
+    ),
+    Mutant(
+        "listener-unproved",
+        "bgtask/worker/listeners.py",
+        "        prove(connection, self._alias)\n",
+        "",
+        "tests/bgtask/worker/test_listeners.py::test_a_listener_that_does_not_hear_the_echo_polls_and_says_so",
+        "postgresql",
+    ),
+    Mutant(
+        "echo-any-notification",
+        "bgtask/worker/echo.py",
+        "return any(told.channel == channel for told in raw.notifies(timeout=ECHO_SECONDS))",
+        "return True",
+        "tests/bgtask/worker/test_listeners.py::test_an_alias_of_another_database_does_not_hear_the_echo",
+        "postgresql",
+    ),
+    Mutant(
+        "pause-does-not-grow",
+        "bgtask/worker/pauses.py",
+        "first * 2 ** min(failures - 1, 30)",
+        "first",
+        "tests/bgtask/worker/test_supervisor.py::test_process_that_ends_at_once_is_started_again_after_growing_waits",
+    ),
+)
