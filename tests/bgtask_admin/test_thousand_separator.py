@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 
 import pytest
 from django.test import override_settings
@@ -15,7 +16,7 @@ from bgtask.status import Status
 from bgtask_admin.actions import run
 from bgtask_admin.models import Operation
 from bgtask_admin.tasks.selection import Selection
-from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, text
+from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, preview_of, text
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -66,43 +67,45 @@ def pages(tasks: list[Task]) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("language", ["en", "de", "fr"])
-def test_ids_have_no_separators_and_every_link_works(admin_client, tasks, language):
-    """Kind of fault: the language's separators in an id, so that its links lead nowhere."""
-    headers = {"accept-language": language}
-    links: set[str] = set()
+@pytest.fixture(params=["en", "de", "fr"])
+def language(request) -> Iterator[str]:
     with (
-        override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE=language),
-        translation.override(language),
+        override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE=request.param),
+        translation.override(request.param),
     ):
-        for url in pages(tasks):
-            response = admin_client.get(url, headers=headers)
-            page = html.unescape(text(response))
-            assert response.status_code == 200, url
-            assert not SEPARATED.findall(page.replace("1,234,567 ms", "")), url
-            assert not re.findall(r"12[.\s\u202f]345|1[.\s\u202f]250", page), url
-            base = url.partition("?")[0]
-            links |= {
-                base + link if link.startswith("?") else link
-                for link in map(html.unescape, LINK.findall(text(response)))
-            }
-        for link in sorted(links):
-            response = admin_client.get(link, headers=headers)
-            assert response.status_code == 200, link
-
-    assert any("verb=delete&id=1234" in link for link in links)
+        yield request.param
 
 
-@pytest.mark.parametrize("language", ["de", "fr"])
+def test_ids_have_no_separators_on_any_page(admin_client, tasks, language):
+    """Kind of fault: the language's separators in an id, so that it can't be copied."""
+    for url in pages(tasks):
+        response = admin_client.get(url, headers={"accept-language": language})
+        page = html.unescape(text(response))
+
+        assert response.status_code == 200, url
+        assert not SEPARATED.findall(page.replace("1,234,567 ms", "")), url
+        assert not re.findall(r"12[.\s\u202f]345|1[.\s\u202f]250", page), url
+
+
+def test_every_link_of_a_task_and_of_a_list_works(admin_client, tasks, language):
+    """Kind of fault: the language's separators in the id of a link, so that it leads nowhere."""
+    failed = next(task for task in tasks if task.status == Status.FAILED)
+    urls = (f"{TASKS}{failed.pk}/change/", f"{TASKS}?status=FAILED", LANDING)
+    links = {
+        f"{url.partition('?')[0]}{link}" if link.startswith("?") else link
+        for url in urls
+        for link in map(html.unescape, LINK.findall(text(admin_client.get(url))))
+    }
+
+    for link in sorted(links):
+        assert admin_client.get(link).status_code == 200, link
+    assert f"{CONFIRM}?verb=delete&id={failed.pk}" in links
+
+
 def test_the_forms_of_a_page_carry_plain_ids(admin_client, tasks, language):
     task = next(task for task in tasks if task.status == Status.READY)
-    with (
-        override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE=language),
-        translation.override(language),
-    ):
-        ticked = admin_client.get(CONFIRM, {"verb": "hold", "which": "ticked", "tick": task.pk})
-        preview = text(ticked).partition('name="preview" value="')[2].partition('"')[0]
-        admin_client.post(CONFIRM, {"preview": preview})
+    ticked = admin_client.get(CONFIRM, {"verb": "hold", "which": "ticked", "tick": task.pk})
+    admin_client.post(CONFIRM, {"preview": preview_of(ticked)})
 
     assert ticked.status_code == 200
     assert Task.objects.get(pk=task.pk).status == Status.HELD

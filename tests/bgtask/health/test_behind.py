@@ -54,7 +54,7 @@ def test_is_not_the_time_at_which_the_oldest_task_was_due(samples) -> None:
 
 
 def test_is_unknown_if_the_last_sample_was_in_time(samples) -> None:
-    samples.store({5: LATE, 1: IN_TIME})
+    samples.store({6: IN_TIME, 5: LATE, 1: IN_TIME})
 
     assert since() is None
 
