@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Case, F, Q, Value, When, Window
 from django.db.models.functions import Lag, Lead
 
 from bgtask.models import QueueStats
 
+MINUTE = timedelta(minutes=1)
 LOOKED_BACK = timedelta(hours=6)
 GAP = timedelta(minutes=2)  # Without a sample for longer, nobody knows what happened.
 
@@ -29,10 +31,11 @@ def behind_since(limits: Mapping[str, float], now: datetime) -> dict[str, dateti
     """
     if not limits:
         return {}
-    start = now - LOOKED_BACK
+    latest = now.replace(second=0, microsecond=0)
+    start = latest - LOOKED_BACK
     known: dict[str, datetime] = {}
     uncertain: dict[str, datetime] = {}
-    for queue, (minute, before) in _began(limits, start).items():
+    for queue, (minute, before) in _began(limits, latest).items():
         if before is not None and minute - before <= GAP:
             known[queue] = minute
         elif minute - start > GAP:
@@ -42,12 +45,14 @@ def behind_since(limits: Mapping[str, float], now: datetime) -> dict[str, dateti
 
 
 def _began(
-    limits: Mapping[str, float], start: datetime
+    limits: Mapping[str, float], latest: datetime
 ) -> dict[str, tuple[datetime, datetime | None]]:
     """Return the first minute above the limit, and that of the queue's sample before it."""
-    by_minute = {"partition_by": "queue", "order_by": "minute"}
+    by_minute: dict[str, Any] = {"partition_by": "queue", "order_by": "minute"}
+    # Name each minute, so that the index is not read for the other queues of all these minutes.
+    minutes = [latest - MINUTE * number for number in range(LOOKED_BACK // MINUTE + 1)]
     rows = (
-        QueueStats.objects.filter(minute__gte=start, queue__in=list(limits))
+        QueueStats.objects.filter(minute__in=minutes, queue__in=list(limits))
         .annotate(late=Case(When(_in_time(limits), then=Value(0)), default=Value(1)))
         .annotate(
             before=Window(Lag("minute"), **by_minute),
@@ -83,7 +88,7 @@ def _sampled_before(minutes: set[datetime]) -> set[datetime]:
     """Return the minutes that follow another sample, of whatever queue, without a gap."""
     if not minutes:
         return set()
-    steps = [timedelta(minutes=number + 1) for number in range(GAP // timedelta(minutes=1))]
+    steps = [MINUTE * (number + 1) for number in range(GAP // MINUTE)]
     earlier = {minute - step for minute in minutes for step in steps}
     sampled = set(
         QueueStats.objects.order_by()

@@ -47,7 +47,7 @@ from bgtask.status import Status, WorkerState
 THROUGHPUT_WINDOW = 300.0
 LISTED = 3600.0  # Seconds for which a queue is shown after its last result.
 MOST_FAILED = 10_000  # FAILED tasks that are counted. By default, they are never deleted.
-MOST_DATED = 100  # Queues for which to find out since when they have been behind.
+MOST_DATED = 20  # Queues for which to find out since when they have been behind.
 
 _NONE = Value(0, output_field=IntegerField())
 _NO_AGE = Value(0.0, output_field=FloatField())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 
 import pytest
 from django.test import override_settings
@@ -28,7 +27,7 @@ LINK = re.compile(r'href="(/admin/bgtask(?!_admin/tasklist)[^"]*|\?[^"]*)"')
 
 
 @pytest.fixture
-def tasks(admin_user) -> list[Task]:
+def tasks(admin_user):
     """One task of each status, with an id, a duration and a priority above a thousand."""
     worker = WorkerFactory(threads=1_500)
     found = [
@@ -56,7 +55,7 @@ def tasks(admin_user) -> list[Task]:
     return found
 
 
-def pages(tasks: list[Task]) -> list[str]:
+def pages(tasks):
     operation = Operation.objects.get()
     return [
         LANDING, f"{LANDING}queues/", TASKS, *(f"{TASKS}?status={status}" for status in Status),
@@ -68,7 +67,7 @@ def pages(tasks: list[Task]) -> list[str]:
 
 
 @pytest.fixture(params=["en", "de", "fr"])
-def language(request) -> Iterator[str]:
+def language(request):
     with (
         override_settings(USE_THOUSAND_SEPARATOR=True, LANGUAGE_CODE=request.param),
         translation.override(request.param),

@@ -135,7 +135,13 @@ def test_a_reason_is_described_in_the_time_zone_in_which_it_is_read(settings) ->
     settings.USE_TZ = True
     now = datetime(2030, 5, 4, 0, 4, 31, tzinfo=UTC)
     since = now - timedelta(seconds=412)
-    behind = QueueHealth(name="mail", served_by=1, oldest_ready_age=412, oldest_ready_since=since)
+    behind = QueueHealth(
+        name="mail",
+        served_by=1,
+        oldest_ready_age=412,
+        oldest_ready_since=since,
+        behind_since=since,
+    )
     verdict = health.evaluate(Health(generated_at=now, window=900, queues=(behind,)))
 
     for zone, clock in (("UTC", "2030-05-03 23:57"), ("Asia/Kathmandu", "05:42")):
