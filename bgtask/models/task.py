@@ -255,6 +255,16 @@ class Task(models.Model):
         return as_count(self.attempts) < self.executions_allowed
 
     @property
+    def is_retrying(self) -> bool:
+        """Return True if the task waits for a retry. ``retry_condition`` says it in SQL."""
+        return (
+            self.status == Status.SCHEDULED
+            and as_count(self.attempts) > 0
+            and bool(self.error_class)
+            and self.has_attempts_left
+        )
+
+    @property
     def seconds_allowed(self) -> float:
         """Return the task's own max_run_time, or MAX_RUN_TIME if a claim would not use its own."""
         own = self.max_run_time

@@ -42,6 +42,11 @@ class Breakdown:
     samples: tuple[int, ...]
     looked_at: int
 
+    @property
+    def runs_again(self) -> bool:
+        """Return whether some of the tasks were successful."""
+        return any(group.status == Status.SUCCESSFUL for group in self.groups)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:

@@ -117,9 +117,10 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
             # SQLite allows one writer. Without this pause, waiting workers would never write.
             if has_one_writer:
                 time.sleep(time.monotonic() - began)
-            if time.monotonic() > deadline:
+            # After the last chunk, see below whether it was the last of all.
+            if time.monotonic() > deadline and ids[-1] != meant[-1]:
                 return operation
-        if not begun and len(ahead) < LOOK_AHEAD:
+        if not begun and _is_last(scope, ahead, operation.high_water):
             _finish(operation)
         elif not begun and not _pass(operation, ahead[-1]):
             operation.refresh_from_db()
@@ -127,6 +128,13 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
         if time.monotonic() > deadline:
             return operation
     return operation
+
+
+def _is_last(scope: TaskQuerySet, ahead: Sequence[int], high_water: int) -> bool:
+    """Return whether no task follows these ids. If so, the step that changes them ends it all."""
+    if len(ahead) < LOOK_AHEAD:
+        return True
+    return not scope.filter(pk__gt=ahead[-1], pk__lte=high_water).exists()
 
 
 def _batches(ids: Sequence[int], size: int) -> Iterator[list[int]]:

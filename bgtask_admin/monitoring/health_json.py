@@ -72,6 +72,17 @@ def _checks(
                     }
                 ],
             )
+    if figures.failed_tasks is not None:
+        check = {
+            "componentType": "system",
+            "observedValue": figures.failed_tasks,
+            "observedUnit": "tasks",
+            "time": time,
+            "status": Level.PASS.value,
+        }
+        if figures.failed_tasks_at_least:
+            check["output"] = f"more than {figures.failed_tasks:,} tasks are FAILED"
+        yield "tasks:failed", [check]
     workers = figures.workers
     for measure, number in (("alive", workers.alive), ("silent", workers.silent)):
         # The checks of the queues say whether enough workers are alive.

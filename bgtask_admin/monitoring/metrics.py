@@ -145,6 +145,12 @@ class _Figures(Collector):
         for reason in ("overdue", "silent", "lost"):
             stuck.add_metric([reason], getattr(figures.stuck, reason))
         yield stuck
+        if figures.failed_tasks is not None:
+            yield GaugeMetricFamily(
+                "bgtask_failed_tasks",
+                "Tasks that are FAILED now, of any age and queue, counted up to 10,000.",
+                value=figures.failed_tasks,
+            )
         yield GaugeMetricFamily(
             "bgtask_status",
             "The verdict by the thresholds of the settings: 0 pass, 1 warn, 2 fail.",

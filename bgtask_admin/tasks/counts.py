@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import Func, IntegerField, Q, QuerySet, Subquery
+from django.db.models import Func, Q, QuerySet
 
+from bgtask.health.limited import LimitedCount
 from bgtask.health.literal import Literal
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 
 CAP = 10_000  # Nobody needs a greater number exactly, and counting further takes long.
-
-
-class _Number(Subquery):
-    """The number of rows of a query, up to CAP + 1."""
-
-    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS limited)"
-    output_field = IntegerField()
-
-    def __init__(self, rows: QuerySet[Any]) -> None:
-        super().__init__(rows.order_by().values("pk")[: CAP + 1])
 
 
 def capped(rows: QuerySet[Any]) -> int:
@@ -52,7 +43,10 @@ def by_status(statuses: Iterable[Status], **which: str) -> Mapping[Status, int]:
     statuses = list(statuses)
     columns = {f"this_{column}": _ByNoIndex(column) for column in which}
     values = {f"this_{column}": value for column, value in which.items()}
-    numbers = [_Number(of_status(status).alias(**columns).filter(**values)) for status in statuses]
+    numbers = [
+        LimitedCount(of_status(status).alias(**columns).filter(**values), CAP)
+        for status in statuses
+    ]
     row = Task.objects.order_by("-pk").values_list(*numbers)[:1].first()
     return dict(zip(statuses, row or [0] * len(statuses), strict=True))
 

@@ -17,7 +17,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS
-from bgtask_admin.tasks.list import listed, read_selection
+from bgtask_admin.tasks.list import NEWEST, is_bounded_by_id, listed, read_selection
 from bgtask_admin.tasks.selection import InvalidSelection
 from bgtask_admin.ui.arguments import masked
 from bgtask_admin.ui.pages import permission_required
@@ -49,7 +49,8 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
         return HttpResponse("\n".join(error.messages), status=400, content_type="text/plain")
     if selection.looks_into_arguments:
         tasks = tasks.filter(pk__in=found.ids)
-    name = f"tasks-among-the-newest-{found.looked_at}" if found.looked_at else "tasks"
+    looked_at = found.looked_at or (NEWEST if is_bounded_by_id(selection) else 0)
+    name = f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"
     rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
     if form == "csv":
         lines, content_type = _csv(rows), "text/csv; charset=utf-8"

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import django_filters
@@ -20,7 +20,15 @@ from bgtask.health.literal import Literal
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 from bgtask.status import FINISHED, Status
-from bgtask_admin.tasks.parsing import FIRST, LAST, YEARS, id_of, in_zone, moment_of
+from bgtask_admin.tasks.parsing import (
+    FIRST,
+    LAST,
+    YEARS,
+    id_of,
+    in_zone,
+    moment_of,
+    readings_of,
+)
 
 MAX_IDS = 1_000
 MAX_ARGUMENT_LENGTH = 300
@@ -45,13 +53,31 @@ class MomentField(forms.Field):
     def to_python(self, value: Any) -> datetime | None:
         if not (text := str(value or "").strip()):
             return None
-        moment = _ago(text) or moment_of(text)
-        if moment is None:
+        if ago := _ago(text):
+            return ago
+        if moment_of(text) is None:
             raise ValidationError(
                 _("“%(value)s” is not a time. Use 24h, 7d or 2026-11-25 14:00."),
                 params={"value": text[:50]},
             )
-        return moment
+        return _only(readings_of(text), text)
+
+
+def _only(readings: list[datetime], text: str) -> datetime:
+    """Return the only reading of a time. Raise ValidationError where clocks skip or repeat it."""
+    params = {"value": text[:50], "zone": timezone.get_current_timezone_name()}
+    if not readings:
+        raise ValidationError(
+            _("Clocks in %(zone)s skip “%(value)s”. Use an earlier or a later time."),
+            params=params,
+        )
+    if len(readings) > 1:
+        first, second = (one.isoformat(" ", "minutes") for one in readings)
+        raise ValidationError(
+            _("“%(value)s” comes twice in %(zone)s. Use %(first)s or %(second)s."),
+            params={**params, "first": first, "second": second},
+        )
+    return readings[0]
 
 
 def _ago(text: str) -> datetime | None:
@@ -160,11 +186,16 @@ class ArgumentFilter(django_filters.Filter):
         return queryset.filter(value.argument.candidates()) if value else queryset
 
 
+def _in_utc(moment: datetime) -> datetime:
+    """Return the time in UTC. Two times of one zone are compared as the clock on a wall."""
+    return moment.astimezone(UTC) if timezone.is_aware(moment) else moment
+
+
 class TaskFilterForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
         since, until = data.get("since"), data.get("until")
-        if since and until and since >= until:
+        if since and until and _in_utc(since) >= _in_utc(until):
             raise ValidationError(_("“Until” must be after “since”."))
         if data.get("error") and not since:
             raise ValidationError(

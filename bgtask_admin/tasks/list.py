@@ -19,6 +19,8 @@ from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
 from bgtask_admin.tasks.counts import CAP, by_status, capped
 from bgtask_admin.tasks.filters import TaskFilter
 from bgtask_admin.tasks.pagination import KeysetPage, Order, Window, page_in
+from bgtask_admin.tasks.search import text_query
+from bgtask_admin.tasks.searched import Extent, empty_text, offers
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.tasks.tables import TaskTable
 from bgtask_admin.ui import formatting
@@ -61,6 +63,8 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
     totals = by_status(TABS)
     if looked.matching is None and selection.status:
         looked.matching = totals[selection.status]
+    matching = formatting.count(looked.matching or 0, CAP)
+    extent = Extent(looked.looked_at, looked.is_further, by_id=is_bounded_by_id(selection))
     actions = offered(request.user, selection.status)
     url = admin_url(request)
     return page(
@@ -83,12 +87,14 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
             with_arguments=request.user.has_perm(VIEW_ARGUMENTS),
             with_ticks=bool(actions),
             status=selection.status,
+            empty_text=empty_text(selection, extent),
         ),
         rows=rows,
-        matching=formatting.count(looked.matching or 0, CAP),
-        matches=looked.matching or 0,
+        matching=matching,
         bounded=looked.looked_at,
-        searched=_searched(selection, looked),
+        found=extent.found(looked.matching or 0, matching),
+        offers=offers(selection, rows.older, extent, is_empty=not rows.rows),
+        text_search=_text_search(request) if problems else "",
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -102,6 +108,7 @@ def read_selection(request: HttpRequest) -> Selection:
 
 
 def is_bounded_by_id(selection: Selection) -> bool:
+    """Return whether no index helps, so that only the next ids are searched at a time."""
     return not _is_looked_through(selection) and bool(
         selection.data.keys() - {"id", "ids", "task", "fingerprint"}
     )
@@ -109,10 +116,15 @@ def is_bounded_by_id(selection: Selection) -> bool:
 
 def listed(selection: Selection) -> TaskQuerySet:
     """Return the tasks that may match. ``Selection.having`` checks an argument afterwards."""
-    tasks = selection.candidates()
+    tasks = _may_match(selection)
     if is_bounded_by_id(selection):
         newest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         tasks = tasks.filter(pk__gt=newest - NEWEST)
+    return tasks
+
+
+def _may_match(selection: Selection) -> TaskQuerySet:
+    tasks = selection.candidates()
     if "fingerprint" in selection.data and selection.status is None:
         tasks = tasks.filter(status=Status.FAILED)
     if selection.status in FINISHED:
@@ -135,6 +147,15 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
     order = Order(selection.time_column, selection.status in OLDEST_FIRST)
     after, before = request.GET.get("after", ""), request.GET.get("before", "")
     stretch = Window.of(order, after, before)
+    if is_bounded_by_id(selection):
+        stretch = stretch.within_ids(NEWEST, Task.objects.all())
+        keys = stretch.keys(_may_match(selection), 0, NEWEST + 1)
+        return ListResult(
+            page_in(stretch, keys, SIZE, _load),
+            len(keys),
+            NEWEST if stretch.end else 0,
+            is_further=bool(after or before),
+        )
     tasks = listed(selection)
     by_index = selection.only(*_indexed(selection))
     if _is_looked_through(selection) and by_index.data != selection.data:
@@ -163,7 +184,7 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
         matching = None
     elif selection.data:
         matching = capped(tasks)
-    return ListResult(page, matching, NEWEST if is_bounded_by_id(selection) else 0)
+    return ListResult(page, matching)
 
 
 def _is_looked_through(selection: Selection) -> bool:
@@ -230,18 +251,12 @@ def _together(key: str) -> tuple[str, ...]:
     return (key, "error") if key in ("status", "since") else (key,)
 
 
-def _searched(selection: Selection, looked: ListResult) -> str:
-    """Return a sentence about the part of the list that was searched, or "" for all of it."""
-    number = f"{looked.looked_at:,}"
-    if not looked.looked_at:
+def _text_search(request: HttpRequest) -> str:
+    """Return the query that searches error texts for exactly what was typed, or "" if it can't."""
+    try:
+        return Selection.parse(text_query(request.GET.get("q", ""))).query()
+    except InvalidSelection:
         return ""
-    if not selection.status and not selection.looks_into_arguments:
-        words = _("Only the newest %s tasks were searched. Choose a status to search all.")
-    elif looked.is_further:
-        words = _("Only the next %s tasks of this list were searched. “Next” continues.")
-    else:
-        words = _("Only the first %s tasks of this list were searched. “Next” continues.")
-    return words % number
 
 
 def _form(selection: Selection, with_arguments: bool) -> list[Any]:

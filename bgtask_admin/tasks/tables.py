@@ -66,17 +66,23 @@ class TaskTable(DashboardTable):
     when = tables.Column(accessor="pk", verbose_name=_("When"))
 
     class Meta(DashboardTable.Meta):
-        empty_text = _("No task matches.")
         attrs = {"class": "bg-table bg-tasks", "id": "result_list"}
         row_attrs = {"data-id": lambda record: record.pk}
 
     def __init__(
-        self, rows: Any, *, url: Any, with_arguments: bool, with_ticks: bool, status: Status | None
+        self,
+        rows: Any,
+        *,
+        url: Any,
+        with_arguments: bool,
+        with_ticks: bool,
+        status: Status | None,
+        empty_text: str,
     ) -> None:
         self._url, self._with_arguments = url, with_arguments
         exclude = [] if with_ticks else ["tick"]
         exclude += [] if status is None else _SAYS_NOTHING[status]
-        super().__init__(rows, exclude=exclude)
+        super().__init__(rows, exclude=exclude, empty_text=empty_text)
         self.columns["when"].column.verbose_name = WHEN_LABELS[status] if status else _("When")
 
     def render_task(self, record: Task) -> SafeString:
@@ -94,7 +100,7 @@ class TaskTable(DashboardTable):
 
     def render_status(self, record: Task) -> SafeString:
         badge = status_badge(record.status)
-        if record.status == Status.SCHEDULED and record.attempts:
+        if record.is_retrying:
             return format_html('{} <span class="bg-quiet">{}</span>', badge, _("retrying"))
         if record.status == Status.RUNNING and record.cancel_requested:
             return format_html('{} <span class="bg-quiet">{}</span>', badge, _("asked to stop"))

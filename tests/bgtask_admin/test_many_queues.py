@@ -65,7 +65,7 @@ class TestPage:
         page = text(admin_client.get(LANDING))
 
         assert "<strong>1,006</strong><span>ready</span>" in page
-        assert "tenant-0777 has been behind since" in page
+        assert "tenant-0777 is behind: oldest task waiting" in page
         assert "1,000 attempts finished" in page
 
     @pytest.mark.sample

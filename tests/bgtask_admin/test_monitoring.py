@@ -64,7 +64,7 @@ class TestHealth:
 
         assert response.status_code == 200
         assert response.json()["status"] == "warn"
-        assert response.json()["output"].startswith("WARNING: mail has been behind since")
+        assert response.json()["output"].startswith("WARNING: mail is behind: ")
 
     def test_is_503_and_fail_when_somebody_must_look(self, client) -> None:
         behind()
@@ -73,7 +73,7 @@ class TestHealth:
 
         assert response.status_code == 503
         assert response.json()["status"] == "fail"
-        assert response.json()["output"].startswith("CRITICAL: mail has been behind since")
+        assert response.json()["output"].startswith("CRITICAL: mail is behind: ")
 
     def test_may_be_asked_to_fail_on_a_warning(self, client) -> None:
         behind(100)
@@ -161,7 +161,8 @@ class TestStats:
 
     def test_has_all_figures(self, client) -> None:
         behind()
-        TaskFactory(status=Status.SCHEDULED, attempts=2)
+        TaskFactory(status=Status.SCHEDULED, attempts=2, error_class="ValueError")
+        TaskFactory(status=Status.FAILED)
         TaskStatsFactory(queue="mail", succeeded=70, failed=10, retried=20)
         PauseFactory(queue="reports")
 
@@ -169,6 +170,8 @@ class TestStats:
 
         assert document["totals"]["ready"] == 1
         assert document["totals"]["retrying"] == 1
+        assert document["totals"]["failed_tasks"] == 1
+        assert document["totals"]["failed_tasks_at_least"] is False
         assert document["workers"]["alive"] == 1
         queues = {queue["name"]: queue for queue in document["queues"]}
         assert queues["mail"]["failure_ratio"] == pytest.approx(0.3)
@@ -205,7 +208,8 @@ class TestMetrics:
         from prometheus_client.parser import text_string_to_metric_families
 
         behind()
-        TaskFactory(status=Status.SCHEDULED, attempts=2)
+        TaskFactory(status=Status.SCHEDULED, attempts=2, error_class="ValueError")
+        TaskFactory(status=Status.FAILED)
 
         response = client.get(METRICS, headers=BEARER)
 
@@ -222,6 +226,7 @@ class TestMetrics:
         assert samples["bgtask_queue_oldest_ready_age_seconds", ("queue", "mail")] >= 400
         assert samples["bgtask_workers", ("status", "alive")] == 1
         assert samples[("bgtask_status",)] == 2
+        assert samples[("bgtask_failed_tasks",)] == 1
 
     def test_are_openmetrics_where_that_is_asked_for(self, client) -> None:
         from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -394,12 +399,13 @@ class TestAnyAnswer:
         assert response.status_code == 405
         assert response["Allow"] == "GET, HEAD"
 
-    def test_costs_four_queries_and_writes_nothing(
-        self, client, path: str, django_assert_num_queries
+    @pytest.mark.parametrize(("age", "number"), [(0, 4), (400, 5)])
+    def test_costs_four_queries_and_one_for_since_when(
+        self, client, path: str, django_assert_num_queries, age: int, number: int
     ) -> None:
-        behind()
+        behind(age)
 
-        with django_assert_num_queries(4) as captured:
+        with django_assert_num_queries(number) as captured:
             client.get(path, headers=BEARER)
 
         assert all(query["sql"].lstrip("( ").startswith("SELECT") for query in captured)

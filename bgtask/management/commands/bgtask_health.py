@@ -95,6 +95,8 @@ def _perfdata(verdict: Health, thresholds: Thresholds) -> list[str]:
             warn, fail = limits.failure_ratio or (None, None)
             ratio = _range(None if warn is None or fail is None else (warn * 100, fail * 100))
             figures.append(f"{queue.name}_failed={queue.failure_ratio * 100:.2f}%;{ratio};0;100")
+    if verdict.failed_tasks is not None:
+        figures.append(f"failed_tasks={verdict.failed_tasks};;;0")
     return [
         *figures,
         f"workers={verdict.workers.alive};;;0",

@@ -16,7 +16,8 @@ from bgtask.health import Health, QueueHealth, duration
 from bgtask.management.arguments import queue_name
 
 HEADINGS = (
-    "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed", "per minute",
+    "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed attempts",
+    "per minute",
 )  # fmt: skip
 
 
@@ -64,6 +65,8 @@ def _lines(verdict: Health) -> Iterator[str]:
         if omitted:
             yield f"… and {len(omitted):,} more queues with less to do; --queue NAME prints one."
         yield ""
+    if verdict.failed_tasks is not None:
+        yield f"failed tasks: {verdict.failed_number}"
     workers = verdict.workers
     said = f"{workers.alive} alive with {workers.threads} threads, {workers.busy} tasks running"
     if workers.stopping:

@@ -24,16 +24,17 @@ def test_shows_a_table_that_people_can_read(capsys) -> None:
 
     call_command("bgtask_stats")
 
-    verdict, _, headings, mail, reports, _, workers = capsys.readouterr().out.splitlines()
+    verdict, _, headings, mail, reports, _, failed, workers = capsys.readouterr().out.splitlines()
     assert verdict.startswith("CRITICAL: ")
     assert headings.split() == [
         "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed",
-        "per", "minute",
+        "attempts", "per", "minute",
     ]  # fmt: skip
     assert mail.split()[:5] == ["mail", "fail", "2", "6", "m"]
     assert "25 (25%)" in mail
     assert reports.split()[:4] == ["reports", "paused", "0", "-"]
     assert mail.index("fail") == reports.index("paused") == headings.index("status")
+    assert failed == "failed tasks: 0"
     assert workers.startswith("workers: 1 alive with 4 threads, 0 tasks running")
 
 

@@ -43,7 +43,7 @@ def test_counts_what_is_live_by_queue_and_status() -> None:
     worker = WorkerFactory()
     TaskFactory.create_batch(2)
     TaskFactory(status=Status.SCHEDULED)
-    TaskFactory(status=Status.SCHEDULED, attempts=3)
+    TaskFactory(status=Status.SCHEDULED, attempts=3, error_class="ValueError")
     TaskFactory(status=Status.RUNNING, locked_by=worker)
     TaskFactory(status=Status.HELD)
     TaskFactory(queue="mail")
@@ -264,8 +264,9 @@ def test_adds_up_the_queues() -> None:
 def test_takes_four_queries_however_much_there_is(django_assert_num_queries, number: int) -> None:
     for index in range(number):
         queue = f"queue-{index}"
-        TaskFactory(queue=queue)
+        TaskFactory(queue=queue, run_at=DatabaseNow())
         TaskFactory(queue=queue, status=Status.RUNNING)
+        TaskFactory(queue=queue, status=Status.FAILED)
         TaskStatsFactory(queue=queue, succeeded=5)
         PauseFactory(queue=queue)
         HoldFactory(task_name=f"task-{index}")
@@ -274,3 +275,53 @@ def test_takes_four_queries_however_much_there_is(django_assert_num_queries, num
         health.check()
 
     assert all(query["sql"].lstrip("( ").startswith("SELECT") for query in captured)
+
+
+def test_a_task_that_was_requeued_for_later_is_not_retrying(settings) -> None:
+    """Kind of fault: requeued successes count as retries, and an alarm goes off."""
+    settings.BGTASK = {"MAX_ATTEMPTS": 5}
+    retrying = TaskFactory(status=Status.SCHEDULED, attempts=3, error_class="ValueError")
+    TaskFactory(status=Status.SUCCESSFUL, attempts=1)
+    TaskFactory(status=Status.FAILED, attempts=5, error_class="ValueError")
+    TaskFactory(status=Status.FAILED, attempts=2, max_attempts=2, error_class="ValueError")
+    Task.objects.finished().requeue(spread=3600)
+
+    (queue,) = health.measure().queues
+
+    assert (queue.scheduled, queue.retrying) == (4, 1)
+    assert list(Task.objects.retrying()) == [retrying]
+    assert [task for task in Task.objects.all() if task.is_retrying] == [retrying]
+
+
+def test_counts_failed_tasks_of_any_age_up_to_a_limit(monkeypatch) -> None:
+    monkeypatch.setattr("bgtask.health.collect.MOST_FAILED", 2)
+    assert health.measure().failed_tasks == 0
+
+    TaskFactory(status=Status.FAILED, finished_at=DatabaseNow(-90 * 86_400))
+    TaskFactory(status=Status.FAILED, queue="mail")
+    figures = health.measure()
+    assert (figures.failed_tasks, figures.failed_tasks_at_least) == (2, False)
+    assert figures.failed_number == "2"
+
+    TaskFactory(status=Status.FAILED)
+    figures = health.measure()
+    assert (figures.failed_tasks, figures.failed_tasks_at_least) == (2, True)
+    assert figures.failed_number == "2+"
+
+
+def test_counts_no_failed_tasks_for_single_queues() -> None:
+    TaskFactory(status=Status.FAILED, queue="mail")
+
+    assert health.measure(["mail"]).failed_tasks is None
+    assert health.only(health.check(), ["mail"]).failed_tasks is None
+
+
+def test_counting_failed_tasks_reads_no_more_than_the_limit(django_assert_num_queries) -> None:
+    """Kind of fault: the health check becomes slower with each task that is kept."""
+    TaskFactory(status=Status.FAILED)
+
+    with django_assert_num_queries(4) as captured:
+        health.measure()
+
+    (counted,) = (query["sql"] for query in captured if "'FAILED'" in query["sql"])
+    assert "LIMIT 10001" in counted

@@ -83,15 +83,32 @@ def test_a_queue_may_be_so_much_behind(name: str, age: float, status: Level) -> 
 
 
 def test_says_since_when_a_queue_is_behind() -> None:
-    verdict = judged(queue(age=412))
+    verdict = judged(queue(age=412, behind_since=NOON - timedelta(seconds=90)))
 
     assert verdict.sentence == (
-        "CRITICAL: mail has been behind since 11:57: oldest task waiting 6 m 52 s (limit 5 m)"
+        "CRITICAL: mail has been behind since 12:03: oldest task waiting 6 m 52 s (limit 5 m)"
     )
 
 
+def test_does_not_guess_since_when_a_queue_is_behind() -> None:
+    """Kind of fault: the due time of the oldest task is told as the time of something else."""
+    verdict = judged(queue(age=412))
+
+    assert verdict.sentence == (
+        "CRITICAL: mail is behind: oldest task waiting 6 m 52 s (limit 5 m)"
+    )
+
+
+def test_says_how_many_tasks_are_failed_even_if_nothing_is_behind() -> None:
+    """Kind of fault: “OK”, and no word of the tasks that failed last night."""
+    assert judged(failed_tasks=1).summary.endswith("1 worker; 1 failed task")
+    assert judged(failed_tasks=301).summary.endswith("1 worker; 301 failed tasks")
+    many = judged(failed_tasks=10_000, failed_tasks_at_least=True)
+    assert many.summary.endswith("1 worker; 10,000+ failed tasks")
+
+
 def test_names_the_day_where_it_was_another() -> None:
-    verdict = judged(queue(age=86_400))
+    verdict = judged(queue(age=86_400, behind_since=NOON - timedelta(days=1)))
 
     assert "since 2030-05-03 12:04" in verdict.sentence
 
@@ -101,8 +118,13 @@ def test_names_the_time_of_the_current_zone(settings) -> None:
     settings.TIME_ZONE = "Asia/Kathmandu"
     now = datetime(2030, 5, 4, 0, 4, 31, tzinfo=UTC)
     since = now - timedelta(seconds=412)
-    behind = queue(age=412, oldest_ready_since=since)
-    behind = QueueHealth(name="mail", served_by=1, oldest_ready_age=412, oldest_ready_since=since)
+    behind = QueueHealth(
+        name="mail",
+        served_by=1,
+        oldest_ready_age=412,
+        oldest_ready_since=since,
+        behind_since=since,
+    )
 
     verdict = health.evaluate(Health(generated_at=now, window=900, queues=(behind,)))
 
@@ -113,7 +135,13 @@ def test_a_reason_is_described_in_the_time_zone_in_which_it_is_read(settings) ->
     settings.USE_TZ = True
     now = datetime(2030, 5, 4, 0, 4, 31, tzinfo=UTC)
     since = now - timedelta(seconds=412)
-    behind = QueueHealth(name="mail", served_by=1, oldest_ready_age=412, oldest_ready_since=since)
+    behind = QueueHealth(
+        name="mail",
+        served_by=1,
+        oldest_ready_age=412,
+        oldest_ready_since=since,
+        behind_since=since,
+    )
     verdict = health.evaluate(Health(generated_at=now, window=900, queues=(behind,)))
 
     for zone, clock in (("UTC", "2030-05-03 23:57"), ("Asia/Kathmandu", "05:42")):
@@ -147,7 +175,7 @@ class TestNoWorker:
 
         assert verdict.status == Level.FAIL
         assert verdict.sentence.startswith(
-            "CRITICAL: no worker serves mail, where 7 tasks are ready; mail has been behind since"
+            "CRITICAL: no worker serves mail, where 7 tasks are ready; mail is behind: "
         )
 
     def test_is_fine_where_nothing_waits_so_long(self) -> None:
@@ -194,7 +222,7 @@ def test_the_worst_comes_first() -> None:
     )
 
     assert [name for name, _ in measures(verdict)] == ["d", "b", "e", "a", "c"]
-    assert verdict.sentence.startswith("CRITICAL: d has been behind since 11:47")
+    assert verdict.sentence.startswith("CRITICAL: d is behind: oldest task waiting 16 m 40 s")
     assert verdict.sentence.endswith("; and 2 more")
 
 
@@ -219,4 +247,4 @@ def test_judges_what_is_in_the_database() -> None:
     verdict = health.check()
 
     assert verdict.status == Level.FAIL
-    assert verdict.sentence.startswith("CRITICAL: mail has been behind since")
+    assert verdict.sentence.startswith("CRITICAL: mail is behind: oldest task waiting 6 m")

@@ -453,3 +453,22 @@ def test_workers_are_not_needed(admin_user):
     run_all(preview(status="FAILED"), admin_user)
 
     assert not Worker.objects.exists()
+
+
+@pytest.mark.parametrize("look_ahead", [3, 10])
+def test_the_step_that_changes_the_last_task_ends_the_operation(
+    admin_user, monkeypatch, look_ahead
+):
+    """Kind of fault: all tasks are changed, and page and log say “running” until somebody looks."""
+    monkeypatch.setattr(run, "CHUNK", 3)
+    monkeypatch.setattr(run, "LOOK_AHEAD", look_ahead)
+    TaskFactory.create_batch(6, status=Status.FAILED)
+    operation = run.start(preview(status="FAILED"), {}, user=admin_user)
+
+    run.step(operation, seconds=0)
+    assert (operation.handled, operation.state) == (3, OperationState.RUNNING)
+    run.step(operation, seconds=0)
+
+    operation.refresh_from_db()
+    assert (operation.handled, operation.state) == (6, OperationState.DONE)
+    assert operation.finished_at is not None

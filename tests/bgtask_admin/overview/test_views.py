@@ -8,7 +8,7 @@ import pytest
 from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, QueuePause, Task, TaskHold
 from bgtask.status import Status
-from tests.bgtask_admin.urls import LANDING, TASKS, text
+from tests.bgtask_admin.urls import LANDING, TASKS, text, words
 from tests.factories import AttemptFactory, TaskFactory, TaskStatsFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -37,7 +37,7 @@ def test_says_what_is_wrong_and_since_when(admin_client):
 
     page = text(admin_client.get(LANDING))
 
-    assert "mail has been behind since" in page
+    assert "mail is behind: oldest task waiting 6 m 5" in page
     assert 'class="bg-verdict bg-fail"' in page
 
 
@@ -143,6 +143,31 @@ def test_shows_what_is_stopped_by_whom_and_why(admin_client):
     assert "INC-77" in page
     assert "paused" in page
     assert "Resume" in page
+
+
+def test_nothing_is_green_over_failed_tasks(admin_client):
+    """Kind of fault: whoever comes in the morning doesn't see what failed in the night."""
+    WorkerFactory()
+    TaskFactory.create_batch(3, status=Status.FAILED, finished_at=DatabaseNow(-7_200))
+
+    response = admin_client.get(LANDING)
+    page, said = text(response), words(response)
+
+    assert "OK: nothing is behind; 0 ready, 0 running, 1 worker; 3 failed tasks" in said
+    assert "bg-verdict bg-pass bg-has-failed" in page
+    assert "3failed tasks of any age" in said
+    assert "None in the last hour. 3 older failed tasks →" in said
+    assert "No failures" not in said
+    assert f'href="{TASKS}?status=FAILED"' in page
+
+
+def test_the_tile_of_failed_attempts_leads_to_no_list_of_others(admin_client):
+    """Kind of fault: a figure links to a list with another number of other things."""
+    TaskStatsFactory(minute=1, failed=2, retried=5)
+
+    page = text(admin_client.get(LANDING))
+
+    assert re.search(r"<div>\s*<strong>7</strong><span>failed attempts", page)
 
 
 def test_an_empty_one_says_what_health_looks_like(admin_client):

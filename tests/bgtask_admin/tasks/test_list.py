@@ -111,7 +111,8 @@ def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
 
     assert first.context["rows"].rows == []
     said = words(first)
-    assert "0 tasks match. Only the first 2 tasks of this list were searched." in said
+    assert "0 tasks found among the first 2 of this list." in said
+    assert "The others were not looked at." in said
     assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
 
 
@@ -124,7 +125,7 @@ def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatc
 
     assert [task.pk for task in first.context["rows"].rows] == ids[:0:-1]
     said = words(first)
-    assert "2 tasks match. Only the first 2 tasks of this list were searched." in said
+    assert "2 tasks found among the first 2 of this list." in said
     assert shown(admin_client, f"argument=a:1&after={first.context['rows'].older}") == ids[:1]
 
 
@@ -142,7 +143,87 @@ def test_without_a_status_only_the_newest_are_looked_at_and_it_says_so(admin_cli
     response = admin_client.get(f"{TASKS}?queue=mail")
 
     assert [task.pk for task in response.context["rows"].rows] == [newest.pk]
-    assert "Only the newest 1" in text(response)
+    assert "1 task found among the newest 1." in words(response)
+
+
+def test_without_a_status_a_search_continues_to_the_oldest_task(admin_client, monkeypatch):
+    """Kind of fault: "not found" for "not looked at"."""
+    monkeypatch.setattr(task_list, "NEWEST", 2)
+    wanted = TaskFactory(queue="mail")
+    TaskFactory.create_batch(4, queue="other")
+    found, url, pages = [], "?queue=mail", []
+
+    while url:
+        response = admin_client.get(TASKS + url)
+        found += [task.pk for task in response.context["rows"].rows]
+        pages.append(words(response))
+        link = re.search(r'class="bg-offer" href="([^"]+)">Continue', text(response))
+        url = html.unescape(link[1]) if link else ""
+
+    assert found == [wanted.pk]
+    assert "0 tasks found among the newest 2." in pages[0]
+    assert "0 tasks found among the next 2 of this list." in pages[1]
+    assert "1 task found in the rest of this list." in pages[2]
+    assert all("No task matches" not in page for page in pages)
+
+
+def test_back_from_a_continued_search_leads_to_the_same_tasks(admin_client, monkeypatch):
+    monkeypatch.setattr(task_list, "NEWEST", 2)
+    TaskFactory(queue="mail")
+    TaskFactory(queue="other")
+    newest = TaskFactory(queue="mail")
+    first = admin_client.get(f"{TASKS}?queue=mail").context["rows"]
+    second = admin_client.get(f"{TASKS}?queue=mail&after={first.older}").context["rows"]
+
+    assert shown(admin_client, f"queue=mail&before={second.newer}") == [newest.pk]
+
+
+def test_a_text_that_is_not_found_is_offered_for_a_longer_time(admin_client):
+    """Kind of fault: "not found" for "not looked at"."""
+    old = TaskFactory(
+        status=Status.FAILED, finished_at=timezone.now() - timedelta(days=3), last_error="refused"
+    )
+
+    response = admin_client.get(f"{TASKS}?q=refused")
+
+    assert "Only the errors of this period and of this status were searched." in words(response)
+    offers = {offer.label: offer.query for offer in response.context["offers"]}
+    assert shown(admin_client, offers["Search the last 7 days →"]) == [old.pk]
+    assert shown(admin_client, offers["Search any time →"]) == [old.pk]
+    assert shown(admin_client, offers["Search scheduled tasks →"]) == []
+
+
+def test_a_tab_without_a_match_offers_the_other_statuses(admin_client):
+    """Kind of fault: "not found" for "not looked at"."""
+    wanted = TaskFactory(status=Status.READY, queue="mail")
+
+    response = admin_client.get(f"{TASKS}?status=FAILED&queue=mail")
+
+    assert "Other statuses were not searched." in words(response)
+    (offer,) = response.context["offers"]
+    assert shown(admin_client, offer.query) == [wanted.pk]
+
+
+def test_a_search_of_all_tasks_may_say_that_none_matches(admin_client):
+    response = admin_client.get(f"{TASKS}?task=shop.send")
+
+    assert "0 tasks match." in words(response)
+    assert "No task matches." in words(response)
+    assert response.context["offers"] == []
+
+
+@pytest.mark.parametrize(
+    "pasted", ["user_id:42", "status:500", 'KeyError:"x"', "worker:a worker:b", "task:x 1 2"]
+)
+def test_a_refused_search_can_be_repeated_for_the_text_as_it_was_typed(admin_client, pasted):
+    """Kind of fault: a pasted text is refused, and the page doesn't say what to do."""
+    task = TaskFactory(status=Status.FAILED, last_error=f"Traceback\nError: {pasted} is wrong")
+
+    response = admin_client.get(TASKS, {"q": pasted})
+
+    assert response.status_code == 400
+    assert shown(admin_client, response.context["text_search"]) == [task.pk]
+    assert "Search the errors of the last 24 h for this text" in text(response)
 
 
 def test_a_status_offers_the_actions_it_allows(admin_client):
@@ -179,7 +260,7 @@ def test_a_filter_without_an_index_looks_at_so_many_for_a_page_and_goes_on_from_
         seen += [int(id_) for id_ in re.findall(r'data-id="(\d+)"', page)]
         which = "next" if "after=" in url else "first"
         further = re.search(r'rel="next" href="([^"]+)"', page)
-        assert not further or f"Only the {which} 3 tasks of this list" in page
+        assert not further or f"found among the {which} 3 of this list" in page
         url = TASKS + html.unescape(further[1]) if further else ""
 
     assert seen == [failed[1].pk, failed[9].pk]
