@@ -238,28 +238,13 @@ def _take_back(workers: set[int], reason: str) -> None:
                 theirs.record_stop()  # The child may have had no time to record the stop.
             if theirs.declare_dead():
                 rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
-        _tell(rescued)
+        announce(rescued)
     except Error as error:
         logger.warning("Its tasks will be rescued when its lease ends: %s", error)
     except Exception:  # Signal receivers and log handlers of the project may raise anything.
         logger.exception("The outcomes of its tasks could not be announced.")
     finally:
         connections.close_all()
-
-
-def _tell(outcomes: list[Outcome]) -> None:
-    """Announce and count these outcomes on behalf of the dead worker."""
-    if not outcomes:
-        return
-    ended = [(outcome, str(outcome.status)) for outcome in outcomes]
-    try:
-        dispatch(ended)
-    finally:
-        alias = queue_alias()
-        statistics = Statistics()
-        statistics.set_clock(database_now(alias))
-        statistics.add(ended)
-        statistics.write(alias, statistics.take())
 
 
 def _reap(slots: Sequence[_Slot]) -> None:

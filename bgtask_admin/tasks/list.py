@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 from bgtask_admin.actions.registry import offered
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
+from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.counts import CAP, by_status, capped
 from bgtask_admin.tasks.filters import TaskFilter
 from bgtask_admin.tasks.pagination import KeysetPage, Order, Window, page_in
@@ -33,6 +33,7 @@ LONG = 2_000  # Characters of the parameters that a list loads. It doesn't load 
 NEWEST = 10_000
 NEWEST_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
 MOST_DECODED = 2_000  # If more tasks may have the argument, a page looks at this number only.
+MOST_EXPORTED = 50_000  # Tasks in one file.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -57,6 +58,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
             looked = look(request, selection)
         except ValidationError as error:
             problems = error.messages
+    details = Details.of(request.user)
     rows = looked.page
     totals = by_status(TABS)
     if looked.matching is None and selection.status:
@@ -76,11 +78,11 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         chips=_chips(selection),
         tabs=_tabs(selection, totals),
         kept_filters=[(k, v) for k, v in selection.data.items() if k in KEPT],
-        form=_form(selection, request.user.has_perm(VIEW_ARGUMENTS)),
+        form=_form(selection, details.arguments),
         table=TaskTable(
             rows.rows,
             url=url,
-            with_arguments=request.user.has_perm(VIEW_ARGUMENTS),
+            details=details,
             with_ticks=bool(actions),
             status=selection.status,
         ),
@@ -89,6 +91,10 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         matches=looked.matching or 0,
         bounded=looked.looked_at,
         searched=_searched(selection, looked),
+        # An export may be longer than a file can be, or than the list has counted.
+        is_export_cut=bool(looked.looked_at)
+        or max(looked.matching or 0, 0 if selection.data else sum(totals.values())) > CAP,
+        most_exported=MOST_EXPORTED,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -96,8 +102,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 def read_selection(request: HttpRequest) -> Selection:
     selection = Selection.parse(request.GET, ignore=NOT_FILTERS)
-    if selection.looks_into_arguments:
-        check_permissions(request.user, VIEW_ARGUMENTS)
+    check_permissions(request.user, *selection.permissions)
     return selection
 
 
@@ -136,7 +141,7 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
     after, before = request.GET.get("after", ""), request.GET.get("before", "")
     stretch = Window.of(order, after, before)
     tasks = listed(selection)
-    by_index = selection.only(*_indexed(selection))
+    by_index = selection.only(*indexed(selection))
     if _is_looked_through(selection) and by_index.data != selection.data:
         looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
         stretch = stretch.no_longer_than(looked_at, listed(by_index))
@@ -171,7 +176,7 @@ def _is_looked_through(selection: Selection) -> bool:
     return selection.status is not None or selection.looks_into_arguments
 
 
-def _indexed(selection: Selection) -> set[str]:
+def indexed(selection: Selection) -> set[str]:
     """Return the filters that an index in the order of the list can answer alone."""
     keys = {"status", "id", "ids"}
     if selection.time_column:

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.models import Task
 from bgtask.status import FINISHED, Status
+from bgtask_admin.permissions import Details
 from bgtask_admin.tasks.filters import TIMES
 from bgtask_admin.templatetags.bgtask_admin import status_badge
 from bgtask_admin.ui import formatting
@@ -72,17 +73,17 @@ class TaskTable(DashboardTable):
         row_attrs = {"data-id": lambda record: record.pk}
 
     def __init__(
-        self, rows: Any, *, url: Any, with_arguments: bool, with_ticks: bool, status: Status | None
+        self, rows: Any, *, url: Any, details: Details, with_ticks: bool, status: Status | None
     ) -> None:
-        self._url, self._with_arguments = url, with_arguments
+        self._url, self._details = url, details
         exclude = [] if with_ticks else ["tick"]
         exclude += [] if status is None else _SAYS_NOTHING[status]
         super().__init__(rows, exclude=exclude)
         self.columns["when"].column.verbose_name = WHEN_LABELS[status] if status else _("When")
 
     def render_task(self, record: Task) -> SafeString:
-        arguments = arguments_in_a_line(record) if self._with_arguments else ""
-        if self._with_arguments and getattr(record, "is_long", False):
+        arguments = arguments_in_a_line(record) if self._details.arguments else ""
+        if self._details.arguments and getattr(record, "is_long", False):
             arguments = str(_("(long arguments: see the task)"))
         return format_html(
             '<a class="bg-name" href="{}">{}</a> <span class="bg-quiet">#{}</span>'
@@ -114,7 +115,7 @@ class TaskTable(DashboardTable):
     def render_error(self, record: Task) -> str | SafeString:
         if not record.error_class:
             return ""
-        line = last_line(getattr(record, "error_tail", ""))
+        line = last_line(getattr(record, "error_tail", "")) if self._details.errors else ""
         message = line.removeprefix(record.error_class).removeprefix(": ")
         return format_html(
             '<a href="{}" title="{}">{}</a><span class="bg-arguments">{}</span>',
@@ -127,4 +128,5 @@ class TaskTable(DashboardTable):
         )
 
     def render_when(self, record: Task) -> str | SafeString:
-        return formatting.moment(getattr(record, TIMES[Status(record.status)]))
+        # The row may have a status of a newer release, or one that was edited by hand.
+        return formatting.moment(getattr(record, TIMES.get(record.status, "enqueued_at")))

@@ -50,7 +50,10 @@ def crowd(db):
 )
 def test_twelve_are_enough(admin_client, log_in, crowd, django_assert_max_num_queries, url):
     admin_client.get("/admin/")  # Content types are cached once.
-    staff = log_in("view_task", "view_task_arguments", "requeue_task", "hold_task", "pause_queue")
+    staff = log_in(
+        "view_task", "view_task_arguments", "view_traceback", "requeue_task", "hold_task",
+        "pause_queue",
+    )  # fmt: skip
 
     for client in (admin_client, staff):  # Of staff the rights are asked as well.
         with django_assert_max_num_queries(12):

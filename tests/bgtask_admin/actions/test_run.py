@@ -18,6 +18,7 @@ from bgtask_admin.actions.preview import GROUPS, Preview
 from bgtask_admin.actions.registry import ACTIONS, OFFERED, Verb
 from bgtask_admin.actions.run import result_in_words
 from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.permissions import ALL_DETAILS
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from tests.factories import TaskFactory, WorkerFactory
 from tests.models import project_models
@@ -47,7 +48,7 @@ def test_requeues_what_matches_and_nothing_else(admin_user):
     other.refresh_from_db()
     assert other.status == Status.FAILED
     assert Task.objects.succeeded().count() == 1
-    assert result_in_words(operation) == "3 tasks requeued."
+    assert result_in_words(operation, ALL_DETAILS) == "3 tasks requeued."
 
 
 def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
@@ -58,7 +59,10 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
 
     operation = run_all(seen, admin_user)
 
-    assert result_in_words(operation) == "3 tasks requeued. 1 task skipped: already running."
+    assert (
+        result_in_words(operation, ALL_DETAILS)
+        == "3 tasks requeued. 1 task skipped: already running."
+    )
     assert Task.objects.running().count() == 1
 
 
@@ -84,7 +88,10 @@ def test_tells_why_a_chosen_task_was_skipped(admin_user):
 
     operation = run_all(preview(ids=f"{failed.pk},{running.pk}"), admin_user)
 
-    assert result_in_words(operation) == "1 task requeued. 1 task skipped: already running."
+    assert (
+        result_in_words(operation, ALL_DETAILS)
+        == "1 task requeued. 1 task skipped: already running."
+    )
     assert (operation.matched, operation.changed, operation.skipped) == (2, 1, 1)
 
 
@@ -292,7 +299,7 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
 
         assert (operation.matched, operation.changed, operation.skipped) == (3, 2, 1)
         assert (
-            result_in_words(operation)
+            result_in_words(operation, ALL_DETAILS)
             == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
         )
         assert Task.objects.get() == tasks[1]
@@ -315,7 +322,7 @@ def test_delete_tells_which_error_keeps_a_task(admin_user):
         operation = run_all(preview(Verb.DELETE, status="FAILED"), admin_user)
 
         words = "2 tasks deleted. 1 task skipped: ValueError: nobody is on duty."
-        assert result_in_words(operation) == words
+        assert result_in_words(operation, ALL_DETAILS) == words
         assert Task.objects.get() == tasks[1]
 
 
