@@ -21,15 +21,14 @@ from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
-from bgtask.db.routing import database_now, queue_alias
+from bgtask.db.routing import queue_alias
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
-from bgtask.worker.events import dispatch
 from bgtask.worker.pauses import growing_pause
 from bgtask.worker.primary import Primary
-from bgtask.worker.statistics import Statistics
+from bgtask.worker.rescued import announce
 from bgtask.worker.waker import Waker
 
 logger = logging.getLogger("bgtask")

@@ -122,7 +122,7 @@ class Selection:
 
     @property
     def permissions(self) -> tuple[str, ...]:
-        """Return the permissions to use this filter. Its count alone would tell what it searches."""
+        """Return the permissions to use this filter. Even a count tells what it searches."""
         needed = {"argument": VIEW_ARGUMENTS, "error": VIEW_TRACEBACK}
         return tuple(permission for key, permission in needed.items() if key in self.data)
 

@@ -129,4 +129,6 @@ class TaskTable(DashboardTable):
 
     def render_when(self, record: Task) -> str | SafeString:
         # The row may have a status of a newer release, or one that was edited by hand.
-        return formatting.moment(getattr(record, TIMES.get(record.status, "enqueued_at")))
+        is_known = record.status in Status.values
+        column = TIMES[Status(record.status)] if is_known else "enqueued_at"
+        return formatting.moment(getattr(record, column))

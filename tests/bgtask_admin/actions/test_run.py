@@ -37,6 +37,10 @@ def run_all(one: Preview, user, **options) -> Operation:
     return operation
 
 
+def words_of(operation: Operation) -> str:
+    return result_in_words(operation, ALL_DETAILS)
+
+
 def test_requeues_what_matches_and_nothing_else(admin_user):
     TaskFactory.create_batch(3, status=Status.FAILED, queue="mail")
     other = TaskFactory(status=Status.FAILED, queue="reports")
@@ -48,7 +52,7 @@ def test_requeues_what_matches_and_nothing_else(admin_user):
     other.refresh_from_db()
     assert other.status == Status.FAILED
     assert Task.objects.succeeded().count() == 1
-    assert result_in_words(operation, ALL_DETAILS) == "3 tasks requeued."
+    assert words_of(operation) == "3 tasks requeued."
 
 
 def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
@@ -59,10 +63,7 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
 
     operation = run_all(seen, admin_user)
 
-    assert (
-        result_in_words(operation, ALL_DETAILS)
-        == "3 tasks requeued. 1 task skipped: already running."
-    )
+    assert words_of(operation) == "3 tasks requeued. 1 task skipped: already running."
     assert Task.objects.running().count() == 1
 
 
@@ -88,10 +89,7 @@ def test_tells_why_a_chosen_task_was_skipped(admin_user):
 
     operation = run_all(preview(ids=f"{failed.pk},{running.pk}"), admin_user)
 
-    assert (
-        result_in_words(operation, ALL_DETAILS)
-        == "1 task requeued. 1 task skipped: already running."
-    )
+    assert words_of(operation) == "1 task requeued. 1 task skipped: already running."
     assert (operation.matched, operation.changed, operation.skipped) == (2, 1, 1)
 
 
@@ -299,8 +297,7 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
 
         assert (operation.matched, operation.changed, operation.skipped) == (3, 2, 1)
         assert (
-            result_in_words(operation, ALL_DETAILS)
-            == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
+            words_of(operation) == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
         )
         assert Task.objects.get() == tasks[1]
         entries = LogEntry.objects.values_list("object_id", flat=True)
@@ -322,7 +319,7 @@ def test_delete_tells_which_error_keeps_a_task(admin_user):
         operation = run_all(preview(Verb.DELETE, status="FAILED"), admin_user)
 
         words = "2 tasks deleted. 1 task skipped: ValueError: nobody is on duty."
-        assert result_in_words(operation, ALL_DETAILS) == words
+        assert words_of(operation) == words
         assert Task.objects.get() == tasks[1]
 
 
