@@ -149,12 +149,16 @@ def _cell(value: Any) -> Any:
         value = value.encode("utf-8", "backslashreplace").decode()  # Escape lone surrogates.
     if isinstance(value, str):
         value = value.replace("\x00", "\ufffd")
-        if value.lstrip().startswith(FORMULA_SIGNS) or value.startswith(("\t", "\r", "\n")):
-            value = f"'{value}"
-        value = _INNER_FORMULA.sub(r"\1'", value)
+        value = _without_formulas(value)
         if len(value) > MOST_CHARACTERS:
             value = f"{value[: MOST_CHARACTERS - 1]}…"
     return "" if value is None else value
+
+
+def _without_formulas(text: str) -> str:
+    is_formula = text.lstrip().startswith(FORMULA_SIGNS) or text.startswith(("\t", "\r", "\n"))
+    text = _INNER_FORMULA.sub(r"\1'", text)
+    return f"'{text}" if is_formula else text
 
 
 def _json(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -457,3 +457,19 @@ def test_workers_are_not_needed(admin_user):
     run_all(preview(status="FAILED"), admin_user)
 
     assert not Worker.objects.exists()
+
+
+@pytest.mark.parametrize("change", [{"queue": "other"}, {"error_fingerprint": "other"}])
+def test_leaves_alone_what_left_the_filter_after_its_id_was_read(admin_user, change):
+    """Between the read of the ids and the change: a task that no longer matches."""
+    left, stayed = TaskFactory.create_batch(
+        2, status=Status.FAILED, queue="mail", error_fingerprint="abc"
+    )
+    operation = run.start(preview(queue="mail", fingerprint="abc"), {}, user=admin_user)
+    Task.objects.filter(pk=left.pk).update(**change)
+
+    assert run._advance(operation, [left.pk, stayed.pk])
+
+    assert Task.objects.failed().get() == left
+    assert Task.objects.ready().get() == stayed
+    assert (operation.changed, operation.last_id) == (1, stayed.pk)
