@@ -331,6 +331,8 @@ def filter_in_words(operation: Operation, details: Details) -> str:
     hidden = {"argument": not details.arguments, "error": not details.errors}
     if not any(hidden.get(key) for key in operation.filter_data):
         return operation.filter_words
+    if operation.verb not in ACTIONS:
+        return MASK
     try:
         selection = Selection.parse_narrow(operation.filter_data)
     except InvalidSelection:

@@ -15,13 +15,19 @@ from bgtask_admin.ui.pages import add_errors, admin_url, redirect_back
 
 
 def take_step(request: HttpRequest, operation: Operation) -> None:
-    """Work for about a second. If the database is busy, add a message that work remains."""
+    """
+    Work for about a second. If the database is busy, add a message that work remains.
+
+    Stop an operation whose filter is not valid any more.
+    """
     try:
         run.step(operation)
     except OperationalError:  # No lock was free. The chunk is rolled back, so try again.
         operation.refresh_from_db()
         messages.warning(request, _("Database busy; press Continue to retry."))
     except InvalidSelection as error:  # Its filter was stored by another release.
+        run.stop(operation)
+        operation.refresh_from_db()
         add_errors(request, error)
 
 

@@ -51,7 +51,7 @@ def bounded(selection: Selection, tasks: TaskQuerySet, statuses: Iterable[Status
 def _is_small(selection: Selection, statuses: list[Status], most: int) -> bool:
     """Return whether an index leaves at most ``most`` tasks to read."""
     if selection.status:
-        if _is_within(listed(selection.only(*indexed(selection))), most):
+        if _is_within(listed(selection.only(*_by_index(selection))), most):
             return True
     elif sum(by_status(statuses, most).values()) <= most:
         return True
@@ -64,4 +64,10 @@ def _is_within(rows: QuerySet[Task], most: int) -> bool:
 
 def needs_reading(selection: Selection) -> bool:
     """Return whether rows have to be read to know whether they match."""
-    return not selection.status or selection.data.keys() - indexed(selection) != set()
+    return not selection.status or selection.data.keys() - _by_index(selection) != set()
+
+
+def _by_index(selection: Selection) -> set[str]:
+    """Return the filters that an index answers. No index has the times of these statuses."""
+    without_time = selection.status in (Status.READY, Status.RUNNING)
+    return indexed(selection) - ({"since", "until"} if without_time else set())

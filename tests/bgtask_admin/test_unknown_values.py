@@ -64,6 +64,15 @@ def test_every_page_shows_the_value_as_it_is(admin_client, rows):
             assert value in text(response), (url, value)
 
 
+def test_the_log_masks_the_filter_of_an_unknown_action(log_in, rows):
+    Operation.objects.update(filter='{"argument": "a:4711"}', filter_words="argument a = 4711")
+
+    page = text(log_in("view_task").get(OPERATIONS))
+
+    assert "4711" not in page
+    assert "********" in page
+
+
 def test_every_endpoint_answers(client, rows):
     for path in ("health", "stats", "metrics"):
         assert client.get(f"/bgtask/{path}", headers=BEARER).status_code in (200, 503)

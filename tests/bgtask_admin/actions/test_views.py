@@ -245,5 +245,7 @@ def test_an_operation_whose_filter_is_no_longer_valid_is_refused_in_words(admin_
     page = admin_client.post(f"{OPERATIONS}{operation.pk}/step/", follow=True)
 
     assert page.status_code == 200
-    assert "errornote" in text(page) or 'class="error"' in text(page)
+    assert 'class="error"' in text(page)
+    operation.refresh_from_db()
+    assert operation.state == "stopped"
     assert Task.objects.failed().count() == 1

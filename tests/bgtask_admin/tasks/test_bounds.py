@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.actions import run
@@ -134,3 +135,14 @@ def test_an_operation_that_was_not_counted_exactly_ends_with_the_exact_number(ad
     run.step(operation)
 
     assert (operation.matched, operation.matched_at_least, operation.changed) == (5, False, 5)
+
+
+@pytest.mark.parametrize(("status", "is_exact"), [("FAILED", True), ("READY", False)])
+def test_a_period_bounds_the_rows_only_where_an_index_has_the_time(status, is_exact):
+    TaskFactory.create_batch(5, status=status, run_at=DatabaseNow(-7200))
+    Task.objects.failed().update(finished_at=DatabaseNow(-7200))
+    TaskFactory(status=status, queue="mail")
+
+    seen = preview("requeue" if is_exact else "hold", status=status, queue="mail", since="1h")
+
+    assert (seen.matched, seen.matched_at_least) == (1, not is_exact)
