@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
@@ -13,7 +15,16 @@ class BgtaskConfig(AppConfig):
     def ready(self) -> None:
         from bgtask import checks
         from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # Importing registers their hooks.
+        from bgtask.models import hooks
+
+        hooks.announce_rescued = _announce_rescued
 
         checks.register()
         # An error inside a tasks.py is raised here, not swallowed.
         autodiscover_modules("tasks")
+
+
+def _announce_rescued(outcomes: list[Any]) -> None:
+    from bgtask.worker.rescued import announce  # A web process seldom needs it.
+
+    announce(outcomes)

@@ -497,6 +497,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "tasks",
                 "permissions": [
                     ("view_task_arguments", "Can view the arguments and results of tasks"),
+                    ("view_traceback", "Can view tracebacks and error messages"),
                     ("requeue_task", "Can requeue tasks"),
                     ("cancel_task", "Can cancel tasks"),
                     ("hold_task", "Can hold and release tasks"),
@@ -572,7 +573,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "attempt",
                 "verbose_name_plural": "attempts",
                 "ordering": ["task", "token"],
-                "default_permissions": ("view",),
+                "default_permissions": (),
                 "indexes": [
                     models.Index(
                         fields=["error_fingerprint", "-finished_at", "-id"],

@@ -143,6 +143,7 @@ class Task(models.Model):
         verbose_name_plural = _("tasks")
         permissions = [
             ("view_task_arguments", _("Can view the arguments and results of tasks")),
+            ("view_traceback", _("Can view tracebacks and error messages")),
             ("requeue_task", _("Can requeue tasks")),
             ("cancel_task", _("Can cancel tasks")),
             ("hold_task", _("Can hold and release tasks")),

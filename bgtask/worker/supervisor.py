@@ -20,17 +20,16 @@ from django.db import Error, connections
 
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
-from bgtask.db.routing import database_now, queue_alias
+from bgtask.db.routing import queue_alias
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
-from bgtask.worker.events import dispatch
 from bgtask.worker.pauses import growing_pause
 from bgtask.worker.primary import Primary
+from bgtask.worker.rescued import announce
 from bgtask.worker.service import surviving
-from bgtask.worker.statistics import Statistics
 from bgtask.worker.waker import Waker
 
 logger = get_logger(__name__)
@@ -247,20 +246,7 @@ def _rescue(workers: set[int], reason: str) -> None:
             theirs.record_stop()  # The child may have had no time to record the stop.
         if theirs.declare_dead():
             rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
-    _tell(rescued)
-
-
-def _tell(outcomes: list[Outcome]) -> None:
-    """Announce and count these outcomes on behalf of the dead worker."""
-    if not outcomes:
-        return
-    ended = [(outcome, str(outcome.status)) for outcome in outcomes]
-    dispatch(ended)
-    alias = queue_alias()
-    statistics = Statistics()
-    statistics.set_clock(database_now(alias))
-    statistics.add(ended)
-    statistics.write(alias, statistics.take())
+    announce(rescued)
 
 
 def _reap(slots: Sequence[_Slot]) -> None:

@@ -37,6 +37,7 @@ from bgtask_admin.actions.recording import stop as stop  # Callers use run.stop 
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.actions.sentences import GONE, REFERRED
 from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.permissions import NO_DETAILS, Details
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
 CHUNK = 1_000  # Rows that one transaction changes. Workers wait only briefly for its locks.
@@ -328,27 +329,31 @@ def _taken_meanwhile(operation: Operation) -> int:
 
 def log_one(operation: Operation) -> None:
     """Write one entry for the whole operation into Django's own history."""
-    words = filter_in_words(operation, with_arguments=False)  # More users read it there.
+    words = filter_in_words(operation, NO_DETAILS)  # More users read it there.
     name = f"{operation.get_verb_display()}: {words}"
     write_history(operation, [entry_of(operation, Operation, operation.pk, name, CHANGE)])
 
 
-def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
-    """Return the filter as it was confirmed. Mask the argument unless ``with_arguments``."""
-    if with_arguments or "argument" not in operation.filter_data:
+def filter_in_words(operation: Operation, details: Details) -> str:
+    """Return the filter as it was confirmed. Mask what is not among ``details``."""
+    hidden = {"argument": not details.arguments, "error": not details.errors}
+    if not any(hidden.get(key) for key in operation.filter_data):
         return operation.filter_words
+    if operation.verb not in ACTIONS:
+        return MASK
     try:
         selection = Selection.parse_narrow(operation.filter_data)
     except InvalidSelection:
         return MASK
-    return words_for(ACTIONS[operation.verb], selection.masked())
+    return words_for(ACTIONS[operation.verb], selection.masked(details))
 
 
-def result_in_words(operation: Operation) -> str:
+def result_in_words(operation: Operation, details: Details) -> str:
     """Return the sentences that describe a result.
 
     An example is “468 tasks requeued. 3 tasks skipped: already running.”
     """
     if operation.verb not in ACTIONS:
         return str(operation.get_verb_display())
-    return " ".join([sentences.done(operation), *sentences.skipped(operation.skipped_data)])
+    reasons = sentences.skipped(operation.skipped_data, with_messages=details.errors)
+    return " ".join([sentences.done(operation), *reasons])

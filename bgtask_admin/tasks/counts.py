@@ -15,9 +15,9 @@ from bgtask.status import FINISHED, Status
 CAP = 10_000  # Nobody needs a greater number exactly, and counting further takes long.
 
 
-def capped(rows: QuerySet[Any]) -> int:
-    """Return the number of rows. CAP + 1 means that there are more than CAP."""
-    return rows.order_by()[: CAP + 1].count()
+def capped(rows: QuerySet[Any], most: int = CAP) -> int:
+    """Return the number of rows. ``most`` + 1 means that there are more than ``most``."""
+    return rows.order_by()[: most + 1].count()
 
 
 class _ByNoIndex(Func):
@@ -34,17 +34,18 @@ class _ByNoIndex(Func):
         return self.as_sql(compiler, connection, template="+%(expressions)s")
 
 
-def by_status(statuses: Iterable[Status], **which: str) -> Mapping[Status, int]:
+def by_status(statuses: Iterable[Status], most: int = CAP, **which: str) -> Mapping[Status, int]:
     """
     Return the number of tasks of each status.
 
-    One query counts all statuses, each with the index of the status. CAP + 1 means more than CAP.
+    One query counts all statuses, each with the index of the status. ``most`` + 1 means that
+    there are more than ``most``.
     """
     statuses = list(statuses)
     columns = {f"this_{column}": _ByNoIndex(column) for column in which}
     values = {f"this_{column}": value for column, value in which.items()}
     numbers = [
-        LimitedCount(of_status(status).alias(**columns).filter(**values), CAP)
+        LimitedCount(of_status(status).alias(**columns).filter(**values), most)
         for status in statuses
     ]
     row = Task.objects.order_by("-pk").values_list(*numbers)[:1].first()

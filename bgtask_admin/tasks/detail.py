@@ -22,7 +22,7 @@ from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Action, Verb, offered
 from bgtask_admin.actions.stepping import lead_on
 from bgtask_admin.models import HISTORY_TASKS, Operation
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
+from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.parsing import id_of
 from bgtask_admin.tasks.selection import Selection
 from bgtask_admin.ui import arguments
@@ -39,7 +39,7 @@ IMMEDIATE_VERBS = (Verb.REQUEUE, Verb.RUN_NOW, Verb.HOLD, Verb.RELEASE, Verb.RES
 def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpResponse:
     task = _find(task_id)
     attempts = list(task.history.order_by("-token")[:50])
-    may_see = request.user.has_perm(VIEW_ARGUMENTS)
+    details = Details.of(request.user)
     actions = offered(request.user, task.status)
     return page(
         request,
@@ -51,10 +51,12 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         at_once=[action for action in actions if _is_immediate(action, task)],
         asking=[action for action in actions if not _is_immediate(action, task)],
         timeline=timeline(task, attempts),
-        attempts=[(attempt, sections(attempt.traceback)) for attempt in attempts],
+        attempts=[
+            (attempt, sections(attempt.traceback) if details.errors else []) for attempt in attempts
+        ],
         last_error=sections(task.last_error) if task.last_error and not attempts else [],
-        arguments=arguments.arguments_of(task) if may_see else None,
-        result=arguments.result_of(task) if may_see else None,
+        arguments=arguments.arguments_of(task) if details.arguments else None,
+        result=arguments.result_of(task) if details.arguments else None,
         latest=_latest(task),
         log=_log(task),
         in_operations_log=_is_maybe_in_operations_log(task),
@@ -109,7 +111,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         (task.enqueued_at, _("Enqueued"), "", "")
     ]
     for attempt in reversed(attempts):
-        number, outcome = attempt.number, AttemptOutcome(attempt.outcome)
+        number, outcome = attempt.number, attempt.get_outcome_display()
         if attempt.started_at:
             events.append(
                 (
@@ -122,8 +124,8 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         events.append(
             (
                 attempt.finished_at,
-                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
-                "" if outcome is AttemptOutcome.INTERRUPTED else "bg-bad",
+                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome},
+                "" if attempt.outcome == AttemptOutcome.INTERRUPTED else "bg-bad",
                 visible(attempt.error_class),
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from itertools import islice
@@ -17,16 +18,26 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
 from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS
-from bgtask_admin.tasks.list import NEWEST, is_bounded_by_id, listed, read_selection
-from bgtask_admin.tasks.selection import InvalidSelection
+from bgtask_admin.tasks.bounds import bounded, needs_reading
+from bgtask_admin.tasks.counts import capped
+from bgtask_admin.tasks.list import (
+    MOST_EXPORTED,
+    NEWEST,
+    is_bounded_by_id,
+    listed,
+    read_selection,
+)
+from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.ui.arguments import masked
 from bgtask_admin.ui.pages import permission_required
 
-MOST = 50_000
+MOST = MOST_EXPORTED
 BATCH = 1_000
 MOST_CHARACTERS = 32_767  # Excel cuts a longer text, or spills the rest into other cells.
 BYTE_ORDER_MARK = "\ufeff"  # Without this mark, Excel reads the file as Latin-1.
 FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+# A spreadsheet may split lines at these characters, and so begin a cell behind them.
+_INNER_FORMULA = re.compile(r"([;\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 COLUMNS = (
     "id", "task_name", "verbose_name", "queue", "priority", "status", "attempts", "enqueued_at",
     "run_at", "started_at", "finished_at", "duration_ms", "last_worker", "error_class",
@@ -43,14 +54,9 @@ class _Echo:
 def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase:
     try:
         selection = read_selection(request)
-        tasks = listed(selection.without("argument"))
-        found = selection.look(tasks)
+        tasks, name = _limited(selection)
     except InvalidSelection as error:
         return HttpResponse("\n".join(error.messages), status=400, content_type="text/plain")
-    if selection.looks_into_arguments:
-        tasks = tasks.filter(pk__in=found.ids)
-    looked_at = found.looked_at or (NEWEST if is_bounded_by_id(selection) else 0)
-    name = f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"
     rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
     if form == "csv":
         lines, content_type = _csv(rows), "text/csv; charset=utf-8"
@@ -64,6 +70,22 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
     )
     response["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
     return response
+
+
+def _limited(selection: Selection) -> tuple[TaskQuerySet, str]:
+    """Return the tasks to export, and a file name that says if these are not all that match."""
+    tasks = listed(selection.without("argument"))
+    looked_at = NEWEST if is_bounded_by_id(selection.without("argument")) else 0
+    if selection.status:
+        bounds = bounded(selection, tasks, [selection.status])
+        if bounds.looked_at and needs_reading(selection):
+            tasks, looked_at = bounds.within(), bounds.looked_at
+    if selection.looks_into_arguments:
+        found = selection.look(tasks)
+        tasks, looked_at = tasks.filter(pk__in=found.ids), found.looked_at or looked_at
+    if capped(tasks, MOST) > MOST:
+        return tasks, f"tasks-the-newest-{MOST}"
+    return tasks, f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"
 
 
 async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
@@ -127,11 +149,16 @@ def _cell(value: Any) -> Any:
         value = value.encode("utf-8", "backslashreplace").decode()  # Escape lone surrogates.
     if isinstance(value, str):
         value = value.replace("\x00", "\ufffd")
-        if value.lstrip().startswith(FORMULA_SIGNS) or value.startswith(("\t", "\r", "\n")):
-            value = f"'{value}"
+        value = _without_formulas(value)
         if len(value) > MOST_CHARACTERS:
             value = f"{value[: MOST_CHARACTERS - 1]}…"
     return "" if value is None else value
+
+
+def _without_formulas(text: str) -> str:
+    is_formula = text.lstrip().startswith(FORMULA_SIGNS) or text.startswith(("\t", "\r", "\n"))
+    text = _INNER_FORMULA.sub(r"\1'", text)
+    return f"'{text}" if is_formula else text
 
 
 def _json(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from bgtask_admin.tasks.parsing import (
     moment_of,
     readings_of,
 )
+from bgtask_admin.ui.arguments import masked
 
 MAX_IDS = 1_000
 MAX_ARGUMENT_LENGTH = 300
@@ -41,6 +42,9 @@ TIMES = {
     Status.HELD: "enqueued_at",
     **dict.fromkeys(FINISHED, "finished_at"),
 }
+
+# These filters compare a name exactly. A name may begin or end with blanks.
+NAMES = frozenset({"queue", "task", "worker", "error_class", "fingerprint"})
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ARGUMENT = re.compile(r"([^:=]+)[:=](.+)\Z", re.DOTALL)
@@ -163,7 +167,29 @@ class ArgumentField(forms.Field):
                 _('“%(value)s” is not of the form name:value. The empty text is name:"".'),
                 params={"value": text[:50]},
             )
-        return WantedArgument(match[1], match[2])
+        wanted = WantedArgument(match[1], match[2])
+        _check_not_masked(wanted)
+        return wanted
+
+
+def _check_not_masked(wanted: WantedArgument) -> None:
+    """
+    Raise ValidationError if the pages mask this value.
+
+    Otherwise a user could guess a masked value: the right guess finds the task. The rule looks at
+    the search alone. A stored value that is equal to the wanted value is masked as well.
+    """
+    argument = wanted.argument
+    if masked(argument.value, argument.name) != argument.value:
+        raise ValidationError(
+            _("The value of “%(name)s” is masked, so tasks can’t be searched by it."),
+            params={"name": wanted.name[:50]},
+        )
+
+
+class NameFilter(django_filters.CharFilter):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, strip=False, **kwargs)
 
 
 class WholeNumberFilter(django_filters.Filter):
@@ -218,12 +244,10 @@ class TaskFilter(django_filters.FilterSet):
     status = django_filters.ChoiceFilter(
         choices=Status.choices, method="of_status", label=_("Status")
     )
-    queue = django_filters.CharFilter(max_length=100, label=_("Queue"))
-    task = django_filters.CharFilter("task_name", max_length=255, label=_("Task"))
-    error_class = django_filters.CharFilter(max_length=255, label=_("Error class"))
-    fingerprint = django_filters.CharFilter(
-        "error_fingerprint", max_length=32, label=_("Error group")
-    )
+    queue = NameFilter(max_length=100, label=_("Queue"))
+    task = NameFilter("task_name", max_length=255, label=_("Task"))
+    error_class = NameFilter(max_length=255, label=_("Error class"))
+    fingerprint = NameFilter("error_fingerprint", max_length=32, label=_("Error group"))
     error = django_filters.CharFilter(
         "last_error", "icontains", max_length=200, label=_("Error text")
     )
@@ -233,7 +257,7 @@ class TaskFilter(django_filters.FilterSet):
     attempts_max = WholeNumberFilter(
         "attempts", "lte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at most")
     )
-    worker = django_filters.CharFilter("last_worker", max_length=255, label=_("Worker"))
+    worker = NameFilter("last_worker", max_length=255, label=_("Worker"))
     argument = ArgumentFilter(label=_("Argument (name:value)"))
     since = MomentFilter(method="unfiltered", label=_("Since"))
     until = MomentFilter(method="unfiltered", label=_("Until"))

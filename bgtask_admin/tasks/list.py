@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 from bgtask_admin.actions.registry import offered
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
+from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.counts import CAP, by_status, capped
 from bgtask_admin.tasks.filters import TaskFilter
 from bgtask_admin.tasks.pagination import KeysetPage, Order, Window, page_in
@@ -35,6 +35,7 @@ LONG = 2_000  # Characters of the parameters that a list loads. It doesn't load 
 NEWEST = 10_000
 NEWEST_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
 MOST_DECODED = 2_000  # If more tasks may have the argument, a page looks at this number only.
+MOST_EXPORTED = 50_000  # Tasks in one file.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -59,6 +60,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
             looked = look(request, selection)
         except ValidationError as error:
             problems = error.messages
+    details = Details.of(request.user)
     rows = looked.page
     totals = by_status(TABS)
     if looked.matching is None and selection.status:
@@ -80,11 +82,11 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         chips=_chips(selection),
         tabs=_tabs(selection, totals),
         kept_filters=[(k, v) for k, v in selection.data.items() if k in KEPT],
-        form=_form(selection, request.user.has_perm(VIEW_ARGUMENTS)),
+        form=_form(selection, details.arguments),
         table=TaskTable(
             rows.rows,
             url=url,
-            with_arguments=request.user.has_perm(VIEW_ARGUMENTS),
+            details=details,
             with_ticks=bool(actions),
             status=selection.status,
             empty_text=empty_text(selection, extent),
@@ -95,6 +97,10 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         found=extent.found(looked.matching or 0, matching),
         offers=offers(selection, rows.older, extent, is_empty=not rows.rows),
         text_search=_text_search(request) if problems else "",
+        # An export may be longer than a file can be, or than the list has counted.
+        is_export_cut=bool(looked.looked_at)
+        or max(looked.matching or 0, 0 if selection.data else sum(totals.values())) > CAP,
+        most_exported=MOST_EXPORTED,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -102,8 +108,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 def read_selection(request: HttpRequest) -> Selection:
     selection = Selection.parse(request.GET, ignore=NOT_FILTERS)
-    if selection.looks_into_arguments:
-        check_permissions(request.user, VIEW_ARGUMENTS)
+    check_permissions(request.user, *selection.permissions)
     return selection
 
 
@@ -157,7 +162,7 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
             is_further=bool(after or before),
         )
     tasks = listed(selection)
-    by_index = selection.only(*_indexed(selection))
+    by_index = selection.only(*indexed(selection))
     if _is_looked_through(selection) and by_index.data != selection.data:
         looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
         stretch = stretch.no_longer_than(looked_at, listed(by_index))
@@ -192,7 +197,7 @@ def _is_looked_through(selection: Selection) -> bool:
     return selection.status is not None or selection.looks_into_arguments
 
 
-def _indexed(selection: Selection) -> set[str]:
+def indexed(selection: Selection) -> set[str]:
     """Return the filters that an index in the order of the list can answer alone."""
     keys = {"status", "id", "ids"}
     if selection.time_column:

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from hypothesis import HealthCheck, given
+from hypothesis import settings as h_settings
+from hypothesis import strategies as st
 
 from bgtask.db import DatabaseNow
 from bgtask.models import Task
@@ -510,3 +513,64 @@ def test_answers_where_every_request_is_a_transaction(
 
     with django_assert_num_queries(5):  # And no savepoint.
         assert client.get(HEALTH, headers=BEARER).status_code == 200
+
+
+ACCEPTED = [
+    "application/openmetrics-text; version=abc",
+    "application/openmetrics-text; version=1.x.0",
+    "application/openmetrics-text; version=",
+    "application/openmetrics-text; version=99999999999999999999.0.0",
+    "application/openmetrics-text; version=-1.0.0",
+    "application/openmetrics-text; version=\u0661.0.0",
+    "application/openmetrics-text; version=1.0.0; escaping=nothing",
+    "application/openmetrics-text; version=1.0.0; escaping=",
+    "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8",
+    "application/openmetrics-text;;;version;=;escaping",
+    "text/plain; version=abc",
+    "text/plain; version=1.0.0; escaping=\xe9",
+    "text/plain; version=0.0.4; q=x, */*; q=-1",
+    ";",
+    ",",
+    ",;,=" * 2_000,
+    "*/*",
+    "\x00\xff",
+]
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("accept", ACCEPTED, ids=range(len(ACCEPTED)))
+def test_answers_whatever_the_request_accepts(client, path: str, accept: str) -> None:
+    """Hostile headers: a library parses one and raises an error that nobody expects."""
+    response = client.get(path, headers={**BEARER, "Accept": accept})
+
+    assert response.status_code == 200
+    assert response.content
+
+
+HEADERS = (
+    "Accept", "Accept-Language", "Accept-Encoding", "Authorization", "Cookie", "Content-Type",
+    "Content-Length", "If-None-Match", "If-Modified-Since", "Range", "Referer", "User-Agent",
+    "X-Forwarded-For", "X-Requested-With", "Origin",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@given(
+    name=st.sampled_from(HEADERS),
+    value=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=60),
+)
+@h_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_header_breaks_an_endpoint(path: str, name: str, value: str) -> None:
+    headers = {**BEARER, "Accept": "application/openmetrics-text; version=1.0.0", name: value}
+
+    assert Client().get(path, headers=headers).status_code in (200, 400, 401)
+
+
+def test_a_failure_is_kept_so_that_a_second_probe_costs_nothing(
+    client, tables_missing, django_assert_num_queries
+) -> None:
+    assert client.get(HEALTH, headers=BEARER).status_code == 503
+
+    with django_assert_num_queries(0):
+        for path in ENDPOINTS:
+            assert client.get(path, headers=BEARER).status_code == 503

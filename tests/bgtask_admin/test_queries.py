@@ -67,7 +67,10 @@ def test_a_queue_that_is_behind_costs_one_more(
 
 def assert_takes(number, url, admin_client, log_in, django_assert_max_num_queries):
     admin_client.get("/admin/")  # Content types are cached once.
-    staff = log_in("view_task", "view_task_arguments", "requeue_task", "hold_task", "pause_queue")
+    staff = log_in(
+        "view_task", "view_task_arguments", "view_traceback", "requeue_task", "hold_task",
+        "pause_queue",
+    )  # fmt: skip
 
     for client in (admin_client, staff):  # Of staff the rights are asked as well.
         with django_assert_max_num_queries(number):

@@ -18,6 +18,7 @@ from bgtask.status import FINISHED, Status
 from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
+from bgtask_admin.permissions import ALL_DETAILS
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
 # The names of these options in the filter.
@@ -121,7 +122,7 @@ class Command(BaseCommand):
                 ) from error
             if operation.is_running:
                 self.stdout.write(f"{operation.handled:,} of {operation.matched:,}")
-        self.stdout.write(self.style.SUCCESS(run.result_in_words(operation)))
+        self.stdout.write(self.style.SUCCESS(run.result_in_words(operation, ALL_DETAILS)))
 
 
 class _Once(argparse.Action):

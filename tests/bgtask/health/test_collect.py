@@ -191,6 +191,12 @@ class TestResults:
 
         assert only_queue().failure_ratio is None
 
+    @pytest.mark.parametrize(("attempts", "is_judged"), [(19, False), (20, True)])
+    def test_are_judged_from_exactly_the_least_sample_on(self, attempts, is_judged) -> None:
+        TaskStatsFactory(succeeded=attempts - 5, failed=5)
+
+        assert (only_queue().failure_ratio is not None) == is_judged
+
     def test_those_before_the_window_do_not_count(self) -> None:
         TaskStatsFactory(minute=1, succeeded=30)
         TaskStatsFactory(minute=17, failed=1000)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
-from bgtask.models import QueuePause, Task, TaskHold, TaskQuerySet, Worker
+from bgtask import signals
+from bgtask.models import QueuePause, Task, TaskHold, TaskQuerySet, TaskStats, Worker
 from bgtask.status import HeldFor, Status, WorkerState
 from bgtask_admin.actions import run
 from bgtask_admin.models import Operation
@@ -140,3 +141,68 @@ def test_a_wrong_time_is_refused(admin_client, minutes):
 
     assert response.status_code == 400
     assert not TaskHold.objects.exists()
+
+
+@pytest.mark.parametrize(("first", "then"), [("hold", "release"), ("release", "hold")])
+def test_the_opposite_action_stops_what_is_still_to_do(admin_client, monkeypatch, first, then):
+    """A change that is undone: Continue on the page of an older operation does it again."""
+    held = {"status": "HELD", "held_for": HeldFor.TYPE} if first == "release" else {}
+    TaskFactory.create_batch(3, task_name="shop.send", **held)
+    TaskFactory.create_batch(3, task_name="shop.call", **held)
+    monkeypatch.setattr(run, "CHUNK", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.step, "__defaults__", (0.0,))
+        admin_client.post(f"{LANDING}{first}/", {"name": "shop.send"})
+        admin_client.post(f"{LANDING}{first}/", {"name": "shop.call"})
+    other, older = Operation.objects.all()
+    assert (other.state, older.state) == ("running", "running")
+
+    admin_client.post(f"{LANDING}{then}/", {"name": "shop.send"})
+    admin_client.post(f"{OPERATIONS}{older.pk}/step/")
+
+    of_the_type = Task.objects.filter(task_name="shop.send")
+    assert (of_the_type.held() if then == "hold" else of_the_type.ready()).count() == 3
+    older.refresh_from_db()
+    other.refresh_from_db()
+    assert (other.state, older.state) == ("running", "stopped")
+
+
+@pytest.mark.parametrize("name", ["shop.send ", " shop.send", "\tshop.send"])
+def test_holds_exactly_the_name_that_was_given(admin_client, name):
+    """Names with blanks at an end: another type is held."""
+    if connection.vendor == "mysql" and name.endswith(" "):
+        pytest.skip("the collation of MariaDB ignores blanks at the end")
+    TaskFactory(task_name="shop.send")
+    task = TaskFactory(task_name=name)
+
+    admin_client.post(f"{LANDING}hold/", {"name": name})
+
+    assert TaskHold.objects.get().task_name == name
+    assert Task.objects.held().get() == task
+    assert Task.objects.ready().get().task_name == "shop.send"
+    admin_client.post(f"{LANDING}release/", {"name": name})
+    assert Task.objects.ready().count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_that_fails_for_good_with_a_dead_worker_is_told_of(admin_client, caplog):
+    """Rescued by an operator: no log line, no signal and no statistics."""
+    failed = []
+
+    def receive(task, **given):
+        failed.append(task.pk)
+
+    worker = WorkerFactory(silent=True)
+    task = TaskFactory(status=Status.RUNNING, locked_by=worker, attempts=1, crashes=2)
+    innocent = TaskFactory(status=Status.RUNNING, locked_by=worker)
+    signals.task_failed.connect(receive)
+    try:
+        admin_client.post(f"{LANDING}worker/{worker.pk}/release/")
+    finally:
+        signals.task_failed.disconnect(receive)
+
+    assert Task.objects.failed().get() == task
+    assert failed == [task.pk]
+    assert f"{task} has failed" in caplog.text
+    assert f"{innocent} will be tried again" in caplog.text
+    assert TaskStats.objects.get().failed == 1

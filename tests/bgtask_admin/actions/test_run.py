@@ -18,6 +18,7 @@ from bgtask_admin.actions.preview import GROUPS, Preview
 from bgtask_admin.actions.registry import ACTIONS, OFFERED, Verb
 from bgtask_admin.actions.run import result_in_words
 from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.permissions import ALL_DETAILS
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from tests.factories import TaskFactory, WorkerFactory
 from tests.models import project_models
@@ -36,6 +37,10 @@ def run_all(one: Preview, user, **options) -> Operation:
     return operation
 
 
+def words_of(operation: Operation) -> str:
+    return result_in_words(operation, ALL_DETAILS)
+
+
 def test_requeues_what_matches_and_nothing_else(admin_user):
     TaskFactory.create_batch(3, status=Status.FAILED, queue="mail")
     other = TaskFactory(status=Status.FAILED, queue="reports")
@@ -47,7 +52,7 @@ def test_requeues_what_matches_and_nothing_else(admin_user):
     other.refresh_from_db()
     assert other.status == Status.FAILED
     assert Task.objects.succeeded().count() == 1
-    assert result_in_words(operation) == "3 tasks requeued."
+    assert words_of(operation) == "3 tasks requeued."
 
 
 def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
@@ -58,7 +63,7 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
 
     operation = run_all(seen, admin_user)
 
-    assert result_in_words(operation) == "3 tasks requeued. 1 task skipped: already running."
+    assert words_of(operation) == "3 tasks requeued. 1 task skipped: already running."
     assert Task.objects.running().count() == 1
 
 
@@ -84,7 +89,7 @@ def test_tells_why_a_chosen_task_was_skipped(admin_user):
 
     operation = run_all(preview(ids=f"{failed.pk},{running.pk}"), admin_user)
 
-    assert result_in_words(operation) == "1 task requeued. 1 task skipped: already running."
+    assert words_of(operation) == "1 task requeued. 1 task skipped: already running."
     assert (operation.matched, operation.changed, operation.skipped) == (2, 1, 1)
 
 
@@ -292,8 +297,7 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
 
         assert (operation.matched, operation.changed, operation.skipped) == (3, 2, 1)
         assert (
-            result_in_words(operation)
-            == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
+            words_of(operation) == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
         )
         assert Task.objects.get() == tasks[1]
         entries = LogEntry.objects.values_list("object_id", flat=True)
@@ -315,7 +319,7 @@ def test_delete_tells_which_error_keeps_a_task(admin_user):
         operation = run_all(preview(Verb.DELETE, status="FAILED"), admin_user)
 
         words = "2 tasks deleted. 1 task skipped: ValueError: nobody is on duty."
-        assert result_in_words(operation) == words
+        assert words_of(operation) == words
         assert Task.objects.get() == tasks[1]
 
 
@@ -472,3 +476,19 @@ def test_the_step_that_changes_the_last_task_ends_the_operation(
     operation.refresh_from_db()
     assert (operation.handled, operation.state) == (6, OperationState.DONE)
     assert operation.finished_at is not None
+
+
+@pytest.mark.parametrize("change", [{"queue": "other"}, {"error_fingerprint": "other"}])
+def test_leaves_alone_what_left_the_filter_after_its_id_was_read(admin_user, change):
+    """Between the read of the ids and the change: a task that no longer matches."""
+    left, stayed = TaskFactory.create_batch(
+        2, status=Status.FAILED, queue="mail", error_fingerprint="abc"
+    )
+    operation = run.start(preview(queue="mail", fingerprint="abc"), {}, user=admin_user)
+    Task.objects.filter(pk=left.pk).update(**change)
+
+    assert run._advance(operation, [left.pk, stayed.pk])
+
+    assert Task.objects.failed().get() == left
+    assert Task.objects.ready().get() == stayed
+    assert (operation.changed, operation.last_id) == (1, stayed.pk)

@@ -52,7 +52,7 @@ def test_each_reason_to_skip_is_a_sentence():
     """Skipped: one number for several reasons."""
     reasons = {"gone": 1, "RUNNING": 1_204, "referred:shop_job": 2}
 
-    assert sentences.skipped(reasons) == [
+    assert sentences.skipped(reasons, with_messages=True) == [
         "1,204 tasks skipped: already running.",
         "2 tasks skipped: rows of shop_job refer to them.",
         "1 task skipped: it changed meanwhile.",

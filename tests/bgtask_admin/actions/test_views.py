@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
+from django.contrib.auth import get_user_model
+from django.core import signing
 
 from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.actions import run
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS
 from bgtask_admin.models import Operation
+from bgtask_admin.tasks.selection import Selection
 from tests.bgtask_admin.urls import CONFIRM, OPERATIONS, TASKS, preview_of, text, words
 from tests.factories import TaskFactory, WorkerFactory
 
@@ -89,8 +97,18 @@ def test_ticked_ones_alone(admin_client):
         "verb=requeue&stauts=FAILED",
         "verb=requeue&which=ticked",
         "verb=requeue&which=ticked&tick=x",
+        'verb=requeue&q=queue:""',
+        'verb=requeue&q=""',
     ],
-    ids=["no filter", "wrong value", "wrong key", "nothing ticked", "no number"],
+    ids=[
+        "no filter",
+        "wrong value",
+        "wrong key",
+        "nothing ticked",
+        "no number",
+        "no value",
+        "no text",
+    ],
 )
 def test_refuses_a_filter_that_would_mean_everything(admin_client, query):
     TaskFactory(status=Status.FAILED)
@@ -195,3 +213,39 @@ def test_the_page_of_an_operation_tells_no_option_that_was_not_chosen(admin_clie
 
     assert "Spread" not in page
     assert "Reset attempt count" not in page
+
+
+def test_a_confirmation_is_valid_for_a_day(admin_client, monkeypatch):
+    TaskFactory(status=Status.FAILED)
+    past = time.time() - 24 * 3_600
+    signed = []
+    for at in (past - 60, past + 600):
+        with monkeypatch.context() as patch:
+            patch.setattr(signing.time, "time", lambda at=at: at)
+            seen = Preview.take(ACTIONS["requeue"], Selection.parse({"status": "FAILED"}))
+            signed.append(seen.signed(get_user_model().objects.get()))
+
+    page = admin_client.post(CONFIRM, {"preview": signed[0]}, follow=True)
+
+    assert "This page is too old. Please look again." in text(page)
+    assert Task.objects.failed().count() == 1
+    admin_client.post(CONFIRM, {"preview": signed[1]})
+    assert Task.objects.ready().count() == 1
+
+
+@pytest.mark.parametrize("stored", [{"status": "FAILD"}, {"quere": "mail"}, {"queue": ""}, {}])
+def test_an_operation_whose_filter_is_no_longer_valid_is_refused_in_words(admin_client, stored):
+    """Refused: a filter that another release stored, or that was edited by hand."""
+    TaskFactory(status=Status.FAILED)
+    signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
+    user = get_user_model().objects.get()
+    operation = run.start(Preview.load(signed, user), {}, user=user)
+    Operation.objects.update(filter=json.dumps(stored))
+
+    page = admin_client.post(f"{OPERATIONS}{operation.pk}/step/", follow=True)
+
+    assert page.status_code == 200
+    assert 'class="error"' in text(page)
+    operation.refresh_from_db()
+    assert operation.state == "stopped"
+    assert Task.objects.failed().count() == 1

@@ -22,7 +22,7 @@ from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.tasks import looking
-from bgtask_admin.tasks.filters import MAX_ARGUMENT_LENGTH
+from bgtask_admin.tasks.filters import MAX_ARGUMENT_LENGTH, WantedArgument
 from bgtask_admin.tasks.search import parse_search
 from bgtask_admin.tasks.selection import Selection
 from tests.bgtask_admin.urls import CONFIRM, TASKS, text, words
@@ -329,3 +329,38 @@ def test_an_export_has_no_other_task_and_its_name_says_how_far_it_looked(admin_c
 
     assert [row["id"] for row in json.loads(response.getvalue())] == [newer.pk]
     assert "tasks-among-the-newest-2.json" in response["Content-Disposition"]
+
+
+MASKED = [
+    'pin:4711', 'pin:"4711"', 'PIN:4711', 'api_key:abc', 'user-password:x', 'token:1.5',
+    'token:[1, 2]', 'options:{"pin": 4711}', 'options:[{"a": {"secret": "x"}}]',
+    'url:https://ann:pw@shop.example/', 'urls:["postgres://u:pw@db/x"]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", MASKED)
+def test_a_masked_value_cannot_be_guessed_by_a_search(admin_client, wanted):
+    """Masked values: whether a search finds a task tells whether the guess was right."""
+    name, _, value = wanted.partition(":")
+    right = WantedArgument(name, value).argument.value
+    TaskFactory(status=Status.FAILED, task_params=json.dumps([[], {name: right}]))
+    query = {"argument": wanted, "status": "FAILED"}
+    escaped = value.replace('"', '\\"')
+    pages = [
+        (TASKS, query),
+        (TASKS, {"q": f'args.{name}:"{escaped}"'}),
+        (f"{TASKS}export.csv", query),
+        (f"{TASKS}export.json", query),
+        (CONFIRM, {**query, "verb": "requeue"}),
+    ]
+
+    for url, data in pages:
+        response = admin_client.get(url, data)
+
+        assert response.status_code == (302 if url == CONFIRM else 400), url
+    assert "is masked, so tasks can’t be searched by it" in text(admin_client.get(TASKS, query))
+
+
+@pytest.mark.parametrize("wanted", ["pin:null", "token:true", "url:https://shop.example/", "a:1"])
+def test_a_value_that_the_pages_show_can_be_searched(admin_client, wanted):
+    assert admin_client.get(TASKS, {"argument": wanted}).status_code == 200

@@ -3,14 +3,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import warnings
 
 import pytest
 from asgiref.sync import async_to_sync
 
 from bgtask.status import Status
-from bgtask_admin.tasks import export
-from tests.bgtask_admin.urls import TASKS
+from bgtask_admin.tasks import bounds, export
+from tests.bgtask_admin.urls import TASKS, text
 from tests.factories import TaskFactory
 
 pytestmark = pytest.mark.django_db
@@ -26,14 +27,88 @@ def table_of(client):
     return csv.DictReader(io.StringIO(text, newline=""))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1"])
+FORMULAS = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1", "＋1", "－1", "＠SUM(A1)", "\tx",
+    "\rx", "\nx",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_is_a_formula(admin_client, text):
     TaskFactory(verbose_name=text, status=Status.FAILED, error_class=text)
 
     (row,) = table_of(admin_client)
 
-    assert row["verbose_name"] == f"'{text}"
-    assert row["error_class"] == f"'{text}"
+    for column in ("verbose_name", "error_class"):
+        assert row[column].startswith("'")
+        assert row[column].replace("'", "") == text
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "\n", "\r\n", "; "])
+@pytest.mark.parametrize("sign", export.FORMULA_SIGNS)
+def test_no_part_of_a_cell_becomes_a_cell_with_a_formula(admin_client, separator, sign):
+    """A table for Excel: in many countries, it splits the lines of this file at semicolons."""
+    TaskFactory(verbose_name=f"x{separator}{sign}1{separator}y", task_name=f"{separator}{sign}2")
+
+    lines = exported(admin_client, "csv").splitlines()
+
+    parts = [part for line in lines for part in re.split("[;\t,]", line)]
+    assert len(parts) > len(lines)
+    assert not [part for part in parts if part.lstrip().startswith(export.FORMULA_SIGNS)]
+
+
+@pytest.mark.parametrize("text", ["a;b", "1-2", "a;b=1", "x-;y", "Key (a)=(b)"])
+def test_a_cell_without_a_formula_is_left_as_it_is(admin_client, text):
+    TaskFactory(verbose_name=text)
+
+    (row,) = table_of(admin_client)
+
+    assert row["verbose_name"] == text
+
+
+def name_of(client, query):
+    response = client.get(f"{TASKS}export.csv?{query}")
+    return response["Content-Disposition"].partition("filename=")[2].strip('"')
+
+
+def test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not(admin_client, monkeypatch):
+    """A number that is not exact: the part of a list is taken for all of it."""
+    TaskFactory.create_batch(3, status=Status.FAILED)
+
+    assert name_of(admin_client, "") == name_of(admin_client, "status=FAILED") == "tasks.csv"
+    monkeypatch.setattr(export, "MOST", 2)
+    for query in ("", "status=FAILED"):
+        assert name_of(admin_client, query) == "tasks-the-newest-2.csv"
+        assert len(json.loads(exported(admin_client, "json", query))) == 2
+    monkeypatch.setattr(export, "MOST", 3)
+    assert name_of(admin_client, "status=FAILED") == "tasks.csv"
+
+
+def test_an_export_reads_only_the_newest_rows_and_says_so(admin_client, monkeypatch):
+    """A search without a bound: few tasks match, and no index finds them."""
+    monkeypatch.setattr(bounds, "MOST_SEARCHED", 3)
+    TaskFactory(status=Status.FAILED, queue="mail")
+    TaskFactory.create_batch(2, status=Status.FAILED)
+    newest = TaskFactory(status=Status.FAILED, queue="mail")
+
+    (row,) = json.loads(exported(admin_client, "json", "status=FAILED&queue=mail"))
+
+    assert row["id"] == newest.pk
+    name = "tasks-among-the-newest-3.csv"
+    assert name_of(admin_client, "status=FAILED&queue=mail") == name
+    assert name_of(admin_client, "status=FAILED") == "tasks.csv"
+    assert len(json.loads(exported(admin_client, "json", "status=FAILED"))) == 4
+
+
+def test_the_list_says_how_much_a_file_holds_where_that_may_be_a_part(admin_client, monkeypatch):
+    TaskFactory(status=Status.FAILED)
+    said = "A file has at most 50,000 tasks, the newest."
+
+    for query in ("", "status=FAILED"):
+        assert said not in text(admin_client.get(f"{TASKS}?{query}"))
+    monkeypatch.setattr("bgtask_admin.tasks.list.CAP", 0)
+    for query in ("", "status=FAILED"):
+        assert said in text(admin_client.get(f"{TASKS}?{query}"))
 
 
 def test_only_what_matches(admin_client):

@@ -4,12 +4,14 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+from django.db import connection
 from django.http import QueryDict
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from bgtask.status import Status
+from bgtask_admin.tasks.filters import NAMES
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from tests.factories import TaskFactory
 
@@ -148,3 +150,32 @@ def test_an_empty_one_is_for_looking_at():
     TaskFactory()
 
     assert Selection.parse({}).tasks().count() == Task.objects.count()
+
+
+@pytest.mark.parametrize("key", sorted(NAMES))
+@pytest.mark.parametrize("name", ["mail ", " mail", "\tmail"])
+def test_a_name_with_blanks_at_an_end_is_another_name(key, name):
+    """Names with blanks at an end: a filter finds, and an action changes, other tasks."""
+    if connection.vendor == "mysql" and name.endswith(" "):
+        pytest.skip("the collation of MariaDB ignores blanks at the end")
+    column = {"task": "task_name", "worker": "last_worker", "fingerprint": "error_fingerprint"}
+    column = column.get(key, key)
+    wanted = TaskFactory(status=Status.FAILED, **{column: name})
+    TaskFactory(status=Status.FAILED, **{column: "mail"})
+
+    assert found(f"{key}={quote(name)}") == {wanted.pk}
+    assert Selection.parse(Selection.parse({key: name}).data).data[key] == name
+
+
+def test_a_selection_whose_filter_is_no_longer_valid_selects_nothing():
+    TaskFactory()
+
+    with pytest.raises(InvalidSelection, match="not valid any more"):
+        Selection({"status": "FAILD"}, {}).candidates()
+
+
+@pytest.mark.parametrize("text", ['queue:""', 'task:""', 'worker:""', '""', 'since:""'])
+def test_a_search_word_without_a_value_is_refused(text):
+    """Refused: a filter that django-filter drops, so that the rest means every task."""
+    with pytest.raises(InvalidSelection):
+        Selection.parse({"q": text})
