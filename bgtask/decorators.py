@@ -290,8 +290,8 @@ def _check_function(function: Any, name: str | None) -> None:
         raise InvalidFunction(f"{function.name} is a background function already.")
     if not inspect.isfunction(inspect.unwrap(function)) or inspect.ismethod(function):
         raise InvalidFunction(
-            f"{brief(function)} is not a plain function. A worker calls background functions by name: "
-            "write a function of the module that calls it."
+            f"{brief(function)} is not a plain function. A worker calls background functions by "
+            "name: write a function of the module that calls it."
         )
     code = inspect.unwrap(function).__code__
     where = f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"

@@ -45,8 +45,8 @@ class TaskOptions(CallOptions, total=False):
 SECOND_NAMES = {"run_after": "schedule", "queue_name": "queue"}
 
 _REPEAT = (
-    "tasks do not repeat yet; let the function enqueue its next run with schedule=…, or let cron "
-    "enqueue it"
+    "tasks do not repeat yet. Let cron enqueue the task, or let the function enqueue its next run "
+    "if none waits yet. The README shows both under “Tasks that repeat”"
 )
 # Other options of the ancestors: values that ask for nothing, and a remedy for other values.
 LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -104,7 +104,12 @@ def check_schedule(value: Any, name: str = "schedule") -> float | datetime | Non
     if isinstance(value, datetime):
         if abs(value.year - timezone.now().year) > 100:
             raise InvalidOption(f"{name}={brief(value)} is not within a hundred years.")
-        return _in_zone(value)
+        try:
+            return _in_zone(value)
+        except Exception as error:  # A project's own zone may raise anything.
+            raise InvalidOption(
+                f"{name}={brief(value)} has no time in its zone: {type(error).__name__}."
+            ) from error
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -25,6 +25,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from bgtask import clock
 from bgtask.db.routing import writing
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.deletion import Deletion
@@ -97,7 +98,7 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
 
     Return early if another process has stepped the same operation in the meantime.
     """
-    deadline = time.monotonic() + seconds
+    deadline = clock.monotonic() + seconds
     scope, selection = _scope(operation), _selection(operation)
     has_one_writer = connections[scope.db].vendor == "sqlite"
     while operation.is_running:
@@ -110,21 +111,21 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
         )
         meant = ahead if begun else selection.having(ahead)
         for ids in [begun] if begun else _batches(meant, CHUNK):
-            began = time.monotonic()
+            began = clock.monotonic()
             if not _advance(operation, ids):
                 operation.refresh_from_db()
                 return operation
             # SQLite allows one writer. Without this pause, waiting workers would never write.
             if has_one_writer:
-                time.sleep(time.monotonic() - began)
-            if time.monotonic() > deadline:
+                time.sleep(clock.monotonic() - began)
+            if clock.monotonic() > deadline:
                 return operation
         if not begun and len(ahead) < LOOK_AHEAD:
             _finish(operation)
         elif not begun and not _pass(operation, ahead[-1]):
             operation.refresh_from_db()
             return operation
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             return operation
     return operation
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.utils import timezone, translation
 
-from bgtask import health
+from bgtask import clock, health
 
 logger = logging.getLogger("bgtask.monitoring")
 
@@ -33,7 +32,7 @@ class Snapshot:
 
     @property
     def age(self) -> float:
-        return time.monotonic() - self.taken
+        return clock.monotonic() - self.taken
 
 
 _lock = threading.Lock()
@@ -50,9 +49,9 @@ def take() -> Snapshot:
     """
     global _last, _expires
     with _lock:
-        if _last is None or time.monotonic() >= _expires:
+        if _last is None or clock.monotonic() >= _expires:
             _last = _look()
-            _expires = time.monotonic() + KEPT
+            _expires = clock.monotonic() + KEPT
         last = _last
     if isinstance(last, Unreadable):
         raise last
@@ -77,7 +76,7 @@ def for_everybody() -> Iterator[None]:
 
 
 def _look() -> Snapshot | Unreadable:
-    began = time.monotonic()
+    began = clock.monotonic()
     try:
         with for_everybody():
             figures = health.check()
@@ -85,5 +84,5 @@ def _look() -> Snapshot | Unreadable:
         logger.warning("The state of the queue cannot be read: %s", error)
         # The text of the error may name hosts and users, so only the log contains it.
         return Unreadable(f"The database cannot be read ({type(error).__name__}).")
-    now = time.monotonic()
+    now = clock.monotonic()
     return Snapshot(figures, health.database(), now - began, now)
