@@ -33,7 +33,13 @@ from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.actions import sentences
 from bgtask_admin.actions.preview import Preview, scope_of, words_for
-from bgtask_admin.actions.recording import entry_of, is_log_with_tasks, write_history
+from bgtask_admin.actions.recording import (
+    as_stored,
+    entry_of,
+    is_log_with_tasks,
+    name_of,
+    write_history,
+)
 from bgtask_admin.actions.recording import stop as stop  # Callers use run.stop beside run.step.
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.actions.sentences import GONE, REFERRED
@@ -63,7 +69,7 @@ def start(
         key=preview.key,
         defaults={
             "user_id": user.pk if user else None,
-            "by": (by or user.get_username())[:255],
+            "by": as_stored(by) if by else name_of(user),
             "verb": preview.action.verb,
             "filter": json.dumps(dict(preview.selection.data)),
             "filter_words": preview.in_words(),

@@ -18,6 +18,7 @@ from bgtask.status import FINISHED, Status
 from bgtask.values import as_text, is_encodable
 from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.recording import as_stored
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
@@ -109,7 +110,7 @@ class Command(BaseCommand):
                     f"{group.count:>10,}  {group.task_name} in queue {group.queue}, {group.status}"
                 )
             return
-        by = f"{_user()} (shell)"
+        by = f"{as_stored(_user())[:200]} (shell)"
         operation = run.start(preview, options, by=by)
         while operation.is_running:
             try:
