@@ -346,6 +346,17 @@ class TestAccess:
 
         assert response.status_code == 401
 
+    @pytest.mark.parametrize("headers", [{}, BEARER], ids=["nothing", "token"])
+    def test_says_so_if_no_token_is_configured(self, client, settings, path: str, headers) -> None:
+        settings.BGTASK = {}
+
+        response = client.get(path, headers=headers)
+
+        assert response.status_code == 401
+        assert response.json()["detail"].startswith("No token is configured. Add one to BGTASK")
+        settings.BGTASK = {"MONITOR_TOKENS": ["x" * 32]}
+        assert "No token is configured" not in client.get(path, headers=headers).text
+
     def test_does_not_meet_the_login_page_of_a_closed_project(
         self, client, settings, path: str
     ) -> None:
