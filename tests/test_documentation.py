@@ -11,6 +11,7 @@ import sys
 import unittest
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -67,7 +68,7 @@ def python(name: str, number: int = 0) -> str:
     return [block.source for block in blocks("python") if block.name == name][number]
 
 
-def run(source: str, **names: object) -> dict[str, object]:
+def run(source: str, **names: Any) -> dict[str, Any]:
     exec(compile(source, "documentation", "exec"), names)  # noqa: S102
     return names
 

@@ -184,7 +184,7 @@ class Incomparable(Unprintable):
     def __eq__(self, other):
         raise LookupError("no ==")
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 class NoZone(tzinfo):
