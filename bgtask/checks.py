@@ -26,6 +26,10 @@ from bgtask.conf import get_settings, require_autocommit
 from bgtask.decorators import CALL_OPTIONS
 from bgtask.options import SECOND_NAMES
 
+SQLITE_OPTIONS = (
+    '{"transaction_mode": "IMMEDIATE", "timeout": 20, '
+    '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"}'
+)
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
 
 # Settings that the ancestors read and bgtask doesn't, each with its remedy.
@@ -218,7 +222,7 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         yield Warning(
             f"The SQLite database {connection.alias!r} is in journal mode {journal_mode.upper()}.",
             hint="Readers and the writer will wait for each other. Set its OPTIONS to "
-            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"}.',
+            f"{SQLITE_OPTIONS}.",
             id="bgtask.W005",
         )
     if synchronous < SQLITE_SYNCHRONOUS_FULL:
@@ -235,7 +239,7 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         yield Warning(
             f"Transactions on the SQLite database {connection.alias!r} do not begin as IMMEDIATE.",
             hint="bgtask begins its own so, but yours will meet “database is locked”, at once "
-            'and whatever the timeout. Add {"transaction_mode": "IMMEDIATE"} to its OPTIONS.',
+            f"and whatever the timeout. Set its OPTIONS to {SQLITE_OPTIONS}.",
             id="bgtask.W006",
         )
     if connection.Database.sqlite_version_info < (3, 35):  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from typing import Any
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.loggers import get_logger, is_ctrl_c
+from bgtask.values import brief
 
 logger = get_logger(__name__)
 
@@ -60,5 +61,5 @@ def delay_after(task: Any) -> float:
 def as_seconds(wait: float | timedelta) -> float:
     seconds = wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"A back-off is zero or more seconds, not {wait!r}.")
+        raise ValueError(f"A back-off is zero or more seconds, not {brief(wait)}.")
     return seconds

@@ -17,15 +17,18 @@ In an async test, write ``await sync_to_async(run_due)()``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
+from bgtask import registry
 from bgtask.decorators import BackgroundFunction
-from bgtask.exceptions import Retry
+from bgtask.exceptions import MalformedTask, Retry
 from bgtask.lifecycle import enqueue as storing
 from bgtask.lifecycle.claim import (
     claim_queue,
@@ -40,8 +43,10 @@ from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
 from bgtask.models import Task, TaskQuerySet, Worker
-from bgtask.serialization import dump_params
+from bgtask.options import check_queues
+from bgtask.serialization import dump_params, load_params
 from bgtask.status import HeldFor, Status
+from bgtask.values import brief
 from bgtask.worker.events import dispatch
 from bgtask.worker.executor import execute
 
@@ -83,7 +88,7 @@ def run_due(
     ``scheduled``
         If True, also run tasks that are scheduled for later, each at most once.
     """
-    queues = [queues] if isinstance(queues, str) else queues
+    queues = check_queues(queues)
     try:
         worker = Worker.register(queues or ())
     except SynchronousOnlyOperation as error:
@@ -150,15 +155,16 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
 
 
 def enqueued(
-    function: BackgroundFunction[Any, Any] | str | None = None, *args: Any, **kwargs: Any
+    function: BackgroundFunction[Any, Any] | str | None = None, /, *args: Any, **kwargs: Any
 ) -> TaskQuerySet:
     """
     Return the tasks that wait to be run (SCHEDULED, READY or HELD) as a queryset.
 
     Without arguments, return all of them. ``function`` is a background function or the name of
-    one, and limits the result to its tasks. If parameters are given too, return the tasks with
-    exactly these parameters, passed in the same way: by position or by keyword. Raise TypeError
-    if the function can't be called with them.
+    one, and limits the result to its tasks. If parameters are given too, return the tasks that
+    wait now with exactly these parameters, whether passed by position or by keyword. A default
+    that a call leaves out is no parameter of it. Raise TypeError if the function can't be called
+    with these parameters.
 
     Filter the queryset by anything else: ``enqueued(notify_user).filter(queue="mail")``.
     """
@@ -169,34 +175,59 @@ def enqueued(
     name = function if isinstance(function, str) else function.name
     tasks = tasks.filter(task_name=name)
     if args or kwargs:
-        tasks = tasks.filter(task_params=dump_params(args, kwargs))
+        wanted = _by_name(name, dump_params(args, kwargs))
+        rows = tasks.values_list("pk", "task_params")
+        tasks = tasks.filter(pk__in=[pk for pk, text in rows if _by_name(name, text) == wanted])
     return tasks
 
 
 def assert_enqueued(
-    function: BackgroundFunction[Any, Any] | str,
-    *args: Any,
-    times: int | None = None,
-    **kwargs: Any,
+    function: BackgroundFunction[Any, Any] | str, /, *args: Any, **kwargs: Any
 ) -> None:
     """
     Raise AssertionError unless a task of the function with these parameters waits to be run.
 
-    Without parameters, tasks with any parameters count. ``times`` is the exact number of tasks
-    that must wait. By default, one or more must. The error lists the tasks that wait instead.
+    Without parameters, tasks with any parameters count. With ``times=3``, exactly three tasks must
+    wait. By default, one or more must. If the function has a parameter named ``times``, then
+    ``times=`` is that parameter. Count ``enqueued(…)`` then. The error lists the tasks that wait.
     """
+    name = function if isinstance(function, str) else function.name
+    times = None if "times" in _parameters(name) else kwargs.pop("times", None)
     number = enqueued(function, *args, **kwargs).count()
     if number == times or (times is None and number):
         return
-    name = function if isinstance(function, str) else function.name
     waiting = "\n".join(
         f"  {task.task_name} {task.task_params}" for task in enqueued().order_by("pk")[:20]
     )
+    waits = "waits 1 time" if number == 1 else f"waits {number} times"
     raise AssertionError(
-        f"{name} with {dump_params(args, kwargs)} waits {number} times"
+        f"{name} with {dump_params(args, kwargs)} {waits}"
         + (f", not {times}" if times is not None else "")
         + f". These tasks wait:\n{waiting or '  none'}"
     )
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    return registry.find(name).parameters if registry.knows(name) else {}
+
+
+def _by_name(task_name: str, task_params: str) -> str:
+    """
+    Return the parameters as a text that is the same however they were passed.
+
+    Calls by position and by keyword have the same text, if the function is known here. The text
+    tells 1, 1.0 and true apart.
+    """
+    try:
+        args, kwargs = load_params(task_params)
+    except MalformedTask:
+        return task_params
+    params: Any = [args, kwargs]
+    if registry.knows(task_name):
+        signature = inspect.Signature(list(_parameters(task_name).values()))
+        with suppress(TypeError):  # The signature may have changed since the call.
+            params = signature.bind(*args, **kwargs).arguments
+    return json.dumps(params, sort_keys=True)
 
 
 def _check_parameters(
@@ -256,7 +287,7 @@ def _run(task: Task, raise_errors: bool) -> None:
     statuses = finish_attempts([outcome])
     dispatch([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):
-        raise TaskFailed(f"{task} failed: {outcome.exception!r}") from outcome.exception
+        raise TaskFailed(f"{task} failed: {brief(outcome.exception)}") from outcome.exception
 
 
 def _asked_for(outcome: Outcome) -> bool:

@@ -18,6 +18,7 @@ from bgtask.exceptions import InvalidParameters
 from bgtask.models import Task, hooks
 from bgtask.options import SECOND_NAMES, TaskOptions, check_names
 from bgtask.serialization import dump_params
+from bgtask.values import as_text
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
@@ -150,10 +151,10 @@ def _store_each(
 
 def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
     return {
-        "task_name": task_name,
-        "queue": options.get("queue") or DEFAULT_QUEUE,
+        "task_name": as_text(task_name),
+        "queue": as_text(options.get("queue")) or DEFAULT_QUEUE,
         "priority": options.get("priority") or 0,
-        "verbose_name": options.get("verbose_name") or "",
+        "verbose_name": as_text(options.get("verbose_name")) or "",
         "max_attempts": options.get("max_attempts"),
         "max_run_time": options.get("max_run_time"),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from bgtask import clock
 from bgtask.failures import Failure
 from bgtask.models import Task
 from bgtask.status import AttemptOutcome, Status
@@ -29,7 +29,7 @@ class Outcome:
     delay: float | None = None  # For SCHEDULED: seconds from the end to the next attempt.
     run_at: datetime | None = None  # For SCHEDULED: time of the next attempt, instead of a delay.
     kind: AttemptOutcome | None = None  # None: the attempt succeeded.
-    ended: float = field(default_factory=time.monotonic)
+    ended: float = field(default_factory=clock.monotonic)
     exception: BaseException | None = None
 
     @property
@@ -39,4 +39,4 @@ class Outcome:
     @property
     def age(self) -> float:
         """Return the seconds since the attempt ended."""
-        return max(time.monotonic() - self.ended, 0.0)
+        return max(clock.monotonic() - self.ended, 0.0)

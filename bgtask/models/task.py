@@ -25,9 +25,9 @@ from bgtask.models.arguments import named
 from bgtask.models.counters import as_count
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
-from bgtask.options import brief
 from bgtask.serialization import load_params
 from bgtask.status import FINISHED, HeldFor, Status
+from bgtask.values import brief
 
 
 class TaskManager(QueueManager.from_queryset(TaskQuerySet)):  # type: ignore[misc]

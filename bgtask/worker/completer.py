@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from bgtask import clock
 from bgtask.db import is_about_data
 from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
@@ -90,7 +91,7 @@ class Completer(Service):
 
     def stop(self, timeout: float) -> bool:
         """Write what is left; return False if ``timeout`` seconds were not enough."""
-        self._give_up_at = time.monotonic() + max(timeout, 0.0)
+        self._give_up_at = clock.monotonic() + max(timeout, 0.0)
         self._closing = True
         self._news.set()
         self._thread.join(max(timeout, 0.0) + 1.0)
@@ -106,7 +107,7 @@ class Completer(Service):
                 self._complete(batch)
                 self._in_flight = 0
                 del batch  # Free the errors, and everything that their frames refer to.
-            if self._kept and (self._closing or time.monotonic() >= self._retry_kept_at):
+            if self._kept and (self._closing or clock.monotonic() >= self._retry_kept_at):
                 self._complete_kept()
             if self._closing and not self._pending:
                 closing_tries += 1
@@ -121,16 +122,16 @@ class Completer(Service):
         # Set this flag before checking the queue, so that a concurrent put() wakes this thread.
         self._asleep = True
         while not self._pending and not self._closing:
-            timeout = self._retry_kept_at - time.monotonic() if self._kept else None
+            timeout = self._retry_kept_at - clock.monotonic() if self._kept else None
             if timeout is not None and timeout <= 0:
                 self._asleep = False
                 return
             self._news.wait(timeout)
             self._news.clear()
         self._asleep = False
-        until = time.monotonic() + FLUSH_LINGER_SECONDS
+        until = clock.monotonic() + FLUSH_LINGER_SECONDS
         while len(self._pending) < FLUSH_BATCH and not self._closing and not self._is_idle():
-            left = until - time.monotonic()
+            left = until - clock.monotonic()
             if left <= 0:
                 break
             self._news.wait(left)
@@ -179,7 +180,7 @@ class Completer(Service):
         """Try the kept outcomes again."""
         batch = self._kept
         statuses, self._kept, _ = self._write_one_by_one(batch)
-        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        self._retry_kept_at = clock.monotonic() + KEPT_RETRY_SECONDS
         self._report(batch, statuses)
 
     def _keep(self, refused: list[Outcome]) -> None:
@@ -187,7 +188,7 @@ class Completer(Service):
         if not refused:
             return
         self._kept += refused
-        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        self._retry_kept_at = clock.monotonic() + KEPT_RETRY_SECONDS
         logger.error(
             "The database refuses the outcomes of %d tasks. They are kept and tried again: %s",
             len(refused),
@@ -276,7 +277,7 @@ class Completer(Service):
             self._news.clear()
             self._news.wait(wait)
             return True
-        left = self._give_up_at - time.monotonic()
+        left = self._give_up_at - clock.monotonic()
         if left <= 0:
             return False
         time.sleep(min(wait, left))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 
 from django.conf import settings
 from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask import clock
 from bgtask.loggers import get_logger
 from bgtask.worker.sessions import OwnConnection, Sessions
 from bgtask.worker.watchdog import watched
@@ -38,11 +38,11 @@ class ConnectionGuard:
     """
 
     def __init__(self) -> None:
-        self._used_at = time.monotonic()
+        self._used_at = clock.monotonic()
         self._sessions = Sessions()
 
     def before(self) -> None:
-        if time.monotonic() - self._used_at > IDLE_CHECK_SECONDS:
+        if clock.monotonic() - self._used_at > IDLE_CHECK_SECONDS:
             for connection in connections.all(initialized_only=True):
                 _replace_if_broken(connection)
 
@@ -64,7 +64,7 @@ class ConnectionGuard:
             self._sessions.follow(connection.alias)
         if settings.DEBUG:
             reset_queries()
-        self._used_at = time.monotonic()
+        self._used_at = clock.monotonic()
 
 
 def _clean_up(own: OwnConnection, what: object) -> bool:

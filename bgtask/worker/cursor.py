@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
+
+from bgtask import clock
 
 # How long a position is used. For so long, a more pressing task may be overlooked.
 CURSOR_LIFETIME_SECONDS = 1.0
@@ -26,13 +27,13 @@ class ClaimCursor:
         if queue not in self._positions:
             return None
         key, since, claims = self._positions[queue]
-        if claims >= CURSOR_LIFETIME_CLAIMS or time.monotonic() > since + CURSOR_LIFETIME_SECONDS:
+        if claims >= CURSOR_LIFETIME_CLAIMS or clock.monotonic() > since + CURSOR_LIFETIME_SECONDS:
             del self._positions[queue]
             return None
         return key
 
     def advance(self, queue: str, key: tuple[Any, ...]) -> None:
-        _, since, claims = self._positions.get(queue, (None, time.monotonic(), 0))
+        _, since, claims = self._positions.get(queue, (None, clock.monotonic(), 0))
         self._positions[queue] = (key, since, claims + 1)
 
     def drop(self, queue: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bgtask import registry, signals
+from bgtask import clock, registry, signals
 from bgtask.calling import call
 from bgtask.context import CurrentTask, _current
 from bgtask.exceptions import (
@@ -41,7 +40,7 @@ class _End:
     value: str | None = None
     error: BaseException | None = None
     started: bool = True  # False if the function could not be called.
-    at: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=clock.monotonic)
 
 
 def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
@@ -50,7 +49,7 @@ def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
 
     Each task runs in its own context. A language or time zone that it activates ends with it.
     """
-    started = time.monotonic()
+    started = clock.monotonic()
     context = contextvars.copy_context()
     # No local variable here may refer to an error, because the error's traceback refers to this
     # frame. Such a cycle would keep the task's objects until the next garbage collection.

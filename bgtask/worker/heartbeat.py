@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from django.db import Error, connections
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
 from bgtask.loggers import get_logger
@@ -62,7 +62,7 @@ class Heartbeat(Service):
 
     def trusted(self) -> bool:
         """Return whether this worker may still start tasks, by the most cautious estimate."""
-        return time.monotonic() < self._trusted_until
+        return clock.monotonic() < self._trusted_until
 
     def steady(self) -> bool:
         """
@@ -71,7 +71,7 @@ class Heartbeat(Service):
         After an outage, all living workers must get the time to send a heartbeat before one of
         them is declared dead.
         """
-        return self.trusted() and time.monotonic() > self._beating_since + 2 * self._interval
+        return self.trusted() and clock.monotonic() > self._beating_since + 2 * self._interval
 
     def is_alive(self) -> bool:
         """Return whether the thread runs, or ended because the worker was declared dead."""
@@ -83,7 +83,7 @@ class Heartbeat(Service):
 
     def beat(self) -> None:
         """Send one heartbeat on the caller's connection; raise a database error if it fails."""
-        started = time.monotonic()
+        started = clock.monotonic()
         connection = connections[self._alias]
         figures = self._statistics.take()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from bgtask import clock
 
 MAX_ISOLATION_WAIT_SECONDS = 60.0  # After this wait, suspects run before other tasks.
 ISOLATION_PERIOD_SECONDS = 1.0  # For so long, only suspects are claimed, one after the other.
@@ -31,7 +31,7 @@ class IsolationGate:
         if not waiting:
             self._waiting_since = None
             return False
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._waiting_since is None:
             self._waiting_since = now
         return (
@@ -41,7 +41,7 @@ class IsolationGate:
         )
 
     def claimed(self, found: bool) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         if now > self._exclusive_until:
             self._exclusive_until = now + ISOLATION_PERIOD_SECONDS
         self._waiting_since = now

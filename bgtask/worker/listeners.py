@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db.postgresql import CHANNEL
 from bgtask.loggers import get_logger
@@ -60,7 +60,7 @@ class _OwnConnection(ChangeListener):
     def arm(self) -> None:
         if self._connection is not None:
             return
-        if self._not_before is not None and time.monotonic() < self._not_before:
+        if self._not_before is not None and clock.monotonic() < self._not_before:
             return
         connection = connections[self._own_alias].copy()
         connection.settings_dict["OPTIONS"].pop("pool", None)
@@ -70,11 +70,11 @@ class _OwnConnection(ChangeListener):
             self._open(connection)
         except Error as error:
             connection.close()
-            self._not_before = time.monotonic() + RECONNECT_SECONDS
+            self._not_before = clock.monotonic() + RECONNECT_SECONDS
             self._lost(error)
         except NotHeard as reason:
             connection.close()
-            self._not_before = time.monotonic() + PROVE_AGAIN_SECONDS
+            self._not_before = clock.monotonic() + PROVE_AGAIN_SECONDS
             self._say_once(str(reason))
         else:
             self._connection, self._not_before, self._dispatched = connection, None, None
@@ -131,8 +131,8 @@ class PostgresListener(_OwnConnection):
         self._drain()
 
     def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        end = clock.monotonic() + seconds
+        while (left := end - clock.monotonic()) > 0:
             if self._connection is None:
                 self._waker.sleep(min(left, RECONNECT_SECONDS))
                 return
@@ -172,8 +172,8 @@ class SQLiteListener(_OwnConnection):
         self._version = self._look()
 
     def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        end = clock.monotonic() + seconds
+        while (left := end - clock.monotonic()) > 0:
             if self._waker.sleep(min(left, SQLITE_POLL_SECONDS)) or self._look() != self._version:
                 return
 

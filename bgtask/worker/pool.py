@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from django.db import connections
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
 from bgtask.failures import clear_frames
@@ -95,7 +96,7 @@ class Pool:
         return max(ahead - waiting, self.threads - waiting - len(self._running))
 
     def submit(self, tasks: Iterable[Task]) -> None:
-        self._claimed_at = time.monotonic()
+        self._claimed_at = clock.monotonic()
         self._waiting.extend(tasks)
         with self._work:
             self._work.notify_all()
@@ -128,7 +129,7 @@ class Pool:
 
         A stuck thread still runs a task that was rescued from it more than GRACE_PERIOD ago.
         """
-        late = time.monotonic() - get_settings().grace_period
+        late = clock.monotonic() - get_settings().grace_period
         return sum(
             current.lost_at is not None and current.lost_at < late for current in self.running()
         )
@@ -150,7 +151,7 @@ class Pool:
             self._work.notify_all()
         for thread in self._workers:
             while thread.is_alive() and not self._runs_without_effect(thread):
-                left = deadline - time.monotonic()
+                left = deadline - clock.monotonic()
                 if left <= 0:
                     return False
                 thread.join(min(left, 0.2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from django.db import (
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from bgtask import clock
 from bgtask.db import Server, operations_for
 from bgtask.loggers import get_logger
 from bgtask.worker.watchdog import hang_up
@@ -87,7 +87,7 @@ class Primary:
     def stale_for(self) -> float:
         """Return for how many seconds only former primaries or other clusters were reached."""
         since = self._stale_since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else clock.monotonic() - since
 
     def try_again(self) -> None:
         """Make a connection to see if it's still refused; raise OperationalError if it is."""
@@ -149,7 +149,7 @@ class Primary:
         if fault is None:
             self._newest, self._stale_since = server, None
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         if not server.is_standby and self._stale_since is None:
             self._stale_since = now
         if now > self._last_refusals.get(fault, -QUIET_SECONDS) + QUIET_SECONDS:

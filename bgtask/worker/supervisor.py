@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import Error, connections
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
 from bgtask.db.routing import queue_alias
@@ -63,7 +63,7 @@ class Supervisor:
 
     def __init__(self, argv: Sequence[str], processes: int, duration: float = 0.0) -> None:
         self._command = [*_interpreter(argv), *_without_processes(argv[1:])]
-        self._end = time.monotonic() + duration if duration > 0 else None
+        self._end = clock.monotonic() + duration if duration > 0 else None
         self._rescue_threads: list[threading.Thread] = []
         self._slots = [_Slot() for _ in range(processes)]
         self._waker = Waker()
@@ -96,9 +96,9 @@ class Supervisor:
                     slot.child.process.kill()
                     slot.child.process.wait()
                     slot.child.close()
-            end = time.monotonic() + get_settings().grace_period
+            end = clock.monotonic() + get_settings().grace_period
             for thread in self._rescue_threads:
-                thread.join(max(end - time.monotonic(), 0.0))
+                thread.join(max(end - clock.monotonic(), 0.0))
             self._waker.close()
         return self._clean
 
@@ -111,16 +111,16 @@ class Supervisor:
         if self._stopping:
             self._kill_at = 0.0
         else:
-            self._kill_at = time.monotonic() + get_settings().grace_period + KILL_DELAY_SECONDS
+            self._kill_at = clock.monotonic() + get_settings().grace_period + KILL_DELAY_SECONDS
         self._stopping = True
         self._waker.wake()
 
     def _check_child(self, slot: _Slot) -> None:
         child = slot.child
         if child is None:
-            if self._stopping or (self._end is not None and time.monotonic() >= self._end):
+            if self._stopping or (self._end is not None and clock.monotonic() >= self._end):
                 slot.done = True
-            elif not slot.done and time.monotonic() >= slot.not_before:
+            elif not slot.done and clock.monotonic() >= slot.not_before:
                 try:
                     slot.child = self._spawn()
                 except OSError as error:
@@ -133,7 +133,7 @@ class Supervisor:
             slot.child = None
             self._handle_exit(slot, child)
         elif self._stopping:
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            if self._kill_at is not None and clock.monotonic() >= self._kill_at:
                 child.kill_reason = child.kill_reason or OVERSTAYED
                 child.process.kill()
             elif child.process.stdin is not None:
@@ -150,7 +150,7 @@ class Supervisor:
     def _spawn(self) -> Child:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        now = time.monotonic()
+        now = clock.monotonic()
         command = [*self._command, f"--supervised={writer}"]
         if self._end is not None:
             command.append(f"--duration={max(self._end - now, 0.001):.3f}")
@@ -189,7 +189,7 @@ class Supervisor:
         self._clean = self._clean and not self._stopping
         if child.workers:
             self._take_back(child.workers, reason)
-        if time.monotonic() - child.started < MIN_CHILD_LIFE_SECONDS:
+        if clock.monotonic() - child.started < MIN_CHILD_LIFE_SECONDS:
             _back_off(slot)
         else:
             slot.failures = 0
@@ -207,7 +207,7 @@ class Supervisor:
     def _pause(self) -> float:
         if os.getpid() == 1:
             _reap(self._slots)
-        now = time.monotonic()
+        now = clock.monotonic()
         vacant = (slot for slot in self._slots if slot.child is None and not slot.done)
         waits = [slot.not_before - now for slot in vacant]
         if self._stopping:
@@ -218,7 +218,7 @@ class Supervisor:
 def _back_off(slot: _Slot) -> None:
     slot.failures += 1
     pause = growing_pause(slot.failures, first=1.0, longest=MAX_RESTART_WAIT_SECONDS)
-    slot.not_before = time.monotonic() + pause
+    slot.not_before = clock.monotonic() + pause
 
 
 def _take_back(workers: set[int], reason: str) -> None:

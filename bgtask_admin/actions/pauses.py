@@ -21,7 +21,7 @@ from bgtask.models import QueuePause, Task, TaskHold, Worker, hooks
 from bgtask.status import WorkerState
 from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
-from bgtask_admin.actions.recording import recorded, stop
+from bgtask_admin.actions.recording import name_of, recorded, stop
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.tasks.selection import Selection
@@ -36,7 +36,7 @@ def hold_type(
     The steps of the operation hold the waiting tasks. Workers set aside tasks enqueued later.
     """
     now, hold = _limits(TaskHold, reason, minutes)
-    hold |= {"held_at": now, "held_by": user.get_username()[:255]}
+    hold |= {"held_at": now, "held_by": name_of(user)}
     with recorded(_start(Verb.HOLD_TYPE, task_name, user, reason)) as operation:
         _stop_running(Verb.RELEASE_TYPE, task_name)
         TaskHold.objects.update_or_create(task_name=task_name, defaults=hold)
@@ -54,7 +54,7 @@ def release_type(task_name: str, *, user: Any) -> Operation:
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:
     """Stop workers from claiming tasks of this queue. Waiting tasks keep their status."""
     now, pause = _limits(QueuePause, reason, minutes)
-    pause |= {"paused_at": now, "paused_by": user.get_username()[:255]}
+    pause |= {"paused_at": now, "paused_by": name_of(user)}
     with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
         QueuePause.objects.update_or_create(queue=queue, defaults=pause)
     return operation
@@ -82,7 +82,7 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
         operation.matched = held.count()
         rescued: list[Outcome] = []
         operation.changed = rescue_tasks(
-            held, _("returned to the queue by %s") % user.get_username(), rescued.extend
+            held, _("returned to the queue by %s") % name_of(user), rescued.extend
         )
         # A worker logs, signals and counts the tasks that it rescues. Do so here as well.
         announce = partial(hooks.announce_rescued, rescued)
@@ -123,7 +123,7 @@ def _note(
         Operation.objects.create,
         key=secrets.token_hex(16),
         user_id=user.pk,
-        by=user.get_username()[:255],
+        by=name_of(user),
         verb=verb,
         filter=json.dumps(names),
         filter_words=" · ".join(names.values()),

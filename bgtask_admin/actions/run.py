@@ -25,6 +25,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from bgtask import clock
 from bgtask.db.routing import writing
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.deletion import Deletion
@@ -32,7 +33,13 @@ from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.actions import sentences
 from bgtask_admin.actions.preview import Preview, scope_of, words_for
-from bgtask_admin.actions.recording import entry_of, is_log_with_tasks, write_history
+from bgtask_admin.actions.recording import (
+    as_stored,
+    entry_of,
+    is_log_with_tasks,
+    name_of,
+    write_history,
+)
 from bgtask_admin.actions.recording import stop as stop  # Callers use run.stop beside run.step.
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.actions.sentences import GONE, REFERRED
@@ -63,7 +70,7 @@ def start(
         key=preview.key,
         defaults={
             "user_id": user.pk if user else None,
-            "by": (by or user.get_username())[:255],
+            "by": as_stored(by) if by else name_of(user),
             "verb": preview.action.verb,
             "filter": json.dumps(dict(preview.selection.data)),
             "filter_words": preview.in_words(),
@@ -98,7 +105,7 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
 
     Return early if another process has stepped the same operation in the meantime.
     """
-    deadline = time.monotonic() + seconds
+    deadline = clock.monotonic() + seconds
     scope, selection = _scope(operation), _selection(operation)
     has_one_writer = connections[scope.db].vendor == "sqlite"
     while operation.is_running:
@@ -111,22 +118,22 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
         )
         meant = ahead if begun else selection.having(ahead)
         for ids in [begun] if begun else _batches(meant, CHUNK):
-            began = time.monotonic()
+            began = clock.monotonic()
             if not _advance(operation, ids):
                 operation.refresh_from_db()
                 return operation
             # SQLite allows one writer. Without this pause, waiting workers would never write.
             if has_one_writer:
-                time.sleep(time.monotonic() - began)
+                time.sleep(clock.monotonic() - began)
             # After the last chunk, see below whether it was the last of all.
-            if time.monotonic() > deadline and ids[-1] != meant[-1]:
+            if clock.monotonic() > deadline and ids[-1] != meant[-1]:
                 return operation
         if not begun and _is_last(scope, ahead, operation.high_water):
             _finish(operation)
         elif not begun and not _pass(operation, ahead[-1]):
             operation.refresh_from_db()
             return operation
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             return operation
     return operation
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import subprocess
+import sys
+import types
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +22,16 @@ from bgtask.models import Task
 from bgtask.testing import run_due
 from tests.bgtask import same_name
 from tests.bgtask.times import RESOLUTION, seconds_until
+from tests.processes import ROOT
+
+TYPED = """
+from bgtask import background
+def greet(): pass
+
+try: print(background(greet))
+except TypeError as error: print(error)
+
+"""
 
 notified: list[int] = []
 
@@ -642,3 +656,105 @@ def test_runs_with_what_stands_below_background():
     (task,) = run_due()
 
     assert task.return_value == '["logged", 5]'
+
+
+# Parameters of any name
+
+AWKWARD = {
+    name: number
+    for number, name in enumerate(
+        ["self", "function", "func", "args", "kwargs", "params", "options", "name", "times", "loop",
+         "exc_info", "cls", "task", "alias", "thread_sensitive"]
+    )
+}  # fmt: skip
+
+
+@background
+def webhook(**payload):
+    return payload
+
+
+@pytest.mark.django_db
+def test_a_parameter_may_have_any_name():
+    """Kind of fault: a parameter that the API takes for one of its own."""
+    tasks = [webhook(**AWKWARD), webhook.enqueue(**AWKWARD), webhook.using(priority=1)(**AWKWARD)]
+    webhook.enqueue_many([AWKWARD])
+
+    assert [task.params() for task in tasks] == [([], AWKWARD)] * 3
+    assert webhook.now(**AWKWARD) == AWKWARD
+    assert [task.status for task in run_due()] == ["SUCCESSFUL"] * 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_parameter_may_have_any_name_in_async_code():
+    task = async_to_sync(functools.partial(webhook.aenqueue, **AWKWARD))()
+
+    assert task.params() == ([], AWKWARD)
+
+
+def test_self_is_no_option():
+    with pytest.raises(InvalidOption, match="Unknown option 'self'"):
+        webhook.using(**{"self": 1})
+
+
+# Functions that a worker could not import
+
+
+def test_a_function_of_the_file_that_is_run_is_refused_with_what_to_do(tmp_path):
+    result = _run_file(tmp_path, "@background\ndef greet(): pass")
+
+    assert "InvalidFunction: greet" in result.stderr
+    assert "is in the file that is being run (__main__)" in result.stderr
+    assert "Move it to a module that workers import" in result.stderr
+
+
+def test_a_function_of_the_file_that_is_run_is_taken_if_it_has_a_name(tmp_path):
+    result = _run_file(tmp_path, "@background(name='own.greet')\ndef greet(): pass")
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_function_of_a_module_run_with_m_is_refused_with_its_name_in_workers(tmp_path):
+    result = _run_file(tmp_path, "@background\ndef greet(): pass", as_module=True)
+
+    assert "is called __main__ here and script in a worker" in result.stderr
+    assert "and import it in script" in result.stderr
+
+
+@pytest.mark.parametrize("way", [["-c", TYPED], ["-i", "python"]], ids=["command", "interactive"])
+def test_a_function_typed_into_the_shell_is_refused_with_what_to_do(way):
+    result = subprocess.run(
+        [sys.executable, "-m", "django", "shell", *way],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT)},
+        input=TYPED,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert "was typed into a shell" in result.stdout
+    assert "and import it here" in result.stdout
+
+
+def test_a_function_of_a_module_that_no_import_finds_is_refused():
+    module = types.ModuleType("made_by_hand")
+    sys.modules[module.__name__] = module
+    try:
+        code = compile("@background\ndef f(): pass", __file__, "exec")
+        with pytest.raises(InvalidFunction, match="loaded without an import"):
+            exec(code, module.__dict__ | {"background": background})  # noqa: S102
+    finally:
+        del sys.modules[module.__name__]
+
+
+def _run_file(directory, source, *, as_module=False):
+    (directory / "script.py").write_text(f"from bgtask import background\n{source}\n")
+    return subprocess.run(
+        [sys.executable, *(["-m", "script"] if as_module else ["script.py"])],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

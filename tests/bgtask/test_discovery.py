@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bgtask import UnknownTask, background, registry
-from bgtask.models import Task
+from bgtask.lifecycle.claim import claim_queue
+from bgtask.models import Task, Worker
+from bgtask.status import HeldFor
 from bgtask.testing import run_due
 from bgtask.worker import maintenance
+from bgtask.worker.in_flight import InFlightTasks
 from tests.bgtask.apps import App
 from tests.factories import TaskFactory
 from tests.tasks import noop
@@ -131,3 +134,20 @@ def test_what_an_operator_held_is_not_let_go_with_it():
 
     task.refresh_from_db()
     assert (task.status, task.held_for) == ("HELD", "operator")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "Held 1 task whose function is not"), (2, "Held 2 tasks whose functions are not")],
+)
+@pytest.mark.django_db
+def test_a_worker_that_holds_unknown_tasks_says_where_it_looks_for_functions(caplog, number, words):
+    TaskFactory.create_batch(number, task_name=UNKNOWN)
+    tasks = claim_queue(Worker.register(), "default", number, None, 0)
+
+    InFlightTasks().set_aside(tasks, HeldFor.UNKNOWN)
+
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{words} registered in this worker: {UNKNOWN}. Workers import the ")
+    assert "import that module in the ready() of the app's AppConfig" in said
+    assert Task.objects.held().count() == number

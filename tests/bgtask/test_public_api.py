@@ -69,7 +69,7 @@ def test_is_imported_and_decorates_before_django_is_set_up():
         "-c",
         "import sys, bgtask\n"
         "from django.apps import apps\n"
-        "@bgtask.background(schedule=60)\n"
+        "@bgtask.background(name='own', schedule=60)\n"
         "def notify_user(user_id): ...\n"
         "assert not apps.ready\n"
         "assert 'bgtask.models' not in sys.modules\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
@@ -349,7 +351,67 @@ def test_enqueued_with_just_these_parameters():
     add(1, b=3)
 
     assert list(enqueued(add, 1, b=[2, "two"])) == [first]
-    assert not enqueued(add, 1, [2, "two"]).exists()
+    assert not enqueued(add, 1, [2, "three"]).exists()
+
+
+def test_parameters_are_compared_by_name_however_they_were_passed():
+    """Kind of fault: a test that can't find the task that it enqueued in another spelling."""
+    tasks = {add(1, 2), add(1, b=2), add(b=2, a=1)}
+    add(2, 1)
+
+    assert set(enqueued(add, 1, 2)) == tasks
+    assert set(enqueued(add, b=2, a=1)) == tasks
+    assert set(enqueued(add.name, 1, b=2)) == tasks
+    assert_enqueued(add, 1, 2, times=3)
+
+
+def test_parameters_of_other_types_are_other_parameters():
+    add(1, 2)
+
+    for other in (True, 1.0, "1"):
+        assert not enqueued(add, other, 2).exists()
+
+
+def test_dictionaries_among_the_parameters_are_the_same_in_any_order():
+    add({"x": 1, "y": 2}, 0)
+
+    assert_enqueued(add, {"y": 2, "x": 1}, 0)
+
+
+def test_tasks_of_an_unknown_name_are_found_by_their_parameters():
+    task = Task.objects.enqueue("tests.unknown", (1,), {"b": 2})
+    TaskFactory(task_name="tests.unknown", task_params="broken")
+
+    assert list(enqueued("tests.unknown", 1, b=2)) == [task]
+
+
+@background
+def remind(text, times=1, *, function="", schedule=""):
+    return [text, times, function, schedule]
+
+
+@background
+def webhook(**payload):
+    return payload
+
+
+def test_a_parameter_named_like_one_of_the_helpers_is_the_functions_own():
+    remind.enqueue("hello", times=3, function="f", schedule="daily")
+
+    assert_enqueued(remind, "hello", times=3, function="f", schedule="daily")
+    assert enqueued(remind, "hello", 3, function="f", schedule="daily").count() == 1
+    with pytest.raises(AssertionError, match="waits 0 times"):
+        assert_enqueued(remind, "hello", times=2)
+
+
+def test_parameters_with_the_names_of_pythons_own_are_found():
+    payload = {"self": "https://example.org", "function": 1, "args": [2], "kwargs": {}, "cls": 3}
+    webhook(**payload)
+
+    assert_enqueued(webhook, **payload)
+    assert list(enqueued(webhook, **payload)) == list(enqueued())
+    (task,) = run_due()
+    assert json.loads(task.return_value) == payload
 
 
 @pytest.mark.parametrize("look", [enqueued, lambda **kwargs: assert_enqueued(add, **kwargs)])

@@ -257,7 +257,7 @@ class TestMetrics:
 
         assert b"bgtask" not in generate_latest()
 
-    def test_name_the_extra_where_the_library_is_missing(self, client, monkeypatch) -> None:
+    def test_name_the_library_where_it_is_missing(self, client, monkeypatch) -> None:
         for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr(sys, "meta_path", [Without("prometheus_client"), *sys.meta_path])
@@ -266,7 +266,7 @@ class TestMetrics:
         response = client.get(METRICS, headers=BEARER)
 
         assert response.status_code == 501
-        assert "django-bgtask[prometheus]" in response.json()["detail"]
+        assert "pip install prometheus_client" in response.json()["detail"]
 
 
 class Without:
@@ -353,6 +353,17 @@ class TestAccess:
         response = client.get(path, headers={"Authorization": "Bearer wrong"})
 
         assert response.status_code == 401
+
+    @pytest.mark.parametrize("headers", [{}, BEARER], ids=["nothing", "token"])
+    def test_says_so_if_no_token_is_configured(self, client, settings, path: str, headers) -> None:
+        settings.BGTASK = {}
+
+        response = client.get(path, headers=headers)
+
+        assert response.status_code == 401
+        assert response.json()["detail"].startswith("No token is configured. Add one to BGTASK")
+        settings.BGTASK = {"MONITOR_TOKENS": ["x" * 32]}
+        assert "No token is configured" not in client.get(path, headers=headers).text
 
     def test_does_not_meet_the_login_page_of_a_closed_project(
         self, client, settings, path: str

@@ -13,7 +13,7 @@ from django.db import DatabaseError, InterfaceError
 import bgtask
 from bgtask import health
 from bgtask.health import Health, QueueHealth, duration
-from bgtask.management.arguments import queue_name
+from bgtask.management.arguments import queue_name, queue_names, without_usage
 
 HEADINGS = (
     "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed attempts",
@@ -23,6 +23,9 @@ HEADINGS = (
 
 class Command(BaseCommand):
     help = "Print the figures of the queues and the workers, for people or as JSON."
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        return without_usage(super().create_parser(*args, **kwargs))
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -43,7 +46,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            verdict = health.check(options["queues"])
+            verdict = health.check(queue_names(options["queues"]))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         except (DatabaseError, InterfaceError) as error:

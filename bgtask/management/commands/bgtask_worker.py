@@ -21,7 +21,7 @@ from django.utils import autoreload
 from bgtask.conf import get_settings, require_autocommit
 from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
-from bgtask.management.arguments import queue_name
+from bgtask.management.arguments import queue_name, queue_names, without_usage
 from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
 from bgtask.worker.connecting import prepared_connections
@@ -39,9 +39,7 @@ class Command(BaseCommand):
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
         # Refuse abbreviated options. A supervisor starts its children with this command line and
         # leaves out some options, which it finds by their full names.
-        parser = super().create_parser(*args, allow_abbrev=False, **kwargs)
-        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
-        return parser  # An error takes one line, without the usage. --help shows the rest.
+        return without_usage(super().create_parser(*args, allow_abbrev=False, **kwargs))
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
@@ -71,7 +69,7 @@ class Command(BaseCommand):
         add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
-
+        options["queues"] = queue_names(options["queues"])
         try:
             get_settings()
             require_autocommit(queue_alias())

@@ -94,7 +94,7 @@ class Simulation:
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simulation]:
     def prepare(lives: Iterable[Life], stop_after: float) -> Simulation:
         simulation = Simulation(lives, stop_after)
-        monkeypatch.setattr(supervisor, "time", simulation)
+        monkeypatch.setattr(supervisor, "clock", simulation)
         monkeypatch.setattr(supervisor, "Waker", lambda: simulation)
         monkeypatch.setattr(Supervisor, "_spawn", lambda supervisor: simulation.spawn())
         return simulation

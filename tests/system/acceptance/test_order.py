@@ -114,8 +114,7 @@ def test_unknown_name_is_held_and_runs_once_a_worker_knows_it(worker, newcomer):
     assert (stranger.attempts, stranger.last_error) == (0, "")
     assert other.status == Status.SUCCESSFUL
     assert (
-        f"not registered in this worker: {newcomer.task_name}. They run once a worker has"
-        in child.output()
+        f"not registered in this worker: {newcomer.task_name}. Workers import the" in child.output()
     )
 
     assert worker("--drain", env=newcomer.env).wait() == 0
