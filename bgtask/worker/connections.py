@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from django.conf import settings
 from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
