@@ -1,9 +1,11 @@
-"""Wake an idle runner: by PostgreSQL's notifications, or by SQLite's counter of changes."""
+"""Sleep until a thread, a signal or the database wakes the worker."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import selectors
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +16,56 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from bgtask.conf import get_settings
 from bgtask.db.postgresql import CHANNEL
 from bgtask.worker.echo import NotHeard, prove
-from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import limit_waiting
 
 logger = logging.getLogger("bgtask")
+
+# For one call of poll(), which takes its timeout as milliseconds in a C int.
+MAX_SLEEP_SECONDS = 86_400.0
+
+# select() takes no descriptor above 1023, and epoll would open one more for each sleep.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class Waker:
+    """
+    A sleep that a thread or a signal handler may cut short.
+
+    This is a pair of sockets, not a threading.Event, because a signal handler can't safely set an
+    Event. The signal may interrupt the main thread inside wait(), where that thread holds the
+    Event's lock. The handler would then hang.
+    """
+
+    def __init__(self) -> None:
+        self.woken = False  # Whether wake() ended the last sleep.
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def wake(self) -> None:
+        # A full socket wakes the sleeper already. A closed socket has no sleeper.
+        with contextlib.suppress(OSError):
+            self._writer.send(b"\0")
+
+    def sleep(self, seconds: float, *others: Any) -> bool:
+        """
+        Sleep so long, or until wake() is called or one of ``others`` can be read.
+
+        Return whether the sleep was cut short.
+        """
+        with _Selector() as selector:
+            for one in (self._reader, *others):
+                selector.register(one, selectors.EVENT_READ)
+            ringing = [key.fileobj for key, _ in selector.select(min(seconds, MAX_SLEEP_SECONDS))]
+        self.woken = self._reader in ringing
+        if self.woken:
+            self._reader.recv(4096)
+        return bool(ringing)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
 
 SQLITE_POLL_SECONDS = 0.05  # Between two readings of the counter of changes.
 RECONNECT_SECONDS = 30.0  # Until another try after a connection was lost.

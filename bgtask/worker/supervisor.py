@@ -27,10 +27,10 @@ from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
 from bgtask.worker.events import dispatch
+from bgtask.worker.listeners import Waker
 from bgtask.worker.pauses import growing_pause
 from bgtask.worker.primary import Primary
 from bgtask.worker.statistics import Statistics
-from bgtask.worker.waker import Waker
 
 logger = logging.getLogger("bgtask")
 

@@ -25,8 +25,8 @@ from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
 from bgtask.worker.connecting import prepared_connections
 from bgtask.worker.connections import disable_pooling
+from bgtask.worker.listeners import Waker
 from bgtask.worker.supervisor import Supervisor
-from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import limit_waiting
 
 SLACK = 5.0  # Seconds after all grace periods. A process that still has not stopped is ended then.

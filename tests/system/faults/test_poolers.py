@@ -14,9 +14,8 @@ from bgtask.db.postgresql import CHANNEL
 from bgtask.models import Task, Worker
 from bgtask.worker import echo
 from bgtask.worker.echo import NotHeard
-from bgtask.worker.listeners import PostgresListener
+from bgtask.worker.listeners import PostgresListener, Waker
 from bgtask.worker.poolers import is_direct
-from bgtask.worker.waker import Waker
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.tasks.counts import CAP

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from bgtask.worker.waker import Waker
+from bgtask.worker.listeners import Waker
 
 
 @pytest.fixture
