@@ -23,8 +23,7 @@ from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
 from bgtask.worker.claimer import Claimer
 from bgtask.worker.completer import Completer
-from bgtask.worker.connecting import prepared_connections
-from bgtask.worker.connections import reset_connection
+from bgtask.worker.connections import prepared_connections, reset_connection
 from bgtask.worker.events import EventDispatcher
 from bgtask.worker.heartbeat import Heartbeat
 from bgtask.worker.in_flight import InFlightTasks

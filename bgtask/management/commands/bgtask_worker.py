@@ -23,8 +23,7 @@ from bgtask.db.transactions import TransactionsRefused, check_transactions
 from bgtask.management.arguments import queue_name
 from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
-from bgtask.worker.connecting import prepared_connections
-from bgtask.worker.connections import disable_pooling
+from bgtask.worker.connections import disable_pooling, prepared_connections
 from bgtask.worker.listeners import Waker
 from bgtask.worker.supervisor import Supervisor
 from bgtask.worker.watchdog import limit_waiting
