@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.conf import get_settings
 from bgtask.db.postgresql import CHANNEL
-from bgtask.worker.echo import NotHeard, prove
+from bgtask.worker.poolers import NotHeard, check_notifications
 from bgtask.worker.watchdog import limit_waiting
 
 logger = logging.getLogger("bgtask")
@@ -170,7 +170,7 @@ class PostgresListener(_OwnConnection):
         return get_settings().listen or self._alias
 
     def _open(self, connection: BaseDatabaseWrapper) -> None:
-        prove(connection, self._alias)
+        check_notifications(connection, self._alias)
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
 

@@ -12,10 +12,9 @@ from django.db import connection, connections
 
 from bgtask.db.postgresql import CHANNEL
 from bgtask.models import Task, Worker
-from bgtask.worker import echo
-from bgtask.worker.echo import NotHeard
+from bgtask.worker import poolers
 from bgtask.worker.listeners import PostgresListener, Waker
-from bgtask.worker.poolers import is_direct
+from bgtask.worker.poolers import NotHeard, is_direct
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.tasks.counts import CAP
@@ -163,7 +162,7 @@ def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
         traffic(pooler),
         own_connection() as mine,
     ):
-        echo.prove(mine, "default")
+        poolers.check_notifications(mine, "default")
 
         with mine.cursor() as cursor:
             cursor.execute("SELECT pg_listening_channels()")
@@ -201,12 +200,12 @@ def test_worker_polls_and_says_so_once_behind_a_pooler_in_transaction_mode(
 
 @pytest.mark.parametrize("pool_size", [1, 3])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-@pytest.mark.parametrize("rounds", [0, echo.ROUNDS], ids=["echo-alone", "sessions-compared"])
+@pytest.mark.parametrize("rounds", [0, poolers.ROUNDS], ids=["echo-alone", "sessions-compared"])
 def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
     pooler, monkeypatch, pool_size, busy, rounds
 ):
     """Kind: a proof that succeeds by luck, or that leaves behind what it tests for."""
-    monkeypatch.setattr(echo, "ROUNDS", rounds)
+    monkeypatch.setattr(poolers, "ROUNDS", rounds)
     pooler.start("transaction", pool_size=pool_size)
 
     with (
@@ -215,7 +214,7 @@ def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
         own_connection() as mine,
         pytest.raises(NotHeard, match="no session of their own"),
     ):
-        echo.prove(mine, "default")
+        poolers.check_notifications(mine, "default")
 
     left = set(chain(*channels_of_each_session(pooler, pool_size).values()))
     assert CHANNEL not in left
@@ -224,14 +223,14 @@ def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
 
 
 def test_sessions_that_are_shared_are_noticed_without_listening(pooler, monkeypatch):
-    monkeypatch.setattr(echo, "_hears", None)  # It would be called otherwise.
+    monkeypatch.setattr(poolers, "_hears", None)  # It would be called otherwise.
 
     with (
         connected_to(pooler.start("transaction")),
         own_connection() as mine,
         pytest.raises(NotHeard),
     ):
-        echo.prove(mine, "default")
+        poolers.check_notifications(mine, "default")
 
 
 def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog, monkeypatch):
