@@ -20,8 +20,7 @@ from bgtask.failures import plain_failure
 from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.pauses import growing_pause
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, growing_pause
 from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")

@@ -30,9 +30,9 @@ from bgtask.worker.in_flight import InFlightTasks
 from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.listeners import Waker, listener_for
 from bgtask.worker.maintenance import Maintenance
-from bgtask.worker.pauses import growing_pause, is_worth_logging
 from bgtask.worker.pool import Pool
 from bgtask.worker.primary import Primary
+from bgtask.worker.service import growing_pause, is_worth_logging
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import Watchdog, limit_waiting, watched
 

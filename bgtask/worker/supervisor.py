@@ -28,8 +28,8 @@ from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
 from bgtask.worker.events import dispatch
 from bgtask.worker.listeners import Waker
-from bgtask.worker.pauses import growing_pause
 from bgtask.worker.primary import Primary
+from bgtask.worker.service import growing_pause
 from bgtask.worker.statistics import Statistics
 
 logger = logging.getLogger("bgtask")
