@@ -21,13 +21,13 @@ from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import unhold_known
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
+from bgtask.worker.claim_order import IsolationGate
 from bgtask.worker.claimer import Claimer
 from bgtask.worker.completer import Completer
 from bgtask.worker.connections import prepared_connections, reset_connection
 from bgtask.worker.events import EventDispatcher
 from bgtask.worker.heartbeat import Heartbeat
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.listeners import Waker, listener_for
 from bgtask.worker.maintenance import Maintenance
 from bgtask.worker.pool import Pool

@@ -14,10 +14,9 @@ from bgtask.lifecycle.claim import claim_heads, take_snapshot
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask.worker import claimer as claimer_module
+from bgtask.worker.claim_order import FEW_QUEUES, IsolationGate
 from bgtask.worker.claimer import Claimer
-from bgtask.worker.heads import FEW_QUEUES
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.pool import Pool
 from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
 
