@@ -27,6 +27,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 from bgtask.decorators import BackgroundFunction
 from bgtask.exceptions import Retry
 from bgtask.lifecycle import enqueue as storing
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import (
     claim_queue,
     claim_suspect,
@@ -37,7 +38,6 @@ from bgtask.lifecycle.claim import (
     take_snapshot,
 )
 from bgtask.lifecycle.finish import finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
 from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.serialization import dump_params

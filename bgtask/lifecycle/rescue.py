@@ -15,8 +15,7 @@ from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, is_about_data, operations_for
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
 from bgtask.failures import Failure, plain_failure
-from bgtask.lifecycle.attempts import build_attempt, record_attempts
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome, build_attempt, record_attempts
 from bgtask.models import Task, TaskQuerySet, hooks
 from bgtask.models.counters import as_count, raised_token
 from bgtask.retries import delay_after

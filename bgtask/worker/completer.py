@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from bgtask.db import is_about_data
 from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.finish import already_finished, finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.service import Service, growing_pause
 from bgtask.worker.watchdog import watched

@@ -23,7 +23,7 @@ from bgtask.exceptions import (
     UnknownTask,
 )
 from bgtask.failures import Failure, class_of, describe, plain_failure
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task
 from bgtask.options import check_schedule
 from bgtask.retries import delay_after

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from bgtask.context import CurrentTask
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import release_claims, set_aside_claims
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
 

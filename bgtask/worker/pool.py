@@ -13,7 +13,7 @@ from django.db import connections
 
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task
 from bgtask.worker.connections import ConnectionGuard
 from bgtask.worker.executor import execute

@@ -17,7 +17,7 @@ from bgtask import registry
 from bgtask.conf import get_settings, require_autocommit
 from bgtask.db.routing import queue_alias
 from bgtask.db.transactions import TransactionsRefused, check_transactions
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_known
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED

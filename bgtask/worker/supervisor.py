@@ -22,7 +22,7 @@ from django.db import Error, connections
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
 from bgtask.db.routing import database_now, queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child

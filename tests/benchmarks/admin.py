@@ -286,7 +286,7 @@ def _rate(counter: Any, work: Callable[[], object]) -> float:
 def _claim(counter: Any, stop: Any) -> None:
     """Claim and finish a hundred tasks at a time, at PACE. Run in a process of its own."""
     django.setup()
-    from bgtask.lifecycle.outcome import Outcome
+    from bgtask.lifecycle.attempts import Outcome
     from bgtask.models import Worker
     from bgtask.status import Status
 

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.failures import MAX_MESSAGE, MAX_TEXT, plain_failure
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
 from bgtask.lifecycle.finish import already_finished, finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, HeldFor, Status

@@ -10,8 +10,8 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import claim_queue
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.worker import Runner

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bgtask import signals
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task
 from bgtask.status import AttemptOutcome, Status
 from bgtask.worker.events import EventDispatcher, dispatch

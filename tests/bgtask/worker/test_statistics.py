@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task, TaskStats
 from bgtask.status import AttemptOutcome, Status
 from bgtask.worker.statistics import Statistics

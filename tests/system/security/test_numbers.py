@@ -6,9 +6,9 @@ import pytest
 from django.db import connection
 
 from bgtask.db import DatabaseNow, operations_for
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import claim_queue, claim_suspect, release_claims, take_snapshot
 from bgtask.lifecycle.finish import finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, QueueStats, Task
