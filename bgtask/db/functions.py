@@ -1,4 +1,4 @@
-"""The database's clock, as expressions of Django's ORM."""
+"""Expressions of Django's ORM: the database's clock, bounded counters, and hints for planners."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, DateTimeField, Expression, F, FloatField, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Greatest, Least
 from django.db.models.sql.compiler import SQLCompiler
 
 import bgtask.db
+from bgtask.db.sql import TOKEN_CEILING
 
 
 class DatabaseNow(Expression):
@@ -88,3 +91,20 @@ class KeysetAtOrAfter(Expression):
         run_at, id_ = (compiler.compile(column)[0] for column in self.columns)
         # The first comparison is redundant, but MariaDB finds the index range only by it.
         return f"({run_at} >= %s AND ({run_at}, {id_}) >= (%s, %s))", (self.key[0], *self.key)
+
+
+# A row edited by hand must not fail other rows, so these keep the counters within their columns.
+
+
+def raised_token() -> Combinable:
+    """
+    Return the token plus one.
+
+    Only a claim needs a random jump, since workers only hold tokens of claims.
+    """
+    return Least(F("token"), Value(TOKEN_CEILING)) + Value(1)
+
+
+def attempts_without_one() -> Combinable:
+    """Return the attempts minus one that does not count, but at least zero."""
+    return Greatest(F("attempts"), Value(1)) - Value(1)

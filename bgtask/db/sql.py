@@ -77,6 +77,11 @@ def as_priority(value: Any) -> int:
     return math.floor(min(max(value, PRIORITY_MIN), PRIORITY_MAX))
 
 
+def as_count(value: Any) -> int:
+    """Return the value, or COUNT_MAX if it is no count. SQLite stores text in any column."""
+    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else COUNT_MAX
+
+
 def constants(names: Iterable[str]) -> str:
     return "".join(f", %s AS {name}" for name in names)
 

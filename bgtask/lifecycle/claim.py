@@ -16,10 +16,10 @@ from django.db.models.expressions import Combinable
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import MOST_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
+from bgtask.db.functions import attempts_without_one, raised_token
 from bgtask.db.routing import queue_alias
 from bgtask.db.sql import CLAIMED, as_priority
 from bgtask.models import Task, TaskQuerySet, Worker
-from bgtask.models.counters import attempts_without_one, raised_token
 from bgtask.status import HeldFor, Status
 
 NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_at": None}
