@@ -32,8 +32,8 @@ from django.db.models import (
 from django.db.models.functions import Cast
 
 from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.db.functions import StatusLiteral
 from bgtask.db.routing import database_now, queue_alias
-from bgtask.health.literal import Literal
 from bgtask.health.thresholds import Thresholds
 from bgtask.health.types import Health, QueueHealth, Stopped, Stuck, Workers
 from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
@@ -165,7 +165,12 @@ def _part(tasks: Any, status: Status, by: Sequence[str] = ("queue",), **columns:
         "third": _NONE,
         **columns,
     }
-    return tasks.filter(status=Literal(status)).values(*by).annotate(**row).values_list(*_COLUMNS)
+    return (
+        tasks.filter(status=StatusLiteral(status))
+        .values(*by)
+        .annotate(**row)
+        .values_list(*_COLUMNS)
+    )
 
 
 def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:
