@@ -15,8 +15,7 @@ from django.db import DataError, Error, IntegrityError
 
 from bgtask import registry
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_known
 from bgtask.models import Task, Worker

@@ -18,8 +18,7 @@ from django.db import Error, ProgrammingError, connections
 from django.utils import autoreload
 
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.management.arguments import queue_name
 from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
