@@ -12,6 +12,7 @@ from django.db import Error, connections, models, router, transaction
 from bgtask.db import DatabaseNow, operations_for
 
 REFUSAL = "statement pooling"  # Part of PgBouncer's message, whatever the server's language.
+_CLOCK = DatabaseNow()  # The converters only ask for the type of its values.
 
 
 class QueueManager(models.Manager[Any]):
@@ -47,9 +48,8 @@ def writing(alias: str) -> AbstractContextManager[None]:
 
 def as_read(connection: Any, value: Any) -> Any:
     """Convert a datetime from the driver as the ORM would, and return it."""
-    clock = DatabaseNow()
-    for convert in connection.ops.get_db_converters(clock):
-        value = convert(value, clock, connection)
+    for convert in connection.ops.get_db_converters(_CLOCK):
+        value = convert(value, _CLOCK, connection)
     return value
 
 
