@@ -275,7 +275,7 @@ def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMess
 
     Texts that people write, and errors, must be stored whole, whatever characters they have.
     """
-    from bgtask.db.unicode import narrow_columns
+    from bgtask.db.fields import narrow_columns
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@character_set_client, @@character_set_database")
