@@ -23,6 +23,7 @@ from django.utils.timezone import get_default_timezone
 from bgtask import registry
 from bgtask.clashes import check_commands
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.db.internals import is_in_memory, isolation_level
 from bgtask.decorators import CALL_OPTIONS
 from bgtask.options import SECOND_NAMES
 
@@ -212,7 +213,7 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         (journal_mode,) = cursor.fetchone()
         cursor.execute("PRAGMA synchronous")
         (synchronous,) = cursor.fetchone()
-    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+    if is_in_memory(connection):
         return
     if journal_mode.lower() != "wal":
         yield Warning(
@@ -257,7 +258,7 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "ignore descending index keys and lock every task they sort.",
             id="bgtask.E004",
         )
-    level = connection.isolation_level  # type: ignore[attr-defined]
+    level = isolation_level(connection)
     if level != "read committed":
         yield Warning(
             f"The database {connection.alias!r} is used at the isolation level "

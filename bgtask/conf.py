@@ -176,8 +176,8 @@ def _listen(name: str, value: Any) -> str | Literal[False] | None:
         return False
     if not isinstance(value, str):
         raise _wrong(name, "an alias in DATABASES, True or False", value)
-    if value not in connections.settings:
-        known = ", ".join(sorted(connections.settings))
+    if value not in list(connections):
+        known = ", ".join(sorted(connections))
         raise _wrong(name, f"an alias in DATABASES ({known}), True or False", value)
     if (vendor := connections[value].vendor) != "postgresql":
         raise ImproperlyConfigured(

@@ -14,6 +14,13 @@ from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from bgtask.db.internals import (
+    check_before_next_use,
+    forget_driver_connection,
+    forget_transaction,
+    replace_connection,
+    take_error,
+)
 from bgtask.worker.poolers import told_pid
 from bgtask.worker.sessions import (
     OwnConnection,
@@ -165,11 +172,9 @@ def _clean_up(own: OwnConnection, what: object) -> bool:
         return False
     if not connection.settings_dict["AUTOCOMMIT"]:
         connection.rollback()  # The next task must not commit this task's changes.
-    elif connection.errors_occurred:
+    elif take_error(connection):
         _replace_if_broken(connection)
-        connection.errors_occurred = False
-    # With CONN_HEALTH_CHECKS, the first statement of the next task checks the connection again.
-    connection.health_check_done = False  # type: ignore[attr-defined]
+    check_before_next_use(connection)
     return True
 
 
@@ -239,16 +244,14 @@ def _discard(connection: BaseDatabaseWrapper) -> None:
         if raw is not None:
             if connection.vendor != "postgresql":
                 raw.rollback()  # close() doesn't close an in-memory SQLite database.
-            connection.in_atomic_block = False
-            connection.savepoint_ids = []
-            connection.run_on_commit = []
+            forget_transaction(connection)
             if connection.settings_dict["OPTIONS"].get("pool"):
                 raw.close()  # Otherwise the pool would give it to others as it is.
             _close(connection)
     except Exception:
         logger.debug("A connection could not be closed.", exc_info=True)
     if connections[alias] is connection:  # The task may have deleted it.
-        del connections[alias]
+        replace_connection(alias)
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:
@@ -256,4 +259,4 @@ def _close(connection: BaseDatabaseWrapper) -> None:
         connection.close()
     except Exception:
         # The connection is broken anyway. A failing close() changes nothing.
-        connection.connection = None
+        forget_driver_connection(connection)

@@ -14,6 +14,7 @@ from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.conf import get_settings
+from bgtask.db.internals import driver_of, separate_connection
 from bgtask.db.postgresql import CHANNEL
 from bgtask.worker.poolers import NotHeard, check_notifications
 from bgtask.worker.watchdog import limit_waiting
@@ -110,8 +111,7 @@ class _OwnConnection(ChangeListener):
             return
         if self._not_before is not None and time.monotonic() < self._not_before:
             return
-        connection = connections[self._own_alias].copy()
-        connection.settings_dict["OPTIONS"].pop("pool", None)
+        connection = separate_connection(self._own_alias)
         connection.settings_dict["AUTOCOMMIT"] = True  # Otherwise LISTEN is never committed.
         try:
             connection.ensure_connection()  # connect() would raise the driver's errors.
@@ -247,4 +247,4 @@ def listener_for(waker: Waker, alias: str, queues: Sequence[str] | None = None) 
 
 
 def _has_psycopg3(connection: Any) -> bool:
-    return bool(connection.Database.__name__ == "psycopg")
+    return bool(driver_of(connection).__name__ == "psycopg")

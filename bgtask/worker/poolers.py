@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask.db.internals import translated_errors
 from bgtask.worker.watchdog import watched
 
 ROUNDS = 5
@@ -95,7 +96,7 @@ def _hears(listener: BaseDatabaseWrapper, alias: str) -> bool:
     """
     channel = f"bgtask_echo_{secrets.token_hex(8)}"
     raw = listener.connection
-    with listener.wrap_database_errors:
+    with translated_errors(listener):
         with raw.transaction():
             pid = _pid(raw)
             raw.execute(f"LISTEN {channel}")

@@ -280,7 +280,7 @@ def _reason(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     number = -status
-    name = signal.Signals(number).name if number in signal.Signals._value2member_map_ else ""
+    name = next((one.name for one in signal.Signals if one == number), "")
     hint = ", perhaps out of memory" if number == signal.SIGKILL else ""
     return f"killed by signal {number} {name}{hint}".strip()
 
