@@ -161,14 +161,13 @@ def _instances(
 ) -> list[Task]:
     """Return tasks from rows of CLAIMED and ORDER, in claim order. Defer the other fields."""
     alias = candidates.db
+    claimed = {"status": "RUNNING", "locked_by_id": worker.pk, "last_worker": worker.label}
     tasks = []
     for row in rows:
         task = new_instance(Task, alias)
         state = task.__dict__
         state.update(zip(CLAIMED, row, strict=False))
-        state["status"] = "RUNNING"
-        state["locked_by_id"] = worker.pk
-        state["last_worker"] = worker.label
+        state.update(claimed)
         run_at, waited = row[len(CLAIMED) :]
         try:
             task.waited = max(float(waited), 0.0)

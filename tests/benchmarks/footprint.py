@@ -49,7 +49,7 @@ def recorded() -> Iterator[Footprint]:
         yield footprint
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def stages() -> Iterator[tuple[str, Callable[[], object]]]:
