@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from operator import attrgetter
 
 from django.utils.translation import gettext as _
@@ -13,7 +15,7 @@ from bgtask.conf import get_settings
 from bgtask.health.collect import measure
 from bgtask.health.formatting import duration, moment, percent
 from bgtask.health.thresholds import Limits, Thresholds
-from bgtask.health.types import Health, Level, QueueHealth, Reason
+from bgtask.health.types import Health, Level, QueueHealth, Reason, Workers
 
 SAID = 3  # Number of reasons that fit in a sentence.
 
@@ -63,36 +65,27 @@ def evaluate(health: Health, thresholds: Thresholds | None = None) -> Health:
 
 
 def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) -> Iterator[Reason]:
-    name = queue.name
     if limits.oldest_ready is not None:  # Without limits, tasks may wait, even without a worker.
         if not queue.served_by and queue.oldest_ready_age > lease:
             yield Reason(
                 level=Level.FAIL,
                 measure="no_worker",
-                text=_("no worker serves %(queue)s, where %(number)s tasks are ready")
-                % {"queue": name, "number": f"{queue.ready:,}"},
-                queue=name,
+                queue=queue.name,
                 observed=queue.oldest_ready_age,
                 limit=lease,
+                describe=partial(_no_worker, queue),
             )
         level, limit = _exceeded(queue.oldest_ready_age, limits.oldest_ready)
         if level != Level.PASS and queue.oldest_ready_since is not None:
             yield Reason(
                 level=level,
                 measure="oldest_ready_age",
-                text=_(
-                    "%(queue)s has been behind since %(since)s: oldest task waiting %(age)s "
-                    "(limit %(limit)s)"
-                )
-                % {
-                    "queue": name,
-                    "since": moment(queue.oldest_ready_since, health.generated_at),
-                    "age": duration(queue.oldest_ready_age),
-                    "limit": duration(limit),
-                },
-                queue=name,
+                queue=queue.name,
                 observed=queue.oldest_ready_age,
                 limit=limit,
+                describe=partial(
+                    _behind, queue, queue.oldest_ready_since, health.generated_at, limit
+                ),
             )
     if limits.failure_ratio is not None and queue.failure_ratio is not None:
         level, limit = _exceeded(queue.failure_ratio, limits.failure_ratio)
@@ -100,35 +93,59 @@ def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) 
             yield Reason(
                 level=level,
                 measure="failure_ratio",
-                text=_(
-                    "%(queue)s: %(ratio)s of %(number)s attempts failed in the last %(window)s "
-                    "(limit %(limit)s)"
-                )
-                % {
-                    "ratio": percent(queue.failure_ratio),
-                    "number": f"{queue.finished_window:,}",
-                    "queue": name,
-                    "window": duration(queue.window),
-                    "limit": percent(limit),
-                },
-                queue=name,
+                queue=queue.name,
                 observed=queue.failure_ratio,
                 limit=limit,
+                describe=partial(_failing, queue, queue.failure_ratio, limit),
             )
     if queue.stuck.total:
         yield Reason(
             level=Level.WARN,
             measure="stuck",
-            text=ngettext(
-                "%(number)s task of %(queue)s is stuck (%(why)s)",
-                "%(number)s tasks of %(queue)s are stuck (%(why)s)",
-                queue.stuck.total,
-            )
-            % {"number": f"{queue.stuck.total:,}", "queue": name, "why": _why(queue)},
-            queue=name,
+            queue=queue.name,
             observed=queue.stuck.total,
             limit=0,
+            describe=partial(_stuck, queue),
         )
+
+
+def _no_worker(queue: QueueHealth) -> str:
+    return _("no worker serves %(queue)s, where %(number)s tasks are ready") % {
+        "queue": queue.name,
+        "number": f"{queue.ready:,}",
+    }
+
+
+def _behind(queue: QueueHealth, since: datetime, now: datetime, limit: float) -> str:
+    return _(
+        "%(queue)s has been behind since %(since)s: oldest task waiting %(age)s (limit %(limit)s)"
+    ) % {
+        "queue": queue.name,
+        "since": moment(since, now),
+        "age": duration(queue.oldest_ready_age),
+        "limit": duration(limit),
+    }
+
+
+def _failing(queue: QueueHealth, ratio: float, limit: float) -> str:
+    return _(
+        "%(queue)s: %(ratio)s of %(number)s attempts failed in the last %(window)s "
+        "(limit %(limit)s)"
+    ) % {
+        "ratio": percent(ratio),
+        "number": f"{queue.finished_window:,}",
+        "queue": queue.name,
+        "window": duration(queue.window),
+        "limit": percent(limit),
+    }
+
+
+def _stuck(queue: QueueHealth) -> str:
+    return ngettext(
+        "%(number)s task of %(queue)s is stuck (%(why)s)",
+        "%(number)s tasks of %(queue)s are stuck (%(why)s)",
+        queue.stuck.total,
+    ) % {"number": f"{queue.stuck.total:,}", "queue": queue.name, "why": _why(queue)}
 
 
 def _exceeded(observed: float, limits: tuple[float, float]) -> tuple[Level, float]:
@@ -151,30 +168,35 @@ def _of_all(health: Health) -> Iterator[Reason]:
     of_queues = [reason for queue in health.queues for reason in queue.reasons]
     unserved = [reason for reason in of_queues if reason.measure == "no_worker"]
     if unserved and not health.workers.alive:  # Say it once, not for each queue.
-        waiting = sum(queue.ready for queue in health.queues if queue.oldest_ready_since)
         yield replace(
             unserved[0],
-            text=_("no worker is alive, and %(number)s tasks are ready")
-            % {"number": f"{waiting:,}"},
             queue="",
             observed=max(reason.observed for reason in unserved),
+            describe=partial(_no_worker_at_all, health),
         )
         of_queues = [reason for reason in of_queues if reason.measure != "no_worker"]
     yield from of_queues
     if silent := health.workers.silent:
-        age = duration(health.workers.heartbeat_age_max)
         yield Reason(
             level=Level.WARN,
             measure="silent",
-            text=ngettext(
-                "%(number)s worker is silent, for %(age)s",
-                "%(number)s workers are silent, for up to %(age)s",
-                silent,
-            )
-            % {"number": f"{silent:,}", "age": age},
             observed=silent,
             limit=0,
+            describe=partial(_silent, health.workers),
         )
+
+
+def _no_worker_at_all(health: Health) -> str:
+    waiting = sum(queue.ready for queue in health.queues if queue.oldest_ready_since)
+    return _("no worker is alive, and %(number)s tasks are ready") % {"number": f"{waiting:,}"}
+
+
+def _silent(workers: Workers) -> str:
+    return ngettext(
+        "%(number)s worker is silent, for %(age)s",
+        "%(number)s workers are silent, for up to %(age)s",
+        workers.silent,
+    ) % {"number": f"{workers.silent:,}", "age": duration(workers.heartbeat_age_max)}
 
 
 def _worst_first(reasons: Iterator[Reason]) -> list[Reason]:
@@ -183,11 +205,10 @@ def _worst_first(reasons: Iterator[Reason]) -> list[Reason]:
 
     Within a level, ``no_worker`` comes first, because it explains the others.
     """
-    order = list(Level)
 
     def badness(reason: Reason) -> tuple[int, bool, float]:
         excess = reason.observed / reason.limit if reason.limit else reason.observed
-        return order.index(reason.level), reason.measure == "no_worker", excess
+        return reason.level.rank, reason.measure == "no_worker", excess
 
     return sorted(reasons, key=badness, reverse=True)
 

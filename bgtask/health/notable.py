@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from bgtask.health.types import Level, QueueHealth
+from bgtask.health.types import QueueHealth
 
 MOST_QUEUES = 100  # Queues that a document, the metrics or a command lists.
 
@@ -33,7 +33,7 @@ def worst_first(queues: Sequence[QueueHealth], number: int | None = None) -> lis
 
 def _notability(queue: QueueHealth) -> tuple[float | str, ...]:
     return (
-        -_LEVELS.index(queue.status),
+        -queue.status.rank,
         not queue.paused,
         -(
             queue.oldest_ready_age // 60
@@ -42,6 +42,3 @@ def _notability(queue: QueueHealth) -> tuple[float | str, ...]:
         -queue.finished_window,
         queue.name,
     )
-
-
-_LEVELS = list(Level)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -18,12 +18,18 @@ class Level(StrEnum):
         """Return the word that monitoring tools have used for decades: OK, WARNING or CRITICAL."""
         return _WORDS[self]
 
+    @property
+    def rank(self) -> int:
+        """Return 0 for PASS, 1 for WARN and 2 for FAIL."""
+        return _RANKS[self]
+
     @staticmethod
     def worst(levels: Iterable[Level]) -> Level:
-        return max(levels, key=list(Level).index, default=Level.PASS)
+        return max(levels, key=_RANKS.__getitem__, default=Level.PASS)
 
 
 _WORDS = {Level.PASS: "OK", Level.WARN: "WARNING", Level.FAIL: "CRITICAL"}
+_RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +38,16 @@ class Reason:
 
     level: Level
     measure: str  # oldest_ready_age, failure_ratio, no_worker, stuck or silent
-    text: str  # “mail has been behind since 11:57: …”
     queue: str = ""  # Empty if it concerns no queue in particular.
     observed: float
     limit: float
+    # A function, because a thousand queues may be behind, and only some reasons are shown.
+    describe: Callable[[], str] = field(compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """Return a clause in the active language: “mail has been behind since 11:57: …”."""
+        return self.describe()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 import bgtask
 from bgtask import health
-from bgtask.health import Level, QueueHealth
+from bgtask.health import QueueHealth
 from bgtask_admin.monitoring.snapshot import Snapshot
 
 # The label for the queues without series of their own. It is not a valid name of a queue.
@@ -148,7 +148,7 @@ class _Figures(Collector):
         yield GaugeMetricFamily(
             "bgtask_status",
             "The verdict by the thresholds of the settings: 0 pass, 1 warn, 2 fail.",
-            value=list(Level).index(figures.status),
+            value=figures.status.rank,
         )
         yield GaugeMetricFamily(
             "bgtask_scrape_duration_seconds",

@@ -5,13 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError
-from django.utils import timezone, translation
 
 from bgtask import health
 
@@ -66,21 +62,10 @@ def forget() -> None:
         _last = None
 
 
-@contextmanager
-def for_everybody() -> Iterator[None]:
-    """Use the language and time zone of the project, not those of the first request."""
-    with (
-        translation.override(settings.LANGUAGE_CODE),
-        timezone.override(timezone.get_default_timezone()),
-    ):
-        yield
-
-
 def _look() -> Snapshot | Unreadable:
     began = time.monotonic()
     try:
-        with for_everybody():
-            figures = health.check()
+        figures = health.check()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("The state of the queue cannot be read: %s", error)
         # The text of the error may name hosts and users, so only the log contains it.

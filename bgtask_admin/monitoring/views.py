@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, InterfaceError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.utils import timezone, translation
 from django.utils.cache import patch_vary_headers
 
 import bgtask
@@ -18,7 +21,7 @@ from bgtask.exceptions import InvalidOption
 from bgtask.options import check_queue
 from bgtask_admin.monitoring import health_json
 from bgtask_admin.monitoring.access import Refused, demand_access
-from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, for_everybody, take
+from bgtask_admin.monitoring.snapshot import Snapshot, Unreadable, take
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
@@ -54,7 +57,8 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         try:
             demand_access(request)
-            return answer(request, _asked_for(request, take()))
+            with _for_everybody():
+                return answer(request, _asked_for(request, take()))
         except Unknown as unknown:
             return _json({"detail": str(unknown)}, 400)
         except Refused as refused:
@@ -119,8 +123,17 @@ def _asked_for(request: HttpRequest, snapshot: Snapshot) -> Snapshot:
             check_queue(name)
         except InvalidOption as error:
             raise Unknown(str(error)) from None
-    with for_everybody():
-        return replace(snapshot, health=health_.only(snapshot.health, queues))
+    return replace(snapshot, health=health_.only(snapshot.health, queues))
+
+
+@contextmanager
+def _for_everybody() -> Iterator[None]:
+    """Use the language and time zone of the project, not those of the request."""
+    with (
+        translation.override(settings.LANGUAGE_CODE),
+        timezone.override(timezone.get_default_timezone()),
+    ):
+        yield
 
 
 def _refused(refused: Refused) -> HttpResponse:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from bgtask import health
 from bgtask.db import DatabaseNow
@@ -106,6 +107,18 @@ def test_names_the_time_of_the_current_zone(settings) -> None:
     verdict = health.evaluate(Health(generated_at=now, window=900, queues=(behind,)))
 
     assert "behind since 05:42" in verdict.sentence
+
+
+def test_a_reason_is_described_in_the_time_zone_in_which_it_is_read(settings) -> None:
+    settings.USE_TZ = True
+    now = datetime(2030, 5, 4, 0, 4, 31, tzinfo=UTC)
+    since = now - timedelta(seconds=412)
+    behind = QueueHealth(name="mail", served_by=1, oldest_ready_age=412, oldest_ready_since=since)
+    verdict = health.evaluate(Health(generated_at=now, window=900, queues=(behind,)))
+
+    for zone, clock in (("UTC", "2030-05-03 23:57"), ("Asia/Kathmandu", "05:42")):
+        with timezone.override(zone):
+            assert f"behind since {clock}" in verdict.reasons[0].text
 
 
 @pytest.mark.parametrize(
