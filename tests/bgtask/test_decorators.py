@@ -1,4 +1,4 @@
-"""@background: what it takes, what it refuses, and what a call stores."""
+"""Test what @background accepts and refuses, and what a call stores."""
 
 from __future__ import annotations
 
@@ -82,36 +82,36 @@ def decorated_twice(number):
 
 
 @pytest.fixture(autouse=True)
-def _nobody_notified():
+def _no_users_notified():
     notified.clear()
 
 
 # What the decorator makes of a function
 
 
-def test_a_function_is_known_by_its_dotted_path_or_by_the_name_it_is_given():
+def test_function_is_registered_by_its_dotted_path_or_its_given_name():
     assert bare.name == "tests.bgtask.test_decorators.bare"
     assert with_every_option.name == "tests.everything"
     assert registry.find("tests.everything") is with_every_option
 
 
-def test_keeps_what_is_known_of_the_function():
+def test_decorator_keeps_the_attributes_of_the_function():
     assert notify_user.__name__ == "notify_user"
     assert notify_user.__doc__ == "Look the user up and send a mail."
     assert notify_user.function.__module__ == __name__
 
 
 @pytest.mark.parametrize("function", [bare, with_empty_parentheses, decorated_twice])
-def test_is_found_in_the_registry_by_its_name(function):
+def test_registry_finds_a_function_by_its_name(function):
     assert registry.find(function.name) is function
 
 
-def test_refuses_a_lambda():
+def test_decorator_refuses_a_lambda():
     with pytest.raises(InvalidFunction, match="is a lambda, and has no name"):
         background(lambda: None)
 
 
-def test_refuses_a_function_within_a_function():
+def test_decorator_refuses_a_nested_function():
     def inner():
         pass
 
@@ -119,7 +119,7 @@ def test_refuses_a_function_within_a_function():
         background(inner)
 
 
-def test_takes_a_function_within_a_function_that_has_a_name():
+def test_decorator_accepts_a_nested_function_with_a_name():
     @background(name="tests.inner")
     def inner():
         pass
@@ -127,7 +127,7 @@ def test_takes_a_function_within_a_function_that_has_a_name():
     assert registry.find("tests.inner") is inner
 
 
-def test_refuses_a_method():
+def test_decorator_refuses_a_method():
     with pytest.raises(InvalidFunction, match="is a method, and its self"):
 
         class Account:
@@ -137,7 +137,7 @@ def test_refuses_a_method():
 
 
 @pytest.mark.parametrize("wrap", [staticmethod, classmethod])
-def test_refuses_a_static_or_class_method(wrap):
+def test_decorator_refuses_a_static_or_class_method(wrap):
     def close():
         pass
 
@@ -148,12 +148,12 @@ def test_refuses_a_static_or_class_method(wrap):
 @pytest.mark.parametrize(
     "callable_", [print, functools.partial(print, "x"), "text".upper, dict], ids=repr
 )
-def test_refuses_what_is_no_plain_function(callable_):
+def test_decorator_refuses_other_callables(callable_):
     with pytest.raises(InvalidFunction, match="is not a plain function"):
         background(callable_)
 
 
-def test_refuses_a_generator():
+def test_decorator_refuses_a_generator_function():
     def numbers():
         yield 1
 
@@ -161,12 +161,12 @@ def test_refuses_a_generator():
         background(name="tests.generator")(numbers)
 
 
-def test_refuses_a_background_function():
+def test_decorator_refuses_a_background_function():
     with pytest.raises(InvalidFunction, match="is a background function already"):
         background(bare)
 
 
-def test_two_functions_of_one_name_are_refused_by_an_error_that_names_both_places():
+def test_error_of_two_functions_with_one_name_names_both_places():
     def first():
         pass
 
@@ -181,7 +181,7 @@ def test_two_functions_of_one_name_are_refused_by_an_error_that_names_both_place
     assert other_place in str(refusal.value)
 
 
-def test_a_function_that_is_defined_again_at_its_place_replaces_itself():
+def test_function_defined_again_at_the_same_place_replaces_itself():
     def define():
         @background(name="tests.reloaded")
         def function():
@@ -196,12 +196,12 @@ def test_a_function_that_is_defined_again_at_its_place_replaces_itself():
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 256, 5, "a\x00b", "\udc80"], ids=ascii)
-def test_refuses_a_name_that_cannot_be_a_key(name):
+def test_decorator_refuses_an_invalid_name(name):
     with pytest.raises(InvalidOption, match="name"):
         background(name=name)
 
 
-def test_refuses_a_name_that_is_too_long_where_it_is_derived_too():
+def test_decorator_refuses_a_derived_name_that_is_too_long():
     def function():
         pass
 
@@ -214,7 +214,7 @@ def test_refuses_a_name_that_is_too_long_where_it_is_derived_too():
 @pytest.mark.parametrize(
     "schedule", [60, 0, 1.5, timedelta(minutes=1), datetime(2060, 7, 1)], ids=repr
 )
-def test_a_schedule_in_place_of_the_name_is_told_where_it_belongs(schedule):
+def test_error_of_a_schedule_given_as_name_names_the_remedy(schedule):
     with pytest.raises(InvalidOption) as refusal:
         background(schedule)
 
@@ -234,9 +234,7 @@ def test_a_schedule_in_place_of_the_name_is_told_where_it_belongs(schedule):
         ("remove_existing_tasks", True, "cancel them first"),
     ],
 )
-def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(
-    option, value, instead
-):
+def test_error_of_a_removed_option_names_the_replacement(option, value, instead):
     words = f"{option}= is not supported: {instead}"
     with pytest.raises(InvalidOption, match=words):
         background(**{option: value})
@@ -258,7 +256,7 @@ def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(
         ("remove_existing_tasks", None),
     ],
 )
-def test_options_of_the_original_that_ask_for_nothing_do_nothing(option, value):
+def test_options_of_the_original_with_neutral_values_are_ignored(option, value):
     decorated = background(name="tests.of_the_original", **{option: value})(bare.function)
 
     tasks = [
@@ -272,7 +270,7 @@ def test_options_of_the_original_that_ask_for_nothing_do_nothing(option, value):
 
 
 @pytest.mark.django_db
-def test_an_option_of_the_original_is_the_functions_own_where_its_signature_names_it():
+def test_parameter_of_the_function_wins_over_an_option_of_the_original():
     task = repeats("a", repeat=0, creator=None)
 
     assert task.params() == (["a"], {"repeat": 0, "creator": None})
@@ -288,14 +286,14 @@ def test_an_option_of_the_original_is_the_functions_own_where_its_signature_name
         ("EVERY_4_WEEKS", 28 * 86_400),
     ],
 )
-def test_the_words_of_the_original_for_repeats_reach_the_refusal_of_repeats(word, seconds):
+def test_repeat_constants_of_the_original_are_refused_as_repeats(word, seconds):
     assert getattr(Task, word) == seconds
     with pytest.raises(InvalidOption, match="repeat= is not supported: tasks do not repeat yet"):
         notify_user(1, repeat=getattr(Task, word))
 
 
 @pytest.mark.django_db
-def test_the_word_of_the_original_for_no_repeats_is_taken():
+def test_never_of_the_original_is_accepted():
     assert notify_user(1, repeat=Task.NEVER, repeat_until=None).params() == ([1], {})
 
 
@@ -318,7 +316,7 @@ def test_a_call_stores_a_task_and_returns_it():
 
 
 @pytest.mark.django_db
-def test_the_options_of_the_decorator_are_those_of_the_task():
+def test_task_gets_the_options_of_the_decorator():
     task = with_every_option()
 
     task.refresh_from_db()
@@ -329,7 +327,7 @@ def test_the_options_of_the_decorator_are_those_of_the_task():
 
 
 @pytest.mark.django_db
-def test_options_at_the_call_come_before_those_of_the_decorator():
+def test_options_of_the_call_override_those_of_the_decorator():
     task = with_every_option(schedule=0, queue="post", priority=-1, verbose_name="Only this one")
 
     task.refresh_from_db()
@@ -351,7 +349,7 @@ def test_positional_and_keyword_parameters_arrive_as_they_were_given():
 @pytest.mark.parametrize(
     ("args", "kwargs"), [((), {}), ((1, 2), {}), ((), {"user": 1}), ((1,), {"user_id": 1})]
 )
-def test_a_call_that_does_not_fit_the_signature_is_a_type_error_there(args, kwargs):
+def test_call_that_does_not_fit_the_signature_raises_type_error_at_once(args, kwargs):
     with pytest.raises(TypeError, match=r"notify_user\(user_id\)"):
         notify_user(*args, **kwargs)
 
@@ -359,7 +357,7 @@ def test_a_call_that_does_not_fit_the_signature_is_a_type_error_there(args, kwar
 
 
 @pytest.mark.django_db
-def test_a_parameter_that_the_signature_names_is_no_option():
+def test_parameter_named_in_the_signature_is_not_an_option():
     task = has_its_own_queue("parameter", priority=9)
 
     task.refresh_from_db()
@@ -368,7 +366,7 @@ def test_a_parameter_that_the_signature_names_is_no_option():
 
 
 @pytest.mark.django_db
-def test_a_name_that_only_keyword_parameters_would_take_is_an_option():
+def test_name_accepted_only_by_kwargs_is_an_option():
     task = bare(queue="mail", colour="red")
 
     assert task.queue == "mail"
@@ -376,7 +374,7 @@ def test_a_name_that_only_keyword_parameters_would_take_is_an_option():
 
 
 @pytest.mark.django_db
-def test_enqueue_takes_every_argument_for_the_functions_own():
+def test_enqueue_passes_every_argument_to_the_function():
     task = bare.enqueue(1, queue="parameter", schedule=60)
 
     task.refresh_from_db()
@@ -410,7 +408,7 @@ def test_using_is_a_copy_with_other_options():
 
 
 @pytest.mark.django_db
-def test_using_gives_options_that_the_signature_keeps_for_itself():
+def test_using_sets_options_whose_names_are_parameters():
     task = has_its_own_queue.using(queue="mail", priority=5)("parameter")
 
     assert (task.queue, task.priority) == ("mail", 5)
@@ -422,7 +420,7 @@ def test_using_refuses_unknown_options():
         notify_user.using(colour="red")
 
 
-def test_using_refuses_a_back_off_which_is_asked_for_long_after_the_call():
+def test_using_refuses_backoff():
     with pytest.raises(InvalidOption, match="backoff"):
         notify_user.using(backoff=5)
 
@@ -436,7 +434,7 @@ def test_using_refuses_a_back_off_which_is_asked_for_long_after_the_call():
     [(90, 90), (90.25, 90.25), (timedelta(minutes=20), 1200), (timedelta(days=400), 34_560_000)],
     ids=str,
 )
-def test_is_scheduled_so_much_later_by_the_clock_of_the_database(schedule, seconds):
+def test_delay_is_added_to_the_database_clock(schedule, seconds):
     task = notify_user(1, schedule=schedule)
 
     task.refresh_from_db()
@@ -446,7 +444,7 @@ def test_is_scheduled_so_much_later_by_the_clock_of_the_database(schedule, secon
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("schedule", [0, 0.0, timedelta(), None], ids=repr)
-def test_is_ready_at_once(schedule):
+def test_task_without_schedule_is_ready_at_once(schedule):
     task = notify_user(1, schedule=schedule)
 
     task.refresh_from_db()
@@ -547,7 +545,7 @@ def test_aenqueue_stores_a_task():
     ],
     ids=["call", "call with options", "enqueue_many"],
 )
-def test_what_a_coroutine_must_not_wait_for_says_what_to_await(store, instead):
+def test_error_in_a_coroutine_names_the_async_method(store, instead):
     async def view():
         store()
 
@@ -593,7 +591,7 @@ def test_enqueue_many_takes_a_thousand_rows_a_statement(django_assert_max_num_qu
 
 
 @pytest.mark.django_db
-def test_enqueue_many_of_nothing_is_nothing():
+def test_enqueue_many_without_items_stores_nothing():
     assert bare.enqueue_many([]) == 0
 
 
@@ -609,7 +607,7 @@ def test_enqueue_many_refuses_an_item_that_does_not_fit_the_signature(item):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("number", [0, 1_500])
-def test_enqueue_many_says_which_item_is_not_json(number):
+def test_error_of_enqueue_many_names_the_item_that_is_not_json(number):
     items = [(1,)] * number + [({2},), (3,)]
 
     with pytest.raises(InvalidParameters, match=rf"^Item {number}: args\[0\] is a") as refusal:
@@ -621,7 +619,7 @@ def test_enqueue_many_says_which_item_is_not_json(number):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("item", [7, "text", None, {1}], ids=repr)
-def test_enqueue_many_refuses_an_item_that_is_no_set_of_parameters(item):
+def test_enqueue_many_refuses_an_item_without_parameters(item):
     with pytest.raises(InvalidParameters, match="Item 1 is"):
         notify_user.enqueue_many([(1,), item])
 
@@ -632,7 +630,7 @@ def test_enqueue_many_refuses_an_item_that_is_no_set_of_parameters(item):
 
 
 @pytest.mark.django_db
-def test_runs_with_what_stands_below_background():
+def test_decorators_below_background_are_applied():
     decorated_twice(5)
 
     (task,) = run_due()

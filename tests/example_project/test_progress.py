@@ -53,5 +53,5 @@ def test_writes_plain_lines_elsewhere_and_not_too_many():
 
 
 @pytest.mark.parametrize("total", [0, 1])
-def test_copes_with_next_to_nothing(total):
+def test_progress_accepts_very_small_totals(total):
     Progress(total, OutputWrapper(Terminal())).show(total, 0)

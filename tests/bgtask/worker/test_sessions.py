@@ -365,7 +365,7 @@ def _stored_functions():
     "how",
     [pytest.param(way, marks=pytest.mark.vendor(VENDORS.get(way, "postgresql"))) for way in WAYS],
 )
-def test_a_change_is_noticed_whichever_way_it_takes(how):
+def test_session_change_is_noticed_in_any_way_of_execution(how):
     look = {"postgresql": "SHOW statement_timeout", "mysql": "SELECT @@sql_mode"}.get(
         connection.vendor, "SELECT 1"
     )
@@ -389,7 +389,7 @@ def test_a_change_is_noticed_whichever_way_it_takes(how):
         for way in ways
     ],
 )
-def test_a_change_below_django_is_noticed(how):
+def test_session_change_through_the_driver_is_noticed(how):
     """The kind of fault: a driver's connection that is changed, used or closed past Django."""
     before = value_of(OF_SESSION[connection.vendor][1])
     noop(priority=10)  # So that the change alone is what the connection has seen since.
@@ -408,7 +408,7 @@ def test_a_change_below_django_is_noticed(how):
 
 
 @pytest.mark.vendor("postgresql")
-def test_what_a_function_sets_is_noticed_where_the_server_reports_it():
+def test_setting_changed_by_a_function_is_noticed_if_the_server_reports_it():
     """The text of the query does not tell, but PostgreSQL does."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -428,7 +428,7 @@ def test_what_a_function_sets_is_noticed_where_the_server_reports_it():
 
 
 @pytest.mark.vendor("postgresql")
-def test_a_changed_session_goes_back_to_no_pool(monkeypatch):
+def test_changed_session_is_not_returned_to_a_pool(monkeypatch):
     """A worker inside another process shares the pool of the driver with it."""
     connection.close()
     monkeypatch.setitem(
@@ -455,8 +455,8 @@ def test_a_changed_session_goes_back_to_no_pool(monkeypatch):
 
 
 @pytest.mark.vendor("postgresql", "mysql")
-def test_a_connection_that_is_none_of_the_threads_own_is_left_alone():
-    """Django makes some for itself, with an alias that nobody configured."""
+def test_unconfigured_connection_of_django_is_left_alone():
+    """Django makes some for itself, with an alias that isn't configured."""
     connected = []
 
     def connect(**kwargs):
@@ -474,7 +474,7 @@ def test_a_connection_that_is_none_of_the_threads_own_is_left_alone():
     assert connected == [1]
 
 
-def test_what_is_not_committed_without_autocommit_is_not_left_to_the_next(monkeypatch):
+def test_uncommitted_changes_are_rolled_back_before_the_next_task(monkeypatch):
     """A task may use a database without autocommit, if it is not the queue's."""
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
@@ -509,7 +509,7 @@ def work():
     used.append(connection.connection)
 
 
-def test_a_task_that_leaves_nothing_keeps_its_connection():
+def test_clean_task_keeps_its_connection():
     for _ in range(3):
         work()
 
@@ -519,7 +519,7 @@ def test_a_task_that_leaves_nothing_keeps_its_connection():
     assert used[0] is used[1] is used[2]
 
 
-def test_a_task_that_leaves_nothing_costs_no_statement_more():
+def test_clean_task_takes_no_additional_statement():
     connection.ensure_connection()
     guard, statements = ConnectionGuard(), []
 
@@ -549,7 +549,7 @@ def recall():
 
 
 @pytest.mark.parametrize("connected", [True, False])
-def test_what_a_library_keeps_on_djangos_connection_is_forgotten(connected):
+def test_attributes_that_a_library_sets_on_a_connection_are_removed(connected):
     """As the tenant's name of django-tenants, which sets a schema by it at the next cursor."""
     remember("tenant_a", connected)
     found = recall()
@@ -560,7 +560,7 @@ def test_what_a_library_keeps_on_djangos_connection_is_forgotten(connected):
     assert (found.status, found.return_value) == ("SUCCESSFUL", None)
 
 
-def test_a_signal_receiver_leaves_no_session_to_the_next():
+def test_session_of_a_signal_receiver_does_not_affect_the_next():
     look = OF_SESSION[connection.vendor]
     before, found = value_of(look[1]), []
 
@@ -602,7 +602,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("sql", PLAIN)
-def test_plain_statements_are_no_change(sql):
+def test_ordinary_statements_do_not_change_the_session(sql):
     assert not may_change_session(sql, connection.vendor)
 
 
@@ -611,13 +611,13 @@ def test_plain_statements_are_no_change(sql):
     "sql",
     ["SET LOCAL search_path TO a", "set constraints all deferred", "SET TRANSACTION READ ONLY"],
 )
-def test_what_ends_with_its_transaction_is_no_change(sql):
+def test_transaction_settings_do_not_change_the_session(sql):
     assert not may_change_session(sql, "postgresql")
     assert may_change_session(sql, "mysql")  # There LOCAL is another word for SESSION.
 
 
 @pytest.mark.parametrize("sql", [object(), b"SET a TO b", "/* open", "/* a; b */ SET a TO b"])
-def test_in_doubt_it_is_a_change(sql):
+def test_unclear_statements_count_as_a_session_change(sql):
     assert may_change_session(sql, connection.vendor)
 
 

@@ -16,7 +16,7 @@ NOW = datetime(2026, 3, 1, 12, 30, 20, tzinfo=UTC)
 
 
 @pytest.mark.django_db
-def test_the_clock_may_be_set_again_before_they_are_written():
+def test_statistics_keep_their_minute_if_the_clock_is_set_again():
     statistics = Statistics()
     statistics.set_clock(NOW)
     statistics.add([(success(Task(task_name="tests.tasks.noop")), "SUCCESSFUL")])
@@ -27,7 +27,7 @@ def test_the_clock_may_be_set_again_before_they_are_written():
     assert TaskStats.objects.get().minute == NOW.replace(second=0)
 
 
-def test_an_interruption_is_no_more_an_outcome_than_what_is_given_back_unstarted():
+def test_interruptions_are_not_counted():
     statistics = Statistics()
     statistics.set_clock(NOW)
     left = Outcome(Task(), Status.READY, kind=AttemptOutcome.INTERRUPTED)

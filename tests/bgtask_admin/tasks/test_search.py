@@ -33,11 +33,11 @@ from bgtask_admin.tasks.search import parse_search
         ("", {}),
     ],
 )
-def test_understands(text: str, meaning: dict[str, str]) -> None:
+def test_search_parses_valid_input(text: str, meaning: dict[str, str]) -> None:
     assert parse_search(text) == meaning
 
 
 @pytest.mark.parametrize("text", ["quere:mail", "queue:a queue:b", "1 2", "http://x"])
-def test_refuses_what_it_does_not_understand(text: str) -> None:
+def test_search_refuses_invalid_input(text: str) -> None:
     with pytest.raises(ValidationError):
         parse_search(text)

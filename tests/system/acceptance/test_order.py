@@ -82,7 +82,7 @@ def test_paused_queue_is_served_once_the_pause_is_over(worker):
     assert statuses() == {"SUCCESSFUL": 3}
 
 
-def test_pause_binds_what_was_claimed_ahead(worker, gate, until_running, execution_log):
+def test_pause_applies_to_prefetched_tasks(worker, gate, until_running, execution_log):
     tasks.noop.using(priority=2).enqueue_many([()] * 300)
     slow = tasks.wait_for.using(priority=1)(gate.path)
     tasks.note.using(queue="mail").enqueue_many([(number,) for number in range(300)])
@@ -104,7 +104,7 @@ def test_pause_binds_what_was_claimed_ahead(worker, gate, until_running, executi
     assert {one.task for one in execution_log.executions()} == {slow.pk, marker.pk}
 
 
-def test_tasks_on_hold_are_put_aside_and_run_once_the_hold_is_over(worker, execution_log):
+def test_tasks_on_hold_are_set_aside_and_run_after_the_hold(worker, execution_log):
     tasks.note.enqueue_many([(1,), (2,)])
     tasks.add(1, 2)
     hold = TaskHold.objects.create(task_name="tests.tasks.note", held_at=timezone.now())

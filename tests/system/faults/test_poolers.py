@@ -137,7 +137,7 @@ def wakes(settled, child):
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_pooler_is_told_from_a_direct_connection(pooler, mode):
+def test_pooler_is_distinguished_from_a_direct_connection(pooler, mode):
     assert is_direct(connection)
 
     with connected_to(pooler.start(mode)):
@@ -156,7 +156,7 @@ def test_worker_is_woken_through_a_pooler_in_session_mode(pooler, through, settl
     assert POLLS not in worker.output()
 
 
-def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
+def test_notifications_pass_a_pooler_in_session_mode(pooler):
     with (
         connected_to(pooler.start("session")),
         traffic(pooler),
@@ -173,7 +173,7 @@ def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
 
 
 @pytest.mark.sample
-def test_worker_polls_and_says_so_once_behind_a_pooler_in_transaction_mode(
+def test_worker_polls_and_logs_it_once_behind_a_pooler_in_transaction_mode(
     pooler, through, settled
 ):
     """Kind: a registration that stays with a server connection which others use."""
@@ -233,7 +233,7 @@ def test_sessions_that_are_shared_are_noticed_without_listening(pooler, monkeypa
         poolers.check_notifications(mine, "default")
 
 
-def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog, monkeypatch):
+def test_reason_is_logged_once_for_many_tries(pooler, listener, caplog, monkeypatch):
     monkeypatch.setattr("bgtask.worker.listeners.PROVE_AGAIN_SECONDS", 0.0)
 
     with connected_to(pooler.start("transaction")):
@@ -243,7 +243,7 @@ def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog,
     assert caplog.text.count(POLLS) == 1
 
 
-def test_listener_is_proved_again_after_the_pooler_has_restarted(pooler, listener, caplog):
+def test_listener_is_checked_again_after_the_pooler_has_restarted(pooler, listener, caplog):
     """Kind: a proof that outlives what it was about."""
     with connected_to(pooler.start("session")):
         listener.arm()
@@ -282,7 +282,7 @@ def test_worker_listens_on_a_connection_without_autocommit(through, pooler, test
     assert POLLS not in worker.output()
 
 
-def test_worker_does_not_listen_if_told_so(testbed, settled):
+def test_worker_does_not_listen_if_listen_is_false(testbed, settled):
     worker = testbed.worker(LISTEN=False, **LONG_LEASE)
     tasks.quick()
     settled()
@@ -293,7 +293,7 @@ def test_worker_does_not_listen_if_told_so(testbed, settled):
     assert POLLS not in worker.output()
 
 
-def test_worker_polls_and_says_so_if_it_would_listen_in_another_database(
+def test_worker_polls_and_logs_it_if_listen_names_another_database(
     through, pooler, testbed, settled
 ):
     """Kind: a connection that is healthy, and to the wrong place."""

@@ -290,7 +290,7 @@ def _may_stand_beside(claims: tuple[Claim, ...], suspect: bool, rules: Rules) ->
 def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
     for claim in state.processes[number].claims:
         if claim.stage == "answered":
-            yield from _hear_of_claim(state, number, claim)
+            yield from _receive_claim(state, number, claim)
         elif claim.stage == "waiting":
             yield from _start(state, number, claim)
             yield from _give_back(state, rules, number, claim)
@@ -302,7 +302,7 @@ def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
             yield from _read_back(state, rules, number, claim)
 
 
-def _hear_of_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
+def _receive_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
     who = _name(state, number)
     after = _with_claims(state, number, _restaged(state, number, claim, "waiting"))
     yield Step(f"{who} hears that it has {_its(claim)}", "protocol", after)
