@@ -23,6 +23,7 @@ BANNED_IN_NAMES = ("bears", "bystanders?", "convict(s|ed)?", "duty", "heart", "l
 NAME = re.compile(
     r"^(what|who|whose|nor|so)_|(^|_)(" + "|".join(BANNED_IN_NAMES) + r")(_|$)", re.IGNORECASE
 )
+LONG_LINES = 300  # A longer module has to give the reason in its docstring.
 FOLDERS = ("bgtask", "bgtask_admin", "docs", "example_project", "tests")
 SUFFIXES = (".html", ".md", ".py")
 
@@ -53,6 +54,19 @@ def test_each_test_is_named_after_an_actor_and_its_behaviour() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.name.startswith("test_")
         and NAME.search(node.name.removeprefix("test_"))
+    ]
+
+    assert found == []
+
+
+def test_each_long_module_gives_a_reason() -> None:
+    found = [
+        str(path.relative_to(ROOT))
+        for path in texts()
+        if path.suffix == ".py" and path.parent.name != "migrations"
+        for text in [path.read_text(encoding="utf-8")]
+        if text.count("\n") > LONG_LINES
+        and "is long because" not in " ".join((ast.get_docstring(ast.parse(text)) or "").split())
     ]
 
     assert found == []

@@ -1,4 +1,8 @@
-"""Async functions: their database connections, their errors, and what else a call may return."""
+"""
+Async functions: their database connections, their errors, and what else a call may return.
+
+The module is long because a coroutine and synchronous code can call each other in many ways.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test that system checks report mistakes before a start, with an id and a remedy."""
+"""
+Test that system checks report mistakes before a start, with an id and a remedy.
+
+The module is long because each system check has its own case.
+"""
 
 from __future__ import annotations
 

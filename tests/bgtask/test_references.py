@@ -1,65 +1,39 @@
-"""Rows of a project refer to rows of the queue, and pruning still deletes the old ones."""
+"""
+Rows of a project refer to rows of the queue, and pruning still deletes the old ones.
+
+The module is long because each on_delete rule and each kind of error is one case of the same
+deletion.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from io import StringIO
-from itertools import pairwise
 
 import pytest
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management import call_command
-from django.db import IntegrityError, OperationalError, connection, models, transaction
+from django.db import IntegrityError, OperationalError, connection, models
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.db import DatabaseNow
-from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Attempt, Task, TaskStats, Worker
 from bgtask.models.deletion import MOST_DIVISIONS, kept_in_words
-from bgtask.status import Status
 from bgtask.worker.maintenance import Maintenance, Pruner, _PeriodicJob
+from tests.bgtask.referring import (
+    DAY,
+    finished,
+    foreign_key,
+    ids,
+    insert_service_row,
+    prune,
+    service_table,
+)
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 from tests.models import project_models
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-DAY = 86_400
-
-
-def foreign_key(on_delete, to="bgtask.Task", kind=models.ForeignKey, **options):
-    return kind(to, on_delete, related_name="+", **options)
-
-
-def finished(number, *, days=8):
-    return [
-        TaskFactory(status="SUCCESSFUL", finished_at=DatabaseNow(-days * DAY))
-        for _ in range(number)
-    ]
-
-
-def ids(model=Task):
-    return set(model.objects.values_list("pk", flat=True))
-
-
-def prune(batch_size=1_000):
-    pruning = Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=batch_size)
-    return sum(pruning), dict(pruning.kept)
-
-
-def in_own_transaction():
-    return prune()
-
-
-def in_a_transaction_of_the_caller():
-    with transaction.atomic():
-        return prune()
-
-
-@pytest.fixture(params=[in_own_transaction, in_a_transaction_of_the_caller])
-def pruned(request):
-    """Both: foreign keys are checked when the outermost transaction ends."""
-    return request.param
 
 
 class TestOnDelete:
@@ -240,11 +214,11 @@ class TestAnotherDatabase:
     def test_row_in_another_database_stays_with_a_kept_task(self, pruned):
         with (
             self.job(models.CASCADE) as (job,),
-            TestUndeclaredForeignKeys().table(),
+            service_table(),
         ):
             (task,) = finished(1)
             job.objects.create(task_id=task.pk)
-            TestUndeclaredForeignKeys().insert(task)
+            insert_service_row(task)
 
             assert pruned() == (0, {"service_row": 1})
             assert job.objects.exists()
@@ -442,146 +416,6 @@ class TestManyUndeletableTasks:
             # Start again, because the referring rows may be gone by now.
             job.objects.all().delete()
             assert one_batch() == 1_000
-
-
-class TestUndeclaredForeignKeys:
-    """Kind of fault: a table of another app keeps a batch, and is not named."""
-
-    @contextmanager
-    def table(self, rest=""):
-        kind = "integer" if connection.vendor == "sqlite" else "bigint"
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"CREATE TABLE service_row (task {kind}, FOREIGN KEY (task) "
-                f"REFERENCES bgtask_task (id) {rest})"
-            )
-        try:
-            yield
-        finally:
-            with connection.cursor() as cursor:
-                cursor.execute("DROP TABLE service_row")
-
-    def insert(self, task):
-        with connection.cursor() as cursor:
-            cursor.execute("INSERT INTO service_row VALUES (%s)", [task.pk])
-
-    RULES = (
-        pytest.param("", id="plain"),
-        pytest.param("ON DELETE RESTRICT", id="restrict"),
-        pytest.param(
-            "DEFERRABLE INITIALLY DEFERRED",
-            id="deferred",
-            marks=pytest.mark.vendor("sqlite", "postgresql"),
-        ),
-    )
-
-    @pytest.mark.parametrize("rest", RULES)
-    def test_undeclared_foreign_keys_keep_only_their_tasks(self, rest, pruned):
-        with self.table(rest):
-            tasks = finished(5)
-            AttemptFactory(task=tasks[3])
-            self.insert(tasks[3])
-
-            assert pruned() == (4, {"service_row": 1})
-            assert ids() == {tasks[3].pk}
-            assert Attempt.objects.count() == 1
-
-    def test_undeclared_foreign_keys_can_cascade(self, pruned):
-        with self.table("ON DELETE CASCADE"):
-            tasks = finished(2)
-            self.insert(tasks[0])
-
-            assert pruned() == (2, {})
-
-    @pytest.mark.parametrize(
-        "rule",
-        [
-            pytest.param("", id="at once"),
-            pytest.param(
-                "DEFERRABLE INITIALLY DEFERRED",
-                id="deferred",
-                marks=pytest.mark.vendor("sqlite", "postgresql"),
-            ),
-        ],
-    )
-    @pytest.mark.parametrize("depth", [1, 2])
-    def test_undeclared_foreign_keys_behind_a_cascade_keep_only_their_tasks(
-        self, rule, depth, pruned
-    ):
-        """Kind of fault: a foreign key that is checked at COMMIT keeps the whole batch."""
-        kind = "integer" if connection.vendor == "sqlite" else "bigint"
-        names = ["bgtask_task", *(f"service_{number}" for number in range(depth + 1))]
-        with connection.cursor() as cursor:
-            for number, (to, name) in enumerate(pairwise(names)):
-                cursor.execute(
-                    f"CREATE TABLE {name} (id {kind} PRIMARY KEY, FOREIGN KEY (id) REFERENCES {to} "
-                    f"(id) {rule if number == depth else 'ON DELETE CASCADE'})"
-                )
-        try:
-            tasks = finished(5)
-            for name in names[1:]:
-                with connection.cursor() as cursor:
-                    cursor.execute(f"INSERT INTO {name} VALUES (%s)", [tasks[3].pk])
-
-            words = names[-1]
-            if connection.vendor == "sqlite" and not rule:  # SQLite names no table then.
-                words = "error: IntegrityError: FOREIGN KEY constraint failed"
-            assert pruned() == (4, {words: 1})
-            assert ids() == {tasks[3].pk}
-        finally:
-            with connection.cursor() as cursor:
-                for name in reversed(names[1:]):
-                    cursor.execute(f"DROP TABLE {name}")
-
-    @pytest.mark.vendor("postgresql")
-    def test_undeclared_foreign_keys_of_a_partitioned_table_are_read_once(self):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "CREATE TABLE service_row (task bigint REFERENCES bgtask_task (id)) "
-                "PARTITION BY HASH (task)"
-            )
-            cursor.execute(
-                "CREATE TABLE service_part PARTITION OF service_row "
-                "FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
-            )
-        try:
-            tasks = finished(2)
-            self.insert(tasks[0])
-
-            assert prune() == (1, {"service_row": 1})
-        finally:
-            with connection.cursor() as cursor:
-                cursor.execute("DROP TABLE service_row")
-
-    @pytest.mark.vendor("postgresql")
-    def test_unreadable_referring_tables_keep_only_their_tasks(self):
-        with self.table("DEFERRABLE INITIALLY DEFERRED"), connection.cursor() as cursor:
-            tasks = finished(5)
-            self.insert(tasks[3])
-            cursor.execute("CREATE ROLE limited")
-            cursor.execute("GRANT SELECT, UPDATE, DELETE ON bgtask_task, bgtask_attempt TO limited")
-            try:
-                with transaction.atomic():
-                    cursor.execute("SET LOCAL ROLE limited")
-                    assert prune() == (4, {"service_row": 1})
-            finally:
-                cursor.execute("DROP OWNED BY limited")
-                cursor.execute("DROP ROLE limited")
-
-    @pytest.mark.vendor("postgresql")
-    def test_referring_table_of_another_schema_is_named_with_its_schema(self):
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE SCHEMA service")
-            cursor.execute("CREATE TABLE service.row (task bigint REFERENCES bgtask_task (id))")
-        try:
-            tasks = finished(2)
-            with connection.cursor() as cursor:
-                cursor.execute("INSERT INTO service.row VALUES (%s)", [tasks[0].pk])
-
-            assert prune() == (1, {"service.row": 1})
-        finally:
-            with connection.cursor() as cursor:
-                cursor.execute("DROP SCHEMA service CASCADE")
 
 
 class TestOtherTables:

@@ -1,4 +1,8 @@
-"""Test what follows a failure: another attempt after its delay, or the end."""
+"""
+Test what follows a failure: another attempt after its delay, or the end.
+
+The module is long because failures, requested retries and limits are one rule for the next attempt.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test the functions of bgtask.testing, which the tests of a project call."""
+"""
+Test the functions of bgtask.testing, which the tests of a project call.
+
+The module is long because each function of that module has its own cases.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,9 @@
+"""
+Test the endpoints /health, /stats and /metrics.
+
+The module is long because the three endpoints share most of their promises.
+"""
+
 from __future__ import annotations
 
 import json

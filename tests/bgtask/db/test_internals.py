@@ -3,6 +3,8 @@ The parts of Django that its documentation does not promise.
 
 If one of these tests fails after an upgrade of Django, change the function of the same name in
 ``bgtask/db/internals.py``.
+
+The module is long because it has a test for each function of that module.
 """
 
 from __future__ import annotations

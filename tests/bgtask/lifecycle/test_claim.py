@@ -1,4 +1,8 @@
-"""Test that a claim takes the most pressing ready tasks of a queue for one worker alone."""
+"""
+Test that a claim takes the most pressing ready tasks of a queue for one worker alone.
+
+The module is long because all ways to claim must agree on order, limits and locks.
+"""
 
 from __future__ import annotations
 

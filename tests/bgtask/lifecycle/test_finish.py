@@ -1,4 +1,8 @@
-"""Test that each outcome is written once, and only to the task that still has its token."""
+"""
+Test that each outcome is written once, and only to the task that still has its token.
+
+The module is long because each kind of outcome, time and text is one case of the same write.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test that the database matches the protocol after any steps in any order."""
+"""
+Test that the database matches the protocol after any steps in any order.
+
+The module is long because the state machine lists every step and every invariant.
+"""
 
 from __future__ import annotations
 

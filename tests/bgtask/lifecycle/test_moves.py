@@ -1,4 +1,8 @@
-"""Test every action on a task of every status: only the documented transitions happen."""
+"""
+Test every action on a task of every status: only the documented transitions happen.
+
+The module is long because each action is tested on each status.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test that only tasks of dead workers and overdue tasks are rescued, and each once."""
+"""
+Test that only tasks of dead workers and overdue tasks are rescued, and each once.
+
+The module is long because each cause of a rescue has its own row in the design.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test how a worker chooses between queues, and that many queues cost no more than few."""
+"""
+Test how a worker chooses between queues, and that many queues cost no more than few.
+
+The module is long because speed, order and limits of one choice belong together.
+"""
 
 from __future__ import annotations
 

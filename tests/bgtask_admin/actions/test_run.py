@@ -1,3 +1,9 @@
+"""
+Test that an operation changes the tasks of its preview, and logs it.
+
+The module is long because every action goes through the same preview, steps and log.
+"""
+
 from __future__ import annotations
 
 import threading

@@ -1,4 +1,8 @@
-"""Test that the filter by an argument finds only the tasks with exactly this value."""
+"""
+Test that the filter by an argument finds only the tasks with exactly this value.
+
+The module is long because list, actions, export and history must agree on one filter.
+"""
 
 from __future__ import annotations
 

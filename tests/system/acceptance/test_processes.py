@@ -1,4 +1,8 @@
-"""Test several worker processes and their supervisor."""
+"""
+Test several worker processes and their supervisor.
+
+The module is long because each way in which a process can end is one case of the supervisor.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Matrix rows 16–20, 22, 25–29, 33: what befalls the database."""
+"""
+Matrix rows 16–20, 22, 25–29, 33: what befalls the database.
+
+The module is long because each fault of a database is one row of the fault matrix.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A PostgreSQL primary is lost and its standby promoted, and the old primary may come back."""
+"""
+A PostgreSQL primary is lost and its standby promoted, and the old primary may come back.
+
+The module is long because each case needs the same pair of servers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Connection poolers between workers and PostgreSQL: what works in each of their modes."""
+"""
+Connection poolers between workers and PostgreSQL: what works in each of their modes.
+
+The module is long because each mode of a pooler is tested with the same setup.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
+"""
+The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
 
 This is the specification in a form that can be explored to its end. A few processes and a task or
 two share a database; anything may happen in any order. Time is not modelled: whatever depends on
@@ -17,6 +18,8 @@ add one, meet none either. A worker draws its id at random, so no id is given to
 
 Each check the protocol makes is a switch of ``Rules``. All on is the protocol. The tests turn them
 off one by one and expect the explorer to find what goes wrong without it.
+
+The module is long because it is one specification, which has to be read as a whole.
 """
 
 from collections.abc import Callable, Iterator

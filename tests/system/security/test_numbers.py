@@ -1,4 +1,8 @@
-"""A row with edited numbers, dates or texts fails alone. The other tasks still run."""
+"""
+A row with edited numbers, dates or texts fails alone. The other tasks still run.
+
+The module is long because each column that can be edited by hand has its own case.
+"""
 
 from __future__ import annotations
 
