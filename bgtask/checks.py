@@ -23,7 +23,7 @@ from django.utils.timezone import get_default_timezone
 from bgtask import registry
 from bgtask.clashes import check_commands
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.internals import is_in_memory, isolation_level
+from bgtask.db.internals import driver_of, is_in_memory, isolation_level
 from bgtask.decorators import CALL_OPTIONS
 from bgtask.options import SECOND_NAMES
 
@@ -239,9 +239,10 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             'and whatever the timeout. Add {"transaction_mode": "IMMEDIATE"} to its OPTIONS.',
             id="bgtask.W006",
         )
-    if connection.Database.sqlite_version_info < (3, 35):  # type: ignore[attr-defined]
+    driver = driver_of(connection)
+    if driver.sqlite_version_info < (3, 35):
         yield Error(
-            f"SQLite {connection.Database.sqlite_version} cannot UPDATE … RETURNING.",  # type: ignore[attr-defined]
+            f"SQLite {driver.sqlite_version} cannot UPDATE … RETURNING.",
             hint="Use SQLite 3.35 or later.",
             id="bgtask.E003",
         )

@@ -33,6 +33,9 @@ from bgtask.worker.watchdog import watched
 
 logger = logging.getLogger("bgtask")
 
+# A connection that was not used for so long is tried before a task gets it.
+IDLE_CHECK_SECONDS = 5.0
+
 # A server keeps the row locks of a client until it knows that the client has gone. The unit of the
 # first two values is seconds, and that of tcp_user_timeout is milliseconds. Behind a pooler nothing
 # is set, because the session soon belongs to another client. Settings that the project, its role or
@@ -96,10 +99,6 @@ def _is_by_tcp(connection: BaseDatabaseWrapper) -> bool:
     except Exception:
         return False
     return bool(host) and not host.startswith(("/", "@"))
-
-
-# A connection that was not used for so long is tried before a task gets it.
-IDLE_CHECK_SECONDS = 5.0
 
 
 def disable_pooling() -> None:
