@@ -33,7 +33,8 @@ PRIVATE = {
     "Collector", "Database", "ModelState", "create_connection", "elide_empty", "errors_occurred",
     "execute_wrappers", "find_commands", "get_candidate_relations_to_delete", "get_compiler",
     "health_check_done", "is_in_memory_db", "load_command_class", "run_on_commit",
-    "run_with_reloader", "savepoint_ids", "transaction_mode", "wrap_database_errors", "_called_from_command_line",
+    "run_with_reloader", "savepoint_ids", "transaction_mode", "wrap_database_errors",
+    "_called_from_command_line",
 }  # fmt: skip
 
 
