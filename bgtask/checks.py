@@ -23,6 +23,7 @@ from django.utils.timezone import get_default_timezone
 from bgtask import registry
 from bgtask.clashes import check_commands
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.db.internals import driver_of, is_in_memory, isolation_level
 from bgtask.decorators import CALL_OPTIONS
 from bgtask.options import SECOND_NAMES
 
@@ -216,7 +217,7 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         (journal_mode,) = cursor.fetchone()
         cursor.execute("PRAGMA synchronous")
         (synchronous,) = cursor.fetchone()
-    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+    if is_in_memory(connection):
         return
     if journal_mode.lower() != "wal":
         yield Warning(
@@ -242,9 +243,10 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             f"and whatever the timeout. Set its OPTIONS to {SQLITE_OPTIONS}.",
             id="bgtask.W006",
         )
-    if connection.Database.sqlite_version_info < (3, 35):  # type: ignore[attr-defined]
+    driver = driver_of(connection)
+    if driver.sqlite_version_info < (3, 35):
         yield Error(
-            f"SQLite {connection.Database.sqlite_version} cannot UPDATE … RETURNING.",  # type: ignore[attr-defined]
+            f"SQLite {driver.sqlite_version} cannot UPDATE … RETURNING.",
             hint="Use SQLite 3.35 or later.",
             id="bgtask.E003",
         )
@@ -261,7 +263,7 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "ignore descending index keys and lock every task they sort.",
             id="bgtask.E004",
         )
-    level = connection.isolation_level  # type: ignore[attr-defined]
+    level = isolation_level(connection)
     if level != "read committed":
         yield Warning(
             f"The database {connection.alias!r} is used at the isolation level "
@@ -279,7 +281,7 @@ def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMess
 
     Texts that people write, and errors, must be stored whole, whatever characters they have.
     """
-    from bgtask.db.unicode import narrow_columns
+    from bgtask.db.fields import narrow_columns
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@character_set_client, @@character_set_database")

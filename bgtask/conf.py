@@ -183,8 +183,8 @@ def _listen(name: str, value: Any) -> str | Literal[False] | None:
         return None
     if value is False:
         return False
-    if (alias := _text(value)) is None or alias not in connections.settings:
-        known = ", ".join(sorted(connections.settings))
+    if (alias := _text(value)) is None or alias not in list(connections):
+        known = ", ".join(sorted(connections))
         raise _wrong(name, f"an alias in DATABASES ({known}), True or False", value)
     if (vendor := connections[alias].vendor) != "postgresql":
         raise ImproperlyConfigured(

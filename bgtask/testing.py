@@ -30,6 +30,7 @@ from bgtask import registry
 from bgtask.decorators import BackgroundFunction
 from bgtask.exceptions import MalformedTask, Retry
 from bgtask.lifecycle import enqueue as storing
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import (
     claim_queue,
     claim_suspect,
@@ -40,7 +41,6 @@ from bgtask.lifecycle.claim import (
     take_snapshot,
 )
 from bgtask.lifecycle.finish import finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
 from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.options import check_queues

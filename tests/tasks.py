@@ -31,6 +31,13 @@ def fail(message="no luck"):
     raise RuntimeError(message)
 
 
+@background(backoff=0)
+def fail_once():
+    """Fail at the first attempt, and succeed at the second."""
+    if current_task().attempt == 1:
+        raise RuntimeError("no luck")
+
+
 @background
 def nap(seconds):
     time.sleep(seconds)

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from bgtask.db.internals import select_sql
+
 # The columns that a worker needs to run a task. Other columns are read when they are accessed.
 CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
@@ -77,6 +79,11 @@ def as_priority(value: Any) -> int:
     return math.floor(min(max(value, PRIORITY_MIN), PRIORITY_MAX))
 
 
+def as_count(value: Any) -> int:
+    """Return the value, or COUNT_MAX if it is no count. SQLite stores text in any column."""
+    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else COUNT_MAX
+
+
 def constants(names: Iterable[str]) -> str:
     return "".join(f", %s AS {name}" for name in names)
 
@@ -99,7 +106,4 @@ def on_conflict(greatest: str) -> str:
 
 def compiled(queryset: QuerySet[Any], *names: str) -> tuple[str, tuple[Any, ...]]:
     """Return the SELECT of these columns and its parameters, for use in a larger statement."""
-    query = queryset.values_list(*names).query
-    # Return SQL even for a queryset that is known to be empty.
-    sql, params = query.get_compiler(queryset.db, elide_empty=False).as_sql()
-    return sql, tuple(params)
+    return select_sql(queryset.values_list(*names))

@@ -34,10 +34,9 @@ from django.db.models import (
 from django.db.models.functions import Cast
 
 from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.db.functions import LimitedCount, StatusLiteral
 from bgtask.db.routing import database_now, queue_alias
 from bgtask.health.behind import behind_since
-from bgtask.health.limited import LimitedCount
-from bgtask.health.literal import Literal
 from bgtask.health.thresholds import Thresholds
 from bgtask.health.types import Health, QueueHealth, Stopped, Stuck, Workers
 from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
@@ -179,7 +178,7 @@ def _add_tasks(
 def _failed(tasks: Any) -> Any:
     """Return one row with the number of FAILED tasks, or none if there are none."""
     # With the condition on finished_at, a partial index has all that this query reads.
-    failed = tasks.filter(status=Literal(Status.FAILED), finished_at__isnull=False)
+    failed = tasks.filter(status=StatusLiteral(Status.FAILED), finished_at__isnull=False)
     newest = failed.order_by("-finished_at", "-pk").values("pk")[:1]
     row = {
         **_EMPTY_PART,
@@ -200,7 +199,12 @@ def _part(tasks: Any, status: Status, by: Sequence[str] = ("queue",), **columns:
         **_EMPTY_PART,
         **columns,
     }
-    return tasks.filter(status=Literal(status)).values(*by).annotate(**row).values_list(*_COLUMNS)
+    return (
+        tasks.filter(status=StatusLiteral(status))
+        .values(*by)
+        .annotate(**row)
+        .values_list(*_COLUMNS)
+    )
 
 
 def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:

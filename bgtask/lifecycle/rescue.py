@@ -12,13 +12,12 @@ from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, is_about_data, operations_for
-from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
+from bgtask.db.functions import raised_token
+from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING, as_count
 from bgtask.failures import Failure, plain_failure
-from bgtask.lifecycle.attempts import build_attempt, record_attempts
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome, build_attempt, record_attempts
 from bgtask.loggers import get_logger
 from bgtask.models import Task, TaskQuerySet, hooks
-from bgtask.models.counters import as_count, raised_token
 from bgtask.retries import delay_after
 from bgtask.status import AttemptOutcome, Status, WorkerState
 

@@ -17,12 +17,11 @@ from django.utils.translation import gettext_lazy as _
 from bgtask.conf import DEFAULT_QUEUE, MAX_DURATION_SECONDS, get_settings
 from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
-from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
+from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN, as_count
 from bgtask.exceptions import MalformedTask
 from bgtask.failures import MAX_MESSAGE
 from bgtask.models import hooks
 from bgtask.models.arguments import named
-from bgtask.models.counters import as_count
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
 from bgtask.serialization import load_params

@@ -10,10 +10,10 @@ from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, KeysetAtOrAfter, operations_for
+from bgtask.db.functions import raised_token
 from bgtask.db.sql import PRIORITY_MIN
 from bgtask.loggers import get_logger
 from bgtask.models import hooks
-from bgtask.models.counters import raised_token
 from bgtask.models.deletion import Deletion, delete, kept_in_words
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status, WorkerState
 

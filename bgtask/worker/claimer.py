@@ -19,10 +19,8 @@ from bgtask.lifecycle.claim import (
 from bgtask.lifecycle.promote import promote_due
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
-from bgtask.worker.cursor import ClaimCursor
-from bgtask.worker.heads import Heads
+from bgtask.worker.claim_order import ClaimCursor, Heads, IsolationGate
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.pool import Pool
 
 # The longest that a claimed task waits for a thread before it is released.

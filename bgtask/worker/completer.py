@@ -17,12 +17,11 @@ from bgtask import clock
 from bgtask.db import is_about_data
 from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.finish import already_finished, finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.loggers import get_logger
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.pauses import growing_pause
-from bgtask.worker.service import Service, surviving
+from bgtask.worker.service import Service, growing_pause, surviving
 from bgtask.worker.watchdog import watched
 
 logger = get_logger(__name__)

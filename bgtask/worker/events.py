@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 
 from bgtask import signals
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.loggers import get_logger
 from bgtask.status import Status
 from bgtask.worker.connections import ConnectionGuard

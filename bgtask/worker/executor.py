@@ -20,7 +20,7 @@ from bgtask.exceptions import (
     UnknownTask,
 )
 from bgtask.failures import Failure, class_of, clear_frames, describe, plain_failure
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.options import check_schedule

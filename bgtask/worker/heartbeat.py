@@ -13,8 +13,7 @@ from bgtask.db import operations_for
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.pauses import is_worth_logging
-from bgtask.worker.service import Service, surviving
+from bgtask.worker.service import Service, is_worth_logging, surviving
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import watched
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from bgtask import clock
 from bgtask.context import CurrentTask
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import release_claims, set_aside_claims
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor

@@ -17,7 +17,7 @@ from django.db import Error
 from bgtask import clock, registry
 from bgtask.conf import get_settings
 from bgtask.db.routing import queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.lifecycle.retention import Pruning

@@ -14,7 +14,7 @@ from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
 from bgtask.failures import clear_frames
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.worker.connections import ConnectionGuard

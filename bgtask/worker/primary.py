@@ -22,6 +22,7 @@ from django.db.backends.signals import connection_created
 
 from bgtask import clock
 from bgtask.db import Server, operations_for
+from bgtask.db.internals import separate_connection
 from bgtask.loggers import get_logger
 from bgtask.worker.watchdog import hang_up
 
@@ -91,8 +92,7 @@ class Primary:
 
     def try_again(self) -> None:
         """Make a connection to see if it's still refused; raise OperationalError if it is."""
-        connection = connections[self._alias].copy()
-        connection.settings_dict["OPTIONS"].pop("pool", None)
+        connection = separate_connection(self._alias)
         try:
             connection.ensure_connection()
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bgtask.db.routing import database_now, queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.worker.events import dispatch
 from bgtask.worker.statistics import Statistics
 

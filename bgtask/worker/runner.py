@@ -14,28 +14,25 @@ from django.db import DataError, Error, IntegrityError
 
 from bgtask import clock, registry
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_known
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
+from bgtask.worker.claim_order import IsolationGate
 from bgtask.worker.claimer import Claimer
 from bgtask.worker.completer import Completer
-from bgtask.worker.connecting import prepared_connections
-from bgtask.worker.connections import reset_connection
+from bgtask.worker.connections import prepared_connections, reset_connection
 from bgtask.worker.events import EventDispatcher
 from bgtask.worker.heartbeat import Heartbeat
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
-from bgtask.worker.listeners import listener_for
+from bgtask.worker.listeners import Waker, listener_for
 from bgtask.worker.maintenance import Maintenance
-from bgtask.worker.pauses import growing_pause, is_worth_logging
 from bgtask.worker.pool import Pool
 from bgtask.worker.primary import Primary
+from bgtask.worker.service import growing_pause, is_worth_logging
 from bgtask.worker.statistics import Statistics
-from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import Watchdog, limit_waiting, watched
 
 logger = get_logger(__name__)

@@ -11,7 +11,7 @@ from django.db import connections
 
 from bgtask import clock
 from bgtask.db import operations_for
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.status import AttemptOutcome, Status
 
 # The order of STATS_COLUMNS after its key columns.

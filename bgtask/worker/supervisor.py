@@ -21,16 +21,15 @@ from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
 from bgtask.db.routing import queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
-from bgtask.worker.pauses import growing_pause
+from bgtask.worker.listeners import Waker
 from bgtask.worker.primary import Primary
 from bgtask.worker.rescued import announce
-from bgtask.worker.service import surviving
-from bgtask.worker.waker import Waker
+from bgtask.worker.service import growing_pause, surviving
 
 logger = get_logger(__name__)
 
@@ -267,7 +266,7 @@ def _reason(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     number = -status
-    name = signal.Signals(number).name if number in signal.Signals._value2member_map_ else ""
+    name = next((one.name for one in signal.Signals if one == number), "")
     hint = ", perhaps out of memory" if number == signal.SIGKILL else ""
     return f"killed by signal {number} {name}{hint}".strip()
 

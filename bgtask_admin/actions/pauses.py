@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from bgtask.db.routing import database_now, queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import QueuePause, Task, TaskHold, Worker, hooks
 from bgtask.status import WorkerState

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import Func, Q, QuerySet
+from django.db.models import Q, QuerySet
 
-from bgtask.health.limited import LimitedCount
-from bgtask.health.literal import Literal
+from bgtask.db.functions import LimitedCount, StatusLiteral, WithoutIndex
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 
@@ -20,20 +19,6 @@ def capped(rows: QuerySet[Any], most: int = CAP) -> int:
     return rows.order_by()[: most + 1].count()
 
 
-class _ByNoIndex(Func):
-    """
-    Refer to a column so that SQLite doesn't use the column's index.
-
-    SQLite assumes that every value is rare, even a frequent one.
-    """
-
-    arity = 1
-    template = "%(expressions)s"
-
-    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        return self.as_sql(compiler, connection, template="+%(expressions)s")
-
-
 def by_status(statuses: Iterable[Status], most: int = CAP, **which: str) -> Mapping[Status, int]:
     """
     Return the number of tasks of each status.
@@ -42,7 +27,7 @@ def by_status(statuses: Iterable[Status], most: int = CAP, **which: str) -> Mapp
     there are more than ``most``.
     """
     statuses = list(statuses)
-    columns = {f"this_{column}": _ByNoIndex(column) for column in which}
+    columns = {f"this_{column}": WithoutIndex(column) for column in which}
     values = {f"this_{column}": value for column, value in which.items()}
     numbers = [
         LimitedCount(of_status(status).alias(**columns).filter(**values), most)
@@ -55,5 +40,5 @@ def by_status(statuses: Iterable[Status], most: int = CAP, **which: str) -> Mapp
 def of_status(status: Status) -> TaskQuerySet:
     # The database uses a partial index only if the query repeats the condition of the index.
     finished = Q(finished_at__isnull=False) if status in FINISHED else Q()
-    tasks: TaskQuerySet = Task.objects.filter(finished, status=Literal(status))
+    tasks: TaskQuerySet = Task.objects.filter(finished, status=StatusLiteral(status))
     return tasks

@@ -16,7 +16,7 @@ from django.core.validators import ProhibitNullCharactersValidator
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.health.literal import Literal
+from bgtask.db.functions import StatusLiteral
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 from bgtask.status import FINISHED, Status
@@ -270,7 +270,7 @@ class TaskFilter(django_filters.FilterSet):
         form = TaskFilterForm
 
     def of_status(self, queryset: TaskQuerySet, name: str, value: str) -> TaskQuerySet:
-        return queryset.filter(status=Literal(Status(value)))
+        return queryset.filter(status=StatusLiteral(Status(value)))
 
     def unfiltered(self, queryset: TaskQuerySet, name: str, value: Any) -> TaskQuerySet:
         return queryset  # filter_queryset() sets both ends together.

@@ -45,7 +45,7 @@ def narrow(request):
         cursor.execute(f"DROP DATABASE {NARROW}")
 
 
-def test_texts_are_whole_and_the_check_names_the_default(app: App, narrow):
+def test_texts_are_stored_whole_and_the_check_names_the_default(app: App, narrow):
     migrated = app.run("migrate", "--verbosity=0", database=narrow)
     assert migrated.returncode == 0, migrated.stderr
 

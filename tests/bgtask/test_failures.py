@@ -123,7 +123,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_exceptions_are_described_in_storable_words(make):
+def test_hostile_exceptions_are_described_by_storable_text(make):
     started = time.monotonic()
 
     failure = describe(caught(throw, make()))
@@ -137,7 +137,7 @@ def test_hostile_exceptions_are_described_in_storable_words(make):
     assert time.monotonic() - started < 20  # Not minutes, on however slow a machine.
 
 
-def test_says_what_was_raised_where_and_because_of_what():
+def test_description_has_the_error_its_place_and_its_cause():
     failure = describe(caught(throw, chain(2)))
 
     assert (failure.error_class, failure.message) == ("ValueError", "1")
@@ -207,11 +207,11 @@ def test_the_first_line_is_one_line_and_says_that_it_was_cut(text, line):
     assert first_line(text, 10) == line
 
 
-def test_names_the_class_with_its_module():
+def test_error_class_includes_its_module():
     assert describe(Odd(str)).error_class == "tests.bgtask.test_failures.Odd"
 
 
-def test_of_a_long_text_the_head_and_more_of_the_tail_remain():
+def test_long_text_keeps_its_head_and_more_of_its_tail():
     kept = storable("head " + "x" * 5_000_000 + " tail", 1_000)
 
     assert kept.startswith("head xxx")
@@ -234,7 +234,7 @@ def test_any_message_becomes_storable(message):
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00:=@)"), max_size=300))
-def test_an_ordinary_text_is_left_as_it_is(ordinary):
+def test_ordinary_text_is_unchanged(ordinary):
     assert storable(ordinary) == ordinary
 
 
@@ -279,7 +279,7 @@ def test_secrets_are_masked(spoken):
         ("f(user='ada', token='x', n=5)", "f(user='ada', token=********, n=5)"),
     ],
 )
-def test_what_stands_beside_a_secret_remains(spoken, written):
+def test_text_beside_a_secret_is_kept(spoken, written):
     assert redact(spoken) == written
 
 
@@ -292,14 +292,14 @@ def test_what_stands_beside_a_secret_remains(spoken, written):
         "at 12:30:45: KeyError: 'name'",
     ],
 )
-def test_what_is_no_secret_remains(spoken):
+def test_text_without_secrets_is_kept(spoken):
     assert redact(spoken) == spoken
 
 
 @pytest.mark.parametrize(
     "unit", ["password", "a://", "://:@", "token=", "Key (", "'", "-", "password='", "a:b@"]
 )
-def test_masking_is_quick_whatever_the_text(unit):
+def test_masking_any_text_is_quick(unit):
     started = time.monotonic()
 
     redact(unit * (32_000 // len(unit)))
@@ -336,7 +336,7 @@ def test_errors_of_one_kind_have_one_fingerprint(one, other):
     assert fingerprint_of(missing, one) == fingerprint_of(missing, other)
 
 
-def test_only_what_is_within_bgtask_is_not_of_the_project():
+def test_only_frames_of_bgtask_are_not_project_code():
     package = Path(failures.__file__).parent
 
     assert not is_project_code(str(package / "runner" / "pool.py"))

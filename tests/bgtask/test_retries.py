@@ -21,21 +21,21 @@ waits = (
 @pytest.mark.parametrize(
     ("attempts", "seconds"), [(1, 6), (2, 21), (3, 86), (4, 261), (5, 630), (24, 331_781)]
 )
-def test_is_attempts_to_the_fourth_plus_five(attempts, seconds):
+def test_default_backoff_is_attempts_to_the_fourth_plus_five(attempts, seconds):
     assert backoff(attempts) == seconds
 
 
 @given(st.integers(1, 2**31))
-def test_is_never_longer_than_what_every_database_can_add(attempts):
+def test_backoff_is_at_most_what_every_database_can_add(attempts):
     assert 0 < backoff(attempts, jitter=10) <= MAX_DELAY_SECONDS
 
 
 @given(waits, st.integers(1, 100))
-def test_a_rule_is_a_wait_or_a_function_that_returns_one(wait, attempts):
+def test_backoff_rule_is_a_wait_or_a_function(wait, attempts):
     assert backoff(attempts, wait) == backoff(attempts, lambda _: wait) == as_seconds(wait)
 
 
-def test_a_function_is_given_the_number_of_attempts():
+def test_backoff_function_gets_the_number_of_attempts():
     assert backoff(7, lambda attempts: attempts * 10) == 70
 
 
@@ -52,6 +52,6 @@ def test_jitter_only_adds_and_up_to_its_share(attempts, jitter):
 
 
 @pytest.mark.parametrize("wait", [-1, math.nan, math.inf, timedelta(-1)], ids=repr)
-def test_refuses_what_is_no_wait(wait):
+def test_backoff_refuses_an_invalid_wait(wait):
     with pytest.raises(ValueError, match="zero or more seconds"):
         backoff(1, lambda _: wait)

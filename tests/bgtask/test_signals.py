@@ -97,7 +97,7 @@ pytestmark = pytest.mark.django_db
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_is_sent_once_and_after_what_it_tells_of_is_stored(listener, function, heard):
+def test_each_signal_is_sent_once_after_its_event_is_stored(listener, function, heard):
     task = function()
 
     run_due(raise_errors=False)
@@ -106,7 +106,7 @@ def test_each_is_sent_once_and_after_what_it_tells_of_is_stored(listener, functi
     assert {told.pk for told in listener.tasks} == {task.pk}
 
 
-def test_the_task_tells_what_it_has_become(listener):
+def test_task_of_a_signal_has_its_new_status(listener):
     fail()
 
     run_due(raise_errors=False)
@@ -115,7 +115,7 @@ def test_the_task_tells_what_it_has_become(listener):
     assert (retried.task_name, retried.status, retried.attempts) == (fail.name, "SCHEDULED", 1)
 
 
-def test_failures_come_with_their_error(listener):
+def test_signals_of_failures_have_the_error(listener):
     fail("no luck")
     fail_once()
 
@@ -183,7 +183,7 @@ def test_a_malformed_task_fails_and_was_never_started(listener):
     assert listener.heard == [("failed", "FAILED")]
 
 
-def test_each_attempt_is_told_of(listener):
+def test_signals_are_sent_for_each_attempt(listener):
     fail_twice = fail.using(max_attempts=2)
     fail_twice()
 
@@ -196,28 +196,28 @@ def test_each_attempt_is_told_of(listener):
     ]
 
 
-def test_each_of_many_is_told_of(listener):
+def test_signals_are_sent_for_each_task_of_enqueue_many(listener):
     noop.enqueue_many([(1,), (2,)])
 
     assert listener.heard == [("enqueued", "READY")] * 2
     assert [task.params() for task in listener.tasks] == [([1], {}), ([2], {})]
 
 
-def test_of_many_that_are_refused_the_wrong_one_is_named(listener):
+def test_error_of_enqueue_many_names_the_invalid_item(listener):
     with pytest.raises(InvalidParameters, match=r"^Item 1: args\[0\]"):
         noop.enqueue_many([(1,), (object(),)])
 
     assert not Task.objects.exists()
 
 
-def test_what_is_scheduled_is_told_of_when_it_is_stored(listener):
+def test_signal_of_a_scheduled_task_is_sent_when_it_is_stored(listener):
     noop(schedule=60)
 
     assert listener.heard == [("enqueued", "SCHEDULED")]
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
-def test_what_waits_for_another_transaction_is_told_of_when_it_is_stored(listener):
+def test_signal_of_a_task_waiting_for_a_commit_is_sent_when_it_is_stored(listener):
     with transaction.atomic(using="other"):
         noop()
         heard_before = list(listener.heard)
@@ -258,9 +258,7 @@ def test_a_receiver_that_raises_is_named_in_the_log(_fails_to_listen, caplog):
 @pytest.mark.parametrize(
     "_fails_to_listen", [("succeeded", error) for error in RAISED], indirect=True
 )
-def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
-    _fails_to_listen, listener
-):
+def test_receiver_that_raises_does_not_block_other_receivers(_fails_to_listen, listener):
     noop()
 
     run_due()
@@ -300,7 +298,7 @@ def test_ctrl_c_during_a_receiver_ends_the_program():
         signals.task_enqueued.disconnect(receiver)
 
 
-def test_are_sent_where_tasks_are_run_immediately(listener):
+def test_signals_are_sent_for_tasks_run_immediately(listener):
     with immediately():
         add(1, 2)
 

@@ -84,7 +84,7 @@ def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_would_end_a_process_is_a_failure_of_the_task(function, error_class, message):
+def test_exceptions_that_end_a_process_fail_only_the_task(function, error_class, message):
     task = function()
 
     run_due(raise_errors=False)
@@ -122,7 +122,7 @@ def test_secrets_reach_neither_the_row_nor_the_log(caplog):
 
 
 @pytest.mark.django_db
-def test_a_return_value_that_is_no_json_is_no_failure_and_is_told_of(caplog):
+def test_return_value_that_is_not_json_is_logged_and_not_a_failure(caplog):
     task = return_what_json_has_not()
 
     run_due()
@@ -160,7 +160,7 @@ def find_another(name):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("kind", ["MalformedTask", "UnknownTask"])
-def test_what_the_queue_raises_within_a_task_is_an_error_like_any_other(kind):
+def test_errors_of_the_queue_within_a_task_are_ordinary_errors(kind):
     broken = TaskFactory(task_params="nonsense", status="FAILED")
     task = read_another(broken.pk) if kind == "MalformedTask" else find_another("nobody")
 
@@ -196,7 +196,7 @@ REFUSE = {
 
 
 @pytest.fixture
-def _squeamish_database(transactional_db):
+def _refusing_database(transactional_db):
     """One that refuses a certain word in an error."""
     with connection.cursor() as cursor:
         cursor.execute(REFUSE[connection.vendor])
@@ -209,8 +209,8 @@ def _squeamish_database(transactional_db):
 
 
 @pytest.mark.acceptance
-@pytest.mark.usefixtures("_squeamish_database")
-def test_an_outcome_that_the_database_refuses_is_stored_in_plain_words(process_tasks):
+@pytest.mark.usefixtures("_refusing_database")
+def test_refused_outcome_is_replaced_by_an_error(process_tasks):
     refused = fail("unspeakable")
     neighbours = [fail("sayable"), *[TaskFactory() for _ in range(5)]]
 

@@ -38,7 +38,7 @@ def operator(db: None) -> Operator:
 
 @pytest.fixture
 def log_in(operator: Operator) -> Callable[..., Client]:
-    """``log_in("view_task")``: the browser of somebody with these rights."""
+    """``log_in("view_task")``: the browser of a user with these permissions."""
 
     def enter(*codenames: str) -> Client:
         client = Client()

@@ -87,7 +87,7 @@ def in_milliseconds(value):
 def test_a_dump_of_the_whole_project_is_loaded_into_an_empty_database(
     options, admin_user, tmp_path
 ):
-    """Kind of fault: code that walks all models meets one that has no table."""
+    """Kind of fault: code that reads all models finds one without a table."""
     fill(admin_user)
     before = stored()
     path = tmp_path / "all.json"

@@ -74,7 +74,7 @@ def test_the_pages_are_found():
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("name", PAGES)
-def test_strangers_are_sent_to_the_door(client, url_of, name, method):
+def test_anonymous_users_are_redirected_to_the_login(client, url_of, name, method):
     response = getattr(client, method)(url_of(name))
 
     assert response.status_code == 302
@@ -83,7 +83,7 @@ def test_strangers_are_sent_to_the_door(client, url_of, name, method):
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("name", PAGES)
-def test_staff_alone_may_see_nothing(log_in, url_of, name, method):
+def test_staff_status_alone_shows_nothing(log_in, url_of, name, method):
     response = getattr(log_in(), method)(url_of(name))
 
     assert response.status_code == (405 if method == "get" and name in POST_ONLY else 403)
@@ -100,7 +100,7 @@ def test_no_other_permission_opens_a_page_with_tasks(log_in, url_of, name, metho
 
 
 @pytest.mark.parametrize("verb", OFFERED)
-def test_a_verb_needs_its_own_right(verb, log_in, operator):
+def test_action_needs_its_own_permission(verb, log_in, operator):
     action = ACTIONS[verb]
     status = next(iter(action.statuses))
     task = TaskFactory(status=status)
@@ -120,7 +120,7 @@ def test_a_verb_needs_its_own_right(verb, log_in, operator):
 
 
 @pytest.mark.parametrize("verb", OFFERED)
-def test_with_it_the_verb_can_be_done(verb, log_in):
+def test_permission_allows_the_action(verb, log_in):
     action = ACTIONS[verb]
     task = TaskFactory(status=sorted(action.statuses)[0])
     client = log_in("view_task", action.permission.removeprefix("bgtask."))
@@ -141,7 +141,7 @@ def test_with_it_the_verb_can_be_done(verb, log_in):
         ("status=FAILED&error=refused&since=1h", "view_traceback"),
     ],
 )
-def test_a_right_that_was_taken_away_since_the_preview_is_missing(operator, query, right):
+def test_permission_revoked_since_the_preview_is_missing(operator, query, right):
     TaskFactory(status=Status.FAILED, task_params='[[], {"a": 1}]', last_error="refused")
     user, client = operator(*RIGHTS), Client()
     client.force_login(user)
@@ -177,7 +177,7 @@ def test_nothing_is_counted_or_listed_by_what_the_user_may_not_see(log_in, page,
 
 
 @pytest.mark.parametrize(("page", "right"), [("hold", "hold_task"), ("pause", "pause_queue")])
-def test_stopping_needs_its_right(log_in, page, right):
+def test_holding_needs_its_permission(log_in, page, right):
     assert log_in("view_task").post(f"{LANDING}{page}/", {"name": "x"}).status_code == 403
     assert TaskHold.objects.count() + QueuePause.objects.count() == 0
 
@@ -186,17 +186,17 @@ def test_stopping_needs_its_right(log_in, page, right):
 
 
 @pytest.mark.parametrize("page", ["release", "resume"])
-def test_so_does_letting_go_on(log_in, page):
+def test_releasing_needs_its_permission(log_in, page):
     assert log_in("view_task").post(f"{LANDING}{page}/", {"name": "x"}).status_code == 403
 
 
-def test_only_who_may_requeue_takes_tasks_from_a_worker(log_in):
+def test_rescue_needs_the_requeue_permission(log_in):
     worker = WorkerFactory(silent=True)
 
     assert log_in("view_task").post(f"{LANDING}worker/{worker.pk}/release/").status_code == 403
 
 
-def test_only_who_may_do_it_steps_what_another_began(log_in, admin_user):
+def test_continuing_an_operation_of_another_user_needs_its_permission(log_in, admin_user):
     operation = Operation.objects.create(
         key="k", by="x", verb="requeue", filter='{"status": "FAILED"}', matched=1,
         previewed_at="2026-01-01T00:00Z", high_water=10**9,
@@ -208,7 +208,7 @@ def test_only_who_may_do_it_steps_what_another_began(log_in, admin_user):
     assert "Continue" not in text(client.get(f"{OPERATIONS}{operation.pk}/change/"))
 
 
-def test_a_form_of_another_site_does_nothing(admin_user):
+def test_form_of_another_site_changes_nothing(admin_user):
     task = TaskFactory(status=Status.FAILED)
     client = Client(enforce_csrf_checks=True)
     client.force_login(admin_user)
@@ -225,7 +225,7 @@ BUTTONS = {
 
 
 @pytest.mark.parametrize("url", BUTTONS)
-def test_who_may_only_look_sees_no_buttons(log_in, admin_client, url):
+def test_view_permission_shows_no_buttons(log_in, admin_client, url):
     TaskFactory(status=Status.READY)
     AttemptFactory(task__error_fingerprint="f" * 32)
     TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(silent=True))
@@ -240,6 +240,6 @@ def test_who_may_only_look_sees_no_buttons(log_in, admin_client, url):
         assert button not in only_looking
 
 
-def test_the_index_shows_the_room_to_those_who_may_enter(log_in):
+def test_index_shows_the_dashboard_only_with_permission(log_in):
     assert LANDING in text(log_in("monitor").get("/admin/"))
     assert LANDING not in text(log_in().get("/admin/"))

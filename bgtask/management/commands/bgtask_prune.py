@@ -9,8 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
 from bgtask.conf import require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.management.arguments import without_usage
 from bgtask.worker.maintenance import Pruner
 

@@ -16,18 +16,16 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, ProgrammingError, connections
-from django.utils import autoreload
 
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.db.internals import is_from_command_line, is_restarted_by_reloader, run_with_reloader
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.management.arguments import queue_name, queue_names, without_usage
 from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
-from bgtask.worker.connecting import prepared_connections
-from bgtask.worker.connections import disable_pooling
+from bgtask.worker.connections import disable_pooling, prepared_connections
+from bgtask.worker.listeners import Waker
 from bgtask.worker.supervisor import Supervisor
-from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import limit_waiting
 
 SLACK = 5.0  # Seconds after all grace periods. A process that still has not stopped is ended then.
@@ -77,9 +75,9 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:
             raise CommandError("--reload cannot be combined with --processes above 1.")
-        if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
+        if options["processes"] > 1 and not is_from_command_line(self):
             raise CommandError("--processes can only be used from the command line.")
-        if self._called_from_command_line:  # type: ignore[attr-defined]
+        if is_from_command_line(self):
             disable_pooling()  # Only in a process that runs nothing but this command.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
@@ -136,12 +134,12 @@ class Command(BaseCommand):
         self._stop: Callable[[], None] = lambda: None
         self._has_left = threading.Event()
         self._has_left.set()
-        if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+        if not is_restarted_by_reloader():
             # Ctrl-C also reaches the process that the reloader restarts. This process must wait
             # for that one to end.
             signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            autoreload.run_with_reloader(self._run, **options)
+            run_with_reloader(self._run, **options)
         finally:
             self._stop()
             self._has_left.wait(get_settings().grace_period + SLACK)
@@ -168,7 +166,7 @@ class Command(BaseCommand):
         Exit with 1, or raise CommandError, if the worker has not ended cleanly.
         """
         left = {thread for thread in threading.enumerate() if not thread.daemon} - threads
-        if self._called_from_command_line and (left or not clean):  # type: ignore[attr-defined]
+        if is_from_command_line(self) and (left or not clean):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0 if clean else 1)

@@ -11,8 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
 from bgtask.conf import require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.models import Task
 from bgtask.status import FINISHED, Status
 from bgtask.values import as_text, is_encodable

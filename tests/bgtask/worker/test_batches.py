@@ -12,8 +12,8 @@ from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
 from bgtask.context import CurrentTask
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import claim_queue
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.worker import Runner
@@ -46,11 +46,11 @@ def tasks_of(function, *args, number=1):
 
 
 class TestClaimingAhead:
-    def test_begins_with_one_task_for_each_thread(self):
+    def test_pool_begins_with_one_task_per_thread(self):
         with pool_of(3) as (pool, _):
             assert pool.wanted() == 3
 
-    def test_goes_up_to_hundreds_for_tasks_that_take_no_time(self):
+    def test_pool_wants_hundreds_of_short_tasks(self):
         with pool_of(1) as (pool, ended):
             pool.submit(tasks_of(noop, number=200))
             eventually(lambda: len(ended) == 200)
@@ -58,7 +58,7 @@ class TestClaimingAhead:
 
             assert 100 <= pool.wanted() <= MOST_CLAIMED
 
-    def test_goes_back_to_the_free_threads_once_a_task_was_slow(self):
+    def test_pool_wants_one_task_per_free_thread_after_a_slow_task(self):
         with pool_of(2) as (pool, ended):
             pool.submit(tasks_of(noop, number=200))
             eventually(lambda: len(ended) == 200)
@@ -101,7 +101,7 @@ class TestStarting:
 
 @pytest.mark.django_db(transaction=True)
 class TestWriting:
-    def test_takes_all_that_waits_up_to_some_hundreds(self):
+    def test_flush_takes_all_waiting_outcomes_up_to_its_limit(self):
         noop.enqueue_many((n,) for n in range(2 * MOST_WRITTEN + 50))
         claimed = claim_queue(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
         batches = []
@@ -115,7 +115,7 @@ class TestWriting:
         assert batches == [MOST_WRITTEN, MOST_WRITTEN, 50]
         assert Task.objects.succeeded().count() == len(claimed)
 
-    def test_a_runner_asks_the_database_for_many_tasks_at_once(self):
+    def test_runner_claims_many_tasks_at_once(self):
         number = 2_000
         noop.enqueue_many((n,) for n in range(number))
         asked: Counter[str] = Counter()
@@ -127,7 +127,7 @@ class TestWriting:
         assert asked.total() < number / 5, asked
 
     @pytest.mark.vendor("postgresql")
-    def test_a_runner_that_is_told_of_a_task_claims_it_before_it_looks_around(self):
+    def test_notified_runner_claims_before_it_polls(self):
         said: list[str] = []
         runner = Runner(sleep=3600)
 

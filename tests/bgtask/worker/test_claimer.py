@@ -9,11 +9,10 @@ import pytest
 from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from bgtask.status import HeldFor, Status
-from bgtask.worker import cursor, isolation
+from bgtask.worker import claim_order
+from bgtask.worker.claim_order import ClaimCursor, IsolationGate
 from bgtask.worker.claimer import Claimer
-from bgtask.worker.cursor import ClaimCursor
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.pool import Pool
 from tests.bgtask.lifecycle.outcomes import success
 from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
@@ -56,8 +55,7 @@ def claim(worker, in_flight, pool):
 def clock(monkeypatch):
     """Return the monotonic clock of the gate and of the cursor. A test sets its ``now``."""
     clock = SimpleNamespace(now=1_000.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(isolation, "time", clock)
-    monkeypatch.setattr(cursor, "time", clock)
+    monkeypatch.setattr(claim_order, "clock", clock)
     return clock
 
 
@@ -73,7 +71,7 @@ class TestSuspects:
         assert claim() == {innocent.pk}
         (task,) = in_flight._tasks.values()
 
-        clock.now += isolation.MAX_ISOLATION_WAIT_SECONDS + 1
+        clock.now += claim_order.MAX_ISOLATION_WAIT_SECONDS + 1
         assert claim() == set()
 
         in_flight.settle([success(task)])
@@ -84,7 +82,7 @@ class TestSuspects:
         TaskFactory.create_batch(2)
         assert claim(wanted=0) == set()
 
-        clock.now += isolation.MAX_ISOLATION_WAIT_SECONDS + 1
+        clock.now += claim_order.MAX_ISOLATION_WAIT_SECONDS + 1
 
         assert claim() == {suspect.pk}
 
@@ -148,7 +146,7 @@ class TestCursor:
 
     def test_forgets_its_position_after_so_many_claims(self, clock):
         position = ClaimCursor()
-        for number in range(cursor.CURSOR_LIFETIME_CLAIMS):
+        for number in range(claim_order.CURSOR_LIFETIME_CLAIMS):
             position.advance("mail", (0, "then", number))
 
         assert position.get("mail") is None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from django.db import connections
 
-from bgtask.worker import echo
-from bgtask.worker.echo import NotHeard
-from bgtask.worker.listeners import PostgresListener
-from bgtask.worker.waker import Waker
+from bgtask.worker import poolers
+from bgtask.worker.listeners import PostgresListener, Waker
+from bgtask.worker.poolers import NotHeard
 from tests.helpers import eventually
 from tests.tasks import noop
 
@@ -37,7 +36,7 @@ def listen():
 @pytest.fixture
 def other(monkeypatch):
     """Return a function that makes "other" an alias for a database of the same server."""
-    monkeypatch.setattr(echo, "ECHO_SECONDS", 0.5)
+    monkeypatch.setattr(poolers, "ECHO_SECONDS", 0.5)
     before = connections["other"]
 
     def lead_to(name):
@@ -68,7 +67,7 @@ def test_hears_of_its_own_queues_only(listen):
 def test_another_alias_of_the_same_database_hears_the_echo(other):
     same = other(connections["default"].settings_dict["NAME"])
 
-    echo.prove(same, "default")
+    poolers.check_notifications(same, "default")
 
     with same.cursor() as cursor:
         cursor.execute("SELECT pg_listening_channels()")
@@ -77,7 +76,7 @@ def test_another_alias_of_the_same_database_hears_the_echo(other):
 
 def test_an_alias_of_another_database_does_not_hear_the_echo(other):
     with pytest.raises(NotHeard, match="receives no notifications of 'default'"):
-        echo.prove(other("postgres"), "default")
+        poolers.check_notifications(other("postgres"), "default")
 
 
 def test_a_listener_that_does_not_hear_the_echo_polls_and_says_so(listen, other, settings, caplog):

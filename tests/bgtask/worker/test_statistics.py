@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task, TaskStats
 from bgtask.status import AttemptOutcome, Status
 from bgtask.worker.statistics import Statistics
@@ -34,7 +34,7 @@ def figures(statistics):
 
 
 @pytest.mark.django_db
-def test_the_clock_may_be_set_again_before_they_are_written(statistics):
+def test_statistics_keep_their_minute_if_the_clock_is_set_again(statistics):
     statistics.add([(success(Task(task_name="tests.tasks.noop")), "SUCCESSFUL")])
 
     statistics.set_clock(NOW + timedelta(days=3))
@@ -77,7 +77,7 @@ def test_what_could_not_be_written_is_added_to_what_came_in_meanwhile(statistics
     assert figures(statistics) == [2, 0, 0, 6_000, 3_000, 5_000, 2_000]
 
 
-def test_an_interruption_is_no_more_an_outcome_than_what_is_given_back_unstarted(statistics):
+def test_interruptions_are_not_counted(statistics):
     left = Outcome(Task(), Status.READY, kind=AttemptOutcome.INTERRUPTED)
 
     statistics.add([(left, "READY")])

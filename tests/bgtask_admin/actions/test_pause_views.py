@@ -14,7 +14,7 @@ from tests.factories import TaskFactory, WorkerFactory
 pytestmark = pytest.mark.django_db
 
 
-def test_holding_a_type_moves_what_waits_and_nothing_else(admin_client):
+def test_holding_a_type_holds_only_its_waiting_tasks(admin_client):
     for status in (Status.READY, Status.SCHEDULED, Status.RUNNING, Status.FAILED):
         TaskFactory(status=status, task_name="shop.send")
     other = TaskFactory(task_name="shop.call")
@@ -27,7 +27,7 @@ def test_holding_a_type_moves_what_waits_and_nothing_else(admin_client):
     assert Task.objects.ready().get() == other
 
 
-def test_a_look_at_it_holds_nothing(admin_client):
+def test_opening_the_hold_page_holds_nothing(admin_client):
     TaskFactory(task_name="shop.send")
 
     page = text(admin_client.get(f"{LANDING}hold/?name=shop.send"))
@@ -37,9 +37,7 @@ def test_a_look_at_it_holds_nothing(admin_client):
 
 
 @pytest.mark.parametrize(("verb", "status"), [("hold", "READY"), ("release", "HELD")])
-def test_many_tasks_are_gone_on_with_on_the_page_of_the_operation(
-    admin_client, monkeypatch, verb, status
-):
+def test_operation_page_continues_with_many_tasks(admin_client, monkeypatch, verb, status):
     """A change and its entry in the log: what is not done at once is seen to its end."""
     monkeypatch.setattr(run, "CHUNK", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
@@ -56,7 +54,7 @@ def test_many_tasks_are_gone_on_with_on_the_page_of_the_operation(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("what", ["hold of the type", "verb of a task"])
-def test_a_busy_database_is_told_beside_what_is_still_to_do(admin_client, monkeypatch, what):
+def test_busy_database_is_reported_with_the_remaining_work(admin_client, monkeypatch, what):
     """A change and its entry in the log: what has begun is never told as not done."""
     task = TaskFactory(task_name="shop.send")
     url = f"{LANDING}hold/" if what.startswith("hold") else f"{TASKS}{task.pk}/do/hold/"
@@ -77,7 +75,7 @@ def test_a_busy_database_is_told_beside_what_is_still_to_do(admin_client, monkey
     assert Operation.objects.get().state == "done"
 
 
-def test_a_hold_may_end_by_itself(admin_client):
+def test_hold_can_expire(admin_client):
     admin_client.post(f"{LANDING}hold/", {"name": "shop.send", "minutes": "30"})
 
     hold = TaskHold.objects.get()
@@ -96,7 +94,7 @@ def test_releasing_a_type_lets_its_tasks_run(admin_client):
     assert Task.objects.held().get() == by_hand
 
 
-def test_pauses_and_resumes_a_queue_and_moves_nothing(admin_client):
+def test_pause_and_resume_change_no_task(admin_client):
     TaskFactory(queue="mail")
 
     admin_client.post(f"{LANDING}pause/", {"name": "mail", "reason": "INC-77"})
@@ -108,7 +106,7 @@ def test_pauses_and_resumes_a_queue_and_moves_nothing(admin_client):
     assert list(Operation.objects.values_list("verb", flat=True)) == ["resume", "pause"]
 
 
-def test_takes_back_what_a_silent_worker_holds(admin_client):
+def test_rescue_returns_the_tasks_of_a_silent_worker(admin_client):
     worker = WorkerFactory(silent=True)
     TaskFactory(status=Status.RUNNING, locked_by=worker)
 
@@ -119,7 +117,7 @@ def test_takes_back_what_a_silent_worker_holds(admin_client):
     assert Task.objects.ready().count() == 1
 
 
-def test_takes_nothing_from_a_worker_that_is_alive(admin_client):
+def test_rescue_leaves_the_tasks_of_a_living_worker(admin_client):
     worker = WorkerFactory()
     TaskFactory(status=Status.RUNNING, locked_by=worker)
 
@@ -131,7 +129,7 @@ def test_takes_nothing_from_a_worker_that_is_alive(admin_client):
 
 
 @pytest.mark.parametrize("verb", ["release", "resume"])
-def test_nothing_is_changed_by_a_link(admin_client, verb):
+def test_get_request_changes_nothing(admin_client, verb):
     assert admin_client.get(f"{LANDING}{verb}/?name=x").status_code == 405
 
 

@@ -21,7 +21,7 @@ from tests.factories import TaskFactory, WorkerFactory
 pytestmark = pytest.mark.django_db
 
 
-def test_says_what_would_be_done_and_does_nothing(admin_client):
+def test_preview_describes_the_action_and_changes_nothing(admin_client):
     TaskFactory.create_batch(3, status=Status.FAILED, queue="mail", task_name="shop.send")
 
     page = text(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
@@ -33,7 +33,7 @@ def test_says_what_would_be_done_and_does_nothing(admin_client):
     assert not Operation.objects.exists()
 
 
-def test_says_of_how_many_the_breakdown_is_where_it_is_not_of_all(admin_client, monkeypatch):
+def test_preview_names_the_number_of_counted_tasks(admin_client, monkeypatch):
     monkeypatch.setattr("bgtask_admin.actions.views.CAP", 2)
     TaskFactory.create_batch(3, status=Status.FAILED)
 
@@ -43,7 +43,7 @@ def test_says_of_how_many_the_breakdown_is_where_it_is_not_of_all(admin_client, 
     assert "Of the newest 2:" in page
 
 
-def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
+def test_confirmed_action_runs_and_reports_its_result(admin_client):
     for _ in range(4):
         TaskFactory(status=Status.FAILED, queue="mail")
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
@@ -56,7 +56,7 @@ def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
     assert Operation.objects.get().reason == "INC-77"
 
 
-def test_goes_back_to_where_the_operator_came_from_with_its_filter(admin_client):
+def test_action_redirects_to_the_list_with_its_filter(admin_client):
     TaskFactory(status=Status.FAILED)
     here = f"{TASKS}?status=FAILED&queue=default"
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
@@ -69,7 +69,7 @@ def test_goes_back_to_where_the_operator_came_from_with_its_filter(admin_client)
 @pytest.mark.parametrize(
     "elsewhere", ["https://evil.example/", "//evil.example", "javascript:alert(1)"]
 )
-def test_leads_nowhere_else(admin_client, elsewhere):
+def test_action_does_not_redirect_to_other_sites(admin_client, elsewhere):
     TaskFactory(status=Status.FAILED)
     page = admin_client.get(CONFIRM, {"verb": "requeue", "status": "FAILED", "next": elsewhere})
 
@@ -79,7 +79,7 @@ def test_leads_nowhere_else(admin_client, elsewhere):
     assert response.url == TASKS
 
 
-def test_ticked_ones_alone(admin_client):
+def test_action_changes_only_selected_tasks(admin_client):
     ticked, other = TaskFactory.create_batch(2, status=Status.FAILED)
     query = {"verb": "requeue", "status": "FAILED", "which": "ticked", "tick": [ticked.pk]}
 
@@ -110,7 +110,7 @@ def test_ticked_ones_alone(admin_client):
         "no text",
     ],
 )
-def test_refuses_a_filter_that_would_mean_everything(admin_client, query):
+def test_action_page_refuses_a_filter_that_matches_all_tasks(admin_client, query):
     TaskFactory(status=Status.FAILED)
 
     response = admin_client.get(f"{CONFIRM}?{query}")
@@ -119,7 +119,7 @@ def test_refuses_a_filter_that_would_mean_everything(admin_client, query):
 
 
 @pytest.mark.parametrize("preview", ["", "forged", "a:b:c"])
-def test_does_nothing_on_a_forged_confirmation(admin_client, preview):
+def test_forged_confirmation_changes_nothing(admin_client, preview):
     TaskFactory(status=Status.FAILED)
 
     admin_client.post(CONFIRM, {"preview": preview})
@@ -128,7 +128,7 @@ def test_does_nothing_on_a_forged_confirmation(admin_client, preview):
     assert not Operation.objects.exists()
 
 
-def test_a_wrong_option_is_shown_again_and_nothing_done(admin_client):
+def test_invalid_option_is_shown_again_and_changes_nothing(admin_client):
     TaskFactory(status=Status.READY)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=queue&status=READY"))
 
@@ -138,7 +138,7 @@ def test_a_wrong_option_is_shown_again_and_nothing_done(admin_client):
     assert Task.objects.get().queue == "default"
 
 
-def test_a_big_one_is_stepped_by_post(admin_client, monkeypatch):
+def test_large_operation_is_continued_by_post(admin_client, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 2)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(5, status=Status.FAILED)
@@ -157,7 +157,7 @@ def test_a_big_one_is_stepped_by_post(admin_client, monkeypatch):
     assert Task.objects.ready().count() == 5
 
 
-def test_can_be_stopped(admin_client, monkeypatch):
+def test_operation_can_be_stopped(admin_client, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(3, status=Status.FAILED)
@@ -170,7 +170,7 @@ def test_can_be_stopped(admin_client, monkeypatch):
     assert Task.objects.failed().count() == 2
 
 
-def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
+def test_log_names_the_user_the_action_and_the_tasks(admin_client, admin_user):
     TaskFactory(status=Status.FAILED, queue="mail")
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
     admin_client.post(CONFIRM, {"preview": signed, "reason": "INC-77"})
@@ -181,7 +181,7 @@ def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
         assert said in page
 
 
-def test_the_value_of_an_argument_is_shown_to_users_who_may_see_arguments(admin_client, log_in):
+def test_argument_values_are_shown_only_with_permission(admin_client, log_in):
     TaskFactory(status=Status.FAILED, task_params='[[], {"user_id": 4711}]')
     confirm = f"{CONFIRM}?verb=requeue&status=FAILED&argument=user_id:4711"
     admin_client.post(CONFIRM, {"preview": preview_of(admin_client.get(confirm))})
@@ -194,7 +194,7 @@ def test_the_value_of_an_argument_is_shown_to_users_who_may_see_arguments(admin_
         assert "Failed · argument user_id = ***" in text(staff.get(url))
 
 
-def test_the_page_of_an_operation_tells_its_options(admin_client):
+def test_operation_page_shows_the_options(admin_client):
     TaskFactory(status=Status.READY, priority=7)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=priority&status=READY"))
     admin_client.post(CONFIRM, {"preview": signed, "priority": "0"})
@@ -204,7 +204,7 @@ def test_the_page_of_an_operation_tells_its_options(admin_client):
     assert "Priority 0" in page
 
 
-def test_the_page_of_an_operation_tells_no_option_that_was_not_chosen(admin_client):
+def test_operation_page_hides_options_that_were_not_chosen(admin_client):
     TaskFactory(status=Status.FAILED)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
     admin_client.post(CONFIRM, {"preview": signed, "spread": ""})

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize("status", Status)
-def test_every_status_has_its_page(admin_client, status):
+def test_task_of_every_status_has_a_page(admin_client, status):
     task = TaskFactory(status=status)
 
     response = admin_client.get(f"{TASKS}{task.pk}/change/")
@@ -23,7 +23,7 @@ def test_every_status_has_its_page(admin_client, status):
     assert str(status.label) in text(response)
 
 
-def test_tells_its_life_with_the_durations_between(admin_client):
+def test_task_page_shows_a_timeline_with_durations(admin_client):
     task = TaskFactory(
         status=Status.FAILED, enqueued_at=DatabaseNow(-100), finished_at=DatabaseNow(-10)
     )
@@ -48,12 +48,12 @@ def test_tells_its_life_with_the_durations_between(admin_client):
     assert "/shop.py" in page
 
 
-def test_a_task_that_is_gone_is_not_found(admin_client):
+def test_deleted_task_is_not_found(admin_client):
     assert admin_client.get(f"{TASKS}4711/change/").status_code == 404
     assert admin_client.get(f"{TASKS}x/change/").status_code == 404
 
 
-def test_says_who_did_what_to_it(admin_client, admin_user):
+def test_task_page_shows_who_changed_the_task(admin_client, admin_user):
     task = TaskFactory(status=Status.FAILED)
     run.do("requeue", Selection.parse({"id": str(task.pk)}), user=admin_user)
 
@@ -111,7 +111,7 @@ def test_a_successful_task_runs_again_only_after_a_confirmation(admin_client):
     assert Task.objects.get().status == Status.SUCCESSFUL
 
 
-def test_arguments_are_for_those_who_may_see_them(admin_client, log_in):
+def test_arguments_are_shown_only_with_permission(admin_client, log_in):
     task = TaskFactory(
         status=Status.SUCCESSFUL, task_params='[[], {"customer": 4711}]', return_value='"r4711"'
     )
@@ -130,7 +130,7 @@ def test_arguments_are_for_those_who_may_see_them(admin_client, log_in):
         ("release", Status.HELD, Status.READY),
     ],
 )
-def test_a_button_does_what_it_says_at_once(admin_client, verb, before, after):
+def test_button_runs_its_action_at_once(admin_client, verb, before, after):
     task = TaskFactory(status=before)
 
     response = admin_client.post(f"{TASKS}{task.pk}/do/{verb}/", follow=True)
@@ -139,7 +139,7 @@ def test_a_button_does_what_it_says_at_once(admin_client, verb, before, after):
     assert response.redirect_chain == [(f"{TASKS}{task.pk}/change/", 302)]
 
 
-def test_what_is_no_longer_possible_is_explained(admin_client):
+def test_action_that_is_no_longer_possible_is_explained(admin_client):
     task = TaskFactory(status=Status.RUNNING)
 
     response = admin_client.post(f"{TASKS}{task.pk}/do/requeue/", follow=True)
@@ -147,7 +147,7 @@ def test_what_is_no_longer_possible_is_explained(admin_client):
     assert "0 tasks requeued. 1 task skipped: already running." in text(response)
 
 
-def test_nothing_is_changed_by_a_link(admin_client):
+def test_get_request_changes_nothing(admin_client):
     task = TaskFactory(status=Status.FAILED)
 
     response = admin_client.get(f"{TASKS}{task.pk}/do/requeue/")

@@ -111,7 +111,7 @@ def test_the_list_says_how_much_a_file_holds_where_that_may_be_a_part(admin_clie
         assert said in text(admin_client.get(f"{TASKS}?{query}"))
 
 
-def test_only_what_matches(admin_client):
+def test_export_has_only_matching_tasks(admin_client):
     wanted = TaskFactory(queue="mail")
     TaskFactory()
 
@@ -120,7 +120,7 @@ def test_only_what_matches(admin_client):
     assert (row["id"], row["queue"]) == (wanted.pk, "mail")
 
 
-def test_goes_on_beyond_one_batch_and_stops_at_the_cap(admin_client, monkeypatch):
+def test_export_reads_several_batches_and_stops_at_its_limit(admin_client, monkeypatch):
     monkeypatch.setattr(export, "BATCH", 2)
     TaskFactory.create_batch(5)
     assert len(json.loads(exported(admin_client, "json"))) == 5
@@ -130,7 +130,7 @@ def test_goes_on_beyond_one_batch_and_stops_at_the_cap(admin_client, monkeypatch
     assert len(json.loads(exported(admin_client, "json"))) == 3
 
 
-def test_arguments_are_masked_and_for_those_who_may_see_them(admin_client, log_in):
+def test_exported_arguments_are_masked_and_need_a_permission(admin_client, log_in):
     TaskFactory(task_params='[[], {"customer": 4711, "password": "hunter2"}]')
 
     (mine,) = json.loads(exported(admin_client, "json"))
@@ -141,14 +141,14 @@ def test_arguments_are_masked_and_for_those_who_may_see_them(admin_client, log_i
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_nothing_is_something(admin_client, form):
+def test_export_without_tasks_has_its_header(admin_client, form):
     assert exported(admin_client, form).removeprefix("\ufeff") in (
         "[]\n",
         ",".join(export.COLUMNS) + "\r\n",
     )
 
 
-def test_a_spreadsheet_reads_what_was_stored(admin_client):
+def test_spreadsheet_reads_the_stored_values(admin_client):
     """A table for Excel: it tells its encoding, and no cell is longer than Excel takes."""
     TaskFactory(
         verbose_name="Köln", task_name="🙂", task_params=json.dumps([[], {"text": "x" * 40_000}])
@@ -163,7 +163,7 @@ def test_a_spreadsheet_reads_what_was_stored(admin_client):
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_a_server_in_asgi_mode_streams_too(async_client, admin_user, form, monkeypatch):
+def test_export_streams_under_asgi(async_client, admin_user, form, monkeypatch):
     """A streamed page: the server never has to read all of it before it sends the first part."""
     monkeypatch.setattr(export, "BATCH", 2)
     TaskFactory.create_batch(5)
@@ -180,7 +180,7 @@ def test_a_server_in_asgi_mode_streams_too(async_client, admin_user, form, monke
     assert len(json.loads(text) if form == "json" else text.splitlines()[1:]) == 5
 
 
-def test_a_wrong_filter_is_refused(admin_client):
+def test_export_refuses_an_invalid_filter(admin_client):
     assert admin_client.get(f"{TASKS}export.csv?status=FAILD").status_code == 400
     assert admin_client.get(f"{TASKS}export.xml").status_code == 404
 

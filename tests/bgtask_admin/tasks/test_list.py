@@ -30,7 +30,7 @@ def test_a_tab_shows_tasks_of_its_status(admin_client, status):
     assert shown(admin_client, f"status={status}") == [wanted.pk]
 
 
-def test_tabs_count_honestly(admin_client, monkeypatch):
+def test_tabs_count_exactly_or_show_a_limit(admin_client, monkeypatch):
     monkeypatch.setattr(task_list, "CAP", 2)
     TaskFactory.create_batch(3, status=Status.FAILED)
     TaskFactory.create_batch(2, status=Status.READY)
@@ -40,7 +40,7 @@ def test_tabs_count_honestly(admin_client, monkeypatch):
     assert (counts["Failed"], counts["Ready"], counts["Held"]) == ("2+", "2", "0")
 
 
-def test_what_is_wrong_in_a_filter_is_said_and_nothing_shown(admin_client):
+def test_invalid_filter_is_reported_and_no_task_is_shown(admin_client):
     TaskFactory()
 
     response = admin_client.get(f"{TASKS}?status=FAILD")
@@ -50,7 +50,7 @@ def test_what_is_wrong_in_a_filter_is_said_and_nothing_shown(admin_client):
     assert response.context["rows"].rows == []
 
 
-def test_finds_by_the_search_box(admin_client):
+def test_search_box_finds_tasks(admin_client):
     wanted = TaskFactory(task_name="shop.send", queue="mail")
     TaskFactory(task_name="shop.send", queue="other")
 
@@ -58,7 +58,7 @@ def test_finds_by_the_search_box(admin_client):
     assert shown(admin_client, f"q={wanted.pk}") == [wanted.pk]
 
 
-def test_pages_by_key(admin_client, monkeypatch):
+def test_list_pages_by_key(admin_client, monkeypatch):
     monkeypatch.setattr(task_list, "SIZE", 2)
     ids = [task.pk for task in TaskFactory.create_batch(3)][::-1]
 
@@ -68,20 +68,20 @@ def test_pages_by_key(admin_client, monkeypatch):
     assert [task.pk for task in first.context["rows"].rows] + second == ids
 
 
-def test_arguments_are_for_those_who_may_see_them(admin_client, log_in):
+def test_arguments_are_shown_only_with_permission(admin_client, log_in):
     TaskFactory(task_params='[[], {"customer": 4711}]')
 
     assert "4711" in text(admin_client.get(TASKS))
     assert "4711" not in text(log_in("view_task").get(TASKS))
 
 
-def test_nobody_finds_out_by_searching_what_they_may_not_see(log_in):
+def test_search_by_argument_needs_the_permission(log_in):
     response = log_in("view_task").get(f"{TASKS}?argument=customer:4711")
 
     assert response.status_code == 403
 
 
-def test_an_argument_is_found_by_its_name_where_the_function_is_known(admin_client):
+def test_argument_is_found_by_name_if_the_function_is_registered(admin_client):
     """An argument: the page says where it cannot look by name."""
     named = TaskFactory(task_name="tests.tasks.add", task_params='[[], {"a": 42, "b": 1}]')
     positional = TaskFactory(task_name="tests.tasks.add", task_params="[[42, 1], {}]")
@@ -97,10 +97,8 @@ def test_an_argument_is_found_by_its_name_where_the_function_is_known(admin_clie
 
 
 @pytest.mark.parametrize("status", ["", "status=SUCCESSFUL&"])
-def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
-    admin_client, monkeypatch, status
-):
-    """An argument: a search that did not look everywhere says so."""
+def test_search_by_argument_reports_its_limit_and_continues(admin_client, monkeypatch, status):
+    """Kind of fault: a limited search is shown as complete."""
     monkeypatch.setattr(task_list, "NEWEST", 2)
     old = TaskFactory(status=Status.SUCCESSFUL, task_params='[[], {"a": 1}]')
     TaskFactory.create_batch(2, status=Status.SUCCESSFUL, task_params='[[], {"b": {"a": 1}}]')
@@ -116,7 +114,7 @@ def test_a_search_for_an_argument_says_how_far_it_looked_and_goes_further(
     assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
 
 
-def test_a_page_decodes_no_more_parameters_than_it_says(admin_client, monkeypatch):
+def test_page_decodes_a_limited_number_of_parameters(admin_client, monkeypatch):
     """An argument: where many tasks may have it, fewer are looked at."""
     monkeypatch.setattr(task_list, "MOST_DECODED", 2)
     ids = [task.pk for task in TaskFactory.create_batch(3, task_params='[[], {"a": 1}]')]
@@ -135,7 +133,7 @@ def test_long_arguments_are_not_loaded(admin_client):
     assert "xxx" not in text(admin_client.get(TASKS))
 
 
-def test_without_a_status_only_the_newest_are_looked_at_and_it_says_so(admin_client, monkeypatch):
+def test_search_without_a_status_reads_the_newest_tasks_and_reports_it(admin_client, monkeypatch):
     monkeypatch.setattr(task_list, "NEWEST", 1)
     TaskFactory(queue="mail")
     newest = TaskFactory(queue="mail")
@@ -237,7 +235,7 @@ def test_a_status_offers_the_actions_it_allows(admin_client):
     assert offered == {"requeue", "delete"}
 
 
-def test_a_filter_without_an_index_looks_at_so_many_for_a_page_and_goes_on_from_there(
+def test_filter_without_an_index_reads_a_limited_number_per_page_and_continues(
     admin_client, monkeypatch
 ):
     monkeypatch.setattr("bgtask_admin.tasks.list.NEWEST", 3)

@@ -40,7 +40,7 @@ from bgtask_admin.tasks.search import parse_search
         ),
     ],
 )
-def test_understands(text: str, meaning: dict[str, str]) -> None:
+def test_search_parses_valid_input(text: str, meaning: dict[str, str]) -> None:
     assert parse_search(text) == meaning
 
 
@@ -65,6 +65,6 @@ def test_a_pasted_error_is_searched_as_it_was_typed(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["quere:mail", "queue:a queue:b", "1 2", "user_id:42 queue:mail"])
-def test_refuses_what_it_does_not_understand(text: str) -> None:
+def test_search_refuses_invalid_input(text: str) -> None:
     with pytest.raises(ValidationError):
         parse_search(text)

@@ -82,7 +82,7 @@ def test_paused_queue_is_served_once_the_pause_is_over(worker):
     assert statuses() == {"SUCCESSFUL": 3}
 
 
-def test_tasks_on_hold_are_put_aside_and_run_once_the_hold_is_over(worker, execution_log):
+def test_tasks_on_hold_are_set_aside_and_run_after_the_hold(worker, execution_log):
     tasks.note.enqueue_many([(1,), (2,)])
     tasks.add(1, 2)
     hold = TaskHold.objects.create(task_name="tests.tasks.note", held_at=timezone.now())

@@ -18,7 +18,7 @@ def log(tmp_path):
 
 
 @pytest.mark.sample
-def test_log_file_tells_what_went_wrong(worker, log):
+def test_log_file_has_the_errors(worker, log):
     bad = tasks.fail("no luck today")
 
     worker("--drain", f"--log-file={log}").wait()
@@ -70,7 +70,7 @@ def test_log_level_comes_before_verbosity(worker, log):
     assert " INFO " not in log.read_text()
 
 
-def test_log_file_is_continued(worker, log):
+def test_log_file_is_appended_to(worker, log):
     log.write_text("before\n")
 
     worker("--drain", f"--log-file={log}").wait()
@@ -79,7 +79,7 @@ def test_log_file_is_continued(worker, log):
     assert "has left." in log.read_text()
 
 
-def test_log_level_debug_tells_of_each_task(worker, log):
+def test_log_level_debug_logs_each_task(worker, log):
     good = tasks.add(1, 2)
 
     worker("--drain", f"--log-file={log}", "--log-level=debug").wait()
@@ -155,7 +155,7 @@ def test_control_characters_cannot_forge_lines_of_the_log(worker, log):
     assert Task.objects.succeeded().count() == 1
 
 
-def test_nor_can_an_error_or_the_name_of_a_task(worker, log):
+def test_errors_and_task_names_cannot_forge_lines_of_the_log(worker, log):
     tasks.fail("no luck\n2026-01-01 00:00:00,000 ERROR forged")
     Task.objects.enqueue("nobody\n2026-01-01 00:00:00,000 ERROR forged")
 

@@ -151,7 +151,7 @@ def an_accepted_outcome_is_announced(before: State, step: Step, rules: Rules) ->
     return None
 
 
-def what_is_given_back_never_ran(before: State, step: Step, rules: Rules) -> str | None:
+def released_tasks_never_ran(before: State, step: Step, rules: Rules) -> str | None:
     """Release takes the attempt back, so the claim must not have started, nor start later."""
     if step.verb not in ("release", "set_aside"):
         return None
@@ -215,8 +215,8 @@ def attempts_are_bounded(before: State, step: Step, rules: Rules) -> str | None:
     return None
 
 
-def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
-    """Nobody knows whether the task did it, or had even started; its attempt is given back."""
+def the_first_death_fails_no_task(before: State, step: Step, rules: Rules) -> str | None:
+    """Return the fault if a first death fails a task, which may not even have started."""
     for _, old, new in _changed(before, step):
         first = old.crashes == 0 and new.crashes == 1 < rules.max_crashes
         if step.verb == "rescue" and first and new.status == "FAILED":
@@ -224,7 +224,7 @@ def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> 
     return None
 
 
-def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
+def a_stop_fails_no_task(before: State, step: Step, rules: Rules) -> str | None:
     """Check that no task becomes a suspect when its worker was told to stop."""
     sighting = before.sighting
     if step.verb != "rescue" or sighting is None or sighting.reason == "overdue":
@@ -243,7 +243,7 @@ def a_requested_cancel_stands(before: State, step: Step, rules: Rules) -> str | 
     return None
 
 
-def a_suspect_has_no_neighbours(before: State, step: Step, rules: Rules) -> str | None:
+def a_suspect_runs_alone(before: State, step: Step, rules: Rules) -> str | None:
     """Check that the holder of a suspect holds nothing else.
 
     Its next death is then counted for the right task.
@@ -292,10 +292,10 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     one_outcome_for_each_claim,
     only_accepted_outcomes_are_announced,
     an_accepted_outcome_is_announced,
-    what_is_given_back_never_ran,
+    released_tasks_never_ran,
     attempts_are_bounded,
-    the_first_death_convicts_nobody,
-    a_stop_convicts_nobody,
+    the_first_death_fails_no_task,
+    a_stop_fails_no_task,
     a_requested_cancel_stands,
-    a_suspect_has_no_neighbours,
+    a_suspect_runs_alone,
 )

@@ -1,4 +1,5 @@
-"""The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
+"""
+The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
 
 This is the specification in a form that can be explored to its end. A few processes and a task or
 two share a database; anything may happen in any order. Time is not modelled: whatever depends on
@@ -17,6 +18,8 @@ add one, meet none either. A worker draws its id at random, so no id is given to
 
 Each check the protocol makes is a switch of ``Rules``. All on is the protocol. The tests turn them
 off one by one and expect the explorer to find what goes wrong without it.
+
+The module is long because it is one specification, which has to be read as a whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -294,7 +297,7 @@ def _may_stand_beside(claims: tuple[Claim, ...], suspect: bool, rules: Rules) ->
 def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
     for claim in state.processes[number].claims:
         if claim.stage == "answered":
-            yield from _hear_of_claim(state, number, claim)
+            yield from _receive_claim(state, number, claim)
         elif claim.stage == "waiting":
             yield from _start(state, number, claim)
             yield from _give_back(state, rules, number, claim)
@@ -306,7 +309,7 @@ def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
             yield from _read_back(state, rules, number, claim)
 
 
-def _hear_of_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
+def _receive_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
     who = _name(state, number)
     after = _with_claims(state, number, _restaged(state, number, claim, "waiting"))
     yield Step(f"{who} hears that it has {_its(claim)}", "protocol", after)
