@@ -31,7 +31,11 @@ from tests.processes import ROOT
 DOCUMENTS = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 # freezegun and time-machine read the attributes of every module, deprecated ones too.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# Django 6.1 wants a setting for mails that 5.2 doesn't have, and the tests have the one of 5.2.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+]
 
 
 @dataclass(frozen=True)
