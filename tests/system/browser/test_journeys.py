@@ -12,7 +12,7 @@ from bgtask.models import Attempt, Task, TaskHold
 from bgtask.status import Status
 from bgtask_admin.actions import run
 from bgtask_admin.models import Operation
-from tests.factories import TaskFactory, WorkerFactory
+from tests.factories import QueueStatsFactory, TaskFactory, WorkerFactory
 
 pytestmark = [
     pytest.mark.browser,
@@ -74,6 +74,8 @@ def test_says_without_a_click_whether_a_queue_is_behind_and_since_when(
 ):
     WorkerFactory()
     TaskFactory(queue="mail", run_at=DatabaseNow(-412))
+    for minute, age in ((4, 30_000), (3, 90_000), (2, 150_000), (1, 210_000)):
+        QueueStatsFactory(minute=minute, queue="mail", ready=1, oldest_ready_age=age)
 
     page = dashboard(javascript=javascript, width=width).go()
 
