@@ -56,11 +56,11 @@ def _began(
         .annotate(late=Case(When(_in_time(limits), then=Value(0)), default=Value(1)))
         .annotate(
             before=Window(Lag("minute"), **by_minute),
-            late_before=Window(Lag(F("late"), default=Value(0)), **by_minute),
+            late_before=Window(Lag(F("late")), **by_minute),
             after=Window(Lead("minute"), **by_minute),
         )
         # Read only the samples with which a delay began, and the last one of each queue.
-        .filter(Q(late=1, late_before=0) | Q(after=None))
+        .filter(Q(late=1, late_before=0) | Q(late=1, late_before=None) | Q(after=None))
         .order_by("queue", "minute")
         .values_list("queue", "minute", "late", "before", "late_before", "after")
     )

@@ -52,13 +52,7 @@ _NONE = Value(0, output_field=IntegerField())
 _NO_AGE = Value(0.0, output_field=FloatField())
 _NO_TIME = Value(None, output_field=DateTimeField())
 _ALL = ""  # Stands for all queues together. No queue can have this name.
-_EMPTY_PART = {
-    "since": _NO_TIME,
-    "age": _NO_AGE,
-    "first": _NONE,
-    "second": _NONE,
-    "third": _NONE,
-}
+_EMPTY_PART = {"since": _NO_TIME, "age": _NO_AGE, "first": _NONE, "second": _NONE, "third": _NONE}
 _COLUMNS = ("kind", "queue", "now", "number", "since", "age", "first", "second", "third")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 import bgtask
 from bgtask import health
 from bgtask.health import Level, QueueHealth
@@ -81,7 +83,7 @@ def _checks(
             "status": Level.PASS.value,
         }
         if figures.failed_tasks_at_least:
-            check["output"] = f"more than {figures.failed_tasks:,} tasks are FAILED"
+            check["output"] = _("%(number)s failed tasks") % {"number": figures.failed_number}
         yield "tasks:failed", [check]
     workers = figures.workers
     for measure, number in (("alive", workers.alive), ("silent", workers.silent)):

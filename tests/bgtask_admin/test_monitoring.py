@@ -595,3 +595,21 @@ def test_a_failure_is_kept_so_that_a_second_probe_costs_nothing(
     with django_assert_num_queries(0):
         for path in ENDPOINTS:
             assert client.get(path, headers=BEARER).status_code == 503
+
+
+def test_every_endpoint_tells_the_same_number_of_failed_tasks(client) -> None:
+    """Kind of fault: two pages tell two numbers of one thing."""
+    TaskFactory.create_batch(3, status=Status.FAILED)
+
+    health = client.get(HEALTH, headers=BEARER).json()
+    stats = client.get(STATS, headers=BEARER).json()
+    metrics = client.get(METRICS, headers=BEARER).content.decode()
+
+    (check,) = health["checks"]["tasks:failed"]
+    assert (check["observedValue"], check["status"]) == (3, "pass")
+    assert health["notes"] == [stats["sentence"]]
+    assert stats["sentence"].endswith("; 3 failed tasks")
+    assert stats["totals"]["failed_tasks"] == 3
+    assert "bgtask_failed_tasks 3.0" in metrics
+    assert_conforms(health, "health.schema.json")
+    assert_conforms(stats, "stats.schema.json")

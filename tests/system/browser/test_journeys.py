@@ -12,7 +12,7 @@ from bgtask.models import Attempt, Task, TaskHold
 from bgtask.status import Status
 from bgtask_admin.actions import run
 from bgtask_admin.models import Operation
-from tests.factories import TaskFactory, WorkerFactory
+from tests.factories import QueueStatsFactory, TaskFactory, WorkerFactory
 
 pytestmark = [
     pytest.mark.browser,
@@ -72,6 +72,8 @@ def test_tasks_of_one_error_are_requeued_in_three_clicks(dashboard, javascript, 
 def test_overview_shows_without_a_click_whether_a_queue_is_delayed(dashboard, javascript, width):
     WorkerFactory()
     TaskFactory(queue="mail", run_at=DatabaseNow(-412))
+    for minute, age in ((4, 30_000), (3, 90_000), (2, 150_000), (1, 210_000)):
+        QueueStatsFactory(minute=minute, queue="mail", ready=1, oldest_ready_age=age)
 
     page = dashboard(javascript=javascript, width=width).go()
 
