@@ -1,4 +1,8 @@
-"""Test that what people paste from the documentation works: code, commands and links."""
+"""
+Test that what people paste from the documentation works: code, commands and links.
+
+The module is long because each kind of example in the documentation is run in its own way.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Error trackers, mails to administrators and text logs say which task failed, and why."""
+"""
+Error trackers, mails to administrators and text logs say which task failed, and why.
+
+The module is long because Sentry and Django's mail handler run here for real.
+"""
 
 from __future__ import annotations
 

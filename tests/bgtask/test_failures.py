@@ -1,4 +1,8 @@
-"""Whatever a task raises becomes text that every database keeps."""
+"""
+Whatever a task raises becomes text that every database keeps.
+
+The module is long because errors have many kinds of text that a database refuses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What other apps are told, when, and that they cannot do harm."""
+"""
+What other apps are told, when, and that they cannot do harm.
+
+The module is long because each signal is tested with each way in which an attempt ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Values of a project's own types: text that is no plain str, and what can't be printed."""
+"""
+Values of a project's own types: text that is no plain str, and what can't be printed.
+
+The module is long because each option and setting is given each kind of unusual value.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +64,7 @@ def test_any_text_becomes_a_plain_string(text):
 
 
 @pytest.mark.parametrize("value", [None, 5, b"mail", ["mail"]], ids=repr)
-def test_what_is_no_text_stays_none(value):
+def test_value_that_is_no_text_becomes_none(value):
     assert as_text(value) is None
 
 

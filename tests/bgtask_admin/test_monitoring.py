@@ -365,7 +365,9 @@ class TestAccess:
         assert response.status_code == 401
 
     @pytest.mark.parametrize("headers", [{}, BEARER], ids=["nothing", "token"])
-    def test_says_so_if_no_token_is_configured(self, client, settings, path: str, headers) -> None:
+    def test_an_endpoint_without_configured_tokens_explains_the_setting(
+        self, client, settings, path: str, headers
+    ) -> None:
         settings.BGTASK = {}
 
         response = client.get(path, headers=headers)
@@ -560,7 +562,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 @pytest.mark.parametrize("accept", ACCEPTED, ids=range(len(ACCEPTED)))
-def test_answers_whatever_the_request_accepts(client, path: str, accept: str) -> None:
+def test_an_endpoint_answers_any_accept_header(client, path: str, accept: str) -> None:
     """Hostile headers: a library parses one and raises an error that nobody expects."""
     response = client.get(path, headers={**BEARER, "Accept": accept})
 

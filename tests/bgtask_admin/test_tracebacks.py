@@ -25,7 +25,8 @@ def attempt(db):
     traceback = f'  File "/shop.py", line 7, in send\n{ERROR_CLASS}: {SECRET}'
     return AttemptFactory(
         task__error_class=ERROR_CLASS, task__error_fingerprint="f" * 32,
-        task__last_error=traceback, error_class=ERROR_CLASS, message=SECRET, traceback=traceback,
+        task__error_message=SECRET, task__last_error=traceback, error_class=ERROR_CLASS,
+        message=SECRET, traceback=traceback,
     )  # fmt: skip
 
 

@@ -39,13 +39,13 @@ def since(queue: str = "mail") -> datetime | None:
     return next(one for one in health.check().queues if one.name == queue).behind_since
 
 
-def test_is_the_first_minute_above_the_limit_after_the_last_one_below(samples) -> None:
+def test_queue_is_behind_since_the_first_minute_above_its_limit(samples) -> None:
     samples.store({30: LATE, 29: IN_TIME, 28: LATE, 27: LATE, 1: LATE})
 
     assert since() == samples.at(28)
 
 
-def test_is_not_the_time_at_which_the_oldest_task_was_due(samples) -> None:
+def test_queue_is_not_behind_since_the_due_time_of_its_oldest_task(samples) -> None:
     """Kind of fault: tasks were moved to a new queue, and “since” is older than the queue."""
     samples.store({3: 0, 2: 0}, queue="other")
     samples.store({1: LATE})
@@ -53,24 +53,24 @@ def test_is_not_the_time_at_which_the_oldest_task_was_due(samples) -> None:
     assert since() == samples.at(1)
 
 
-def test_is_unknown_if_the_last_sample_was_in_time(samples) -> None:
+def test_beginning_is_unknown_if_the_last_sample_was_in_time(samples) -> None:
     samples.store({6: IN_TIME, 5: LATE, 1: IN_TIME})
 
     assert since() is None
 
 
-def test_is_unknown_if_nobody_sampled_before(samples) -> None:
+def test_beginning_is_unknown_without_a_sample_before(samples) -> None:
     """Kind of fault: the workers come back after a night, and the queue is late since then."""
     samples.store({90: IN_TIME, 3: LATE, 2: LATE, 1: LATE})
 
     assert since() is None
 
 
-def test_is_unknown_without_samples() -> None:
+def test_beginning_is_unknown_without_samples() -> None:
     assert since() is None
 
 
-def test_is_unknown_if_it_began_before_the_hours_that_are_read(samples) -> None:
+def test_beginning_is_unknown_if_it_is_before_the_hours_that_are_read(samples) -> None:
     samples.store(dict.fromkeys(range(1, 365), LATE))
 
     assert since() is None
@@ -86,7 +86,7 @@ def test_each_queue_is_compared_with_its_own_limit(settings, samples) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 12])
-def test_costs_one_query_however_many_queues_are_behind(
+def test_one_query_reads_the_samples_of_all_queues(
     samples, django_assert_num_queries, number: int
 ) -> None:
     for index in range(number):

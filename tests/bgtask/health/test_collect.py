@@ -1,3 +1,9 @@
+"""
+Test the figures that the health check reads from the database.
+
+The module is long because each figure of the health check has its own tests.
+"""
+
 from __future__ import annotations
 
 from datetime import timedelta

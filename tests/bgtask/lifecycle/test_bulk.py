@@ -62,7 +62,7 @@ class TestUnhold:
         assert unhold_expired() == 3
         assert Task.objects.held().get().task_name == "another"
 
-    def test_lets_go_where_the_hold_is_over_though_nobody_has_deleted_it(self):
+    def test_unhold_ignores_a_hold_that_is_over_and_not_deleted(self):
         HoldFactory(expires_at=DatabaseNow(-1))
         HoldFactory(task_name="another", expires_at=DatabaseNow(3600))
         TaskFactory(status=Status.HELD, held_for=HeldFor.TYPE)

@@ -66,7 +66,7 @@ def running():
 class TestSuspects:
     """A suspect runs while its process runs nothing else, or a crash would convict others."""
 
-    def test_wait_while_anything_is_in_flight(self, claim, clock, in_flight):
+    def test_suspects_wait_while_a_task_is_in_flight(self, claim, clock, in_flight):
         innocent, suspect = TaskFactory(), TaskFactory(crashes=1)
         assert claim() == {innocent.pk}
         (task,) = in_flight._tasks.values()
@@ -77,7 +77,7 @@ class TestSuspects:
         in_flight.settle([success(task)])
         assert claim() == {suspect.pk}
 
-    def test_come_before_the_others_once_they_have_waited_long(self, claim, clock):
+    def test_suspects_come_before_other_tasks_after_a_long_wait(self, claim, clock):
         suspect = TaskFactory(crashes=1)
         TaskFactory.create_batch(2)
         assert claim(wanted=0) == set()
@@ -86,7 +86,7 @@ class TestSuspects:
 
         assert claim() == {suspect.pk}
 
-    def test_are_claimed_at_once_by_an_idle_worker(self, claim, clock):
+    def test_idle_worker_claims_suspects_at_once(self, claim, clock):
         suspect = TaskFactory(crashes=1)
 
         assert claim() == {suspect.pk}
@@ -95,7 +95,7 @@ class TestSuspects:
 class TestWithdrawal:
     """A pause or a hold also binds what was claimed ahead and has not started."""
 
-    def test_releases_the_unstarted_of_a_paused_queue_at_the_next_look(self, claim, in_flight):
+    def test_next_poll_releases_unstarted_tasks_of_a_paused_queue(self, claim, in_flight):
         TaskFactory.create_batch(2, queue="mail")
         other = TaskFactory()
         claim()
@@ -107,7 +107,7 @@ class TestWithdrawal:
         assert set(Task.objects.ready().values_list("queue", "attempts")) == {("mail", 0)}
         assert set(in_flight._tasks) == {other.pk}
 
-    def test_sets_aside_the_unstarted_of_a_name_on_hold_at_the_next_look(self, claim, in_flight):
+    def test_next_poll_sets_aside_unstarted_tasks_on_hold(self, claim, in_flight):
         held = TaskFactory(task_name="tests.tasks.add")
         other = TaskFactory()
         claim()
@@ -119,7 +119,7 @@ class TestWithdrawal:
         assert Task.objects.filter(status=Status.HELD, held_for=HeldFor.TYPE).get() == held
         assert set(in_flight._tasks) == {other.pk}
 
-    def test_leaves_everything_where_a_pause_or_a_hold_is_over(self, claim):
+    def test_next_poll_ignores_pauses_and_holds_that_are_over(self, claim):
         claimed = TaskFactory.create_batch(2)
         PauseFactory(expires_at=DatabaseNow(-1))
         HoldFactory(expires_at=DatabaseNow(-1))
@@ -133,7 +133,7 @@ class TestWithdrawal:
 class TestCursor:
     """Kind of fault: a position that is used for too long hides more pressing tasks."""
 
-    def test_forgets_its_position_after_a_second_however_often_it_moves(self, clock):
+    def test_cursor_forgets_its_position_after_a_second(self, clock):
         position = ClaimCursor()
         position.advance("mail", (0, "then", 1))
         clock.now += 0.6
@@ -144,7 +144,7 @@ class TestCursor:
 
         assert position.get("mail") is None
 
-    def test_forgets_its_position_after_so_many_claims(self, clock):
+    def test_cursor_forgets_its_position_after_its_number_of_claims(self, clock):
         position = ClaimCursor()
         for number in range(claim_order.CURSOR_LIFETIME_CLAIMS):
             position.advance("mail", (0, "then", number))

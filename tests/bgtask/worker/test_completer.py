@@ -1,4 +1,8 @@
-"""The thread that writes outcomes is woken, and says what it could not write."""
+"""
+The thread that writes outcomes is woken, and says what it could not write.
+
+The module is long because it tests each way in which a database refuses outcomes.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Clock:
 def clock(monkeypatch, settings):
     settings.BGTASK = {"LEASE": LEASE, "HEARTBEAT_INTERVAL": INTERVAL}
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "clock", clock)
     return clock
 
 
@@ -74,7 +74,7 @@ def refusing(word):
 
 
 class TestTrust:
-    def test_ends_a_margin_before_the_lease_that_began_with_the_beat(self, clock, heartbeat):
+    def test_trust_ends_a_margin_before_the_lease_of_the_beat(self, clock, heartbeat):
         beat_at(clock, heartbeat, 10)
 
         clock.now = 54.9
@@ -82,7 +82,7 @@ class TestTrust:
         clock.now = 55.1
         assert not heartbeat.trusted()
 
-    def test_counts_from_the_start_of_a_beat_and_not_from_its_reply(self, clock, heartbeat):
+    def test_trust_counts_from_the_start_of_a_beat_and_not_from_its_reply(self, clock, heartbeat):
         """Kind of fault: a slow reply prolonged the trust beyond the lease in the database."""
 
         def reply_late(run, *args):
@@ -96,7 +96,7 @@ class TestTrust:
         clock.now = 45.1
         assert not heartbeat.trusted()
 
-    def test_ends_at_once_when_the_worker_was_declared_dead(self, clock, heartbeat):
+    def test_trust_ends_when_the_worker_is_declared_dead(self, clock, heartbeat):
         Worker.objects.declare_dead()
 
         heartbeat.beat()
@@ -108,14 +108,14 @@ class TestTrust:
 class TestJudging:
     """Nobody may declare others dead before they had the time to send a heartbeat."""
 
-    def test_begins_after_two_intervals(self, clock, heartbeat):
+    def test_judging_begins_after_two_intervals(self, clock, heartbeat):
         beat_at(clock, heartbeat, 10, 20)
         assert not heartbeat.steady()
 
         beat_at(clock, heartbeat, 20.1)
         assert heartbeat.steady()
 
-    def test_begins_again_after_an_outage(self, clock, heartbeat):
+    def test_judging_begins_again_after_an_outage(self, clock, heartbeat):
         beat_at(clock, heartbeat, 30)
         assert heartbeat.steady()
 
@@ -134,7 +134,9 @@ class TestStatistics:
         statistics.add([(success(Task(task_name="a")), "SUCCESSFUL")])
 
     @pytest.mark.parametrize("refused", ["bgtask_worker", "bgtask_taskstats"])
-    def test_of_a_beat_that_fails_are_written_by_the_next(self, heartbeat, counted, refused):
+    def test_next_beat_writes_the_statistics_of_a_beat_that_failed(
+        self, heartbeat, counted, refused
+    ):
         with refusing(refused), pytest.raises(OperationalError):
             heartbeat.beat()
         assert not TaskStats.objects.exists()
@@ -144,7 +146,7 @@ class TestStatistics:
 
         assert TaskStats.objects.get().succeeded == 1
 
-    def test_are_not_written_without_their_beat(self, heartbeat, counted):
+    def test_statistics_are_not_written_without_their_beat(self, heartbeat, counted):
         """Kind of fault: two statements of one change, and only the first committed."""
         before = Worker.objects.values().get()
 
@@ -154,7 +156,7 @@ class TestStatistics:
         assert Worker.objects.values().get() == before
 
 
-def test_hears_of_the_cancel_requests_of_its_own_tasks_only(heartbeat):
+def test_beat_returns_cancel_requests_of_its_own_tasks_only(heartbeat):
     mine = TaskFactory(status="RUNNING", locked_by=heartbeat.worker, cancel_requested=True)
     TaskFactory(status="RUNNING", locked_by=heartbeat.worker)
     TaskFactory(status="RUNNING", cancel_requested=True)

@@ -49,7 +49,7 @@ def statuses():
 
 
 class TestSettle:
-    def test_takes_the_claim_whose_attempt_has_ended(self, in_flight, claim):
+    def test_settling_removes_the_claim_whose_attempt_has_ended(self, in_flight, claim):
         (task,) = claim()
         in_flight.add([task])
 
@@ -57,7 +57,7 @@ class TestSettle:
 
         assert not in_flight
 
-    def test_leaves_a_newer_claim_of_the_same_task(self, in_flight, claim):
+    def test_settling_leaves_a_newer_claim_of_the_same_task(self, in_flight, claim):
         (task,) = claim()
         in_flight.add([task])
 
@@ -67,7 +67,9 @@ class TestSettle:
 
 
 class TestReconcile:
-    def test_releases_what_only_the_database_knows_and_nothing_else(self, in_flight, worker, claim):
+    def test_reconciling_releases_only_claims_that_memory_does_not_know(
+        self, in_flight, worker, claim
+    ):
         known, stray = claim(2)
         in_flight.add([known])
         of_another = TaskFactory(status=Status.RUNNING)
@@ -80,9 +82,7 @@ class TestReconcile:
             of_another.pk: Status.RUNNING,
         }
 
-    def test_releases_a_newer_claim_that_memory_knows_only_by_an_older_token(
-        self, in_flight, worker, claim
-    ):
+    def test_reconciling_releases_a_newer_claim_than_memory_knows(self, in_flight, worker, claim):
         (task,) = claim()
         in_flight.add([older(task)])
 
@@ -90,7 +90,9 @@ class TestReconcile:
 
         assert statuses() == {task.pk: Status.READY}
 
-    def test_marks_as_lost_what_runs_and_is_no_longer_the_workers(self, in_flight, worker, claim):
+    def test_reconciling_marks_running_tasks_of_other_workers_as_lost(
+        self, in_flight, worker, claim
+    ):
         kept, lost = claim(2)
         in_flight.add([kept, lost])
         Task.objects.filter(pk=lost.pk).cancel(force=True)
@@ -105,7 +107,7 @@ class TestReconcile:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_could_not_be_released_is_released_by_the_next_reconciling(in_flight, worker, claim):
+def test_next_reconciling_releases_tasks_that_could_not_be_released(in_flight, worker, claim):
     """Kind of fault: a task that is in memory only, so that nobody runs or releases it."""
     (task,) = claim()
     in_flight.add([task])

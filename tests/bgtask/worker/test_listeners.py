@@ -49,7 +49,7 @@ def other(monkeypatch):
     connections["other"] = before
 
 
-def test_hears_of_its_own_queues_only(listen):
+def test_listener_is_woken_by_its_own_queues_only(listen):
     listener = listen("mail")
     listener.arm()
 
@@ -79,7 +79,7 @@ def test_an_alias_of_another_database_does_not_hear_the_echo(other):
         poolers.check_notifications(other("postgres"), "default")
 
 
-def test_a_listener_that_does_not_hear_the_echo_polls_and_says_so(listen, other, settings, caplog):
+def test_a_listener_that_does_not_hear_the_echo_polls_and_logs_it(listen, other, settings, caplog):
     """Kind of fault: a worker that sleeps for its tasks on a connection that hears nothing."""
     other("postgres")
     settings.BGTASK = {"LISTEN": "other"}

@@ -18,14 +18,14 @@ class TestRescue:
     def task(self):
         return TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(silent=True))
 
-    def test_leaves_silent_workers_alone_while_it_may_not_judge(self, task):
+    def test_rescue_leaves_silent_workers_alone_while_it_may_not_judge(self, task):
         """Kind of fault: after an outage, the first worker back declares all others dead."""
         maintenance.rescue(False, lambda rescued: None)
 
         assert Worker.objects.get().state == WorkerState.ALIVE
         assert Task.objects.get().status == Status.RUNNING
 
-    def test_declares_silent_workers_dead_and_tells_of_their_tasks(self, task):
+    def test_rescue_declares_silent_workers_dead_and_reports_their_tasks(self, task):
         told = []
 
         maintenance.rescue(True, told.extend)
@@ -36,7 +36,7 @@ class TestRescue:
 
 
 class TestUnhold:
-    def test_ends_what_is_over_and_nothing_else(self):
+    def test_maintenance_ends_only_holds_and_pauses_that_are_over(self):
         times = {"over": DatabaseNow(-1), "later": DatabaseNow(3600), "never": None}
         for name, when in times.items():
             PauseFactory(queue=name, expires_at=when)

@@ -143,7 +143,7 @@ def test_a_receiver_that_raises_ends_no_worker(error, raising, name):
     assert statuses == ["SUCCESSFUL", "SCHEDULED", "FAILED", "SUCCESSFUL"]
 
 
-def test_what_is_announced_after_a_receiver_that_raised_is_announced(raising):
+def test_events_after_a_receiver_that_raised_are_dispatched(raising):
     dispatcher = EventDispatcher()
     dispatcher.start()
     signals.task_succeeded.connect(raising)

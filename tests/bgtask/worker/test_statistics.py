@@ -67,7 +67,7 @@ def test_an_attempt_after_which_its_task_was_cancelled_is_no_retry(statistics):
     assert figures(statistics) == [0, 0, 0, 0, 1_000, 0, 1_000]
 
 
-def test_what_could_not_be_written_is_added_to_what_came_in_meanwhile(statistics):
+def test_statistics_that_could_not_be_written_are_added_to_the_next(statistics):
     statistics.add([ended(success, "SUCCESSFUL", waited=5.0, duration=1.0)])
     unwritten = statistics.take()
     statistics.add([ended(success, "SUCCESSFUL", waited=1.0, duration=2.0)])

@@ -146,7 +146,7 @@ def test_overview_shows_pauses_and_holds_with_user_and_reason(admin_client):
 
 
 def test_nothing_is_green_over_failed_tasks(admin_client):
-    """Kind of fault: an operator who comes in the morning sees no word of what failed at night."""
+    """Kind of fault: an operator sees in the morning no word of the tasks that failed at night."""
     WorkerFactory()
     TaskFactory.create_batch(3, status=Status.FAILED, finished_at=DatabaseNow(-7_200))
 

@@ -84,7 +84,9 @@ def test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not(admin_cli
     assert name_of(admin_client, "status=FAILED") == "tasks.csv"
 
 
-def test_an_export_reads_only_the_newest_rows_and_says_so(admin_client, monkeypatch):
+def test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name(
+    admin_client, monkeypatch
+):
     """A search without a bound: few tasks match, and no index finds them."""
     monkeypatch.setattr(bounds, "MOST_SEARCHED", 3)
     TaskFactory(status=Status.FAILED, queue="mail")

@@ -18,14 +18,14 @@ MUTANTS = (
             "            UNION"
         ),
         ("FROM bgtask_queuepause\n            UNION"),
-        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_leaves_everything_where_a_pause_or_a_hold_is_over",
+        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_next_poll_ignores_pauses_and_holds_that_are_over",
     ),
     Mutant(
         "outlook-until",
         "bgtask/db/operations.py",
         ("FROM bgtask_taskhold\n            WHERE expires_at IS NULL OR expires_at > {clock}\n"),
         "FROM bgtask_taskhold\n",
-        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_leaves_everything_where_a_pause_or_a_hold_is_over",
+        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_next_poll_ignores_pauses_and_holds_that_are_over",
     ),
     Mutant(
         "next-due-is-the-last",

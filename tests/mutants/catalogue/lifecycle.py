@@ -679,13 +679,13 @@ MUTANTS = (
         "bgtask/models/pause.py",
         "Q(expires_at=None) | Q(expires_at__gt=DatabaseNow())",
         "Q()",
-        "tests/bgtask/lifecycle/test_bulk.py::TestUnhold::test_lets_go_where_the_hold_is_over_though_nobody_has_deleted_it",
+        "tests/bgtask/lifecycle/test_bulk.py::TestUnhold::test_unhold_ignores_a_hold_that_is_over_and_not_deleted",
     ),
     Mutant(
         "pause-expires-early",
         "bgtask/models/pause.py",
         "expires_at__lte=DatabaseNow()",
         "expires_at__isnull=False",
-        "tests/bgtask/worker/test_maintenance.py::TestUnhold::test_ends_what_is_over_and_nothing_else",
+        "tests/bgtask/worker/test_maintenance.py::TestUnhold::test_maintenance_ends_only_holds_and_pauses_that_are_over",
     ),
 )

@@ -1,6 +1,9 @@
-"""What must be true of every step, whatever happens: each a function that finds fault or does not.
+"""
+What must be true of every step, whatever happens: each a function that finds fault or does not.
 
 Each gets the state before, the step and the rules, and answers with a sentence if it is violated.
+
+The module is long because each promise of the queue is one function here.
 """
 
 import itertools

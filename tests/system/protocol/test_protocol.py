@@ -1,4 +1,8 @@
-"""The protocol keeps its promises in every order of events, and needs each of its checks."""
+"""
+The protocol keeps its promises in every order of events, and needs each of its checks.
+
+The module is long because each broken move is one case of the same search.
+"""
 
 import gc
 from collections.abc import Iterator
