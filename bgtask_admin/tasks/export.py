@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS
+from bgtask_admin.permissions import VIEW, Details
 from bgtask_admin.tasks.bounds import bounded, needs_reading
 from bgtask_admin.tasks.counts import capped
 from bgtask_admin.tasks.list import (
@@ -41,7 +41,7 @@ _INNER_FORMULA = re.compile(r"([;\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 COLUMNS = (
     "id", "task_name", "verbose_name", "queue", "priority", "status", "attempts", "enqueued_at",
     "run_at", "started_at", "finished_at", "duration_ms", "last_worker", "error_class",
-    "error_message", "error_fingerprint",
+    "error_fingerprint",
 )  # fmt: skip
 
 
@@ -57,9 +57,10 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
         tasks, name = _limited(selection)
     except InvalidSelection as error:
         return HttpResponse("\n".join(error.messages), status=400, content_type="text/plain")
-    rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
+    details = Details.of(request.user)
+    rows = _rows(tasks, details)
     if form == "csv":
-        lines, content_type = _csv(rows), "text/csv; charset=utf-8"
+        lines, content_type = _csv(rows, _header(details)), "text/csv; charset=utf-8"
     elif form == "json":
         lines, content_type = _json(rows), "application/json"
     else:
@@ -95,23 +96,36 @@ async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
             yield line
 
 
-def _rows(tasks: TaskQuerySet, with_arguments: bool) -> Iterator[dict[str, Any]]:
+def _header(details: Details) -> list[str]:
+    """Return the names of the columns that somebody with these permissions may see."""
+    return [
+        *COLUMNS,
+        *(["error_message"] if details.errors else []),
+        *(["arguments"] if details.arguments else []),
+    ]
+
+
+def _rows(tasks: TaskQuerySet, details: Details) -> Iterator[dict[str, Any]]:
     """Yield the newest tasks first. Read in batches, so that slow clients keep no cursor open."""
-    columns = [*COLUMNS, "task_params"] if with_arguments else COLUMNS
+    values = {name: _value_of(name) for name in _header(details)}
+    columns = ["task_params" if name == "arguments" else name for name in values]
     last: int | None = None
     left = MOST
     while left > 0:
         page = tasks if last is None else tasks.filter(pk__lt=last)
         found = list(page.only(*columns).order_by("-pk")[: min(BATCH, left)])
         for task in found:
-            row = {name: _plain(getattr(task, name)) for name in COLUMNS}
-            if with_arguments:
-                row["arguments"] = _arguments(task)
-            yield row
+            yield {name: value(task) for name, value in values.items()}
         if len(found) < BATCH:
             return
         last = found[-1].pk
         left -= len(found)
+
+
+def _value_of(column: str) -> Callable[[Task], Any]:
+    if column == "arguments":
+        return _arguments
+    return lambda task: _plain(getattr(task, column))
 
 
 def _plain(value: Any) -> Any:
@@ -125,17 +139,12 @@ def _arguments(task: Task) -> Any:
         return str(error)
 
 
-def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+def _csv(rows: Iterator[dict[str, Any]], header: list[str]) -> Iterator[str]:
     writer = csv.writer(_Echo())
-    header: list[str] | None = None
     yield BYTE_ORDER_MARK
+    yield writer.writerow(header)
     for row in rows:
-        if header is None:
-            header = list(row)
-            yield writer.writerow(header)
         yield writer.writerow([_cell(value) for value in row.values()])
-    if header is None:
-        yield writer.writerow(COLUMNS)
 
 
 def _cell(value: Any) -> Any:

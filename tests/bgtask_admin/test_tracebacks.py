@@ -74,11 +74,16 @@ def test_a_page_without_errors_says_nothing_of_the_permission(log_in):
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_an_export_has_no_messages(admin_client, attempt, form):
-    exported = b"".join(admin_client.get(f"{TASKS}export.{form}")).decode()
+def test_an_export_has_messages_only_with_the_permission(log_in, attempt, form):
+    staff, reader = log_in("view_task"), log_in("view_task", "view_traceback")
+    theirs, ours = (
+        b"".join(client.get(f"{TASKS}export.{form}")).decode() for client in (staff, reader)
+    )
 
-    assert ERROR_CLASS in exported
-    assert SECRET not in exported
+    assert ERROR_CLASS in theirs
+    assert SECRET not in theirs
+    assert "error_message" not in theirs
+    assert SECRET in ours
 
 
 def test_the_operations_log_masks_an_error_text_without_the_permission(admin_client, log_in):

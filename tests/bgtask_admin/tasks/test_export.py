@@ -146,7 +146,7 @@ def test_exported_arguments_are_masked_and_need_a_permission(admin_client, log_i
 def test_export_without_tasks_has_its_header(admin_client, form):
     assert exported(admin_client, form).removeprefix("\ufeff") in (
         "[]\n",
-        ",".join(export.COLUMNS) + "\r\n",
+        ",".join([*export.COLUMNS, "error_message", "arguments"]) + "\r\n",
     )
 
 

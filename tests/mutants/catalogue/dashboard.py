@@ -152,8 +152,8 @@ MUTANTS = (
     Mutant(
         "export-arguments",
         "bgtask_admin/tasks/export.py",
-        ('            if with_arguments:\n                row["arguments"]'),
-        ('            if True:\n                row["arguments"]'),
+        '*(["arguments"] if details.arguments else [])',
+        '*(["arguments"])',
         "tests/bgtask_admin/tasks/test_export.py::test_exported_arguments_are_masked_and_need_a_permission",
     ),
     Mutant(
