@@ -9,7 +9,7 @@ from django.db import connections
 from django.utils import timezone
 
 from bgtask.db.routing import queue_alias
-from bgtask.health.notable import notable
+from bgtask.health.ranking import select_queues
 from bgtask.health.types import Health, QueueHealth, Reason, Stuck
 
 Document = dict[str, Any]
@@ -21,7 +21,7 @@ def as_document(health: Health, version: str) -> Document:
 
     Totals and verdict cover all queues, even if not every queue is listed.
     """
-    shown, omitted = notable(health.queues)
+    shown, omitted = select_queues(health.queues)
     return {
         "status": health.status.value,
         "sentence": health.sentence,

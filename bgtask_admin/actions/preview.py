@@ -17,7 +17,7 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.status import Status
 from bgtask_admin.actions.registry import ACTIONS, Action
 from bgtask_admin.tasks.bounds import bounded
-from bgtask_admin.tasks.looking import MOST_DECODED_ROWS, Found
+from bgtask_admin.tasks.argument_search import MOST_DECODED_ROWS, Found
 from bgtask_admin.tasks.selection import SEPARATOR, InvalidSelection, Selection
 
 SAMPLES, GROUPS = 3, 10
@@ -41,7 +41,7 @@ class Breakdown:
     groups: tuple[Group, ...]  # The largest groups.
     others: int  # Number of further groups.
     samples: tuple[int, ...]
-    looked_at: int
+    counted: int  # Number of tasks that were counted.
 
     @property
     def runs_again(self) -> bool:
@@ -58,7 +58,7 @@ class Preview:
     previewed_at: datetime
     high_water: int
     matched: int
-    looked_at: int = 0  # Number of newest tasks that were read to count. 0: all.
+    searched: int = 0  # Number of newest tasks that were read to count. 0: all.
     above: int = 0  # The breakdown reads only tasks with a greater id.
     key: str = field(default_factory=lambda: secrets.token_hex(16))
     found: Found | None = field(default=None, compare=False, repr=False)
@@ -72,15 +72,15 @@ class Preview:
         scope = scope_of(action, selection, now)
         statuses = [selection.status] if selection.status else action.meant
         bounds = bounded(selection, scope, statuses)
-        found = selection.look(bounds.within(), MOST_DECODED_ROWS)
-        has_argument = selection.looks_into_arguments
+        found = selection.search(bounds.within(), MOST_DECODED_ROWS)
+        has_argument = selection.has_argument
         return cls(
             action=action,
             selection=selection,
             previewed_at=now,
             high_water=tasks.aggregate(highest=Max("pk"))["highest"] or 0,
             matched=len(found.ids) if has_argument else bounds.count(selection),
-            looked_at=found.looked_at or bounds.looked_at,
+            searched=found.searched or bounds.searched,
             above=bounds.above,
             found=found,
         )
@@ -89,15 +89,15 @@ class Preview:
     def scope(self) -> TaskQuerySet:
         scope = scope_of(self.action, self.selection, self.previewed_at)
         scope = scope.filter(pk__gt=self.above, pk__lte=self.high_water)
-        if not self.selection.looks_into_arguments:
+        if not self.selection.has_argument:
             return scope
-        found = self.found or self.selection.look(scope, MOST_DECODED_ROWS)
+        found = self.found or self.selection.search(scope, MOST_DECODED_ROWS)
         return scope.filter(pk__in=found.ids)
 
     @property
     def matched_at_least(self) -> bool:
         """Return whether more tasks than ``matched`` may match."""
-        return bool(self.looked_at)
+        return bool(self.searched)
 
     def in_words(self) -> str:
         return words_for(self.action, self.selection)
@@ -126,7 +126,7 @@ class Preview:
             groups=tuple(most_frequent[:GROUPS]),
             others=len(most_frequent[GROUPS:]),
             samples=tuple(samples),
-            looked_at=number,
+            counted=number,
         )
 
     def _rows(self, most: int | None) -> Iterator[tuple[int, str, str, str, datetime]]:
@@ -162,7 +162,7 @@ class Preview:
                 "at": self.previewed_at.isoformat(),
                 "high_water": self.high_water,
                 "matched": self.matched,
-                "looked_at": self.looked_at,
+                "searched": self.searched,
                 "above": self.above,
                 "key": self.key,
                 "user": str(user.pk),
@@ -192,7 +192,7 @@ class Preview:
             previewed_at=datetime.fromisoformat(data["at"]),
             high_water=data["high_water"],
             matched=data["matched"],
-            looked_at=data.get("looked_at", 0),
+            searched=data.get("searched", 0),
             above=data.get("above", 0),
             key=data["key"],
         )

@@ -27,7 +27,7 @@ def as_health(snapshot: Snapshot) -> dict[str, Any]:
     The verdict is about all queues, even if the document lists the checks of only some queues.
     """
     figures = snapshot.health
-    shown, omitted = health.notable(figures.queues)
+    shown, omitted = health.select_queues(figures.queues)
     document: dict[str, Any] = {"status": figures.status.value, **_FRAME}
     if figures.status != Level.PASS:
         document["output"] = figures.sentence

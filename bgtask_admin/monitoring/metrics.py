@@ -115,7 +115,7 @@ class _Figures(Collector):
             "Attempts that failed within the window (in seconds), for good or not yet.",
             labels=["queue", "window"],
         )
-        shown, others = health.notable(self.health.queues)
+        shown, others = health.select_queues(self.health.queues)
         for queue in (*shown, _together(others)) if others else shown:
             for state, number in (
                 ("ready", queue.ready),

@@ -22,13 +22,13 @@ class Bounded:
     """The tasks to read, and how far they reach."""
 
     tasks: TaskQuerySet
-    looked_at: int = 0  # The number of newest tasks that are read. 0: all tasks.
+    searched: int = 0  # The number of newest tasks that are read. 0: all tasks.
     above: int = 0  # Only tasks with a greater id are read.
 
     def count(self, selection: Selection) -> int:
-        """Return how many match: all, if ``looked_at`` is 0, and otherwise at least so many."""
-        if self.looked_at and not needs_reading(selection):
-            return min(capped(self.tasks, self.looked_at), self.looked_at)
+        """Return how many match: all, if ``searched`` is 0, and otherwise at least so many."""
+        if self.searched and not needs_reading(selection):
+            return min(capped(self.tasks, self.searched), self.searched)
         return self.within().count()
 
     def within(self) -> TaskQuerySet:

@@ -76,17 +76,17 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
 def _limited(selection: Selection) -> tuple[TaskQuerySet, str]:
     """Return the tasks to export, and a file name that says if these are not all that match."""
     tasks = listed(selection.without("argument"))
-    looked_at = NEWEST if is_bounded_by_id(selection.without("argument")) else 0
+    searched = NEWEST if is_bounded_by_id(selection.without("argument")) else 0
     if selection.status:
         bounds = bounded(selection, tasks, [selection.status])
-        if bounds.looked_at and needs_reading(selection):
-            tasks, looked_at = bounds.within(), bounds.looked_at
-    if selection.looks_into_arguments:
-        found = selection.look(tasks)
-        tasks, looked_at = tasks.filter(pk__in=found.ids), found.looked_at or looked_at
+        if bounds.searched and needs_reading(selection):
+            tasks, searched = bounds.within(), bounds.searched
+    if selection.has_argument:
+        found = selection.search(tasks)
+        tasks, searched = tasks.filter(pk__in=found.ids), found.searched or searched
     if capped(tasks, MOST) > MOST:
         return tasks, f"tasks-the-newest-{MOST}"
-    return tasks, f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"
+    return tasks, f"tasks-among-the-newest-{searched}" if searched else "tasks"
 
 
 async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:

@@ -20,7 +20,7 @@ from bgtask_admin.tasks.counts import CAP, by_status, capped
 from bgtask_admin.tasks.filters import TaskFilter
 from bgtask_admin.tasks.pagination import KeysetPage, Order, Window, page_in
 from bgtask_admin.tasks.search import text_query
-from bgtask_admin.tasks.searched import Extent, empty_text, offers
+from bgtask_admin.tasks.extent import Extent, empty_text, offers
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.tasks.tables import TaskTable
 from bgtask_admin.ui import formatting
@@ -30,11 +30,11 @@ SIZE = 50
 # Keys in the query string of a list or an action that are not filters.
 NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_filters")
 LONG = 2_000  # Characters of the parameters that a list loads. It doesn't load the rest.
-# If no index can find a few tasks among millions, a page looks at this number of tasks. Without
-# a status it looks at the newest tasks. With a status it looks at the next tasks of the list.
+# If no index can find a few tasks among millions, a page searches this number of tasks. Without
+# a status it searches the newest tasks. With a status it searches the next tasks of the list.
 NEWEST = 10_000
 NEWEST_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
-MOST_DECODED = 2_000  # If more tasks may have the argument, a page looks at this number only.
+MOST_DECODED = 2_000  # If more tasks may have the argument, a page searches only this number.
 MOST_EXPORTED = 50_000  # Tasks in one file.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
@@ -54,19 +54,19 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
     except InvalidSelection as error:
         # An invalid filter shows no tasks. It must not show all tasks.
         selection, problems = Selection({}, {}), error.messages
-    looked = ListResult()
+    result = ListResult()
     if not problems:
         try:
-            looked = look(request, selection)
+            result = find_page(request, selection)
         except ValidationError as error:
             problems = error.messages
     details = Details.of(request.user)
-    rows = looked.page
+    rows = result.page
     totals = by_status(TABS)
-    if looked.matching is None and selection.status:
-        looked.matching = totals[selection.status]
-    matching = formatting.count(looked.matching or 0, CAP)
-    extent = Extent(looked.looked_at, looked.is_further, by_id=is_bounded_by_id(selection))
+    if result.matching is None and selection.status:
+        result.matching = totals[selection.status]
+    matching = formatting.count(result.matching or 0, CAP)
+    extent = Extent(result.searched, result.is_further, by_id=is_bounded_by_id(selection))
     actions = offered(request.user, selection.status)
     url = admin_url(request)
     return page(
@@ -93,13 +93,13 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         ),
         rows=rows,
         matching=matching,
-        bounded=looked.looked_at,
-        found=extent.found(looked.matching or 0, matching),
+        bounded=result.searched,
+        found=extent.found(result.matching or 0, matching),
         offers=offers(selection, rows.older, extent, is_empty=not rows.rows),
         text_search=_text_search(request) if problems else "",
         # An export may be longer than a file can be, or than the list has counted.
-        is_export_cut=bool(looked.looked_at)
-        or max(looked.matching or 0, 0 if selection.data else sum(totals.values())) > CAP,
+        is_export_cut=bool(result.searched)
+        or max(result.matching or 0, 0 if selection.data else sum(totals.values())) > CAP,
         most_exported=MOST_EXPORTED,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
@@ -114,7 +114,7 @@ def read_selection(request: HttpRequest) -> Selection:
 
 def is_bounded_by_id(selection: Selection) -> bool:
     """Return whether no index helps, so that only the next ids are searched at a time."""
-    return not _is_looked_through(selection) and bool(
+    return not _is_searched_by_window(selection) and bool(
         selection.data.keys() - {"id", "ids", "task", "fingerprint"}
     )
 
@@ -143,47 +143,47 @@ class ListResult:
 
     page: KeysetPage = field(default_factory=lambda: KeysetPage([]))
     matching: int | None = None  # None: all tasks of the status match.
-    looked_at: int = 0  # Number of tasks that were searched. 0: all tasks.
+    searched: int = 0  # Number of tasks that were searched. 0: all tasks.
     is_further: bool = False  # The search didn't start at the beginning of the list.
 
 
-def look(request: HttpRequest, selection: Selection) -> ListResult:
+def find_page(request: HttpRequest, selection: Selection) -> ListResult:
     """Return a page of the list. Raise ValidationError if the key of the page is invalid."""
     order = Order(selection.time_column, selection.status in OLDEST_FIRST)
     after, before = request.GET.get("after", ""), request.GET.get("before", "")
-    stretch = Window.of(order, after, before)
+    window = Window.of(order, after, before)
     if is_bounded_by_id(selection):
-        stretch = stretch.within_ids(NEWEST, Task.objects.all())
-        keys = stretch.keys(_may_match(selection), 0, NEWEST + 1)
+        window = window.within_ids(NEWEST, Task.objects.all())
+        keys = window.keys(_may_match(selection), 0, NEWEST + 1)
         return ListResult(
-            page_in(stretch, keys, SIZE, _load),
+            page_in(window, keys, SIZE, _load),
             len(keys),
-            NEWEST if stretch.end else 0,
+            NEWEST if window.end else 0,
             is_further=bool(after or before),
         )
     tasks = listed(selection)
     by_index = selection.only(*indexed(selection))
-    if _is_looked_through(selection) and by_index.data != selection.data:
-        looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
-        stretch = stretch.no_longer_than(looked_at, listed(by_index))
-        if stretch.end or selection.looks_into_arguments:
+    if _is_searched_by_window(selection) and by_index.data != selection.data:
+        searched = NEWEST_TEXTS if "error" in selection.data else NEWEST
+        window = window.no_longer_than(searched, listed(by_index))
+        if window.end or selection.has_argument:
             # Read all keys at once. Finding the keys is the expensive part, and a separate
             # count would have to repeat it.
-            keys = stretch.keys(tasks, 0, looked_at + 1)
-            if selection.looks_into_arguments and len(keys) > MOST_DECODED:
-                looked_at = MOST_DECODED
-                stretch = stretch.no_longer_than(looked_at, listed(by_index))
-                keys = stretch.keys(tasks, 0, looked_at + 1)
+            keys = window.keys(tasks, 0, searched + 1)
+            if selection.has_argument and len(keys) > MOST_DECODED:
+                searched = MOST_DECODED
+                window = window.no_longer_than(searched, listed(by_index))
+                keys = window.keys(tasks, 0, searched + 1)
             having = set(selection.having([id_ for _, id_ in keys]))
             keys = [key for key in keys if key[1] in having]
-            page = page_in(stretch, keys, SIZE, _load)
+            page = page_in(window, keys, SIZE, _load)
             return ListResult(
                 page,
                 len(keys),
-                looked_at if stretch.end else 0,
+                searched if window.end else 0,
                 is_further=bool(after or before),
             )
-    page = page_in(stretch, stretch.keys(tasks, 0, SIZE + 1), SIZE, _load)
+    page = page_in(window, window.keys(tasks, 0, SIZE + 1), SIZE, _load)
     matching: int | None = 0
     if set(selection.data) == {"status"}:
         matching = None
@@ -192,9 +192,9 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
     return ListResult(page, matching)
 
 
-def _is_looked_through(selection: Selection) -> bool:
+def _is_searched_by_window(selection: Selection) -> bool:
     """Return whether the list is searched window by window, from its beginning to its end."""
-    return selection.status is not None or selection.looks_into_arguments
+    return selection.status is not None or selection.has_argument
 
 
 def indexed(selection: Selection) -> set[str]:

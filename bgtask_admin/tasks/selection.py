@@ -22,7 +22,7 @@ from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.permissions import VIEW_ARGUMENTS, VIEW_TRACEBACK, Details
 from bgtask_admin.tasks.filters import NAMES, TIMES, TaskFilter
-from bgtask_admin.tasks.looking import MOST_ROWS, Found, having, look
+from bgtask_admin.tasks.argument_search import MOST_ROWS, Found, having, search_newest
 from bgtask_admin.tasks.search import parse_search
 
 
@@ -117,7 +117,7 @@ class Selection:
         return "ids" in self.data or "id" in self.data
 
     @property
-    def looks_into_arguments(self) -> bool:
+    def has_argument(self) -> bool:
         return "argument" in self.data
 
     @property
@@ -128,19 +128,19 @@ class Selection:
 
     @property
     def argument(self) -> Argument | None:
-        return self.cleaned["argument"].argument if self.looks_into_arguments else None
+        return self.cleaned["argument"].argument if self.has_argument else None
 
     def tasks(self) -> TaskQuerySet:
-        """Return the tasks that match. For an argument, search only the newest: see look()."""
+        """Return the tasks that match. For an argument, search only the newest: see ``search_newest``."""
         return self.exactly(self.without("argument").candidates())
 
     def exactly(self, tasks: TaskQuerySet) -> TaskQuerySet:
         """Return the tasks that have the argument, among the newest of these tasks."""
-        return tasks.filter(pk__in=self.look(tasks).ids) if self.argument else tasks
+        return tasks.filter(pk__in=self.search(tasks).ids) if self.argument else tasks
 
-    def look(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+    def search(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
         """Search the newest of these tasks for the argument."""
-        return look(self.argument, tasks, most_decoded) if self.argument else Found()
+        return search_newest(self.argument, tasks, most_decoded) if self.argument else Found()
 
     def having(self, ids: Sequence[int]) -> list[int]:
         """Return the ids of the tasks that have the argument. Without an argument, return all."""

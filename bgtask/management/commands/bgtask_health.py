@@ -88,7 +88,7 @@ def _one_line(text: str) -> str:
 def _perfdata(verdict: Health, thresholds: Thresholds) -> list[str]:
     """Return figures as ``label=value[unit];warn;crit;min``. An empty limit means no limit."""
     figures = []
-    shown, _omitted = health.notable(verdict.queues)
+    shown, _omitted = health.select_queues(verdict.queues)
     for queue in shown:
         limits = thresholds.of(queue.name)
         age = _range(limits.oldest_ready)

@@ -63,7 +63,7 @@ def _lines(verdict: Health) -> Iterator[str]:
     yield verdict.sentence
     yield ""
     if verdict.queues:
-        shown, omitted = health.notable(verdict.queues)
+        shown, omitted = health.select_queues(verdict.queues)
         yield from _table([HEADINGS, *(_row(queue) for queue in shown)])
         if omitted:
             yield f"… and {len(omitted):,} more queues with less to do; --queue NAME prints one."

@@ -136,7 +136,7 @@ def test_preview_counts_by_task_queue_and_status():
     ]
     newest.refresh_from_db()
     assert seen.groups[0].oldest < seen.groups[0].newest == newest.enqueued_at
-    assert seen.looked_at == 5
+    assert seen.counted == 5
     assert len(seen.samples) == 3
 
 
@@ -147,7 +147,7 @@ def test_preview_counts_only_the_newest_of_too_many_tasks():
     seen = preview(status="FAILED").breakdown(2)
 
     assert {group.queue for group in seen.groups} == {"q0", "q1"}
-    assert seen.looked_at == 2
+    assert seen.counted == 2
 
 
 @pytest.mark.parametrize("status", ["FAILED", None], ids=["by-time", "by-id"])
@@ -164,7 +164,7 @@ def test_preview_counts_each_task_once_over_several_slices(monkeypatch, status):
     assert {group.task_name: group.count for group in seen.groups} == {
         task.task_name: 1 for task in tasks
     }
-    assert seen.looked_at == 5
+    assert seen.counted == 5
     assert seen.samples == tuple(task.pk for task in reversed(tasks[-3:]))
 
 

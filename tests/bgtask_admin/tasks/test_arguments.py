@@ -25,7 +25,7 @@ from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.models import Operation, OperationState
-from bgtask_admin.tasks import looking
+from bgtask_admin.tasks import argument_search
 from bgtask_admin.tasks.filters import MAX_ARGUMENT_LENGTH, WantedArgument
 from bgtask_admin.tasks.search import parse_search
 from bgtask_admin.tasks.selection import Selection
@@ -159,7 +159,7 @@ def test_action_on_an_argument_filter_changes_no_other_task(monkeypatch, chunk):
     operation = run.step(run.start(seen, {}, by="shell"), seconds=60)
 
     assert set(Task.objects.ready()) == set(mine)
-    assert seen.breakdown().looked_at == 0  # Of the preview's scope nothing is left.
+    assert seen.breakdown().counted == 0  # Of the preview's scope nothing is left.
     assert (operation.state, operation.matched, operation.changed, operation.skipped) == (
         OperationState.DONE, 2, 2, 0,
     )  # fmt: skip
@@ -179,7 +179,7 @@ def test_each_chunk_compares_the_arguments_of_its_rows(monkeypatch):
 
 def test_confirmation_says_at_least_if_not_all_tasks_were_searched(admin_client, monkeypatch):
     """Kind of fault: a count of a part is shown as the whole."""
-    monkeypatch.setattr(looking, "MOST_ROWS", 2)
+    monkeypatch.setattr(argument_search, "MOST_ROWS", 2)
     TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
     TaskFactory.create_batch(2, status=Status.FAILED, task_params='[[], {"a": 10}]')
     query = "verb=requeue&status=FAILED&argument=a"
@@ -200,7 +200,7 @@ def test_confirmation_says_at_least_if_not_all_tasks_were_searched(admin_client,
 
 def test_the_history_names_every_task_though_not_all_were_counted(admin_user, monkeypatch):
     """An argument: what is not counted before is logged all the same."""
-    monkeypatch.setattr(looking, "MOST_ROWS", 1)
+    monkeypatch.setattr(argument_search, "MOST_ROWS", 1)
     tasks = TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
     seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "a:1"}))
 
@@ -213,29 +213,29 @@ def test_the_history_names_every_task_though_not_all_were_counted(admin_user, mo
 
 
 @pytest.mark.parametrize(
-    ("decoded", "looked_at"), [(1, 2), (2, 3), (3, 0)], ids=["one", "two", "all"]
+    ("decoded", "searched"), [(1, 2), (2, 3), (3, 0)], ids=["one", "two", "all"]
 )
-def test_search_reports_how_many_tasks_it_read(monkeypatch, decoded, looked_at):
+def test_search_reports_how_many_tasks_it_read(monkeypatch, decoded, searched):
     """An argument: a look that decoded enough ends, and says how far it came."""
-    monkeypatch.setattr(looking, "SLICE_ROWS", 1)
+    monkeypatch.setattr(argument_search, "SLICE_ROWS", 1)
     ids = [
         TaskFactory(task_params=f'[[], {{"a": "{value}"}}]').pk for value in ("x", "no", "x", "x")
     ]
     TaskFactory(task_params='[[], {"a": "no"}]')
 
-    found = looking.look(Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded)
+    found = argument_search.search_newest(Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded)
 
-    assert (len(found.ids), found.looked_at) == (decoded, looked_at)
+    assert (len(found.ids), found.searched) == (decoded, searched)
 
 
 @pytest.mark.parametrize(("size", "number"), [(1, 3), (2, 2), (3, 1)])
 def test_search_takes_as_few_queries_as_possible(monkeypatch, size, number):
     """An argument: the page of a confirmation asks the database once for each slice."""
-    monkeypatch.setattr(looking, "SLICE_ROWS", size)
+    monkeypatch.setattr(argument_search, "SLICE_ROWS", size)
     TaskFactory.create_batch(2, task_params='[[], {"a": 1}]')
 
     with CaptureQueriesContext(connection) as asked:
-        looking.look(Argument("a", 1), Task.objects.all())
+        argument_search.search_newest(Argument("a", 1), Task.objects.all())
 
     assert len([one for one in asked if "task_params" in one["sql"]]) == number
 
@@ -294,9 +294,9 @@ def test_argument_filter_is_exact_for_any_calls(data):
 
     argument = Argument(name, json.loads(dump_params([wanted], {}))[0][0])
 
-    assert set(looking.look(argument, Task.objects.all()).ids) == expected
+    assert set(argument_search.search_newest(argument, Task.objects.all()).ids) == expected
     everything = list(Task.objects.values_list("pk", flat=True))
-    assert set(looking.having(argument, everything)) == expected
+    assert set(argument_search.having(argument, everything)) == expected
     written = f"{name}:{json.dumps(argument.value)}"
     if name and len(written) <= MAX_ARGUMENT_LENGTH:
         assert {task.pk for task in Selection.parse({"argument": written}).tasks()} == expected
@@ -324,7 +324,7 @@ def test_exact_number_is_shown_as_exact(admin_client):
 
 def test_export_has_only_matching_tasks_and_its_name_has_the_limit(admin_client, monkeypatch):
     """An argument: what is exported has it."""
-    monkeypatch.setattr(looking, "MOST_ROWS", 2)
+    monkeypatch.setattr(argument_search, "MOST_ROWS", 2)
     TaskFactory(task_params='[[], {"a": 1}]')
     newer = TaskFactory(task_params='[[], {"a": 1}]')
     TaskFactory(task_params='[[], {"b": {"a": 1}}]')

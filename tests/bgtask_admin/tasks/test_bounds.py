@@ -54,7 +54,7 @@ def test_the_number_is_exact_where_an_index_leaves_few_rows():
     seen = preview(status="FAILED", queue="mail")
 
     assert (seen.matched, seen.matched_at_least) == (3, False)
-    assert seen.breakdown().looked_at == 3
+    assert seen.breakdown().counted == 3
 
 
 def test_the_number_of_a_status_alone_is_at_least_the_limit():
@@ -109,7 +109,7 @@ def test_a_confirmation_with_a_wrong_option_shows_the_same_breakdown(admin_clien
 
     assert again.status_code == 400
     for one in (page, again):
-        assert one.context["breakdown"].looked_at == 3
+        assert one.context["breakdown"].counted == 3
         assert one.context["preview"].matched_at_least
 
 

@@ -362,6 +362,6 @@ def test_preview_is_read_through_a_busy_pooler_in_transaction_mode(pooler):
     with connected_to(pooler.start("transaction", pool_size=4)), traffic(pooler):
         for _ in range(5):
             seen = Preview.take(ACTIONS[Verb.CANCEL], selection).breakdown(CAP)
-            assert seen.looked_at == 5_000
+            assert seen.counted == 5_000
 
     assert Task.objects.count() == 5_000

@@ -18,10 +18,10 @@ class Found:
     """The ids of the tasks that have the argument, the newest first."""
 
     ids: list[int] = field(default_factory=list)
-    looked_at: int = 0  # Number of newest tasks that were searched. 0: all tasks.
+    searched: int = 0  # Number of newest tasks that were searched. 0: all tasks.
 
 
-def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+def search_newest(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
     """Search the newest of these tasks for the argument."""
     newest = tasks.order_by("-pk").values_list("pk", flat=True)[: MOST_ROWS + 1]
     window = list(newest)
@@ -36,11 +36,11 @@ def look(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS)
         page = list(rows.filter(pk__lt=last).values_list(*_COLUMNS)[:SLICE_ROWS])
         found += [pk for pk, name, params in page if argument.fits(name, params)]
         if len(page) < SLICE_ROWS:
-            return Found(found, looked_at=0 if is_all else len(window))
+            return Found(found, searched=0 if is_all else len(window))
         last = page[-1][0]
         decoded += len(page)
         if decoded >= most_decoded and last > window[-1]:
-            return Found(found, looked_at=sum(pk >= last for pk in window))
+            return Found(found, searched=sum(pk >= last for pk in window))
 
 
 def having(argument: Argument, ids: Sequence[int]) -> list[int]:

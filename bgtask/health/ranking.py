@@ -10,7 +10,7 @@ from bgtask.health.types import QueueHealth
 MOST_QUEUES = 100  # Queues that a document, the metrics or a command lists.
 
 
-def notable(
+def select_queues(
     queues: Sequence[QueueHealth], number: int = MOST_QUEUES
 ) -> tuple[tuple[QueueHealth, ...], tuple[QueueHealth, ...]]:
     """
@@ -27,11 +27,11 @@ def notable(
 
 
 def worst_first(queues: Sequence[QueueHealth], number: int | None = None) -> list[QueueHealth]:
-    """Return ``number`` queues, or all, the most notable first."""
-    return heapq.nsmallest(len(queues) if number is None else number, queues, key=_notability)
+    """Return ``number`` queues, or all, the worst first."""
+    return heapq.nsmallest(len(queues) if number is None else number, queues, key=_rank)
 
 
-def _notability(queue: QueueHealth) -> tuple[float | str, ...]:
+def _rank(queue: QueueHealth) -> tuple[float | str, ...]:
     return (
         -queue.status.rank,
         not queue.paused,

@@ -35,22 +35,22 @@ class Offer:
 class Extent:
     """What a page of the list has searched."""
 
-    looked_at: int  # Number of tasks. 0: all, from where the search started.
+    searched: int  # Number of tasks. 0: all, from where the search started.
     is_further: bool  # The search didn't start at the beginning of the list.
     by_id: bool  # The list begins with the newest task.
 
     @property
     def is_all(self) -> bool:
-        return not self.looked_at and not self.is_further
+        return not self.searched and not self.is_further
 
     def found(self, number: int, shown: str) -> str:
         """Return “3 tasks match.”, or “3 tasks found among the newest 10,000.”."""
-        return self._words(number) % {"count": shown, "searched": formatting.count(self.looked_at)}
+        return self._words(number) % {"count": shown, "searched": formatting.count(self.searched)}
 
     def _words(self, number: int) -> str:
         if self.is_all:
             return ngettext("%(count)s task matches.", "%(count)s tasks match.", number)
-        if not self.looked_at:
+        if not self.searched:
             return ngettext(
                 "%(count)s task found in the rest of this list.",
                 "%(count)s tasks found in the rest of this list.",
@@ -93,7 +93,7 @@ def _is_filtered_status(selection: Selection) -> bool:
 def offers(selection: Selection, older: str, extent: Extent, *, is_empty: bool) -> list[Offer]:
     """Return links to what was not searched."""
     found = []
-    if extent.looked_at and older:
+    if extent.searched and older:
         query = f"{selection.query()}&after={quote(older, safe='')}"
         found.append(Offer(_("Continue searching →"), query))
     if is_empty and "error" in selection.data:
