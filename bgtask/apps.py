@@ -17,14 +17,14 @@ class BgtaskConfig(AppConfig):
         from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # Importing registers their hooks.
         from bgtask.models import hooks
 
-        hooks.announce_rescued = _announce_rescued
+        hooks.dispatch_rescued = _dispatch_rescued
 
         checks.register()
         # An error inside a tasks.py is raised here, not swallowed.
         autodiscover_modules("tasks")
 
 
-def _announce_rescued(outcomes: list[Any]) -> None:
-    from bgtask.worker.rescued import announce  # A web process seldom needs it.
+def _dispatch_rescued(outcomes: list[Any]) -> None:
+    from bgtask.worker.events import dispatch_rescued  # A web process seldom needs it.
 
-    announce(outcomes)
+    dispatch_rescued(outcomes)

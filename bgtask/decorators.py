@@ -49,14 +49,16 @@ class BackgroundFunction(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], name: str, options: dict[str, Any]) -> None:
+        # This copies the attributes of the function, so those of this class must follow.
+        functools.update_wrapper(self, function)
         self.function = function
         self.name = name
         self.options = options
         self._signature = inspect.signature(function)
+        self.parameters: Mapping[str, inspect.Parameter] = self._signature.parameters
         self._arity = _simple_arity(self._signature)
-        self._call_options = CALL_OPTIONS - self._signature.parameters.keys()
-        self._legacy_options = LEGACY_OPTIONS.keys() - self._signature.parameters.keys()
-        functools.update_wrapper(self, function)
+        self._call_options = CALL_OPTIONS - self.parameters.keys()
+        self._legacy_options = LEGACY_OPTIONS.keys() - self.parameters.keys()
 
     def __repr__(self) -> str:
         return f"<BackgroundFunction {self.name}>"
@@ -70,10 +72,6 @@ class BackgroundFunction(Generic[P, R]):
     @property
     def backoff(self) -> Backoff | None:
         return self.options.get("backoff")
-
-    @property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        return self._signature.parameters
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Task:
         """

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 
 from bgtask.redaction import redact
+from bgtask.values import cut_end, replace_unstorable
 
-MAX_TEXT = 16_384  # Characters of a stored traceback. A longer one loses its middle.
-MAX_MESSAGE = 1_000
-MAX_CLASS = 255
+MAX_TRACEBACK_CHARACTERS = 16_384  # A longer traceback loses its middle.
+MAX_MESSAGE_CHARACTERS = 1_000
+MAX_CLASS_CHARACTERS = 255
 MAX_NOTES = 20  # Greatest number of notes that a message includes.
-MAX_CHAIN = 20  # Greatest number of causes that are formatted.
+MAX_CAUSES = 20  # Greatest number of causes that are formatted.
 
 _BGTASK = str(Path(__file__).parent) + os.sep  # With it, a path like bgtask_jobs doesn't match.
 _LIBRARIES = tuple(
@@ -64,7 +65,7 @@ def plain_failure(error_class: str, message: str) -> Failure:
     """Return a failure without an exception, such as lost, timed out or malformed."""
     short = _storable_message(message)
     return Failure(
-        error_class=storable(error_class, MAX_CLASS),
+        error_class=storable(error_class, MAX_CLASS_CHARACTERS),
         message=short,
         traceback=storable(message),
         fingerprint=fingerprint(error_class, "", short),
@@ -77,7 +78,7 @@ def class_of(error: BaseException) -> str:
     name = getattr(kind, "__qualname__", kind.__name__)
     module = getattr(kind, "__module__", None)
     full = f"{module}.{name}" if isinstance(module, str) and module != "builtins" else name
-    return storable(full, MAX_CLASS)
+    return storable(full, MAX_CLASS_CHARACTERS)
 
 
 def first_line(text: str, limit: int) -> str:
@@ -86,12 +87,7 @@ def first_line(text: str, limit: int) -> str:
     return cut_end(lines[0].rstrip(), limit) if lines else ""
 
 
-def cut_end(text: str, limit: int) -> str:
-    """Return the text, or its beginning and an ellipsis if it has more characters than that."""
-    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"[:limit]
-
-
-def storable(text: str, limit: int = MAX_TEXT) -> str:
+def storable(text: str, limit: int = MAX_TRACEBACK_CHARACTERS) -> str:
     """
     Return the text in a form that every database can store. A long text loses its middle.
 
@@ -101,15 +97,13 @@ def storable(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def _storable_message(text: str) -> str:
-    return _storable(text, MAX_MESSAGE, cut_end)
+    return _storable(text, MAX_MESSAGE_CHARACTERS, cut_end)
 
 
 def _storable(text: str, limit: int, cut: Callable[[str, int], str]) -> str:
     if len(text) > 2 * limit:  # Cut first, so that the next steps are quick for any size.
         text = cut(text, 2 * limit)
-    text = text.replace("\x00", "\ufffd")
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return cut(redact(text), limit)
+    return cut(redact(replace_unstorable(text)), limit)
 
 
 def _cut_middle(text: str, limit: int) -> str:
@@ -183,12 +177,12 @@ def _format(error: BaseException) -> str:
 
 def _shortened(error: BaseException) -> BaseException:
     """
-    Cut the error's chain of causes after MAX_CHAIN, and return the error.
+    Cut the error's chain of causes after MAX_CAUSES, and return the error.
 
     A chain of thousands of causes would take minutes to format.
     """
     link: BaseException | None = error
-    for _ in range(MAX_CHAIN):
+    for _ in range(MAX_CAUSES):
         link = (link.__cause__ or link.__context__) if link is not None else None
     if link is not None:
         link.__cause__ = None

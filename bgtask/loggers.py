@@ -1,5 +1,5 @@
 """
-Loggers that never raise.
+Log without raising an error, and log the errors that code of the project raises.
 
 Log handlers are code of the project. logging itself contains most of their errors, but not one
 that ``emit()`` raises itself, and no SystemExit. Such an error must not end a thread of a worker,
@@ -8,17 +8,19 @@ fail a task or keep an outcome from being written.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _reported: set[type[BaseException]] = set()
 
 
 def get_logger(name: str) -> SafeLogger:
+    """Return the logger of this name for a worker's code and for the code that a worker calls."""
     return SafeLogger(logging.getLogger(name))
 
 
@@ -50,6 +52,22 @@ class SafeLogger(logging.LoggerAdapter):
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         return msg, kwargs  # The adapter of Python < 3.13 would drop the caller's ``extra``.
+
+    @contextlib.contextmanager
+    def catch(self, msg: str, *args: object) -> Iterator[None]:
+        """
+        Log what the block raises, with this message, and go on after the block.
+
+        Use it around code of the project, such as a receiver of a signal. Even SystemExit in such
+        code must not end a thread that the worker needs.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            # The frames of this method and of contextlib are between the block and logging.
+            self.error(msg, *args, exc_info=error, stacklevel=3)
 
     def log_exception(
         self,

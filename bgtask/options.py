@@ -15,7 +15,7 @@ from django.utils import timezone
 from bgtask.conf import MAX_DURATION_SECONDS
 from bgtask.exceptions import InvalidOption
 from bgtask.retries import Backoff, as_seconds
-from bgtask.values import as_text, brief
+from bgtask.values import as_text, brief, cut_end, replace_unstorable
 
 Schedule = int | float | timedelta | datetime | None
 
@@ -189,8 +189,7 @@ def _verbose_name(value: Any) -> str:
             name = str.__str__(str(value))
         except Exception as error:  # Such as a number with thousands of digits.
             _refuse_text("verbose_name", error)
-    name = name.replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
-    return name if len(name) <= 255 else f"{name[:254]}…"
+    return cut_end(replace_unstorable(name), 255)
 
 
 def _max_attempts(value: Any) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.loggers import get_logger, is_ctrl_c
+from bgtask.loggers import get_logger
 from bgtask.values import brief
 
 logger = get_logger(__name__)
@@ -49,13 +49,9 @@ def delay_after(task: Any) -> float:
     """
     name, attempts, jitter = task.task_name, task.attempts, get_settings().retry_jitter
     rule = registry.find(name).backoff if registry.knows(name) else None
-    try:
+    with logger.catch("The back-off of %s failed; waiting as long as by default.", task):
         return backoff(attempts, rule, jitter)
-    except BaseException as error:
-        if is_ctrl_c(error):
-            raise
-        logger.exception("The back-off of %s failed; waiting as long as by default.", task)
-        return backoff(attempts, None, jitter)
+    return backoff(attempts, None, jitter)  # type: ignore[unreachable]
 
 
 def as_seconds(wait: float | timedelta) -> float:

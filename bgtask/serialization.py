@@ -22,7 +22,7 @@ from django.utils.functional import Promise
 
 from bgtask.conf import MIN_PARAMS_BYTES, get_settings
 from bgtask.exceptions import InvalidParameters, MalformedTask
-from bgtask.values import brief
+from bgtask.values import brief, cut_end
 
 MAX_DEPTH = 100
 MAX_INTEGER_BITS = 13_000  # About 3,900 digits. Python reads at most 4,300.
@@ -72,7 +72,7 @@ def load_params(text: str) -> tuple[list[Any], dict[str, Any]]:
     except RecursionError:
         raise MalformedTask("task_params is nested too deeply.") from None
     except (ValueError, TypeError) as error:
-        raise MalformedTask(f"task_params is not valid JSON: {_brief(str(error))}") from None
+        raise MalformedTask(f"task_params is not valid JSON: {cut_end(str(error), 80)}") from None
     except InvalidParameters as error:
         raise MalformedTask(f"task_params cannot be used: {error}") from None
     return params[0], params[1]
@@ -178,11 +178,7 @@ def _spell(path: tuple[Any, ...]) -> str:
     if not path:
         return "The whole"
     head, *rest = path
-    return str(head) + "".join(f"[{_brief(brief(step))}]" for step in rest)
-
-
-def _brief(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
+    return str(head) + "".join(f"[{brief(step, 80)}]" for step in rest)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -191,7 +187,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _finite(digits: str) -> float:
     if not math.isfinite(number := float(digits)):
-        raise ValueError(f"{_brief(digits)} is beyond what a number can be")
+        raise ValueError(f"{cut_end(digits, 80)} is beyond what a number can be")
     return number
 
 

@@ -101,19 +101,18 @@ task_failed = _TaskSignal()
 
 def send(signal: Signal, **facts: Any) -> None:
     """Send the signal to all receivers; log the errors of receivers."""
-    try:
-        responses = signal.send_robust(type(facts["task"]), **facts)
-    except BaseException as error:  # From a handler of Django's own log of these errors.
-        if is_ctrl_c(error):
-            raise
-        logger.error("A signal about %s was not sent to all.", facts["task"], exc_info=error)
-        return
-    for receiver, response in responses:
-        if isinstance(response, BaseException):
-            receiver = inspect.unwrap(receiver)
-            logger.error(
-                "The receiver %r of a signal about %s failed.",
-                getattr(receiver, "__qualname__", receiver),
-                facts["task"],
-                exc_info=response.__cause__ if isinstance(response, _Escaped) else response,
-            )
+    # A handler of Django's own log of these errors may raise as well.
+    with logger.catch("A signal about %s was not sent to all receivers.", facts["task"]):
+        for receiver, response in signal.send_robust(type(facts["task"]), **facts):
+            if isinstance(response, BaseException):
+                _log(receiver, response, facts["task"])
+
+
+def _log(receiver: Any, error: BaseException, task: Any) -> None:
+    receiver = inspect.unwrap(receiver)
+    logger.error(
+        "The receiver %r of a signal about %s failed.",
+        getattr(receiver, "__qualname__", receiver),
+        task,
+        exc_info=error.__cause__ if isinstance(error, _Escaped) else error,
+    )

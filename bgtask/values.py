@@ -1,4 +1,4 @@
-"""Read values that a project gives: as plain text, or as a short description for an error."""
+"""Read the values and the texts that a project gives, cut them, and make them storable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from django.utils.functional import Promise
 
-MOST_CHARACTERS = 200
+BRIEF_CHARACTERS = 200
 
 
 def as_text(value: Any) -> str | None:
@@ -23,9 +23,9 @@ def as_text(value: Any) -> str | None:
     return str.__str__(value) if issubclass(type(value), str) else None
 
 
-def brief(value: Any) -> str:
+def brief(value: Any, limit: int = BRIEF_CHARACTERS) -> str:
     """
-    Return the value's repr, shortened. Never raise an error.
+    Return the value's repr, cut to ``limit`` characters. Never raise an error.
 
     The repr of a project's object may raise anything, and Python refuses that of a number with
     thousands of digits. Return a description of the value then.
@@ -36,7 +36,17 @@ def brief(value: Any) -> str:
         if isinstance(value, int):
             return "a number of thousands of digits"
         return f"a {type(value).__qualname__} whose repr() fails"
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+    return cut_end(text, limit)
+
+
+def cut_end(text: str, limit: int) -> str:
+    """Return the text, or its beginning and an ellipsis if it is longer than ``limit``."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"[:limit]
+
+
+def replace_unstorable(text: str) -> str:
+    """Return the text without NUL and lone surrogates, which databases and files refuse."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
 
 
 def is_encodable(text: str) -> bool:

@@ -25,10 +25,14 @@ MONITOR = "bgtask.monitor"
 
 @dataclass(frozen=True)
 class Details:
-    """What a reader may see of a task besides its name, status, times and class of error."""
+    """
+    What a reader may see of a task besides its name, status, times and class of error.
+
+    Views use this class to leave data out. Templates use ``Rights``, to offer actions as well.
+    """
 
     arguments: bool = False
-    errors: bool = False  # Messages and tracebacks.
+    tracebacks: bool = False  # And the messages of errors.
 
     @classmethod
     def of(cls, user: Any) -> Details:
@@ -44,15 +48,10 @@ class Rights:
     def __init__(self, user: Any) -> None:
         may = user.has_perm
         self.view = may(VIEW)
-        self.arguments = may(VIEW_ARGUMENTS)
         self.tracebacks = may(VIEW_TRACEBACK)
-        self.change = may(CHANGE)
         self.requeue = may(REQUEUE)
-        self.cancel = may(CANCEL)
-        self.delete = may(DELETE)
         self.hold = may(HOLD)
         self.pause = may(PAUSE)
-        self.monitor = may(MONITOR)
 
 
 def check_permissions(user: Any, *permissions: str) -> None:

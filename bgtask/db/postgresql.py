@@ -248,8 +248,8 @@ class PostgreSQL(QueueOperations):
         return postgresql_references(connection, table)
 
     def refusing_table(self, error: IntegrityError) -> str:
-        told = getattr(error.__cause__, "diag", None)
-        return getattr(told, "table_name", None) or ""
+        diagnostics = getattr(error.__cause__, "diag", None)
+        return getattr(diagnostics, "table_name", None) or ""
 
     def check_now(self, connection: BaseDatabaseWrapper, references: Iterable[Reference]) -> None:
         check_on_postgresql(connection, references)

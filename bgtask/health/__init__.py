@@ -41,9 +41,9 @@ __all__ = [
     "evaluate",
     "failing_now",
     "measure",
-    "notable",
     "only",
     "percent_number",
     "read_history",
+    "select_queues",
     "worst_first",
 ]

@@ -18,8 +18,8 @@ from django.db.models.functions import Lag, Lead
 from bgtask.models import QueueStats
 
 MINUTE = timedelta(minutes=1)
-LOOKED_BACK = timedelta(hours=6)
-GAP = timedelta(minutes=2)  # Without a sample for longer, nobody knows what happened.
+LOOKBACK_PERIOD = timedelta(hours=6)
+MAX_GAP = timedelta(minutes=2)  # Without a sample for longer, nobody knows what happened.
 
 
 def behind_since(limits: Mapping[str, float], now: datetime) -> dict[str, datetime]:
@@ -32,13 +32,13 @@ def behind_since(limits: Mapping[str, float], now: datetime) -> dict[str, dateti
     if not limits:
         return {}
     latest = now.replace(second=0, microsecond=0)
-    start = latest - LOOKED_BACK
+    start = latest - LOOKBACK_PERIOD
     known: dict[str, datetime] = {}
     uncertain: dict[str, datetime] = {}
     for queue, (minute, before) in _began(limits, latest).items():
-        if before is not None and minute - before <= GAP:
+        if before is not None and minute - before <= MAX_GAP:
             known[queue] = minute
-        elif minute - start > GAP:
+        elif minute - start > MAX_GAP:
             uncertain[queue] = minute
     sampled = _sampled_before(set(uncertain.values()))
     return known | {queue: minute for queue, minute in uncertain.items() if minute in sampled}
@@ -50,7 +50,7 @@ def _began(
     """Return the first minute above the limit, and that of the queue's sample before it."""
     by_minute: dict[str, Any] = {"partition_by": "queue", "order_by": "minute"}
     # Name each minute, so that the index is not read for the other queues of all these minutes.
-    minutes = [latest - MINUTE * number for number in range(LOOKED_BACK // MINUTE + 1)]
+    minutes = [latest - MINUTE * number for number in range(LOOKBACK_PERIOD // MINUTE + 1)]
     rows = (
         QueueStats.objects.filter(minute__in=minutes, queue__in=list(limits))
         .annotate(late=Case(When(_in_time(limits), then=Value(0)), default=Value(1)))
@@ -88,7 +88,7 @@ def _sampled_before(minutes: set[datetime]) -> set[datetime]:
     """Return the minutes that follow another sample, of whatever queue, without a gap."""
     if not minutes:
         return set()
-    steps = [MINUTE * (number + 1) for number in range(GAP // MINUTE)]
+    steps = [MINUTE * (number + 1) for number in range(MAX_GAP // MINUTE)]
     earlier = {minute - step for minute in minutes for step in steps}
     sampled = set(
         QueueStats.objects.order_by()

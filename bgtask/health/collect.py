@@ -43,10 +43,10 @@ from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
 from bgtask.models.task_queryset import retry_condition
 from bgtask.status import Status, WorkerState
 
-THROUGHPUT_WINDOW = 300.0
-LISTED = 3600.0  # Seconds for which a queue is shown after its last result.
-MOST_FAILED = 10_000  # FAILED tasks that are counted. By default, they are never deleted.
-MOST_DATED = 20  # Queues for which to find out since when they have been behind.
+THROUGHPUT_WINDOW_SECONDS = 300.0
+LISTED_SECONDS = 3600.0  # Seconds for which a queue is shown after its last result.
+MAX_FAILED_TASKS = 10_000  # FAILED tasks that are counted. By default, they are never deleted.
+MAX_DATED_QUEUES = 20  # Queues for which to find out since when they have been behind.
 
 _NONE = Value(0, output_field=IntegerField())
 _NO_AGE = Value(0.0, output_field=FloatField())
@@ -84,8 +84,8 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
     return Health(
         generated_at=now,
         window=thresholds.window,
-        failed_tasks=None if failed is None else min(failed, MOST_FAILED),
-        failed_tasks_at_least=failed is not None and failed > MOST_FAILED,
+        failed_tasks=None if failed is None else min(failed, MAX_FAILED_TASKS),
+        failed_tasks_at_least=failed is not None and failed > MAX_FAILED_TASKS,
         queues=tuple(
             QueueHealth(name=name, paused=name in paused, **figure)
             for name, figure in sorted(figures.items())
@@ -179,7 +179,7 @@ def _failed(tasks: Any) -> Any:
         "kind": Value(Status.FAILED.value, output_field=TextField()),
         "all": Value(_ALL, output_field=TextField()),
         "now": DatabaseNow(),
-        "number": LimitedCount(failed, MOST_FAILED),
+        "number": LimitedCount(failed, MAX_FAILED_TASKS),
     }
     columns = ("kind", "all", *_COLUMNS[2:])
     return tasks.filter(pk=Subquery(newest)).annotate(**row).values_list(*columns)
@@ -218,7 +218,7 @@ def _add_behind(figures: dict[str, dict[str, Any]], thresholds: Thresholds, now:
     """Add since when the oldest task of a queue has been waiting for longer than its limit."""
     limits: dict[str, float] = {}
     by_age = sorted(figures, key=lambda name: -figures[name].get("oldest_ready_age", 0.0))
-    for name in by_age[:MOST_DATED]:
+    for name in by_age[:MAX_DATED_QUEUES]:
         allowed = thresholds.of(name).oldest_ready
         if allowed is not None and figures[name].get("oldest_ready_age", 0.0) > allowed[0]:
             limits[name] = allowed[0]
@@ -232,7 +232,7 @@ def _add_results(
     thresholds: Thresholds,
     now: datetime,
 ) -> None:
-    windows = {*thresholds.windows, THROUGHPUT_WINDOW}
+    windows = {*thresholds.windows, THROUGHPUT_WINDOW_SECONDS}
     begins = {window: _minute(now - timedelta(seconds=window)) for window in windows}
     columns: dict[str, Any] = {}
     for number, window in enumerate(sorted(windows)):
@@ -241,7 +241,7 @@ def _add_results(
             f"ended_{number}": Sum(F("succeeded") + F("failed") + F("retried"), filter=within),
             f"failed_{number}": Sum(F("failed") + F("retried"), filter=within),
         }
-    oldest = _minute(now - timedelta(seconds=max(LISTED, *windows)))
+    oldest = _minute(now - timedelta(seconds=max(LISTED_SECONDS, *windows)))
     results = TaskStats.objects.filter(minute__gte=oldest)
     if queues is not None:
         results = results.filter(queue__in=queues)
@@ -255,8 +255,8 @@ def _add_results(
     for queue in {*figures, *found}:
         limits = thresholds.of(queue)
         ended, failed = found.get(queue, {}).get(limits.failure_window, (0, 0))
-        lately, _ = found.get(queue, {}).get(THROUGHPUT_WINDOW, (0, 0))
-        minutes = (now - begins[THROUGHPUT_WINDOW]).total_seconds() / 60
+        lately, _ = found.get(queue, {}).get(THROUGHPUT_WINDOW_SECONDS, (0, 0))
+        minutes = (now - begins[THROUGHPUT_WINDOW_SECONDS]).total_seconds() / 60
         figures[queue] |= {
             "window": limits.failure_window,
             "finished_window": ended,

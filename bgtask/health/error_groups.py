@@ -15,7 +15,7 @@ from bgtask.failures import first_line
 from bgtask.models import Attempt, Task
 from bgtask.status import AttemptOutcome, Status
 
-CAP = 10_000  # Greatest number of attempts that are read.
+MAX_ATTEMPTS_READ = 10_000  # Greatest number of attempts that are read.
 NO_FAILURES = (AttemptOutcome.CANCELLED, AttemptOutcome.INTERRUPTED)
 
 
@@ -40,7 +40,7 @@ class ErrorGroup:
 class FailingNow:
     """The error groups of a period."""
 
-    since: datetime  # Later than asked for if there were more than CAP failures.
+    since: datetime  # Later than asked for if there were more than MAX_ATTEMPTS_READ failures.
     until: datetime
     capped: bool
     groups: tuple[ErrorGroup, ...]  # The most frequent first.
@@ -50,8 +50,8 @@ def failing_now(window: float = 3600, limit: int = 20, now: datetime | None = No
     """
     Return the most frequent errors of the last ``window`` seconds, at most ``limit`` of them.
 
-    If there are more than CAP failed attempts, only the newest are read. Run two queries, or
-    three if ``now`` is omitted.
+    If there are more than MAX_ATTEMPTS_READ failed attempts, only the newest are read. Run two
+    queries, or three if ``now`` is omitted.
     """
     now = now or database_now(Attempt.objects.all().db)
     groups, since, capped = _grouped(now - timedelta(seconds=window))
@@ -124,7 +124,7 @@ def _grouped(since: datetime) -> tuple[dict[str, _Group], datetime, bool]:
     newest = recent.order_by("-finished_at", "-id").values("finished_at")
     rows = (
         recent.order_by()
-        .annotate(since=Subquery(newest[CAP : CAP + 1]))
+        .annotate(since=Subquery(newest[MAX_ATTEMPTS_READ : MAX_ATTEMPTS_READ + 1]))
         .filter(Q(since=None) | Q(finished_at__gt=F("since")))
         .values_list("error_fingerprint", "task__task_name", "task__queue", "since")
         .annotate(

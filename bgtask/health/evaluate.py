@@ -17,7 +17,7 @@ from bgtask.health.formatting import duration, moment, percent
 from bgtask.health.thresholds import Limits, Thresholds
 from bgtask.health.types import Health, Level, QueueHealth, Reason, Workers
 
-SAID = 3  # Number of reasons that fit in a sentence.
+MAX_SUMMARY_REASONS = 3  # Number of reasons that fit in a sentence.
 
 
 def check(queues: Sequence[str] | None = None, thresholds: Thresholds | None = None) -> Health:
@@ -233,7 +233,7 @@ def _summary(health: Health) -> str:
         return text + ngettext(
             "; %(number)s failed task", "; %(number)s failed tasks", health.failed_tasks
         ) % {"number": health.failed_number}
-    said = "; ".join(reason.text for reason in health.reasons[:SAID])
-    if (more := len(health.reasons) - SAID) > 0:
+    said = "; ".join(reason.text for reason in health.reasons[:MAX_SUMMARY_REASONS])
+    if (more := len(health.reasons) - MAX_SUMMARY_REASONS) > 0:
         said += ngettext("; and %(number)s more", "; and %(number)s more", more) % {"number": more}
     return said

@@ -57,7 +57,7 @@ def store_tasks(
     """Store many tasks. See ``TaskManager.enqueue_many``."""
     check_names(options, _OPTIONS)
     # If there are receivers, each must get every task, so the tasks are stored one by one.
-    each = signals.task_enqueued.receivers or after_storing is not _announce
+    each = signals.task_enqueued.receivers or after_storing is not _send_enqueued
     store = _store_each if each else _store_all
     other = _other_transaction(connections[alias])
     texts = _texts(params)
@@ -151,13 +151,18 @@ def _store_each(
 
 def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
     return {
-        "task_name": as_text(task_name),
-        "queue": as_text(options.get("queue")) or DEFAULT_QUEUE,
+        "task_name": _plain(task_name),
+        "queue": _plain(options.get("queue")) or DEFAULT_QUEUE,
         "priority": options.get("priority") or 0,
-        "verbose_name": as_text(options.get("verbose_name")) or "",
+        "verbose_name": _plain(options.get("verbose_name")) or "",
         "max_attempts": options.get("max_attempts"),
         "max_run_time": options.get("max_run_time"),
     }
+
+
+def _plain(text: Any) -> str | None:
+    """Return the text as a plain ``str``. Those of a background function are plain already."""
+    return text if text is None or type(text) is str else as_text(text)
 
 
 def _row(
@@ -194,12 +199,12 @@ def _store(
     after_storing(task)
 
 
-def _announce(task: Task) -> None:
+def _send_enqueued(task: Task) -> None:
     if signals.task_enqueued.receivers:
         signals.send(signals.task_enqueued, task=task)
 
 
-after_storing = _announce  # bgtask.testing replaces this function, in order to run the task.
+after_storing = _send_enqueued  # bgtask.testing replaces this function, in order to run the task.
 
 
 def _other_transaction(connection: BaseDatabaseWrapper) -> str | None:

@@ -10,7 +10,7 @@ from bgtask.db import DatabaseNow, operations_for
 from bgtask.models import Task, TaskHold, TaskQuerySet
 from bgtask.status import HeldFor
 
-PAGE = 1_000  # A thousand parameters are within the limits of every database.
+PAGE_ROWS = 1_000  # A thousand parameters are within the limits of every database.
 
 
 def promote_due(limit: int = 1_000) -> int:
@@ -53,7 +53,7 @@ def _unhold_named(held: TaskQuerySet, names: Iterable[str]) -> int:
                 page = page.select_for_update(
                     skip_locked=connection.features.has_select_for_update_skip_locked
                 )
-                ids = list(page.values_list("pk", flat=True)[:PAGE])
+                ids = list(page.values_list("pk", flat=True)[:PAGE_ROWS])
                 if ids:
                     total += held.filter(pk__in=ids).unhold()
     return total

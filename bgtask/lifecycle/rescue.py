@@ -23,7 +23,7 @@ from bgtask.status import AttemptOutcome, Status, WorkerState
 
 logger = get_logger(__name__)
 
-PAGE = 200
+PAGE_ROWS = 200
 
 # Columns that a rescue does not read. They may be large, or hold a date that was edited by hand
 # and that Python can't represent.
@@ -36,7 +36,7 @@ _UNREAD = (
 def rescue_tasks(
     tasks: TaskQuerySet | None = None,
     reason: str = "",
-    tell: Callable[[list[Outcome]], object] | None = None,
+    on_rescued: Callable[[list[Outcome]], object] | None = None,
     *,
     by_force: bool = False,
 ) -> int:
@@ -46,7 +46,7 @@ def rescue_tasks(
     Return how many. ``reason`` is why the dead workers died. With ``by_force``, cancel all of
     these tasks that run. The tasks are first found without a lock, since there is nearly always
     nothing to do. Then one transaction locks each page, decides again and changes the tasks, with
-    the rows of history. ``tell`` is called after each page, so that the committed pages are
+    the rows of history. ``on_rescued`` is called after each page, so that the committed pages are
     reported even if a later page fails.
     """
     tasks = Task.objects.all() if tasks is None else tasks
@@ -54,11 +54,11 @@ def rescue_tasks(
     total = last = 0
     while page := _find(tasks, after=last, all_running=by_force):
         rescued = _rescue_page(tasks, connection, page, reason, by_force)
-        if tell is not None and rescued:
-            tell(rescued)
+        if on_rescued is not None and rescued:
+            on_rescued(rescued)
         total += len(rescued)
         last = page[-1].task
-        if len(page) < PAGE:
+        if len(page) < PAGE_ROWS:
             break
     return total
 
@@ -152,7 +152,7 @@ def _find(tasks: TaskQuerySet, after: int, all_running: bool) -> list[_Found]:
     found = running.order_by("pk").values_list(
         "pk", "locked_by", "locked_by__state", "locked_by__stopped_at"
     )
-    return [_Found(*row) for row in found[:PAGE]]
+    return [_Found(*row) for row in found[:PAGE_ROWS]]
 
 
 def _is_overdue() -> Case:

@@ -26,7 +26,7 @@ logger = get_logger(__name__)
 
 Model = type[models.Model]
 
-PAGE = 1_000  # A thousand parameters are within the limits of every database.
+PAGE_ROWS = 1_000  # A thousand parameters are within the limits of every database.
 ERROR = "error: "  # Prefix of a reason that is an error. The other reasons are names of tables.
 # How many times a page is divided to find the rows that an error is about. On SQLite all other
 # writers wait meanwhile. After that, rows that are still together are kept together.
@@ -74,9 +74,9 @@ def delete(
     with operations_for(connection).transaction(connection):
         # Lock the rows in the order of their keys, so that two deletions can't deadlock.
         ids = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
-        for start in range(0, len(ids), PAGE):
+        for start in range(0, len(ids), PAGE_ROWS):
             page = _Page(rows.model, rows.db, dict(history or {}), others, deletion)
-            page.delete(ids[start : start + PAGE])
+            page.delete(ids[start : start + PAGE_ROWS])
     return deletion
 
 
@@ -270,9 +270,9 @@ class _Page:
                     and one.target_field.primary_key
                     and one.remote_field.on_delete in (models.PROTECT, models.RESTRICT)
                 ):
-                    for start in range(0, len(keys), PAGE):
+                    for start in range(0, len(keys), PAGE_ROWS):
                         found = model._base_manager.using(alias).filter(
-                            pk__in=keys[start : start + PAGE]
+                            pk__in=keys[start : start + PAGE_ROWS]
                         )
                         # Compare with ``ids`` in Python: one query could have too many parameters.
                         for pk in set(found.values_list(one.attname, flat=True)) & set(ids):

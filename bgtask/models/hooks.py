@@ -2,7 +2,7 @@
 Functions of higher layers that the models and the dashboard need.
 
 ``lifecycle`` sets its functions when it is imported, and ``BgtaskConfig`` imports it.
-``BgtaskConfig`` itself sets ``announce_rescued``, which is a function of the worker.
+``BgtaskConfig`` itself sets ``dispatch_rescued``, which is a function of the worker.
 """
 
 from __future__ import annotations
@@ -14,4 +14,4 @@ store_task: Callable[..., Any]
 store_tasks: Callable[..., int]
 cancel_running: Callable[[Any], int]
 # Log, signal and count rescued tasks. Call it after the rescue is committed.
-announce_rescued: Callable[[list[Any]], None]
+dispatch_rescued: Callable[[list[Any]], None]

@@ -19,7 +19,7 @@ from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, Uni
 from bgtask.db.routing import QueueManager
 from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN, as_count
 from bgtask.exceptions import MalformedTask
-from bgtask.failures import MAX_MESSAGE
+from bgtask.failures import MAX_MESSAGE_CHARACTERS
 from bgtask.models import hooks
 from bgtask.models.arguments import named
 from bgtask.models.task_queryset import TaskQuerySet
@@ -125,7 +125,7 @@ class Task(models.Model):
     last_error = UnicodeTextField(_("last error"), blank=True, default="", db_default="")
     # Null: there is no error. The message of an error may be empty.
     error_message = UnicodeCharField(
-        _("error message"), max_length=MAX_MESSAGE, null=True, blank=True
+        _("error message"), max_length=MAX_MESSAGE_CHARACTERS, null=True, blank=True
     )
     error_class = UnicodeCharField(
         _("error class"), max_length=255, blank=True, default="", db_default=""

@@ -115,12 +115,12 @@ class Claimer:
         seen, self._cached_snapshot = self._cached_snapshot if just_now else None, None
         claimed = 0 if seen is None else self._claim_by(*seen, wanted)
         if seen is None or claimed < wanted:
-            claimed += self._claim_looking(wanted - claimed)
+            claimed += self._claim_after_poll(wanted - claimed)
         elif not seen[0].suspects or seen[1].are_many:
             self._cached_snapshot = seen
         return claimed
 
-    def _claim_looking(self, wanted: int) -> int:
+    def _claim_after_poll(self, wanted: int) -> int:
         """
         Poll and claim, and return how many tasks were claimed.
 

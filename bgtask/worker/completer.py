@@ -21,7 +21,7 @@ from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.finish import already_finished, finish_attempts
 from bgtask.loggers import get_logger
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.service import Service, growing_pause, surviving
+from bgtask.worker.service import Service, growing_pause
 from bgtask.worker.watchdog import watched
 
 logger = get_logger(__name__)
@@ -152,7 +152,7 @@ class Completer(Service):
                 if refusals == 1:
                     continue  # An outage may cause a first refusal, so try the batch once more.
                 if not refusals:
-                    _tell_of_failure(len(left), tries, error)
+                    _log_failure(len(left), tries, error)
                 one_by_one = (
                     refusals > 0
                     or tries >= BATCH_TRIES
@@ -203,7 +203,7 @@ class Completer(Service):
         settled = statuses.keys() | unsettled
         fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
         # A failing callback must not stop later batches from being written.
-        with surviving("%d outcomes are written, and could not be told of.", len(batch)):
+        with logger.catch("%d outcomes are written, but could not be handled.", len(batch)):
             self._on_done(accepted, fenced)
 
     def _write_one_by_one(
@@ -283,7 +283,7 @@ class Completer(Service):
         return True
 
 
-def _tell_of_failure(count: int, tries: int, error: BaseException) -> None:
+def _log_failure(count: int, tries: int, error: BaseException) -> None:
     if tries == 1 or tries % 10 == 0:
         logger.warning(
             "%d outcomes could not be written, and are kept: %s",

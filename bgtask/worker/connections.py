@@ -21,7 +21,7 @@ from bgtask.db.internals import (
     take_error,
 )
 from bgtask.loggers import get_logger
-from bgtask.worker.poolers import told_pid
+from bgtask.worker.poolers import reported_pid
 from bgtask.worker.sessions import (
     OwnConnection,
     Sessions,
@@ -85,7 +85,7 @@ def set_keepalives(connection: BaseDatabaseWrapper) -> None:
         return
     try:
         with connection.cursor() as cursor:
-            cursor.execute(_SET_KEEPALIVES, [told_pid(connection)])
+            cursor.execute(_SET_KEEPALIVES, [reported_pid(connection)])
     except Exception as error:
         # The server works without keepalives. The next statement notices a broken connection.
         logger.debug("The server refuses keepalives on %r: %s", connection.alias, error)

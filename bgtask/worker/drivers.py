@@ -36,7 +36,7 @@ _CHANGES = {
 class Watch(Protocol):
     changed: bool
 
-    def note(self, statement: Any) -> None: ...
+    def record(self, statement: Any) -> None: ...
 
 
 def begin_watch(raw: Any, vendor: str, watch: Watch) -> bool:
@@ -95,19 +95,19 @@ class _Watched:
 
 @lru_cache
 def _watched_cursor(base: Any) -> Any:
-    methods = {name: _noting(getattr(base, name)) for name in _STATEMENTS if hasattr(base, name)}
+    methods = {name: _recording(getattr(base, name)) for name in _STATEMENTS if hasattr(base, name)}
     return type(base.__name__, (_Watched, base), {**methods, "__qualname__": base.__qualname__})
 
 
-def _noting(method: Any) -> Any:
+def _recording(method: Any) -> Any:
     @functools.wraps(method)
-    def noting(cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
+    def recording(cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
         watch = getattr(cursor.connection, "bgtask_watch", None)
         if watch is not None:
-            watch.note(_text(statement, cursor))
+            watch.record(_text(statement, cursor))
         return method(cursor, statement, *args, **kwargs)
 
-    return noting
+    return recording
 
 
 def _text(statement: Any, cursor: Any) -> Any:
@@ -165,7 +165,7 @@ def _watch_mysql(raw: Any, watch: Watch) -> None:
     kind, reference = type(raw), weakref.ref(raw)
 
     def query(statement: Any) -> None:
-        watch.note(statement)
+        watch.record(statement)
         kind.query(reference(), statement)
 
     def changing(name: str) -> Callable[..., Any]:

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Sequence
 
 from bgtask import signals
+from bgtask.db.routing import database_now, queue_alias
 from bgtask.lifecycle.attempts import Outcome
 from bgtask.loggers import get_logger
 from bgtask.status import Status
 from bgtask.worker.connections import ConnectionGuard
-from bgtask.worker.service import Service, surviving
+from bgtask.worker.service import Service
+from bgtask.worker.statistics import Statistics
 
 logger = get_logger(__name__)
 
@@ -22,11 +24,30 @@ Accepted = Sequence[tuple[Outcome, str]]
 def dispatch(accepted: Accepted, success_level: int = logging.DEBUG) -> None:
     """Log and signal each accepted attempt once. Call this only after its outcome is stored."""
     for outcome, status in accepted:
-        with surviving("The outcome of %s could not be announced.", outcome.task):
+        with logger.catch("The outcome of %s could not be logged or signalled.", outcome.task):
             if outcome.kind is None:
                 _success(outcome, success_level)
             else:
                 _failure(outcome, status)
+
+
+def dispatch_rescued(outcomes: Sequence[Outcome]) -> None:
+    """
+    Log, signal and count these outcomes, because the workers of the tasks are dead.
+
+    A worker has threads for this. Call this function in a process that has none.
+    """
+    if not outcomes:
+        return
+    ended = [(outcome, str(outcome.status)) for outcome in outcomes]
+    try:
+        dispatch(ended)
+    finally:
+        alias = queue_alias()
+        statistics = Statistics()
+        statistics.set_clock(database_now(alias))
+        statistics.add(ended)
+        statistics.write(alias, statistics.take())
 
 
 def _success(outcome: Outcome, level: int) -> None:
@@ -44,7 +65,8 @@ def _failure(outcome: Outcome, status: str) -> None:
     level, what = _WORDS[Status(status)]
     ended = outcome.kind.value.replace("_", " ") if outcome.kind else ""
     # Error trackers group a record without an exception by its message before the arguments are
-    # filled in. So that text itself tells a lost task from one that ran for too long.
+    # filled in. So that text names the kind of outcome. A lost task and one that ran
+    # for too long are then two groups.
     message = f"%s {what}; attempt %d of %d {ended}. %s"
     args = (task, task.attempts, task.executions_allowed, failure.summary if failure else "")
     facts = _facts(outcome, status)
@@ -133,7 +155,7 @@ class EventDispatcher(Service):
         self._batches.put(None)
         self._thread.join(max(timeout, 0.0))
         if self.backlog:
-            logger.error("%d outcomes are written, and were not announced.", self.backlog)
+            logger.error("%d outcomes are written, but not logged or signalled.", self.backlog)
         return not self.backlog
 
     def _run(self) -> None:

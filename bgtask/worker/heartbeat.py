@@ -13,7 +13,7 @@ from bgtask.db import operations_for
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.service import Service, is_worth_logging, surviving
+from bgtask.worker.service import Service, is_worth_logging
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import watched
 
@@ -112,7 +112,7 @@ class Heartbeat(Service):
             if self.declared_dead:
                 return
             wait = min(1.0, self._interval)  # Unless the heartbeat succeeds.
-            with surviving("The heartbeat of %s failed.", self.worker):
+            with logger.catch("The heartbeat of %s failed.", self.worker):
                 try:
                     with watched(self._alias):
                         self.beat()

@@ -197,7 +197,7 @@ class PostgresListener(_OwnConnection):
         if self._connection is None:
             return False
         try:
-            heard = {told.payload for told in self._connection.connection.notifies(timeout=0)}
+            heard = {one.payload for one in self._connection.connection.notifies(timeout=0)}
         except Exception as error:  # The driver's errors, not Django's.
             self._lost(error)
             return True
@@ -217,15 +217,17 @@ class SQLiteListener(_OwnConnection):
 
     def arm(self) -> None:
         super().arm()
-        self._version = self._look()
+        self._version = self._read_version()
 
     def sleep(self, seconds: float) -> None:
         end = clock.monotonic() + seconds
         while (left := end - clock.monotonic()) > 0:
-            if self._waker.sleep(min(left, SQLITE_POLL_SECONDS)) or self._look() != self._version:
+            if self._waker.sleep(min(left, SQLITE_POLL_SECONDS)):
+                return
+            if self._read_version() != self._version:
                 return
 
-    def _look(self) -> int | None:
+    def _read_version(self) -> int | None:
         if self._connection is None:
             return None
         try:

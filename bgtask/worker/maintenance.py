@@ -26,7 +26,7 @@ from bgtask.models import QueueHistory, QueuePause, QueueStats, TaskHold, TaskSt
 from bgtask.models.deletion import kept_in_words
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.service import Service, surviving
+from bgtask.worker.service import Service
 from bgtask.worker.watchdog import watched
 
 logger = get_logger(__name__)
@@ -36,11 +36,11 @@ WORKER_RETENTION_SECONDS = 86_400.0
 MAX_PRUNE_SECONDS = 2.0  # For one run of the job.
 
 
-def rescue(may_judge: bool, tell: Callable[[list[Outcome]], object]) -> None:
+def rescue(may_judge: bool, on_rescued: Callable[[list[Outcome]], object]) -> None:
     """Declare silent workers dead if ``may_judge`` is true, then rescue tasks."""
     if may_judge and (dead := Worker.objects.silent().declare_dead()):
         logger.warning("%d silent workers were declared dead.", dead)
-    rescue_tasks(reason="it sent no heartbeat for longer than its lease", tell=tell)
+    rescue_tasks(reason="it sent no heartbeat for longer than its lease", on_rescued=on_rescued)
 
 
 def unhold() -> int:
@@ -149,7 +149,7 @@ class Maintenance(Service):
     def _do(self, chore: _PeriodicJob) -> None:
         # Vary the interval by up to a half. Workers that started together must not stay in step.
         chore.due = clock.monotonic() + chore.interval * random.uniform(0.5, 1.5)  # noqa: S311
-        with surviving("The chore %r failed.", chore.name):
+        with logger.catch("The chore %r failed.", chore.name):
             try:
                 with watched(self._alias):
                     chore.function()

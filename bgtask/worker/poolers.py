@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from bgtask.db.internals import translated_errors
 from bgtask.worker.watchdog import watched
 
-ROUNDS = 5
+SESSION_CHECKS = 5
 ECHO_SECONDS = 2.0
 FORGET_TRIES = 50
 FORGET_PAUSE_SECONDS = 0.02
@@ -25,7 +25,7 @@ def is_direct(connection: BaseDatabaseWrapper) -> bool:
     PostgreSQL tells a client the process id of its session when the client connects. A pooler
     tells the client a number that it made up.
     """
-    return backend_pid(connection) == told_pid(connection)
+    return backend_pid(connection) == reported_pid(connection)
 
 
 def backend_pid(connection: BaseDatabaseWrapper) -> int:
@@ -35,7 +35,7 @@ def backend_pid(connection: BaseDatabaseWrapper) -> int:
         return int(cursor.fetchone()[0])
 
 
-def told_pid(connection: BaseDatabaseWrapper) -> int:
+def reported_pid(connection: BaseDatabaseWrapper) -> int:
     """Return the process id that the server or the pooler sent when the connection was made."""
     return int(connection.connection.info.backend_pid)
 
@@ -79,7 +79,7 @@ def _shares_session(listener: BaseDatabaseWrapper, alias: str) -> bool:
     """
     ours: set[int] = set()
     theirs: set[int] = set()
-    for _ in range(ROUNDS):
+    for _ in range(SESSION_CHECKS):
         ours.add(backend_pid(listener))
         with watched(alias):
             theirs.add(backend_pid(connections[alias]))
@@ -103,7 +103,7 @@ def _hears(listener: BaseDatabaseWrapper, alias: str) -> bool:
         try:
             with watched(alias), connections[alias].cursor() as cursor:
                 cursor.execute("SELECT pg_notify(%s, '')", [channel])
-            return any(told.channel == channel for told in raw.notifies(timeout=ECHO_SECONDS))
+            return any(one.channel == channel for one in raw.notifies(timeout=ECHO_SECONDS))
         finally:
             _forget(raw, channel, pid)
 

@@ -121,7 +121,7 @@ class Primary:
             return
         with self._lock:
             fault = self._fault_of(server)
-            self._note(fault, server)
+            self._record(fault, server)
             if fault is None:
                 self._servers[connection.connection] = server
                 older = [raw for raw, known in self._servers.items() if known != server]
@@ -144,7 +144,7 @@ class Primary:
             return STALE % (server.timeline, newest.timeline)
         return None
 
-    def _note(self, fault: str | None, server: Server) -> None:
+    def _record(self, fault: str | None, server: Server) -> None:
         self._refused = fault is not None
         if fault is None:
             self._newest, self._stale_since = server, None

@@ -41,7 +41,7 @@ logger = get_logger(__name__)
 MIN_POLL_INTERVAL_SECONDS = 0.003
 # With so many unwritten outcomes, no more tasks are started. A crash would repeat these attempts.
 MAX_UNWRITTEN_OUTCOMES = 500
-# With so many outcomes to announce, no more tasks are started, because the receivers are slow.
+# With so many outcomes to dispatch, no more tasks are started, because the receivers are slow.
 MAX_EVENT_BACKLOG = 10_000
 # A statement may take a quarter of the lease, but always at least so many seconds.
 MIN_STATEMENT_SECONDS = 2.0
@@ -251,7 +251,7 @@ class Runner:
         """
         Release unstarted tasks, wait for running ones and stop all threads, the heartbeat last.
 
-        Return True if all outcomes were written and announced, and nothing is still running.
+        Return True if all outcomes were written and dispatched, and nothing is still running.
         """
         clean = True
         unstarted = self._pool.withdraw()
@@ -280,7 +280,7 @@ class Runner:
                 break
         clean &= self._completer.stop(1.0 if self._forced else get_settings().grace_period)
         self._maintenance.stop()
-        announced = self._events.stop(1.0 if self._forced else get_settings().grace_period)
+        dispatched = self._events.stop(1.0 if self._forced else get_settings().grace_period)
         self._heartbeat.stop()
         try:
             with watched(self._alias):
@@ -293,7 +293,7 @@ class Runner:
             reset_connection(self._alias)
             self._failed("The worker could not sign off", error)
             clean = False
-        return clean and announced
+        return clean and dispatched
 
     def _record_stop(self) -> None:
         """
@@ -439,7 +439,7 @@ class Runner:
             self._waker.wake()
 
     def _rescued(self, outcomes: list[Outcome]) -> None:
-        """Count and announce the tasks that were rescued: their dead workers can't do it."""
+        """Count the rescued tasks and dispatch their outcomes, because their workers are dead."""
         ended = [(outcome, str(outcome.status)) for outcome in outcomes]
         self._statistics.add(ended)
         self._events.put(ended)

@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 from django.db import connections
-
-from bgtask.loggers import get_logger, is_ctrl_c
-
-logger = get_logger(__name__)
-
-
-@contextlib.contextmanager
-def surviving(what: str, *args: object) -> Iterator[None]:
-    """
-    Log what the block raises, with these words, so that the thread goes on.
-
-    Use it around code of the project, such as a receiver of a signal. Even SystemExit in such code
-    must not end a thread that the worker needs.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if is_ctrl_c(error):
-            raise
-        logger.error(what, *args, exc_info=error)
 
 
 class Service(ABC):

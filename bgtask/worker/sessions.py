@@ -164,7 +164,7 @@ class _Watch:
         finally:
             self._is_in_django = before
 
-    def note(self, statement: Any) -> None:
+    def record(self, statement: Any) -> None:
         """Read a statement that the driver gets, unless Django has shown it to this watch."""
         if not self._is_in_django:
             self._read(statement)

@@ -26,10 +26,10 @@ from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
+from bgtask.worker.events import dispatch_rescued
 from bgtask.worker.listeners import Waker
 from bgtask.worker.primary import Primary
-from bgtask.worker.rescued import announce
-from bgtask.worker.service import growing_pause, surviving
+from bgtask.worker.service import growing_pause
 
 logger = get_logger(__name__)
 
@@ -222,11 +222,11 @@ def _back_off(slot: _Slot) -> None:
 
 def _take_back(workers: set[int], reason: str) -> None:
     """
-    Rescue the tasks of a dead child, and announce their outcomes.
+    Rescue the tasks of a dead child, and dispatch their outcomes.
 
     The supervisor learns that the child is dead, and why, before any other process does.
     """
-    with surviving("The tasks of a dead process could not be rescued at once."):
+    with logger.catch("The tasks of a dead process could not be rescued at once."):
         try:
             _rescue(workers, reason)
         except Error as error:
@@ -245,7 +245,7 @@ def _rescue(workers: set[int], reason: str) -> None:
             theirs.record_stop()  # The child may have had no time to record the stop.
         if theirs.declare_dead():
             rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
-    announce(rescued)
+    dispatch_rescued(rescued)
 
 
 def _reap(slots: Sequence[_Slot]) -> None:

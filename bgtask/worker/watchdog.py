@@ -15,7 +15,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask import clock
 from bgtask.loggers import get_logger
-from bgtask.worker.service import surviving
 
 logger = get_logger(__name__)
 
@@ -62,7 +61,7 @@ def watched(alias: str) -> Iterator[None]:
     connection = connections[alias]
     section = _sections[me] = _Section(connection)
     try:
-        with connection.execute_wrapper(section.note):
+        with connection.execute_wrapper(section.track):
             yield
     finally:
         del _sections[me]
@@ -75,20 +74,20 @@ class _Section:
         self.cancelled = False
         self.raw: Any = None
         self.socket = -1
-        self._look()
+        self._remember_socket()
 
-    def note(
+    def track(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         self.since = clock.monotonic()
-        self._look()
+        self._remember_socket()
         try:
             return execute(sql, params, many, context)
         finally:
             self.since = clock.monotonic()
             self.cancelled = False
 
-    def _look(self) -> None:
+    def _remember_socket(self) -> None:
         """Remember the socket, because MariaDB's driver doesn't give it to another thread."""
         raw = self.connection.connection
         if raw is not self.raw:
@@ -123,7 +122,7 @@ class Watchdog:
         while not self._stopping.wait(self._patience / 4):
             for section in list(_sections.values()):
                 if clock.monotonic() > section.since + self._patience:
-                    with surviving("A statement could not be interrupted."):
+                    with logger.catch("A statement could not be interrupted."):
                         self._interrupt(section)
 
     def _interrupt(self, section: _Section) -> None:

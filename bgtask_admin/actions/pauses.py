@@ -55,14 +55,14 @@ def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None
     """Stop workers from claiming tasks of this queue. Waiting tasks keep their status."""
     now, pause = _limits(QueuePause, reason, minutes)
     pause |= {"paused_at": now, "paused_by": name_of(user)}
-    with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
+    with recorded(_entry(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
         QueuePause.objects.update_or_create(queue=queue, defaults=pause)
     return operation
 
 
 def resume(queue: str, *, user: Any) -> Operation:
     """Let workers claim tasks of this queue again."""
-    with recorded(_note(Verb.RESUME, {"queue": queue}, user), _done) as operation:
+    with recorded(_entry(Verb.RESUME, {"queue": queue}, user), _done) as operation:
         QueuePause.objects.filter(queue=queue).delete()
     return operation
 
@@ -73,7 +73,7 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
 
     Raise ValidationError if the worker is alive, because its tasks are running.
     """
-    with recorded(_note(Verb.RESCUE, {"worker": worker.label}, user), _done) as operation:
+    with recorded(_entry(Verb.RESCUE, {"worker": worker.label}, user), _done) as operation:
         Worker.objects.silent().filter(pk=worker.pk).declare_dead()
         worker.refresh_from_db()
         if worker.state != WorkerState.DEAD:
@@ -85,8 +85,8 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
             held, _("returned to the queue by %s") % name_of(user), rescued.extend
         )
         # A worker logs, signals and counts the tasks that it rescues. Do so here as well.
-        announce = partial(hooks.announce_rescued, rescued)
-        transaction.on_commit(announce, using=queue_alias(), robust=True)
+        dispatch = partial(hooks.dispatch_rescued, rescued)
+        transaction.on_commit(dispatch, using=queue_alias(), robust=True)
         operation.skipped = max(operation.matched - operation.changed, 0)
     return operation
 
@@ -115,7 +115,7 @@ def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[
     return partial(run.start, preview, {}, user=user, reason=reason)
 
 
-def _note(
+def _entry(
     verb: Verb, names: dict[str, str], user: Any, reason: str = ""
 ) -> Callable[[], Operation]:
     """Return a function that stores the log entry of an action that is done at once."""

@@ -16,8 +16,8 @@ from bgtask.db.routing import database_now
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import Status
 from bgtask_admin.actions.registry import ACTIONS, Action
+from bgtask_admin.tasks.argument_search import MAX_DECODED_ROWS, Found
 from bgtask_admin.tasks.bounds import bounded
-from bgtask_admin.tasks.argument_search import MOST_DECODED_ROWS, Found
 from bgtask_admin.tasks.selection import SEPARATOR, InvalidSelection, Selection
 
 SAMPLES, GROUPS = 3, 10
@@ -72,7 +72,7 @@ class Preview:
         scope = scope_of(action, selection, now)
         statuses = [selection.status] if selection.status else action.meant
         bounds = bounded(selection, scope, statuses)
-        found = selection.search(bounds.within(), MOST_DECODED_ROWS)
+        found = selection.search(bounds.within(), MAX_DECODED_ROWS)
         has_argument = selection.has_argument
         return cls(
             action=action,
@@ -91,7 +91,7 @@ class Preview:
         scope = scope.filter(pk__gt=self.above, pk__lte=self.high_water)
         if not self.selection.has_argument:
             return scope
-        found = self.found or self.selection.search(scope, MOST_DECODED_ROWS)
+        found = self.found or self.selection.search(scope, MAX_DECODED_ROWS)
         return scope.filter(pk__in=found.ids)
 
     @property

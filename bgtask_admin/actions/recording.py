@@ -20,9 +20,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from bgtask.db.routing import queue_alias, writing
+from bgtask.values import cut_end, replace_unstorable
 from bgtask_admin.models import Operation, OperationState
 
-MAX_NAME_LENGTH = 255  # Of the columns by, held_by and paused_by.
+MAX_NAME_CHARACTERS = 255  # Of the columns by, held_by and paused_by.
 LOG_BATCH_ROWS = 20  # Even with long reasons, one INSERT statement stays below 64 KiB.
 
 
@@ -76,8 +77,7 @@ def name_of(user: Any) -> str:
 def as_stored(name: Any) -> str:
     """Return the name as text without characters that databases refuse, cut to its column."""
     text = "" if name is None else str(name)
-    text = text.replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
+    return cut_end(replace_unstorable(text), MAX_NAME_CHARACTERS)
 
 
 # Django's own history (LogEntry)

@@ -23,7 +23,7 @@ from bgtask.models.deletion import Deletion
 from bgtask.status import TRANSITIONS, WAITING, HeldFor, Status
 from bgtask_admin import permissions
 
-MAX_SPREAD = 24 * 60  # Minutes.
+MAX_SPREAD_MINUTES = 24 * 60
 
 
 class Verb(models.TextChoices):
@@ -58,7 +58,7 @@ class RequeueOptions(forms.Form):
         label=_("Spread over (minutes)"),
         required=False,
         min_value=0,
-        max_value=MAX_SPREAD,
+        max_value=MAX_SPREAD_MINUTES,
         help_text=_("Leave blank to run all now."),
     )
 

@@ -47,9 +47,9 @@ from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.permissions import NO_DETAILS, Details
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
-CHUNK = 1_000  # Rows that one transaction changes. Workers wait only briefly for its locks.
-LOOK_AHEAD = 10_000  # Ids that one query reads.
-STEP = 1.0  # Seconds.
+CHUNK_ROWS = 1_000  # Rows that one transaction changes. Workers wait only briefly for its locks.
+LOOKAHEAD_ROWS = 10_000  # Ids that one query reads.
+STEP_SECONDS = 1.0
 
 
 def start(
@@ -99,7 +99,7 @@ def do(
     return step(start(preview, options or {}, user=user, by=by, reason=reason))
 
 
-def step(operation: Operation, seconds: float = STEP) -> Operation:
+def step(operation: Operation, seconds: float = STEP_SECONDS) -> Operation:
     """
     Continue the operation for about so many seconds.
 
@@ -114,10 +114,10 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
         ahead = begun or list(
             scope.filter(pk__gt=operation.last_id, pk__lte=operation.high_water)
             .order_by("pk")
-            .values_list("pk", flat=True)[:LOOK_AHEAD]
+            .values_list("pk", flat=True)[:LOOKAHEAD_ROWS]
         )
         meant = ahead if begun else selection.having(ahead)
-        for ids in [begun] if begun else _batches(meant, CHUNK):
+        for ids in [begun] if begun else _batches(meant, CHUNK_ROWS):
             began = clock.monotonic()
             if not _advance(operation, ids):
                 operation.refresh_from_db()
@@ -140,7 +140,7 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
 
 def _is_last(scope: TaskQuerySet, ahead: Sequence[int], high_water: int) -> bool:
     """Return whether no task follows these ids. If so, the step that changes them ends it all."""
-    if len(ahead) < LOOK_AHEAD:
+    if len(ahead) < LOOKAHEAD_ROWS:
         return True
     return not scope.filter(pk__gt=ahead[-1], pk__lte=high_water).exists()
 
@@ -343,7 +343,7 @@ def log_one(operation: Operation) -> None:
 
 def filter_in_words(operation: Operation, details: Details) -> str:
     """Return the filter as it was confirmed. Mask what is not among ``details``."""
-    hidden = {"argument": not details.arguments, "error": not details.errors}
+    hidden = {"argument": not details.arguments, "error": not details.tracebacks}
     if not any(hidden.get(key) for key in operation.filter_data):
         return operation.filter_words
     if operation.verb not in ACTIONS:
@@ -362,5 +362,5 @@ def result_in_words(operation: Operation, details: Details) -> str:
     """
     if operation.verb not in ACTIONS:
         return str(operation.get_verb_display())
-    reasons = sentences.skipped(operation.skipped_data, with_messages=details.errors)
+    reasons = sentences.skipped(operation.skipped_data, with_messages=details.tracebacks)
     return " ".join([sentences.done(operation), *reasons])

@@ -43,6 +43,6 @@ def lead_on(request: HttpRequest, operation: Operation, otherwise: str) -> HttpR
             admin_url(request)("bgtask_admin_operation_change", operation.pk)
         )
     words = run.result_in_words(operation, Details.of(request.user))
-    tell = messages.success if operation.changed else messages.warning
-    tell(request, words)
+    add_message = messages.success if operation.changed else messages.warning
+    add_message(request, words)
     return redirect_back(request, otherwise)

@@ -33,7 +33,7 @@ from bgtask_admin.ui.pages import (
     redirect_back,
 )
 
-SIZE = 50
+PAGE_ROWS = 50
 
 
 class ReasonForm(forms.Form):
@@ -125,7 +125,7 @@ def operation_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
             None,
             after=request.GET.get("after", ""),
             before=request.GET.get("before", ""),
-            size=SIZE,
+            size=PAGE_ROWS,
         )
     except ValidationError:
         raise Http404 from None

@@ -22,8 +22,8 @@ from bgtask_admin.ui.charts import Band, Chart
 from bgtask_admin.ui.pages import admin_url, page, permission_required
 from bgtask_admin.ui.tracebacks import sections
 
-NEWEST = 2_000  # Number of tasks to read for the counts by name, queue and worker.
-HOURS = 24
+MAX_SAMPLED_TASKS = 2_000  # Number of tasks to read for the counts by name, queue and worker.
+CHART_HOURS = 24
 
 
 @permission_required(VIEW)
@@ -37,14 +37,14 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
     rows = list(
         failed.order_by("-finished_at", "-id").values_list(
             "pk", "task_name", "queue", "last_worker", "finished_at", "attempts"
-        )[:NEWEST]
+        )[:MAX_SAMPLED_TASKS]
     )
-    number = capped(failed) if len(rows) == NEWEST else len(rows)
+    number = capped(failed) if len(rows) == MAX_SAMPLED_TASKS else len(rows)
     names = Counter(row[1] for row in rows)
     if newest and not names:
         names[newest.task.task_name] = 0
     now = database_now(queue_alias())
-    may_see = Details.of(request.user).errors
+    may_see = Details.of(request.user).tracebacks
     tasks_url = admin_url(request)("bgtask_task_changelist")
     return page(
         request,
@@ -76,8 +76,8 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
 
 def _chart(attempts: Any, now: datetime) -> Chart:
     """Return a chart of the failed attempts of the last day, in steps of 15 minutes."""
-    steps = HOURS * 4
-    start = now - timedelta(hours=HOURS)
+    steps = CHART_HOURS * 4
+    start = now - timedelta(hours=CHART_HOURS)
     times = list(
         attempts.filter(finished_at__range=(start, now))
         .order_by("-finished_at", "-id")

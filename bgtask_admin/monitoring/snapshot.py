@@ -12,7 +12,7 @@ from bgtask import clock, health
 
 logger = logging.getLogger("bgtask.monitoring")
 
-KEPT = 5.0  # Seconds.
+CACHE_SECONDS = 5.0
 
 
 class Unreadable(Exception):
@@ -46,8 +46,8 @@ def take() -> Snapshot:
     global _last, _expires
     with _lock:
         if _last is None or clock.monotonic() >= _expires:
-            _last = _look()
-            _expires = clock.monotonic() + KEPT
+            _last = _read()
+            _expires = clock.monotonic() + CACHE_SECONDS
         last = _last
     if isinstance(last, Unreadable):
         raise last
@@ -61,7 +61,7 @@ def forget() -> None:
         _last = None
 
 
-def _look() -> Snapshot | Unreadable:
+def _read() -> Snapshot | Unreadable:
     began = clock.monotonic()
     try:
         figures = health.check()

@@ -38,7 +38,7 @@ LEVELS = {
 REFRESH_SECONDS = (5, 15, 60)
 MOST_WORKERS = 200
 MOST_QUEUES = 20  # The page "All queues" shows the others.
-SAID = 3  # Number of reasons in the sentence of the verdict.
+MAX_SUMMARY_REASONS = 3  # Number of reasons in the sentence of the verdict.
 MOST_REASONS = 20  # Number of further reasons in the list below the sentence.
 MOST_HOLDS = 100
 MOST_RUNNING = 5  # Number of running tasks to show for each worker.
@@ -67,8 +67,8 @@ def overview(request: HttpRequest, site: AdminSite) -> HttpResponse:
         tiles=_tiles(now),
         queues=queue_table(request, shown, past, span),
         queues_omitted=len(now.queues) - len(shown),
-        reasons=now.reasons[SAID : SAID + MOST_REASONS],
-        reasons_omitted=max(len(now.reasons) - SAID - MOST_REASONS, 0),
+        reasons=now.reasons[MAX_SUMMARY_REASONS : MAX_SUMMARY_REASONS + MOST_REASONS],
+        reasons_omitted=max(len(now.reasons) - MAX_SUMMARY_REASONS - MOST_REASONS, 0),
         failing=health.failing_now(now=now.generated_at) if may_view else None,
         workers=workers(now) if may_view else None,
         holds=now.holds[:MOST_HOLDS] if may_view else (),

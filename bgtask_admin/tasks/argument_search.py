@@ -9,7 +9,7 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 
 MOST_ROWS = 10_000
-MOST_DECODED_ROWS = 3_000  # Limit for a page, because decoding parameters takes the longest.
+MAX_DECODED_ROWS = 3_000  # Limit for a page, because decoding parameters takes the longest.
 SLICE_ROWS = 1_000
 
 

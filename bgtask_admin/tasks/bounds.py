@@ -13,8 +13,8 @@ from bgtask_admin.tasks.counts import by_status, capped
 from bgtask_admin.tasks.list import indexed, listed
 from bgtask_admin.tasks.selection import Selection
 
-MOST_SEARCHED = 100_000  # Rows. Reading them takes a tenth of a second.
-MOST_TEXTS_SEARCHED = 10_000  # The same limit for error texts, which are long.
+MAX_SEARCHED_ROWS = 100_000  # Rows. Reading them takes a tenth of a second.
+MAX_SEARCHED_TEXTS = 10_000  # The same limit for error texts, which are long.
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def bounded(selection: Selection, tasks: TaskQuerySet, statuses: Iterable[Status
 
     If an index alone can't bring the tasks to read below the limit, only the newest are read.
     """
-    most = MOST_TEXTS_SEARCHED if "error" in selection.data else MOST_SEARCHED
+    most = MAX_SEARCHED_TEXTS if "error" in selection.data else MAX_SEARCHED_ROWS
     if selection.is_chosen_one_by_one or _is_small(selection, sorted(statuses), most):
         return Bounded(tasks)
     highest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0

@@ -21,7 +21,7 @@ from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Action, Verb, offered
 from bgtask_admin.actions.stepping import lead_on
-from bgtask_admin.models import HISTORY_TASKS, Operation
+from bgtask_admin.models import MAX_HISTORY_TASKS, Operation
 from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.parsing import id_of
 from bgtask_admin.tasks.selection import Selection
@@ -30,7 +30,7 @@ from bgtask_admin.ui.formatting import between, visible
 from bgtask_admin.ui.pages import admin_url, page, permission_required, post_only, redirect_back
 from bgtask_admin.ui.tracebacks import sections
 
-LATEST = 20
+MAX_LATEST_TASKS = 20
 # A button runs these actions at once. Other actions show their options or ask for confirmation.
 IMMEDIATE_VERBS = (Verb.REQUEUE, Verb.RUN_NOW, Verb.HOLD, Verb.RELEASE, Verb.RESET)
 
@@ -52,7 +52,7 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         asking=[action for action in actions if not _is_immediate(action, task)],
         timeline=timeline(task, attempts),
         attempts=[
-            (attempt, sections(attempt.traceback) if details.errors else []) for attempt in attempts
+            (attempt, sections(attempt.traceback) if details.tracebacks else []) for attempt in attempts
         ],
         last_error=sections(task.last_error) if task.last_error and not attempts else [],
         arguments=arguments.arguments_of(task) if details.arguments else None,
@@ -171,7 +171,7 @@ def _latest(task: Task) -> list[Task]:
     return list(
         Task.objects.filter(task_name=task.task_name)
         .only("status", "run_at", "finished_at", "duration_ms", "attempts", "error_class")
-        .order_by("-pk")[:LATEST]
+        .order_by("-pk")[:MAX_LATEST_TASKS]
     )
 
 
@@ -190,7 +190,7 @@ def _is_maybe_in_operations_log(task: Task) -> bool:
     action makes it unfinished or deletes it. So no action that began later has changed it.
     """
     candidates = Operation.objects.filter(
-        Q(matched__gt=HISTORY_TASKS) | Q(changed__gt=HISTORY_TASKS) | Q(user_id=None),
+        Q(matched__gt=MAX_HISTORY_TASKS) | Q(changed__gt=MAX_HISTORY_TASKS) | Q(user_id=None),
         high_water__gte=task.pk,
         created_at__gte=task.enqueued_at,
     )

@@ -17,12 +17,13 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
+from bgtask.values import cut_end, replace_unstorable
 from bgtask_admin.permissions import VIEW, Details
 from bgtask_admin.tasks.bounds import bounded, needs_reading
 from bgtask_admin.tasks.counts import capped
 from bgtask_admin.tasks.list import (
-    MOST_EXPORTED,
-    NEWEST,
+    MAX_EXPORTED_TASKS,
+    WINDOW_ROWS,
     is_bounded_by_id,
     listed,
     read_selection,
@@ -31,9 +32,8 @@ from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.ui.arguments import masked
 from bgtask_admin.ui.pages import permission_required
 
-MOST = MOST_EXPORTED
-BATCH = 1_000
-MOST_CHARACTERS = 32_767  # Excel cuts a longer text, or spills the rest into other cells.
+BATCH_ROWS = 1_000
+MAX_CELL_CHARACTERS = 32_767  # Excel cuts a longer text, or spills the rest into other cells.
 BYTE_ORDER_MARK = "\ufeff"  # Without this mark, Excel reads the file as Latin-1.
 FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 # A spreadsheet may split lines at these characters, and so begin a cell behind them.
@@ -76,7 +76,7 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
 def _limited(selection: Selection) -> tuple[TaskQuerySet, str]:
     """Return the tasks to export, and a file name that says if these are not all that match."""
     tasks = listed(selection.without("argument"))
-    searched = NEWEST if is_bounded_by_id(selection.without("argument")) else 0
+    searched = WINDOW_ROWS if is_bounded_by_id(selection.without("argument")) else 0
     if selection.status:
         bounds = bounded(selection, tasks, [selection.status])
         if bounds.searched and needs_reading(selection):
@@ -84,14 +84,14 @@ def _limited(selection: Selection) -> tuple[TaskQuerySet, str]:
     if selection.has_argument:
         found = selection.search(tasks)
         tasks, searched = tasks.filter(pk__in=found.ids), found.searched or searched
-    if capped(tasks, MOST) > MOST:
-        return tasks, f"tasks-the-newest-{MOST}"
+    if capped(tasks, MAX_EXPORTED_TASKS) > MAX_EXPORTED_TASKS:
+        return tasks, f"tasks-the-newest-{MAX_EXPORTED_TASKS}"
     return tasks, f"tasks-among-the-newest-{searched}" if searched else "tasks"
 
 
 async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
     """Yield the lines asynchronously under ASGI. A thread reads them from the database."""
-    while some := await sync_to_async(lambda: list(islice(lines, BATCH)))():
+    while some := await sync_to_async(lambda: list(islice(lines, BATCH_ROWS)))():
         for line in some:
             yield line
 
@@ -100,7 +100,7 @@ def _header(details: Details) -> list[str]:
     """Return the names of the columns that somebody with these permissions may see."""
     return [
         *COLUMNS,
-        *(["error_message"] if details.errors else []),
+        *(["error_message"] if details.tracebacks else []),
         *(["arguments"] if details.arguments else []),
     ]
 
@@ -110,13 +110,13 @@ def _rows(tasks: TaskQuerySet, details: Details) -> Iterator[dict[str, Any]]:
     values = {name: _value_of(name) for name in _header(details)}
     columns = ["task_params" if name == "arguments" else name for name in values]
     last: int | None = None
-    left = MOST
+    left = MAX_EXPORTED_TASKS
     while left > 0:
         page = tasks if last is None else tasks.filter(pk__lt=last)
-        found = list(page.only(*columns).order_by("-pk")[: min(BATCH, left)])
+        found = list(page.only(*columns).order_by("-pk")[: min(BATCH_ROWS, left)])
         for task in found:
             yield {name: value(task) for name, value in values.items()}
-        if len(found) < BATCH:
+        if len(found) < BATCH_ROWS:
             return
         last = found[-1].pk
         left -= len(found)
@@ -155,12 +155,8 @@ def _cell(value: Any) -> Any:
     """
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
-        value = value.encode("utf-8", "backslashreplace").decode()  # Escape lone surrogates.
     if isinstance(value, str):
-        value = value.replace("\x00", "\ufffd")
-        value = _without_formulas(value)
-        if len(value) > MOST_CHARACTERS:
-            value = f"{value[: MOST_CHARACTERS - 1]}…"
+        value = cut_end(_without_formulas(replace_unstorable(value)), MAX_CELL_CHARACTERS)
     return "" if value is None else value
 
 

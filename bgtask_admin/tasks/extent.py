@@ -78,7 +78,7 @@ class Extent:
 def empty_text(selection: Selection, extent: Extent) -> str:
     """Return the text of an empty list. It says so if some tasks were not searched."""
     if not extent.is_all:
-        return _("Not found in the tasks that were searched. The others were not looked at.")
+        return _("Not found in the tasks that were searched. The others were not searched.")
     if "error" in selection.data:
         return _("Not found. Only the errors of this period and of this status were searched.")
     if _is_filtered_status(selection):

@@ -17,32 +17,34 @@ from bgtask.status import FINISHED, Status
 from bgtask_admin.actions.registry import offered
 from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.counts import CAP, by_status, capped
+from bgtask_admin.tasks.extent import Extent, empty_text, offers
 from bgtask_admin.tasks.filters import TaskFilter
 from bgtask_admin.tasks.pagination import KeysetPage, Order, Window, page_in
 from bgtask_admin.tasks.search import text_query
-from bgtask_admin.tasks.extent import Extent, empty_text, offers
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.tasks.tables import TaskTable
 from bgtask_admin.ui import formatting
 from bgtask_admin.ui.pages import admin_url, page, permission_required
 
-SIZE = 50
+PAGE_ROWS = 50
 # Keys in the query string of a list or an action that are not filters.
 NOT_FILTERS = ("after", "before", "next", "verb", "which", "tick", "_changelist_filters")
-LONG = 2_000  # Characters of the parameters that a list loads. It doesn't load the rest.
+MAX_PARAMS_CHARACTERS = 2_000  # A list loads no more of a task's parameters.
 # If no index can find a few tasks among millions, a page searches this number of tasks. Without
 # a status it searches the newest tasks. With a status it searches the next tasks of the list.
-NEWEST = 10_000
-NEWEST_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
-MOST_DECODED = 2_000  # If more tasks may have the argument, a page searches only this number.
-MOST_EXPORTED = 50_000  # Tasks in one file.
+WINDOW_ROWS = 10_000
+WINDOW_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
+MAX_DECODED_TASKS = 2_000  # If more tasks may have the argument, a page searches only this number.
+MAX_EXPORTED_TASKS = 50_000  # Tasks in one file.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
 )  # fmt: skip
 # Filters without a field in the form. The form keeps them.
-KEPT = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
-FIELDS = ("queue", "task", "error_class", "attempts_min", "worker", "argument", "since", "until")
+KEPT_FILTERS = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
+FORM_FILTERS = (
+    "queue", "task", "error_class", "attempts_min", "worker", "argument", "since", "until",
+)  # fmt: skip
 OLDEST_FIRST = (Status.READY, Status.SCHEDULED, Status.RUNNING)
 
 
@@ -81,7 +83,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         search=request.GET.get("q", "") if problems else "",
         chips=_chips(selection),
         tabs=_tabs(selection, totals),
-        kept_filters=[(k, v) for k, v in selection.data.items() if k in KEPT],
+        kept_filters=[(k, v) for k, v in selection.data.items() if k in KEPT_FILTERS],
         form=_form(selection, details.arguments),
         table=TaskTable(
             rows.rows,
@@ -100,7 +102,7 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         # An export may be longer than a file can be, or than the list has counted.
         is_export_cut=bool(result.searched)
         or max(result.matching or 0, 0 if selection.data else sum(totals.values())) > CAP,
-        most_exported=MOST_EXPORTED,
+        most_exported=MAX_EXPORTED_TASKS,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -124,7 +126,7 @@ def listed(selection: Selection) -> TaskQuerySet:
     tasks = _may_match(selection)
     if is_bounded_by_id(selection):
         newest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        tasks = tasks.filter(pk__gt=newest - NEWEST)
+        tasks = tasks.filter(pk__gt=newest - WINDOW_ROWS)
     return tasks
 
 
@@ -153,37 +155,37 @@ def find_page(request: HttpRequest, selection: Selection) -> ListResult:
     after, before = request.GET.get("after", ""), request.GET.get("before", "")
     window = Window.of(order, after, before)
     if is_bounded_by_id(selection):
-        window = window.within_ids(NEWEST, Task.objects.all())
-        keys = window.keys(_may_match(selection), 0, NEWEST + 1)
+        window = window.within_ids(WINDOW_ROWS, Task.objects.all())
+        keys = window.keys(_may_match(selection), 0, WINDOW_ROWS + 1)
         return ListResult(
-            page_in(window, keys, SIZE, _load),
+            page_in(window, keys, PAGE_ROWS, _load),
             len(keys),
-            NEWEST if window.end else 0,
+            WINDOW_ROWS if window.end else 0,
             is_further=bool(after or before),
         )
     tasks = listed(selection)
     by_index = selection.only(*indexed(selection))
     if _is_searched_by_window(selection) and by_index.data != selection.data:
-        searched = NEWEST_TEXTS if "error" in selection.data else NEWEST
+        searched = WINDOW_TEXTS if "error" in selection.data else WINDOW_ROWS
         window = window.no_longer_than(searched, listed(by_index))
         if window.end or selection.has_argument:
             # Read all keys at once. Finding the keys is the expensive part, and a separate
             # count would have to repeat it.
             keys = window.keys(tasks, 0, searched + 1)
-            if selection.has_argument and len(keys) > MOST_DECODED:
-                searched = MOST_DECODED
+            if selection.has_argument and len(keys) > MAX_DECODED_TASKS:
+                searched = MAX_DECODED_TASKS
                 window = window.no_longer_than(searched, listed(by_index))
                 keys = window.keys(tasks, 0, searched + 1)
             having = set(selection.having([id_ for _, id_ in keys]))
             keys = [key for key in keys if key[1] in having]
-            page = page_in(window, keys, SIZE, _load)
+            page = page_in(window, keys, PAGE_ROWS, _load)
             return ListResult(
                 page,
                 len(keys),
                 searched if window.end else 0,
                 is_further=bool(after or before),
             )
-    page = page_in(window, window.keys(tasks, 0, SIZE + 1), SIZE, _load)
+    page = page_in(window, window.keys(tasks, 0, PAGE_ROWS + 1), PAGE_ROWS, _load)
     matching: int | None = 0
     if set(selection.data) == {"status"}:
         matching = None
@@ -213,11 +215,11 @@ def _load(ids: Sequence[int]) -> list[Task]:
         .defer("last_error", "return_value", "task_params")
         .annotate(
             params_length=Length("task_params"),
-            params_head=Left("task_params", LONG),
+            params_head=Left("task_params", MAX_PARAMS_CHARACTERS),
         )
     )
     for task in tasks:
-        task.is_long = task.params_length > LONG
+        task.is_long = task.params_length > MAX_PARAMS_CHARACTERS
         task.task_params = task.params_head
     return list(tasks)
 
@@ -266,5 +268,5 @@ def _text_search(request: HttpRequest) -> str:
 
 def _form(selection: Selection, with_arguments: bool) -> list[Any]:
     form = TaskFilter(dict(selection.data), queryset=Task.objects.none()).form
-    names = [name for name in FIELDS if with_arguments or name != "argument"]
+    names = [name for name in FORM_FILTERS if with_arguments or name != "argument"]
     return [form[name] for name in names]

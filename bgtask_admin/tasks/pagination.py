@@ -72,7 +72,7 @@ class Window:
     order: Order  # The order of reading. For a previous page, it is the reverse of the list's.
     is_forward: bool
     start: Key | None
-    end: Key | None = None  # The key of the last row to look at. None: the end of the list.
+    end: Key | None = None  # The key of the last row to search. None: the end of the list.
 
     @classmethod
     def of(cls, order: Order, after: str = "", before: str = "") -> Window:

@@ -21,8 +21,8 @@ from bgtask.models.arguments import Argument
 from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.permissions import VIEW_ARGUMENTS, VIEW_TRACEBACK, Details
-from bgtask_admin.tasks.filters import NAMES, TIMES, TaskFilter
 from bgtask_admin.tasks.argument_search import MOST_ROWS, Found, having, search_newest
+from bgtask_admin.tasks.filters import NAMES, TIMES, TaskFilter
 from bgtask_admin.tasks.search import parse_search
 
 
@@ -131,7 +131,7 @@ class Selection:
         return self.cleaned["argument"].argument if self.has_argument else None
 
     def tasks(self) -> TaskQuerySet:
-        """Return the tasks that match. For an argument, search only the newest: see ``search_newest``."""
+        """Return the tasks that match. For an argument, search only the newest: see ``search``."""
         return self.exactly(self.without("argument").candidates())
 
     def exactly(self, tasks: TaskQuerySet) -> TaskQuerySet:
@@ -171,7 +171,7 @@ class Selection:
         cleaned = dict(self.cleaned)
         if "argument" in cleaned and not details.arguments:
             cleaned["argument"] = replace(cleaned["argument"], text=MASK)
-        if "error" in cleaned and not details.errors:
+        if "error" in cleaned and not details.tracebacks:
             cleaned["error"] = MASK
         return Selection(self.data, cleaned)
 

@@ -127,7 +127,7 @@ class TaskTable(DashboardTable):
             else self._url("bgtask_task_change", record.pk),
             formatting.visible(record.error_class),
             formatting.short(record.error_class.rpartition(".")[2], 60),
-            formatting.short((self._details.errors and record.error_message) or "", 100),
+            formatting.short((self._details.tracebacks and record.error_message) or "", 100),
         )
 
     def render_when(self, record: Task) -> str | SafeString:

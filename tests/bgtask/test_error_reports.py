@@ -356,7 +356,7 @@ def fail_with_something_large():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_error_that_waits_to_be_announced_does_not_keep_what_its_task_held():
+def test_an_error_that_waits_to_be_dispatched_does_not_keep_what_its_task_held():
     """Kind of fault: thousands of waiting errors keep the memory of their tasks."""
     _held.clear()
     errors, freed = [], []

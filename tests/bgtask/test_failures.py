@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bgtask import failures
 from bgtask.failures import (
-    MAX_CLASS,
-    MAX_MESSAGE,
-    MAX_TEXT,
+    MAX_CLASS_CHARACTERS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_TRACEBACK_CHARACTERS,
     describe,
     first_line,
     is_project_code,
@@ -132,9 +132,9 @@ def test_hostile_exceptions_are_described_by_storable_text(make):
 
     failure = describe(caught(throw, make()))
 
-    assert is_storable(failure.error_class, MAX_CLASS)
-    assert is_storable(failure.message, MAX_MESSAGE)
-    assert is_storable(failure.traceback, MAX_TEXT)
+    assert is_storable(failure.error_class, MAX_CLASS_CHARACTERS)
+    assert is_storable(failure.message, MAX_MESSAGE_CHARACTERS)
+    assert is_storable(failure.traceback, MAX_TRACEBACK_CHARACTERS)
     assert is_storable(failure.fingerprint, 32)
     assert failure.error_class
     assert failure.traceback
@@ -193,8 +193,10 @@ def test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut():
     message = describe(ValueError("first words " + "x" * 5_000_000)).message
 
     assert message.startswith("first words xxx")
-    assert (len(message), message[-2:]) == (MAX_MESSAGE, "x…")
-    assert describe(ValueError("x" * MAX_MESSAGE)).message == "x" * MAX_MESSAGE
+    assert (len(message), message[-2:]) == (MAX_MESSAGE_CHARACTERS, "x…")
+    assert (
+        describe(ValueError("x" * MAX_MESSAGE_CHARACTERS)).message == "x" * MAX_MESSAGE_CHARACTERS
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,8 +235,8 @@ def test_any_text_becomes_storable(given_text, limit):
 def test_any_message_becomes_storable(message):
     failure = describe(ValueError(message))
 
-    assert is_storable(failure.message, MAX_MESSAGE)
-    assert is_storable(failure.traceback, MAX_TEXT)
+    assert is_storable(failure.message, MAX_MESSAGE_CHARACTERS)
+    assert is_storable(failure.traceback, MAX_TRACEBACK_CHARACTERS)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00:=@)"), max_size=300))

@@ -172,7 +172,7 @@ def test_a_rescued_task_sends_what_its_status_says(listener, fields, heard, canc
         fields = fields | {"locked_by": worker}
     TaskFactory(status="RUNNING", attempts=1, cancel_requested=cancelled, **fields)
 
-    rescue_tasks(tell=lambda ended: dispatch([(one, str(one.status)) for one in ended]))
+    rescue_tasks(on_rescued=lambda ended: dispatch([(one, str(one.status)) for one in ended]))
 
     status = Task.objects.get().status
     assert listener.heard == (heard if heard or cancelled else [("retried", status)])

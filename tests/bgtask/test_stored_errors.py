@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from bgtask import background, registry
-from bgtask.failures import MAX_MESSAGE, MAX_TEXT
+from bgtask.failures import MAX_MESSAGE_CHARACTERS, MAX_TRACEBACK_CHARACTERS
 from bgtask.models import Task
 from bgtask.testing import run_due
 from tests.bgtask.test_failures import HOSTILE, endless
@@ -69,8 +69,8 @@ def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     assert task.error_class == attempt.error_class != ""
     assert task.last_error == attempt.traceback != ""
     assert task.error_message == attempt.message is not None
-    assert len(task.last_error) <= MAX_TEXT
-    assert len(attempt.message) <= MAX_MESSAGE
+    assert len(task.last_error) <= MAX_TRACEBACK_CHARACTERS
+    assert len(attempt.message) <= MAX_MESSAGE_CHARACTERS
 
 
 @pytest.mark.django_db

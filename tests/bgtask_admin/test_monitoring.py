@@ -490,7 +490,7 @@ print(response.status_code, response.content.decode())
 
 
 def test_old_snapshot_is_replaced(client, monkeypatch) -> None:
-    monkeypatch.setattr(snapshot, "KEPT", 0.0)
+    monkeypatch.setattr(snapshot, "CACHE_SECONDS", 0.0)
     client.get(STATS, headers=BEARER)
     TaskFactory()
 

@@ -168,7 +168,7 @@ def refuse(*args, **kwargs):
 
 def test_failed_chunk_is_repeated(split, monkeypatch):
     """A mark in the log follows the tasks: no chunk is skipped that was rolled back."""
-    monkeypatch.setattr(run, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 2)
     TaskFactory.create_batch(5)
     operation = start(Verb.HOLD, status="READY")
     with pytest.raises(DatabaseError), refused(Task, "status"):

@@ -28,7 +28,8 @@ from bgtask.worker.listeners import Waker
 from bgtask.worker.supervisor import Supervisor
 from bgtask.worker.watchdog import limit_waiting
 
-SLACK = 5.0  # Seconds after all grace periods. A process that still has not stopped is ended then.
+# After all grace periods. A process that still has not stopped is ended then.
+EXIT_SLACK_SECONDS = 5.0
 
 
 class Command(BaseCommand):
@@ -142,7 +143,7 @@ class Command(BaseCommand):
             run_with_reloader(self._run, **options)
         finally:
             self._stop()
-            self._has_left.wait(get_settings().grace_period + SLACK)
+            self._has_left.wait(get_settings().grace_period + EXIT_SLACK_SECONDS)
 
     @contextlib.contextmanager
     def _reachable(self, stop: Callable[[], None]) -> Iterator[None]:
@@ -200,7 +201,7 @@ def _ended_in_time(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     def end() -> None:
         while not waker.sleep(3600.0):
             pass
-        if not left.wait(2 * get_settings().grace_period + SLACK):
+        if not left.wait(2 * get_settings().grace_period + EXIT_SLACK_SECONDS):
             os._exit(1)
 
     def stop_in_time() -> None:

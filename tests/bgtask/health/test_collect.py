@@ -308,7 +308,7 @@ def test_a_task_that_was_requeued_for_later_is_not_retrying(settings) -> None:
 
 
 def test_counts_failed_tasks_of_any_age_up_to_a_limit(monkeypatch) -> None:
-    monkeypatch.setattr("bgtask.health.collect.MOST_FAILED", 2)
+    monkeypatch.setattr("bgtask.health.collect.MAX_FAILED_TASKS", 2)
     assert health.measure().failed_tasks == 0
 
     TaskFactory(status=Status.FAILED, finished_at=DatabaseNow(-90 * 86_400))

@@ -84,7 +84,7 @@ def test_rescued_task_counts_as_failed(outcome: AttemptOutcome) -> None:
 
 
 def test_only_the_newest_attempts_are_read_and_the_limit_is_reported(monkeypatch) -> None:
-    monkeypatch.setattr(error_groups, "CAP", 3)
+    monkeypatch.setattr(error_groups, "MAX_ATTEMPTS_READ", 3)
     task = TaskFactory(status=Status.FAILED)
     for age in range(1, 11):
         AttemptFactory(task=task, finished_at=DatabaseNow(-age * 10))

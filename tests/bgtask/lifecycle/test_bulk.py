@@ -24,7 +24,7 @@ def few_parameters():
     """As many as the ids of one page; what SQLite allows by default would take a big table."""
     if connection.vendor == "sqlite":
         raw = connection.connection
-        before = raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, deletion.PAGE)
+        before = raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, deletion.PAGE_ROWS)
         yield
         raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
     else:
@@ -34,7 +34,7 @@ def few_parameters():
 class TestUnhold:
     @pytest.fixture(autouse=True)
     def page_of_two(self, monkeypatch):
-        monkeypatch.setattr(promote, "PAGE", 2)
+        monkeypatch.setattr(promote, "PAGE_ROWS", 2)
 
     def test_unhold_takes_one_statement_without_held_tasks(self, django_assert_num_queries):
         TaskFactory()
@@ -90,19 +90,19 @@ class TestDelete:
     def test_delete_handles_more_tasks_than_a_statement_takes_parameters(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(100)))
         Task.objects.bulk_create(
-            [Task(task_name="tests.tasks.noop") for _ in range(deletion.PAGE)], batch_size=20
+            [Task(task_name="tests.tasks.noop") for _ in range(deletion.PAGE_ROWS)], batch_size=20
         )
         Task.objects.cancel()
         for task in (Task.objects.earliest("pk"), Task.objects.latest("pk")):
             AttemptFactory(task=task)
 
-        assert Task.objects.cancelled().discard() == deletion.PAGE + 100
+        assert Task.objects.cancelled().discard() == deletion.PAGE_ROWS + 100
         assert not Task.objects.exists()
         assert not Attempt.objects.exists()
 
     @pytest.mark.django_db(transaction=True)
     def test_delete_is_atomic(self, monkeypatch):
-        monkeypatch.setattr(deletion, "PAGE", 2)
+        monkeypatch.setattr(deletion, "PAGE_ROWS", 2)
         TaskFactory.create_batch(5, status=Status.FAILED)
 
         with (

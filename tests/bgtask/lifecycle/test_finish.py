@@ -15,7 +15,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow, SecondsSince
-from bgtask.failures import MAX_MESSAGE, MAX_TEXT, plain_failure
+from bgtask.failures import MAX_MESSAGE_CHARACTERS, MAX_TRACEBACK_CHARACTERS, plain_failure
 from bgtask.lifecycle.attempts import Outcome, attempt_of, record_attempts
 from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
 from bgtask.lifecycle.finish import already_finished, finish_attempts
@@ -335,8 +335,10 @@ class TestText:
         finish_attempts([plainly_failed(claimed(), "x" * 300_000)])
 
         attempt = Attempt.objects.get()
-        assert len(attempt.message) == MAX_MESSAGE
-        assert len(attempt.traceback) == len(Task.objects.get().last_error) == MAX_TEXT
+        assert len(attempt.message) == MAX_MESSAGE_CHARACTERS
+        assert (
+            len(attempt.traceback) == len(Task.objects.get().last_error) == MAX_TRACEBACK_CHARACTERS
+        )
 
 
 class TestHistory:

@@ -311,7 +311,7 @@ class TestOtherTasks:
 
 class TestReports:
     def test_pages_committed_before_an_error_are_reported(self, monkeypatch):
-        monkeypatch.setattr(rescue, "PAGE", 2)
+        monkeypatch.setattr(rescue, "PAGE_ROWS", 2)
         dead = WorkerFactory(dead=True)
         first = [running(dead).pk for _ in range(2)]
         running(dead)
@@ -330,7 +330,7 @@ class TestReports:
             connection.execute_wrapper(break_down_on_the_second_page),
             pytest.raises(OperationalError),
         ):
-            rescue_tasks(tell=tell)
+            rescue_tasks(on_rescued=tell)
 
         assert told == first
 

@@ -28,24 +28,24 @@ def patient():
     signals.task_succeeded.disconnect(receiver)
 
 
-def test_unannounced_outcomes_are_reported_at_the_stop(patient, caplog):
-    announcer = EventDispatcher()
-    announcer.start()
-    announcer.put([(success(Task(pk=1)), "SUCCESSFUL")] * 3)
+def test_undispatched_outcomes_are_reported_at_the_stop(patient, caplog):
+    dispatcher = EventDispatcher()
+    dispatcher.start()
+    dispatcher.put([(success(Task(pk=1)), "SUCCESSFUL")] * 3)
 
-    assert announcer.backlog == 3
-    assert not announcer.stop(0.1)
-    assert "3 outcomes are written, and were not announced" in caplog.text
+    assert dispatcher.backlog == 3
+    assert not dispatcher.stop(0.1)
+    assert "3 outcomes are written, but not logged or signalled" in caplog.text
 
 
-def test_all_outcomes_are_announced_in_time(patient):
-    announcer = EventDispatcher()
-    announcer.start()
-    announcer.put([(success(Task(pk=1)), "SUCCESSFUL")] * 3)
+def test_all_outcomes_are_dispatched_in_time(patient):
+    dispatcher = EventDispatcher()
+    dispatcher.start()
+    dispatcher.put([(success(Task(pk=1)), "SUCCESSFUL")] * 3)
     patient.set()
 
-    assert announcer.stop(30)
-    assert announcer.backlog == 0
+    assert dispatcher.stop(30)
+    assert dispatcher.backlog == 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in AttemptOutcome if kind != "cancelled"])

@@ -17,7 +17,6 @@ from bgtask.worker.completer import Completer
 from bgtask.worker.events import EventDispatcher
 from bgtask.worker.heartbeat import Heartbeat
 from bgtask.worker.maintenance import Maintenance
-from bgtask.worker.service import surviving
 from bgtask.worker.statistics import Statistics
 from tests.bgtask.lifecycle.outcomes import success
 from tests.factories import TaskFactory, WorkerFactory
@@ -119,11 +118,15 @@ def test_a_log_handler_that_raises_does_not_reach_the_code_that_logs(error, rais
 def test_the_logger_names_the_code_that_logs(caplog):
     fail_for_good()
     run_due(raise_errors=False)
-    loggers.get_logger("bgtask.tests").warning("A warning with %s.", "an argument")
+    logger = loggers.get_logger("bgtask.tests")
+    logger.warning("A warning with %s.", "an argument")
+    with logger.catch("An error with %s.", "an argument"):
+        raise OSError
 
-    failed, warned = caplog.records[-2:]
+    failed, warned, caught = caplog.records[-3:]
     assert (failed.filename, failed.funcName) == ("events.py", "_failure")
     assert (warned.filename, warned.message) == ("test_services.py", "A warning with an argument.")
+    assert (caught.filename, caught.message) == ("test_services.py", "An error with an argument.")
 
 
 @pytest.mark.parametrize("name", ["started", "succeeded", "retried", "failed"])
@@ -214,12 +217,13 @@ def test_a_back_off_that_exits_ends_no_thread():
 
 
 def test_ctrl_c_passes_in_the_main_thread_only():
-    with pytest.raises(KeyboardInterrupt), surviving("Something failed."):
+    logger = loggers.get_logger("bgtask.tests")
+    with pytest.raises(KeyboardInterrupt), logger.catch("Something failed."):
         raise KeyboardInterrupt
     ended = []
 
     def work():
-        with surviving("Something failed."):
+        with logger.catch("Something failed."):
             raise KeyboardInterrupt
         ended.append("well")
 

@@ -39,7 +39,7 @@ def test_opening_the_hold_page_holds_nothing(admin_client):
 @pytest.mark.parametrize(("verb", "status"), [("hold", "READY"), ("release", "HELD")])
 def test_operation_page_continues_with_many_tasks(admin_client, monkeypatch, verb, status):
     """A change and its entry in the log: what is not done at once is seen to its end."""
-    monkeypatch.setattr(run, "CHUNK", 1)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     held = {"held_for": HeldFor.TYPE} if status == "HELD" else {}
     TaskFactory.create_batch(3, status=status, task_name="shop.send", **held)
@@ -147,7 +147,7 @@ def test_the_opposite_action_stops_what_is_still_to_do(admin_client, monkeypatch
     held = {"status": "HELD", "held_for": HeldFor.TYPE} if first == "release" else {}
     TaskFactory.create_batch(3, task_name="shop.send", **held)
     TaskFactory.create_batch(3, task_name="shop.call", **held)
-    monkeypatch.setattr(run, "CHUNK", 1)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(run.step, "__defaults__", (0.0,))
         admin_client.post(f"{LANDING}{first}/", {"name": "shop.send"})

@@ -178,7 +178,7 @@ def test_preview_names_the_number_of_hidden_kinds():
 
 
 def test_operation_continues_after_a_crash(admin_user, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 2)
     TaskFactory.create_batch(5, status=Status.FAILED)
     operation = run.start(preview(status="FAILED"), {}, user=admin_user)
     run.step(operation, seconds=0)
@@ -192,7 +192,7 @@ def test_operation_continues_after_a_crash(admin_user, monkeypatch):
 
 
 def test_concurrent_steps_of_one_operation_count_once(admin_user, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 2)
     TaskFactory.create_batch(6, status=Status.FAILED)
     mine = run.start(preview(status="FAILED"), {}, user=admin_user)
     yours = Operation.objects.get()
@@ -435,7 +435,7 @@ def test_history_shows_no_value_of_an_argument(admin_user):
 
 
 def test_stopped_operation_leaves_the_remaining_tasks(admin_user, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK", 1)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 1)
     TaskFactory.create_batch(3, status=Status.FAILED)
     operation = run.start(preview(status="FAILED"), {}, user=admin_user)
     run.step(operation, seconds=0)
@@ -470,8 +470,8 @@ def test_the_step_that_changes_the_last_task_ends_the_operation(
     admin_user, monkeypatch, look_ahead
 ):
     """Kind of fault: all tasks are changed, and page and log say “running” until somebody looks."""
-    monkeypatch.setattr(run, "CHUNK", 3)
-    monkeypatch.setattr(run, "LOOK_AHEAD", look_ahead)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(run, "LOOKAHEAD_ROWS", look_ahead)
     TaskFactory.create_batch(6, status=Status.FAILED)
     operation = run.start(preview(status="FAILED"), {}, user=admin_user)
 

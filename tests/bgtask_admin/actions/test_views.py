@@ -139,7 +139,7 @@ def test_invalid_option_is_shown_again_and_changes_nothing(admin_client):
 
 
 def test_large_operation_is_continued_by_post(admin_client, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 2)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(5, status=Status.FAILED)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
@@ -158,7 +158,7 @@ def test_large_operation_is_continued_by_post(admin_client, monkeypatch):
 
 
 def test_operation_can_be_stopped(admin_client, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK", 1)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(3, status=Status.FAILED)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))

@@ -170,7 +170,7 @@ def test_requeue_command_refuses_filters_that_match_all_or_no_tasks(args, why):
 @pytest.mark.django_db(transaction=True)
 def test_refusal_by_the_database_is_reported_in_one_line(monkeypatch):
     """Kind of fault: a refusal during the work is a traceback that hides the progress."""
-    monkeypatch.setattr(run, "CHUNK", 2)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 2)
     TaskFactory.create_batch(2, status=Status.FAILED)
     TaskFactory(status=Status.FAILED, priority=1)
     operation = Operation.objects.order_by("-pk")

@@ -147,8 +147,8 @@ OTHERS = (
 @pytest.mark.parametrize("chunk", [1, 1_000])
 def test_action_on_an_argument_filter_changes_no_other_task(monkeypatch, chunk):
     """An argument: a bulk verb changes the tasks that have it and no other."""
-    monkeypatch.setattr(run, "CHUNK", chunk)
-    monkeypatch.setattr(run, "LOOK_AHEAD", 2)
+    monkeypatch.setattr(run, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(run, "LOOKAHEAD_ROWS", 2)
     mine = []
     for _ in range(2):
         for params in OTHERS:
@@ -223,7 +223,9 @@ def test_search_reports_how_many_tasks_it_read(monkeypatch, decoded, searched):
     ]
     TaskFactory(task_params='[[], {"a": "no"}]')
 
-    found = argument_search.search_newest(Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded)
+    found = argument_search.search_newest(
+        Argument("a", "x"), Task.objects.filter(pk__gte=ids[0]), decoded
+    )
 
     assert (len(found.ids), found.searched) == (decoded, searched)
 

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def three(monkeypatch):
-    monkeypatch.setattr(bounds, "MOST_SEARCHED", 3)
-    monkeypatch.setattr(bounds, "MOST_TEXTS_SEARCHED", 2)
+    monkeypatch.setattr(bounds, "MAX_SEARCHED_ROWS", 3)
+    monkeypatch.setattr(bounds, "MAX_SEARCHED_TEXTS", 2)
 
 
 def preview(verb="requeue", **query):

@@ -76,11 +76,11 @@ def test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not(admin_cli
     TaskFactory.create_batch(3, status=Status.FAILED)
 
     assert name_of(admin_client, "") == name_of(admin_client, "status=FAILED") == "tasks.csv"
-    monkeypatch.setattr(export, "MOST", 2)
+    monkeypatch.setattr(export, "MAX_EXPORTED_TASKS", 2)
     for query in ("", "status=FAILED"):
         assert name_of(admin_client, query) == "tasks-the-newest-2.csv"
         assert len(json.loads(exported(admin_client, "json", query))) == 2
-    monkeypatch.setattr(export, "MOST", 3)
+    monkeypatch.setattr(export, "MAX_EXPORTED_TASKS", 3)
     assert name_of(admin_client, "status=FAILED") == "tasks.csv"
 
 
@@ -88,7 +88,7 @@ def test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_
     admin_client, monkeypatch
 ):
     """A search without a bound: few tasks match, and no index finds them."""
-    monkeypatch.setattr(bounds, "MOST_SEARCHED", 3)
+    monkeypatch.setattr(bounds, "MAX_SEARCHED_ROWS", 3)
     TaskFactory(status=Status.FAILED, queue="mail")
     TaskFactory.create_batch(2, status=Status.FAILED)
     newest = TaskFactory(status=Status.FAILED, queue="mail")
@@ -123,11 +123,11 @@ def test_export_has_only_matching_tasks(admin_client):
 
 
 def test_export_reads_several_batches_and_stops_at_its_limit(admin_client, monkeypatch):
-    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     TaskFactory.create_batch(5)
     assert len(json.loads(exported(admin_client, "json"))) == 5
 
-    monkeypatch.setattr(export, "MOST", 3)
+    monkeypatch.setattr(export, "MAX_EXPORTED_TASKS", 3)
 
     assert len(json.loads(exported(admin_client, "json"))) == 3
 
@@ -167,7 +167,7 @@ def test_spreadsheet_reads_the_stored_values(admin_client):
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_export_streams_under_asgi(async_client, admin_user, form, monkeypatch):
     """A streamed page: the server never has to read all of it before it sends the first part."""
-    monkeypatch.setattr(export, "BATCH", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     TaskFactory.create_batch(5)
     async_client.force_login(admin_user)
 

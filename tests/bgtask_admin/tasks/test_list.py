@@ -59,7 +59,7 @@ def test_search_box_finds_tasks(admin_client):
 
 
 def test_list_pages_by_key(admin_client, monkeypatch):
-    monkeypatch.setattr(task_list, "SIZE", 2)
+    monkeypatch.setattr(task_list, "PAGE_ROWS", 2)
     ids = [task.pk for task in TaskFactory.create_batch(3)][::-1]
 
     first = admin_client.get(TASKS)
@@ -99,7 +99,7 @@ def test_argument_is_found_by_name_if_the_function_is_registered(admin_client):
 @pytest.mark.parametrize("status", ["", "status=SUCCESSFUL&"])
 def test_search_by_argument_reports_its_limit_and_continues(admin_client, monkeypatch, status):
     """Kind of fault: a limited search is shown as complete."""
-    monkeypatch.setattr(task_list, "NEWEST", 2)
+    monkeypatch.setattr(task_list, "WINDOW_ROWS", 2)
     old = TaskFactory(status=Status.SUCCESSFUL, task_params='[[], {"a": 1}]')
     TaskFactory.create_batch(2, status=Status.SUCCESSFUL, task_params='[[], {"b": {"a": 1}}]')
     query = f"{status}argument=a:1"
@@ -110,13 +110,13 @@ def test_search_by_argument_reports_its_limit_and_continues(admin_client, monkey
     assert first.context["rows"].rows == []
     said = words(first)
     assert "0 tasks found among the first 2 of this list." in said
-    assert "The others were not looked at." in said
+    assert "The others were not searched." in said
     assert shown(admin_client, f"{query}&after={quote(older)}") == [old.pk]
 
 
 def test_page_decodes_a_limited_number_of_parameters(admin_client, monkeypatch):
     """An argument: where many tasks may have it, fewer are looked at."""
-    monkeypatch.setattr(task_list, "MOST_DECODED", 2)
+    monkeypatch.setattr(task_list, "MAX_DECODED_TASKS", 2)
     ids = [task.pk for task in TaskFactory.create_batch(3, task_params='[[], {"a": 1}]')]
 
     first = admin_client.get(f"{TASKS}?argument=a:1")
@@ -134,7 +134,7 @@ def test_long_arguments_are_not_loaded(admin_client):
 
 
 def test_search_without_a_status_reads_the_newest_tasks_and_reports_it(admin_client, monkeypatch):
-    monkeypatch.setattr(task_list, "NEWEST", 1)
+    monkeypatch.setattr(task_list, "WINDOW_ROWS", 1)
     TaskFactory(queue="mail")
     newest = TaskFactory(queue="mail")
 
@@ -146,7 +146,7 @@ def test_search_without_a_status_reads_the_newest_tasks_and_reports_it(admin_cli
 
 def test_without_a_status_a_search_continues_to_the_oldest_task(admin_client, monkeypatch):
     """Kind of fault: "not found" for "not looked at"."""
-    monkeypatch.setattr(task_list, "NEWEST", 2)
+    monkeypatch.setattr(task_list, "WINDOW_ROWS", 2)
     wanted = TaskFactory(queue="mail")
     TaskFactory.create_batch(4, queue="other")
     found, url, pages = [], "?queue=mail", []
@@ -166,7 +166,7 @@ def test_without_a_status_a_search_continues_to_the_oldest_task(admin_client, mo
 
 
 def test_back_from_a_continued_search_leads_to_the_same_tasks(admin_client, monkeypatch):
-    monkeypatch.setattr(task_list, "NEWEST", 2)
+    monkeypatch.setattr(task_list, "WINDOW_ROWS", 2)
     TaskFactory(queue="mail")
     TaskFactory(queue="other")
     newest = TaskFactory(queue="mail")
@@ -238,8 +238,8 @@ def test_a_status_offers_the_actions_it_allows(admin_client):
 def test_filter_without_an_index_reads_a_limited_number_per_page_and_continues(
     admin_client, monkeypatch
 ):
-    monkeypatch.setattr("bgtask_admin.tasks.list.NEWEST", 3)
-    monkeypatch.setattr("bgtask_admin.tasks.list.SIZE", 2)
+    monkeypatch.setattr("bgtask_admin.tasks.list.WINDOW_ROWS", 3)
+    monkeypatch.setattr("bgtask_admin.tasks.list.PAGE_ROWS", 2)
     now = timezone.now()
     failed = [
         TaskFactory(

@@ -145,7 +145,7 @@ MUTANTS = (
     Mutant(
         "export-without-limit",
         "bgtask_admin/tasks/export.py",
-        "    left = MOST\n",
+        "    left = MAX_EXPORTED_TASKS\n",
         "    left = 10**9\n",
         "tests/bgtask_admin/tasks/test_export.py::test_export_reads_several_batches_and_stops_at_its_limit",
     ),

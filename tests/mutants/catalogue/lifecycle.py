@@ -136,14 +136,14 @@ MUTANTS = (
         "tests/bgtask/test_sizes.py::test_parameters_larger_than_the_limit_are_refused_at_the_call",
     ),
     Mutant(
-        "enqueue-not-announced",
+        "enqueue-not-signalled",
         "bgtask/lifecycle/enqueue.py",
         ("    if signals.task_enqueued.receivers:\n        signals.send"),
         ("    if False:\n        signals.send"),
         "tests/bgtask/test_signals.py::test_each_signal_is_sent_once_after_its_event_is_stored",
     ),
     Mutant(
-        "enqueue-many-not-announced",
+        "enqueue-many-not-signalled",
         "bgtask/lifecycle/enqueue.py",
         "each = signals.task_enqueued.receivers or",
         "each = False or",
@@ -418,7 +418,7 @@ MUTANTS = (
     Mutant(
         "rescue-not-told",
         "bgtask/lifecycle/rescue.py",
-        "if tell is not None and rescued:",
+        "if on_rescued is not None and rescued:",
         "if False:",
         "tests/bgtask/lifecycle/test_rescue.py::TestReports::test_pages_committed_before_an_error_are_reported",
     ),

@@ -485,7 +485,7 @@ MUTANTS = (
         "bgtask/worker/events.py",
         "return not self.backlog",
         "return True",
-        "tests/bgtask/worker/test_events.py::test_unannounced_outcomes_are_reported_at_the_stop",
+        "tests/bgtask/worker/test_events.py::test_undispatched_outcomes_are_reported_at_the_stop",
     ),
     Mutant(
         "cursor-without-time-limit",

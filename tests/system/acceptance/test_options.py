@@ -70,7 +70,7 @@ def test_worker_polls_after_sleep_without_a_notification(worker, until_ended):
 
     # At the pace of the default, five seconds, so many would take more than twice as long.
     for _ in range(30):
-        TaskFactory()  # A row that was not enqueued, and so not announced.
+        TaskFactory()  # A row that was not enqueued, and so sent no notification.
 
         until_ended(child, timeout=end - time.monotonic())
 

@@ -115,7 +115,7 @@ def test_task_type_is_held_in_two_clicks(dashboard, javascript, width):
 
 @with_and_without_javascript
 def test_long_operation_continues_by_itself_or_by_a_button(dashboard, javascript, monkeypatch):
-    monkeypatch.setattr(run, "CHUNK", 1)
+    monkeypatch.setattr(run, "CHUNK_ROWS", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(4, status=Status.FAILED)
     page = dashboard(javascript=javascript).go("/admin/bgtask/task/?status=FAILED")

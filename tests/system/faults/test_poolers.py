@@ -204,12 +204,14 @@ def test_worker_polls_and_logs_it_once_behind_a_pooler_in_transaction_mode(
 
 @pytest.mark.parametrize("pool_size", [1, 3])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-@pytest.mark.parametrize("rounds", [0, poolers.ROUNDS], ids=["echo-alone", "sessions-compared"])
+@pytest.mark.parametrize(
+    "rounds", [0, poolers.SESSION_CHECKS], ids=["echo-alone", "sessions-compared"]
+)
 def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
     pooler, monkeypatch, pool_size, busy, rounds
 ):
     """Kind: a proof that succeeds by luck, or that leaves behind what it tests for."""
-    monkeypatch.setattr(poolers, "ROUNDS", rounds)
+    monkeypatch.setattr(poolers, "SESSION_CHECKS", rounds)
     pooler.start("transaction", pool_size=pool_size)
 
     with (

@@ -108,7 +108,7 @@ def a_stale_outcome_changes_nothing(before: State, step: Step, rules: Rules) -> 
     """
     if step.stale and _changed(before, step):
         return f"{step.verb} for a claim that was lost in a failover changed a newer row"
-    if step.stale and step.announced is not None:
+    if step.stale and step.signalled is not None:
         return "a signal was sent for a claim that was lost in a failover"
     return None
 
@@ -130,14 +130,14 @@ def one_outcome_for_each_claim(before: State, step: Step, rules: Rules) -> str |
     return None
 
 
-def only_accepted_outcomes_are_announced(before: State, step: Step, rules: Rules) -> str | None:
+def only_accepted_outcomes_are_signalled(before: State, step: Step, rules: Rules) -> str | None:
     """Check that each signal for (task, token) is about an outcome that the database accepted."""
-    if step.announced is not None and step.announced not in step.after.settled:
+    if step.signalled is not None and step.signalled not in step.after.settled:
         return "a signal was sent for an outcome that the database never accepted"
     return None
 
 
-def an_accepted_outcome_is_announced(before: State, step: Step, rules: Rules) -> str | None:
+def an_accepted_outcome_is_signalled(before: State, step: Step, rules: Rules) -> str | None:
     """Unless the process died, or the task was claimed or requeued before the answer was known.
 
     That exception is the price of reading back by token: the signal is sent at most once.
@@ -149,7 +149,7 @@ def an_accepted_outcome_is_announced(before: State, step: Step, rules: Rules) ->
         for number, token in left:
             row, settled = before.tasks[number], Settled(number, token, "worker")
             current = row is not None and row.token == token
-            if current and settled in before.settled and step.announced != settled:
+            if current and settled in before.settled and step.signalled != settled:
                 return "an outcome was accepted, and no signal sent"
     return None
 
@@ -293,8 +293,8 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     a_stale_outcome_changes_nothing,
     finished_is_finished,
     one_outcome_for_each_claim,
-    only_accepted_outcomes_are_announced,
-    an_accepted_outcome_is_announced,
+    only_accepted_outcomes_are_signalled,
+    an_accepted_outcome_is_signalled,
     released_tasks_never_ran,
     attempts_are_bounded,
     the_first_death_fails_no_task,

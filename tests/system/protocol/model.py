@@ -197,7 +197,7 @@ class Step(NamedTuple):
     task: int | None = None
     carried: int | None = None  # the token that the writer held
     settled: Settled | None = None  # an outcome was written for this claim
-    announced: Settled | None = None  # a signal was sent for this outcome
+    signalled: Settled | None = None  # a signal was sent for this outcome
     stale: bool = False  # the writer acts on a claim that a failover undid
 
 
@@ -388,12 +388,12 @@ def _flush(state: State, rules: Rules, number: int, claim: Claim) -> Iterator[St
     after = _with_claims(after, number, _without(state, number, claim))
     outcome = Settled(claim.task, claim.token, "worker")
     settled = outcome if accepted else None
-    announced, fate = settled, "accepted" if accepted else "refused"
+    signalled, fate = settled, "accepted" if accepted else "refused"
     if not accepted and rules.refused_finish_reads_back and _was_accepted(state, claim):
-        announced, fate = outcome, "refused, for it was accepted before"
+        signalled, fate = outcome, "refused, for it was accepted before"
     yield Step(
         f"{who} flushes that {its} {claim.stage}: {fate}",
-        "protocol", after, "finish", claim.task, claim.token, settled, announced, claim.stale,
+        "protocol", after, "finish", claim.task, claim.token, settled, signalled, claim.stale,
     )  # fmt: skip
     if rules.broken_flushes and state.under_way is None:
         doubtful = _restaged(state, number, claim, BROKEN_FLUSH[claim.stage])
@@ -445,9 +445,9 @@ def _read_back(state: State, rules: Rules, number: int, claim: Claim) -> Iterato
     after = _with_claims(state, number, _without(state, number, claim))
     found = "no row" if task is None else f"{task.status}, token {task.token}"
     if _was_accepted(state, claim):
-        announced = Settled(claim.task, claim.token, "worker")
+        signalled = Settled(claim.task, claim.token, "worker")
         sentence = f"{who} reads back {its}: {found}, so it was accepted"
-        yield Step(sentence, "protocol", after, announced=announced)
+        yield Step(sentence, "protocol", after, signalled=signalled)
     else:
         yield Step(f"{who} reads back {its}: {found}, so it is lost", "protocol", after)
 

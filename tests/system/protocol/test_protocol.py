@@ -18,12 +18,12 @@ from .invariants import (
     a_stale_outcome_changes_nothing,
     a_stop_fails_no_task,
     a_suspect_runs_alone,
-    an_accepted_outcome_is_announced,
+    an_accepted_outcome_is_signalled,
     an_old_token_changes_nothing,
     attempts_are_bounded,
     finished_is_finished,
     one_outcome_for_each_claim,
-    only_accepted_outcomes_are_announced,
+    only_accepted_outcomes_are_signalled,
     only_the_moves_of_the_table,
     released_tasks_never_ran,
     the_first_death_fails_no_task,
@@ -117,12 +117,12 @@ BROKEN = [
     ),
     pytest.param(
         replace(TWO_WORKERS, finish_reads_back=False, refused_finish_reads_back=False),
-        an_accepted_outcome_is_announced,
+        an_accepted_outcome_is_signalled,
         id="no read-back at all",
     ),
     pytest.param(
         replace(TWO_WORKERS, refused_finish_reads_back=False),
-        an_accepted_outcome_is_announced,
+        an_accepted_outcome_is_signalled,
         id="read-back after a broken connection only",
     ),
     pytest.param(
@@ -157,12 +157,12 @@ BROKEN = [
     ),
     pytest.param(
         replace(TWO_WORKERS, rescue_raises_token=False),
-        only_accepted_outcomes_are_announced,
+        only_accepted_outcomes_are_signalled,
         id="token not raised at rescue",
     ),
     pytest.param(
         replace(TWO_WORKERS, forced_cancel_raises_token=False),
-        only_accepted_outcomes_are_announced,
+        only_accepted_outcomes_are_signalled,
         id="token not raised at a cancel by force",
     ),
     pytest.param(

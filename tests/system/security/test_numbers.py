@@ -285,7 +285,7 @@ def test_rescue_of_a_row_without_a_name_does_not_stop_the_heartbeat():
     edit(task, "task_name", "x'ff'")
     neighbour = TaskFactory(queue=task.queue)
     rescued = []
-    rescue_tasks(tell=rescued.extend)
+    rescue_tasks(on_rescued=rescued.extend)
     statistics = Statistics()
     statistics.set_clock(task.enqueued_at)
 
