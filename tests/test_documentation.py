@@ -12,6 +12,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 import unittest
 from dataclasses import dataclass
 from pathlib import Path
@@ -349,6 +350,32 @@ def test_every_file_that_a_document_links_to_is_in_the_source_distribution():
     assert {target.relative_to(ROOT).parts[0] for target in targets} <= {
         *shipped, "README.md", "LICENSE",
     }  # fmt: skip
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "importlinter"
+]
+LAYERS = next(one["layers"] for one in LINTER["contracts"] if one["containers"] == ["bgtask"])
+
+
+def test_the_layers_are_those_that_the_linter_checks():
+    """Kind of fault: a module has moved to another layer, and the page shows the old one."""
+    line = next(part for part in ARCHITECTURE.split("\n\n") if part.startswith("`apps` →"))
+
+    shown = [set(re.findall(r"`(\w+)`", layer)) for layer in line.split("→")]
+
+    assert shown == [set(re.findall(r"\w+", layer)) for layer in LAYERS]
+
+
+def test_the_tree_lists_each_module_in_the_order_of_the_layers():
+    """Kind of fault: a new module is missing from the page."""
+    tree = ARCHITECTURE.partition("bgtask/\n")[2].partition("bgtask_admin/")[0]
+    shown = re.findall(r"^  (\w+)(?:\.py|/)", tree, re.MULTILINE)
+    depth = {name: n for n, layer in enumerate(LAYERS) for name in re.findall(r"\w+", layer)}
+
+    assert set(shown) == depth.keys()
+    assert [depth[name] for name in shown] == sorted(depth.values())
 
 
 def anchors(document: Path) -> set[str]:

@@ -50,6 +50,14 @@ def expressions_of_dashboard() -> dict[str, str]:
     return found | {one["name"]: one["definition"] for one in variables if "definition" in one}
 
 
+def test_no_two_panels_have_the_same_description():
+    """Kind of fault: a panel is copied, and keeps the description of the other."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    described = [panel["description"] for panel in panels if panel.get("description")]
+
+    assert sorted(described) == sorted(set(described))
+
+
 EXPRESSIONS = {**expressions_of_alerts(), **expressions_of_dashboard()}
 
 
