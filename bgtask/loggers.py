@@ -1,9 +1,12 @@
 """
 Log without raising an error, and log the errors that code of the project raises.
 
-Log handlers are code of the project. logging itself contains most of their errors, but not one
-that ``emit()`` raises itself, and no SystemExit. Such an error must not end a thread of a worker,
-fail a task or keep an outcome from being written.
+Log handlers are code of the project. logging handles most of their errors, but not an error that
+``emit()`` itself raises, and not SystemExit. Such an error must not end a thread of a worker, fail
+a task or keep an outcome from being written.
+
+The dashboard doesn't need this. In a web process, Django handles the error of a log handler like
+any other error of a request.
 """
 
 from __future__ import annotations

@@ -25,14 +25,14 @@ Each signal is sent with these arguments:
     task and it fails for good again, the signal is sent again.
 
 If a task becomes CANCELLED, neither ``task_retried`` nor ``task_failed`` is sent, even if the
-attempt failed. This is so if somebody asked to cancel the task during the attempt. A last attempt
-that fails makes the task FAILED all the same, and sends ``task_failed``.
+attempt failed. A task becomes CANCELLED if somebody asked for that during the attempt. But if the
+last attempt fails, the task becomes FAILED all the same, and ``task_failed`` is sent.
 
 The last three signals are sent once per attempt, after the outcome is stored. A worker sends them
 from a separate thread, and the traceback of ``error`` then has no local variables.
 
 An error in a receiver is logged, and changes nothing. This includes SystemExit and
-asyncio.CancelledError. The code that enqueues a task is not told, because the task is stored.
+asyncio.CancelledError. The code that enqueues a task gets no error, because the task is stored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ logger = get_logger(__name__)
 
 
 class _Escaped(Exception):
-    """Stands for its cause, an error that Django's ``send_robust()`` does not catch."""
+    """Wraps its cause, an error that Django's ``send_robust()`` does not catch."""
 
 
 class _TaskSignal(Signal):

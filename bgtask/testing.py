@@ -163,7 +163,7 @@ def enqueued(
     Without arguments, return all of them. ``function`` is a background function or the name of
     one, and limits the result to its tasks. If parameters are given too, return the tasks that
     wait now with exactly these parameters, whether passed by position or by keyword. A default
-    that a call leaves out is no parameter of it. Raise TypeError if the function can't be called
+    that a call leaves out doesn't count. Raise TypeError if the function can't be called
     with these parameters.
 
     Filter the queryset by anything else: ``enqueued(notify_user).filter(queue="mail")``.
@@ -215,8 +215,8 @@ def _by_name(task_name: str, task_params: str) -> str:
     """
     Return the parameters as a text that is the same however they were passed.
 
-    Calls by position and by keyword have the same text, if the function is known here. The text
-    tells 1, 1.0 and true apart.
+    Calls by position and by keyword have the same text, if the function is known here. The texts of
+    1, 1.0 and true are different.
     """
     try:
         args, kwargs = load_params(task_params)

@@ -1,4 +1,4 @@
-"""The list of mutants fits the code and the tests of today. ``python -m tests.mutants`` runs it."""
+"""Test that the mutants still fit the code and the tests. ``python -m tests.mutants`` runs them."""
 
 from __future__ import annotations
 

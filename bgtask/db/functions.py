@@ -121,7 +121,7 @@ class StatusLiteral(Value):
 
 
 class LimitedCount(Subquery):
-    """The number of rows of a query, counted up to ``most`` + 1. Beyond, it would take long."""
+    """The number of rows of a query. ``most`` + 1 means that there are more than ``most``."""
 
     template = "(SELECT COUNT(*) FROM (%(subquery)s) AS limited)"
     output_field = IntegerField()

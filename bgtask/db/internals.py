@@ -4,10 +4,10 @@ Use the parts of Django that its documentation does not promise, each by one fun
 Django may change these parts in any release, so ``tests/bgtask/db/test_internals.py`` checks each
 function against the installed Django. No other module uses them, and a test checks that as well.
 
-Some names without promise are not here. ``connection.connection``, ``autocommit`` and
+Some undocumented names are used elsewhere. ``connection.connection``, ``autocommit`` and
 ``in_atomic_block`` are read in many places, by bgtask and by most libraries for databases.
-``Signal.receivers`` is read before each task, where another call would cost more than the question.
-``PartialIndex`` overrides ``Index.create_sql()``, and no function could do that.
+``Signal.receivers`` is read before each task, and a function call would take longer than that.
+``PartialIndex`` overrides ``Index.create_sql()``, which a function can't do.
 """
 
 from __future__ import annotations

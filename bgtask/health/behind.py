@@ -1,8 +1,8 @@
 """
 Find since when queues have been behind, in the samples that workers store every minute.
 
-The time at which the oldest task was due doesn't tell it. That task may have been moved, held or
-paused until now, and an older task may have been finished.
+A queue may have been behind for longer or shorter than its oldest task has been due. That task may
+have been moved, held or paused until now, and an older task may have been finished.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bgtask.models import QueueStats
 
 MINUTE = timedelta(minutes=1)
 LOOKBACK_PERIOD = timedelta(hours=6)
-MAX_GAP = timedelta(minutes=2)  # Without a sample for longer, nobody knows what happened.
+MAX_GAP = timedelta(minutes=2)  # If samples are further apart, the time between them is unknown.
 
 
 def behind_since(limits: Mapping[str, float], now: datetime) -> dict[str, datetime]:

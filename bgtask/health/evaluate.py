@@ -24,7 +24,7 @@ def check(queues: Sequence[str] | None = None, thresholds: Thresholds | None = N
     """
     Return the state of these queues, or of all, judged by thresholds.
 
-    By default, the thresholds are those of the settings. ``measure`` says what it costs.
+    By default, the thresholds are those of the settings. ``measure`` describes the queries.
     """
     thresholds = thresholds or Thresholds.in_force()
     return evaluate(measure(queues, thresholds), thresholds)

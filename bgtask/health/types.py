@@ -74,7 +74,7 @@ class QueueHealth:
     # not on hold. The values are 0 and None if there is no such task.
     oldest_ready_age: float = 0.0
     oldest_ready_since: datetime | None = None
-    # Since then, the age has been above the limit to warn at. None: it is not, or nobody knows.
+    # The age has been above the limit to warn at since then. None: it isn't, or this is unknown.
     behind_since: datetime | None = None
     scheduled: int = 0  # Including those that are retrying.
     retrying: int = 0  # Scheduled because an attempt failed: see ``retry_condition``.
@@ -125,10 +125,10 @@ class Health:
     window: float  # Seconds, for queues that have no window of their own.
     queues: tuple[QueueHealth, ...] = ()  # By name.
     workers: Workers = Workers()
-    # Tasks that are FAILED now, of any age and queue. It stops at 10,000, and then there are more.
-    # None: not counted, because some queues were asked for by name.
+    # Tasks that are FAILED now, of any age and queue, counted up to 10,000. None: not counted,
+    # because some queues were asked for by name.
     failed_tasks: int | None = None
-    failed_tasks_at_least: bool = False
+    failed_tasks_at_least: bool = False  # There are more than were counted.
     holds: tuple[Stopped, ...] = ()  # By name.
     pauses: tuple[Stopped, ...] = ()  # By name. Includes queues that were not asked for.
     status: Level = Level.PASS

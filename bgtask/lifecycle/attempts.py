@@ -1,4 +1,4 @@
-"""How an attempt ended, and its row of history if it did not succeed."""
+"""Define how an attempt ended, and store its row of history if it did not succeed."""
 
 from __future__ import annotations
 

@@ -14,6 +14,11 @@ from bgtask.models import Task
 FEW_QUEUES = 10  # Up to so many queues, each gets its own claim, with as full a batch as it has.
 # Heads that a claim is given beyond its limit, because other workers claim some of them first.
 SPARE_HEADS = 100
+# How long ClaimCursor uses a position. During this time, a more pressing task may be missed.
+CURSOR_LIFETIME_SECONDS = 1.0
+CURSOR_LIFETIME_CLAIMS = 200
+MAX_ISOLATION_WAIT_SECONDS = 60.0  # After this wait, suspects run before other tasks.
+ISOLATION_PERIOD_SECONDS = 1.0  # For so long, only suspects are claimed, one after the other.
 
 
 class Heads:
@@ -103,11 +108,6 @@ def _has_more(head: Head) -> bool:
     return head.next == head.priority
 
 
-# How long a position is used. For so long, a more pressing task may be overlooked.
-CURSOR_LIFETIME_SECONDS = 1.0
-CURSOR_LIFETIME_CLAIMS = 200
-
-
 class ClaimCursor:
     """
     The key of the last claimed task, by queue.
@@ -140,10 +140,6 @@ class ClaimCursor:
         self._positions.clear()
 
 
-MAX_ISOLATION_WAIT_SECONDS = 60.0  # After this wait, suspects run before other tasks.
-ISOLATION_PERIOD_SECONDS = 1.0  # For so long, only suspects are claimed, one after the other.
-
-
 class IsolationGate:
     """
     The decision whether this process runs a suspect now, or other tasks.
@@ -162,7 +158,7 @@ class IsolationGate:
         """
         Return whether only suspects may be claimed now.
 
-        ``waiting`` tells that there are suspects to run, ``idle`` that there is nothing else to do.
+        ``waiting`` means that there are suspects to run, ``idle`` that nothing else runs or waits.
         """
         if not waiting:
             self._waiting_since = None

@@ -1,4 +1,4 @@
-"""Renew a worker's lease, and tell for how long the worker may rely on it."""
+"""Renew a worker's lease, and compute for how long the worker may rely on it."""
 
 from __future__ import annotations
 

@@ -57,11 +57,11 @@ class Waker:
         with _Selector() as selector:
             for one in (self._reader, *others):
                 selector.register(one, selectors.EVENT_READ)
-            ringing = [key.fileobj for key, _ in selector.select(min(seconds, MAX_SLEEP_SECONDS))]
-        self.woken = self._reader in ringing
+            ready = [key.fileobj for key, _ in selector.select(min(seconds, MAX_SLEEP_SECONDS))]
+        self.woken = self._reader in ready
         if self.woken:
             self._reader.recv(4096)
-        return bool(ringing)
+        return bool(ready)
 
     def close(self) -> None:
         self._reader.close()

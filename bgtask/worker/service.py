@@ -1,4 +1,4 @@
-"""The base of a worker's threads, and what they do about an error that repeats."""
+"""Define the base of a worker's threads, and how often they try and log what keeps failing."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def step(operation: Operation, seconds: float = STEP_SECONDS) -> Operation:
 
 
 def _is_last(scope: TaskQuerySet, ahead: Sequence[int], high_water: int) -> bool:
-    """Return whether no task follows these ids. If so, the step that changes them ends it all."""
+    """Return whether no task follows these ids. If so, the operation is done."""
     if len(ahead) < LOOKAHEAD_ROWS:
         return True
     return not scope.filter(pk__gt=ahead[-1], pk__lte=high_water).exists()

@@ -57,7 +57,7 @@ def endpoint(answer: Callable[[HttpRequest, Snapshot], HttpResponse]) -> Answer:
             return HttpResponseNotAllowed(["GET", "HEAD"])
         try:
             demand_access(request)
-            with _for_everybody():
+            with _in_language_of_project():
                 return answer(request, _asked_for(request, take()))
         except Unknown as unknown:
             return _json({"detail": str(unknown)}, 400)
@@ -127,7 +127,7 @@ def _asked_for(request: HttpRequest, snapshot: Snapshot) -> Snapshot:
 
 
 @contextmanager
-def _for_everybody() -> Iterator[None]:
+def _in_language_of_project() -> Iterator[None]:
     """Use the language and time zone of the project, not those of the request."""
     with (
         translation.override(settings.LANGUAGE_CODE),

@@ -52,14 +52,15 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         asking=[action for action in actions if not _is_immediate(action, task)],
         timeline=timeline(task, attempts),
         attempts=[
-            (attempt, sections(attempt.traceback) if details.tracebacks else []) for attempt in attempts
+            (attempt, sections(attempt.traceback) if details.tracebacks else [])
+            for attempt in attempts
         ],
         last_error=sections(task.last_error) if task.last_error and not attempts else [],
         arguments=arguments.arguments_of(task) if details.arguments else None,
         result=arguments.result_of(task) if details.arguments else None,
         latest=_latest(task),
         log=_log(task),
-        in_operations_log=_is_maybe_in_operations_log(task),
+        in_operations_log=_may_be_in_operations_log(task),
         hold=TaskHold.objects.in_force().filter(task_name=task.task_name).first(),
     )
 
@@ -181,11 +182,11 @@ def _log(task: Task) -> list[LogEntry]:
     return list(entries.select_related("user").order_by("-action_time", "-pk")[:30])
 
 
-def _is_maybe_in_operations_log(task: Task) -> bool:
+def _may_be_in_operations_log(task: Task) -> bool:
     """
-    Return whether an action may have changed this task that left no entry for the task alone.
+    Return whether an action may have changed this task without an entry for the task alone.
 
-    Such an action was on many tasks, or had no user. Nobody stored which tasks it changed, so
+    Such an action was on many tasks, or had no user. It is not stored which tasks it changed, so
     the page must not list it as one of this task's. A finished task stays as it is until an
     action makes it unfinished or deletes it. So no action that began later has changed it.
     """

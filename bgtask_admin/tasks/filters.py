@@ -213,7 +213,7 @@ class ArgumentFilter(django_filters.Filter):
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """Return the time in UTC. Two times of one zone are compared as the clock on a wall."""
+    """Return the time in UTC. Python compares two times of one zone without their offsets."""
     return moment.astimezone(UTC) if timezone.is_aware(moment) else moment
 
 

@@ -1,4 +1,4 @@
-"""A database, workers and the probe, which all rows of the table use."""
+"""Give all rows of the table one database, its workers and a probe."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Bench:
                     cursor.execute(f"DELETE FROM {table}")
 
     def settle(self) -> None:
-        """Let the database update its statistics and write its pages, as it would after a while."""
+        """Let the database update its statistics and write its pages, as it does in time."""
         statement = {"postgresql": "VACUUM (ANALYZE) bgtask_task", "sqlite": "ANALYZE"}
         with connection.cursor() as cursor:
             cursor.execute(statement.get(self.vendor, "ANALYZE TABLE bgtask_task"))

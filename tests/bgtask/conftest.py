@@ -15,5 +15,5 @@ def app(tmp_path: Path, child_env: dict[str, str]) -> App:
 
 @pytest.fixture(params=[in_own_transaction, in_a_transaction_of_the_caller])
 def pruned(request):
-    """Both: foreign keys are checked when the outermost transaction ends."""
+    """Prune within a transaction and without, because its end checks the foreign keys."""
     return request.param

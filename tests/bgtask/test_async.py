@@ -1,5 +1,5 @@
 """
-Async functions: their database connections, their errors, and what else a call may return.
+Test async functions: their database connections, their errors and other awaitable results.
 
 The module is long because a coroutine and synchronous code can call each other in many ways.
 """
@@ -132,7 +132,7 @@ def test_async_tasks_use_the_database_at_the_same_time(process_tasks, tmp_path):
 
 @pytest.mark.vendor("postgresql")
 def test_async_tasks_recover_from_a_cut_connection(process_tasks):
-    """A connection that breaks costs one attempt at the most, then it is replaced."""
+    """Kind of fault: a broken connection is kept, and fails more than one attempt."""
     worker = process_tasks("--sleep=0.1", env={"PGAPPNAME": "cut-me"})
     first = count_groups()
     eventually(lambda: Task.objects.succeeded().filter(pk=first.pk), explain=worker.output)

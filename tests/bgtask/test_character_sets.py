@@ -1,4 +1,4 @@
-"""On a MariaDB whose default is latin1 or utf8mb3, texts of people and errors are stored whole."""
+"""Test that a MariaDB whose default is latin1 or utf8mb3 stores all texts whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another app has a command with the name of one of ours. Kind of fault: one hides the other."""
+"""Test the check for commands of other apps that have the names of bgtask's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: read in any way they may be written, validated, and never read stale."""
+"""Test that settings are validated, may be written in several ways, and are never stale."""
 
 from __future__ import annotations
 

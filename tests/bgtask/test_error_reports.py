@@ -1,5 +1,5 @@
 """
-Error trackers, mails to administrators and text logs say which task failed, and why.
+Test that error trackers, mails to administrators and text logs name the failed task and why.
 
 The module is long because Sentry and Django's mail handler run here for real.
 """
@@ -335,7 +335,7 @@ def test_a_retry_sends_no_mail(mail_handler, mailoutbox):
 
 
 class Large:
-    """Stands for what a task holds in a local variable."""
+    """An object as a task may hold it in a local variable."""
 
 
 _held: list[weakref.ref[Large]] = []

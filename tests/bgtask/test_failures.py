@@ -1,5 +1,5 @@
 """
-Whatever a task raises becomes text that every database keeps.
+Test that all that a task raises becomes text that every database stores.
 
 The module is long because errors have many kinds of text that a database refuses.
 """
@@ -31,7 +31,7 @@ text = st.lists(odd | st.text(st.characters(categories=None), max_size=9)).map("
 
 
 class Odd(Exception):
-    """Its words are made by what it is given."""
+    """An error whose texts are functions."""
 
     def __init__(self, spell):
         self.spell = spell

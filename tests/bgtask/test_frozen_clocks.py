@@ -1,4 +1,4 @@
-"""Tests of projects that freeze the time or travel in it, with freezegun and with time-machine."""
+"""Test projects that freeze the time or travel in it, with freezegun and time-machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the options of a task may be."""
+"""Test which options a task may have."""
 
 from __future__ import annotations
 

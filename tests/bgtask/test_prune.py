@@ -1,4 +1,4 @@
-"""Old finished tasks go, each outcome at its age, and nothing else does."""
+"""Test that finished tasks are pruned at the age for their status, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import bgtask` gives, and what it does not need for it."""
+"""Test what ``import bgtask`` offers, and what it doesn't import."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_background_can_be_used_before_django_is_set_up():
 
 
 def test_core_needs_only_django():
-    """Not bgtask_admin, nor what only that needs."""
+    """Kind of fault: the core imports bgtask_admin, or what only bgtask_admin needs."""
     child = python(
         "-c",
         "import sys\n"

@@ -1,4 +1,4 @@
-"""One list decides which names are secret, in texts and in arguments."""
+"""Test that one list decides which names are secret, in texts and in arguments."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Rows of a project refer to rows of the queue, and pruning still deletes the old ones.
+Test that old tasks are pruned although rows of a project refer to rows of the queue.
 
 The module is long because each on_delete rule and each kind of error is one case of the same
 deletion.
@@ -166,7 +166,7 @@ class TestOnDelete:
 
 
 class Elsewhere:
-    """The models of the project live in another database than the queue."""
+    """A router that keeps the project's models in another database than the queue."""
 
     def db_for_read(self, model, **hints):
         return "other" if model._meta.db_table.startswith("shop_") else None
@@ -419,7 +419,7 @@ class TestManyUndeletableTasks:
 
 
 class TestOtherTables:
-    """Siblings: rows may refer to workers and to statistics as well."""
+    """Test rows that refer to workers and to statistics."""
 
     @pytest.mark.parametrize("on_delete", [models.CASCADE, models.PROTECT, models.DO_NOTHING])
     def test_undeletable_worker_does_not_block_the_others(self, on_delete):

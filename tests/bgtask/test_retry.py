@@ -91,12 +91,12 @@ def gives_up():
 
 
 def run(**options):
-    """Run what is due, and what is scheduled for later, once; return the tasks as they are."""
+    """Run once what is due and what is scheduled for later; return the tasks as they are then."""
     return run_due(raise_errors=False, **options)
 
 
 def wait_before_next_attempt(task):
-    """Seconds from the failure, by the database's clock."""
+    """Return the seconds from the failure to the next attempt, by the database's clock."""
     task.refresh_from_db()
     return seconds_until(task.run_at, task.history.last().finished_at)
 

@@ -1,4 +1,4 @@
-"""Parameters come back as they went in, or are refused where they are given."""
+"""Test that parameters come back as they were given, or are refused at the call."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-What other apps are told, when, and that they cannot do harm.
+Test what receivers of signals get, and when, and that they can't disturb a worker.
 
 The module is long because each signal is tested with each way in which an attempt ends.
 """
@@ -41,7 +41,7 @@ def fail_after_a_request_to_cancel():
 
 
 class Listener:
-    """Writes down what it is told, and what was in the database by then."""
+    """Record the signals, and what the database held at that time."""
 
     def __init__(self):
         self.heard = []
@@ -289,7 +289,7 @@ def test_an_async_receiver_that_raises_does_not_reach_the_code_that_enqueues(
 
 
 def test_ctrl_c_during_a_receiver_ends_the_program():
-    """A user who presses Ctrl-C in a command that enqueues tasks wants to end it."""
+    """Kind of fault: Ctrl-C does not end a command that enqueues tasks."""
 
     def receiver(**kwargs):
         raise KeyboardInterrupt

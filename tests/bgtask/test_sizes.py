@@ -1,4 +1,4 @@
-"""Large batches are bounded by bytes, so that no statement is larger than the database takes."""
+"""Test that no statement of a large batch has more bytes than the database accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile errors of tasks that are really run: each database stores them, in readable form."""
+"""Test that each database stores the unusual errors of real tasks in a readable form."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ REFUSE = {
 
 @pytest.fixture
 def _refusing_database(transactional_db):
-    """One that refuses a certain word in an error."""
+    """Make the database refuse a certain word in an error."""
     with connection.cursor() as cursor:
         cursor.execute(REFUSE[connection.vendor])
     yield

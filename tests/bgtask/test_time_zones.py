@@ -1,4 +1,4 @@
-"""USE_TZ = False, and databases that keep times in a zone of their own."""
+"""Test USE_TZ = False, and databases that keep times in a zone of their own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Times are right in whatever zone the database keeps them.
+Test that times are right in each zone in which the database may keep them.
 
 Each test knows what is right from UTC alone, and tolerates what a busy machine may take, but no
 quarter of an hour: the suite's own zone is 5:45 off. ``test_time_zones.py`` runs them with other
@@ -43,14 +43,14 @@ def ask_for_an_aware_datetime(text):
 
 
 def from_now(time):
-    """Seconds from now by the clock of this host, which a test shares with the database."""
+    """Return the seconds from now, by the clock of this host, which is also the database's."""
     if timezone.is_naive(time):
         time = timezone.make_aware(time, timezone.get_default_timezone())
     return (time - datetime.now(UTC)).total_seconds()
 
 
 def now_as_given(**difference):
-    """As a view would say it: aware, or naive where USE_TZ is False."""
+    """Return the current time as a view has it: aware, or naive if USE_TZ is False."""
     return timezone.now() + timedelta(**difference)
 
 

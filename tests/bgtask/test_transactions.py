@@ -1,4 +1,4 @@
-"""A task comes into being with the caller's transaction, and not otherwise."""
+"""Test that a task is stored with the caller's transaction, and not without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tasks import add, noop
 
 
 class KeepTasksInOther:
-    """A router for projects that give the queue a database of its own."""
+    """A router that gives the queue a database of its own."""
 
     def db_for_write(self, model, **hints):
         return "other" if model._meta.app_label == "bgtask" else None

@@ -1,5 +1,5 @@
 """
-Values of a project's own types: text that is no plain str, and what can't be printed.
+Test values of a project's own types: text that is no plain str, and what can't be printed.
 
 The module is long because each option and setting is given each kind of unusual value.
 """

@@ -29,7 +29,7 @@ def long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def operator(db: None) -> Operator:
-    """``operator("view_task", "requeue_task")`` is a member of staff with these rights."""
+    """Return a function: ``operator("view_task")`` is a staff user with this permission."""
     count = 0
 
     def create(*codenames: str) -> Any:
@@ -46,7 +46,7 @@ def operator(db: None) -> Operator:
 
 @pytest.fixture
 def log_in(operator: Operator) -> Callable[..., Client]:
-    """``log_in("view_task")``: the browser of a user with these permissions."""
+    """Return a function: ``log_in("view_task")`` is a client of a user with this permission."""
 
     def enter(*codenames: str) -> Client:
         client = Client()

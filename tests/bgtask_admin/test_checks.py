@@ -1,4 +1,4 @@
-"""What the pages need is said by ``check``, not by their first error."""
+"""Test that ``check`` reports what the pages need, before their first error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A project is dumped and loaded with all its models, those of the dashboard included."""
+"""Test that a project can be dumped and loaded with all models, those of the dashboard included."""
 
 from __future__ import annotations
 

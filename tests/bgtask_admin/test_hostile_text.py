@@ -1,4 +1,4 @@
-"""Everything that a row holds may be hostile."""
+"""Test that no text of a row can harm a page."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_page_escapes_hostile_text(admin_client, rows, hostile):
 
 
 def visible_part(page: str) -> str:
-    """Without what fields carry to be sent back, which must stay as it is."""
+    """Return the page without the values of fields, which are sent back unchanged."""
     main = page.partition("<main")[2].partition("</main")[0]
     return "".join(part.partition('"')[2] for part in main.split(' value="'))
 

@@ -1,4 +1,4 @@
-"""Many queues, one per tenant: pages and documents stay small, and say what they leave out."""
+"""Test that pages and documents stay small with many queues, and say what they leave out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUEUES = f"{LANDING}queues/"
 
 @pytest.fixture
 def many(db):
-    """Each has a task that waits, one is behind, one is paused, one is busy."""
+    """Create queues that each have a waiting task. One is behind, one is paused, one is busy."""
     WorkerFactory()
     Task.objects.bulk_create(
         Task(

@@ -278,7 +278,7 @@ class TestMetrics:
 
 
 class Without:
-    """A place to look for modules that knows of one that it is not there."""
+    """A finder of modules that reports one of them as missing."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -563,7 +563,7 @@ ACCEPTED = [
 @pytest.mark.parametrize("path", ENDPOINTS)
 @pytest.mark.parametrize("accept", ACCEPTED, ids=range(len(ACCEPTED)))
 def test_an_endpoint_answers_any_accept_header(client, path: str, accept: str) -> None:
-    """Hostile headers: a library parses one and raises an error that nobody expects."""
+    """Kind of fault: a library parses a header and raises an error that is not caught."""
     response = client.get(path, headers={**BEARER, "Accept": accept})
 
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""A right for each thing, asked on the server; buttons are absent where it is missing."""
+"""Test that the server checks each permission, and that pages show only what it allows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ RIGHTS = {
 
 @pytest.fixture
 def url_of(db):
-    """``url_of("bgtask_task_change")`` is the URL of this page for rows that exist."""
+    """Return a function: ``url_of("bgtask_task_change")`` is this page's URL for a real row."""
     task = TaskFactory(status=Status.FAILED, error_fingerprint="abc")
     operation = Operation.objects.create(
         key="k", by="x", verb="requeue", filter='{"status": "FAILED"}',
@@ -92,7 +92,7 @@ def test_staff_status_alone_shows_nothing(log_in, url_of, name, method):
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("name", sorted({*PAGES} - WITHOUT_TASKS))
 def test_no_other_permission_opens_a_page_with_tasks(log_in, url_of, name, method):
-    """Permissions: one check stands in for another, so that its own can be lost."""
+    """Kind of fault: another check covers for a missing one."""
     response = getattr(log_in(*RIGHTS - {"view_task"}), method)(url_of(name))
 
     assert response.status_code == (405 if method == "get" and name in POST_ONLY else 403)
@@ -168,7 +168,7 @@ def test_permission_revoked_since_the_preview_is_missing(operator, query, right)
 )
 @pytest.mark.parametrize("page", ["", "export.csv", "export.json", "confirm/"])
 def test_nothing_is_counted_or_listed_by_what_the_user_may_not_see(log_in, page, query, right):
-    """Permissions: a number of rows tells what the rows contain."""
+    """Kind of fault: a number of rows shows what the rows contain."""
     TaskFactory(status=Status.FAILED, task_params='[[], {"a": 1}]', last_error="refused")
     verb = "verb=requeue&" if page == "confirm/" else ""
 

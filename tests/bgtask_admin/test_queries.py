@@ -1,5 +1,5 @@
 """
-However many tasks there are, a page takes no more than twelve queries.
+Test that a page takes at most twelve queries, however many tasks there are.
 
 If a queue is behind, one more finds out since when.
 """

@@ -1,4 +1,4 @@
-"""The rules and the dashboard in docs/monitoring know what is really exposed, and only that."""
+"""Test that the rules and the dashboard in docs/monitoring use the metrics that exist."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ EXPRESSIONS = {**expressions_of_alerts(), **expressions_of_dashboard()}
 
 @pytest.fixture
 def exposed(db, client, settings) -> dict[str, list[dict[str, str]]]:
-    """Every metric there is, with the labels of its samples."""
+    """Return each metric, with the labels of its samples."""
     settings.BGTASK = {"MONITOR_TOKENS": [TOKEN]}
     TaskFactory()
     TaskStatsFactory(succeeded=1)

@@ -1,4 +1,4 @@
-"""Times by the database's clock and times by Django compare as the instants that they are."""
+"""Test that times of the database's clock and of Django are compared as points in time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRACTIONS = (0, 1_000, 120_000, 123_000, 123_456, 999_000)
 
 @pytest.fixture
 def by_the_clock():
-    """Seven tasks that ended together by one reading of the database's clock."""
+    """Create seven tasks that ended together, by one reading of the database's clock."""
     TaskFactory.create_batch(7, status=Status.FAILED)
     Task.objects.update(finished_at=DatabaseNow(-10))
     return Task.objects.first().finished_at
@@ -33,7 +33,7 @@ def by_the_clock():
 @pytest.mark.parametrize("ascending", [True, False])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_pages_repeat_and_omit_nothing(by_the_clock, ascending, mixed):
-    """A stored time and a parameter: rows of one instant are on one page each, both ways."""
+    """Kind of fault: rows with one time are on two pages, or on none."""
     if mixed:  # Written by Django, of the same instant and of others.
         for fraction in FRACTIONS:
             when = by_the_clock.replace(microsecond=fraction)
@@ -61,21 +61,21 @@ def test_pages_repeat_and_omit_nothing(by_the_clock, ascending, mixed):
 
 @pytest.mark.parametrize("end", ["since", "until"])
 def test_a_window_holds_the_instants_at_its_ends(by_the_clock, end):
-    """A stored time and a parameter: at least and at most hold what is equal."""
+    """Kind of fault: “at least” or “at most” leaves out an equal time."""
     tasks = Selection.parse({"status": "FAILED", end: by_the_clock.isoformat()}).tasks()
 
     assert tasks.count() == 7
 
 
 def test_preview_includes_a_task_that_ended_at_its_instant(by_the_clock):
-    """A stored time and a parameter: what ended when the operator looked is meant."""
+    """Kind of fault: a preview leaves out a task that had ended when it was made."""
     narrow = ACTIONS[Verb.REQUEUE].narrow(by_the_clock)
 
     assert Task.objects.filter(narrow).count() == 7
 
 
 def test_preview_includes_a_task_that_ended_just_before():
-    """A stored time and a parameter: what ended before the operator looked is meant."""
+    """Kind of fault: a preview leaves out a task that had ended when it was made."""
     for _ in range(50):  # Within one millisecond, now and then.
         task = TaskFactory(status=Status.FAILED)
         Task.objects.filter(pk=task.pk).update(finished_at=DatabaseNow())
@@ -86,7 +86,7 @@ def test_preview_includes_a_task_that_ended_just_before():
 
 
 def test_a_time_by_the_clock_is_found_as_it_was_read(by_the_clock):
-    """A stored time and a parameter: what was read equals what is stored."""
+    """Kind of fault: a time that was read doesn't equal the time that is stored."""
     for lookup, number in (("exact", 7), ("lte", 7), ("gte", 7), ("lt", 0), ("gt", 0)):
         assert Task.objects.filter(**{f"finished_at__{lookup}": by_the_clock}).count() == number
     assert Task.objects.filter(finished_at__range=(by_the_clock, by_the_clock)).count() == 7
@@ -95,7 +95,7 @@ def test_a_time_by_the_clock_is_found_as_it_was_read(by_the_clock):
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite stores times as text")
 @pytest.mark.parametrize("microsecond", [0, 1_000, 100_000, 120_000, 123_000, 999_000])
 def test_sqlite_writes_its_clock_as_django_writes_a_datetime(microsecond):
-    """A stored time and a parameter: at a full second too, both are the same text."""
+    """Kind of fault: at a full second, SQLite writes another text than Django."""
     when = datetime(2026, 1, 2, 3, 4, 5, microsecond)
     with connection.cursor() as cursor:
         clock = operations_for(connection).clock(connection, "0")

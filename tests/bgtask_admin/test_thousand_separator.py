@@ -1,4 +1,4 @@
-"""The pages in a project that sets USE_THOUSAND_SEPARATOR, with ids above a million."""
+"""Test the pages of a project that sets USE_THOUSAND_SEPARATOR, with ids above a million."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINK = re.compile(r'href="(/admin/bgtask(?!_admin/tasklist)[^"]*|\?[^"]*)"')
 
 @pytest.fixture
 def tasks(admin_user):
-    """One task of each status, with an id, a duration and a priority above a thousand."""
+    """Create a task of each status, with an id, a duration and a priority above a thousand."""
     worker = WorkerFactory(threads=1_500)
     found = [
         TaskFactory(

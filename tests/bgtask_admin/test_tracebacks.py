@@ -1,4 +1,4 @@
-"""Tracebacks and messages of errors are shown to users with a permission of their own."""
+"""Test that only users with a permission of its own see tracebacks and error messages."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_operations_log_masks_an_error_text_without_the_permission(admin_cli
 
 @pytest.mark.django_db(transaction=True)
 def test_the_result_of_a_deletion_names_only_the_class_of_an_error(log_in):
-    """Permissions: the text of another error than that of a task."""
+    """Kind of fault: a page shows the text of an error that is not a task's."""
 
     def value():
         raise ValueError(SECRET)

@@ -1,4 +1,4 @@
-"""Changes and their log, where the tasks, the log and the users are not all in one database."""
+"""Test changes and their log if tasks, log and users are in different databases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SPLITS = {
 
 
 class KeepInOther:
-    """A router as in Django's documentation: it has no opinion on relations."""
+    """A router as in Django's documentation. It decides nothing about relations."""
 
     def __init__(self, apps):
         self.apps = apps
@@ -136,7 +136,7 @@ def test_deleting_a_user_does_not_read_the_log_and_keeps_the_name(admin_user, sp
 
 @pytest.mark.parametrize("model", [TaskHold, QueuePause])
 def test_pause_is_not_stored_if_logging_fails(admin_user, split, model, monkeypatch):
-    """A change and its entry in the log: both, or neither."""
+    """Kind of fault: a change is stored without its entry in the log."""
     client = Client(raise_request_exception=False)
     client.force_login(admin_user)
     monkeypatch.setattr(Operation, "save", refuse)
@@ -150,7 +150,7 @@ def test_pause_is_not_stored_if_logging_fails(admin_user, split, model, monkeypa
 
 @pytest.mark.parametrize("model", [TaskHold, QueuePause])
 def test_failed_pause_is_logged_only_as_stopped(admin_client, split, model, monkeypatch):
-    """A change and its entry in the log: an entry across two databases says what failed."""
+    """Kind of fault: a change fails in one database, and the log in the other says “done”."""
     monkeypatch.setattr(model, "save", refuse)
 
     page = admin_client.post(
@@ -167,7 +167,7 @@ def refuse(*args, **kwargs):
 
 
 def test_failed_chunk_is_repeated(split, monkeypatch):
-    """A mark in the log follows the tasks: no chunk is skipped that was rolled back."""
+    """Kind of fault: a chunk that was rolled back is skipped."""
     monkeypatch.setattr(run, "CHUNK_ROWS", 2)
     TaskFactory.create_batch(5)
     operation = start(Verb.HOLD, status="READY")
@@ -180,7 +180,7 @@ def test_failed_chunk_is_repeated(split, monkeypatch):
 
 
 def test_changes_by_others_after_a_failure_are_not_counted(log_in_other):
-    """A mark in the log follows the tasks: a chunk that was rolled back has changed nothing."""
+    """Kind of fault: a chunk that was rolled back counts as changed."""
     task, *others = TaskFactory.create_batch(3)
     operation = start(Verb.HOLD, status="READY")
     with pytest.raises(DatabaseError), refused(Task, "status"):
@@ -196,7 +196,7 @@ def test_changes_by_others_after_a_failure_are_not_counted(log_in_other):
 def test_atomic_requests_does_not_hold_back_the_commit_of_the_log(
     admin_client, log_in_other, monkeypatch, alias
 ):
-    """A change and its entry in the log: the entry is committed before the change is made."""
+    """Kind of fault: the change is made before its entry in the log is committed."""
     monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
     was_open = []
     update = QuerySet.update_or_create
@@ -219,7 +219,7 @@ def test_atomic_requests_does_not_hold_back_the_commit_of_the_log(
 @pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
 @pytest.mark.parametrize("verb", OFFERED)
 def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, verb, chosen):
-    """A mark in the log follows the tasks: what was done before a crash is told as done."""
+    """Kind of fault: what was done before a crash is not counted."""
     status = STATUSES.get(verb, Status.READY)
     tasks = TaskFactory.create_batch(3, status=status)
     query = {"ids": ",".join(str(task.pk) for task in tasks)} if chosen else {"status": status}
@@ -238,7 +238,7 @@ def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, v
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
 def test_step_that_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
-    """A mark in the log follows the tasks: a chunk that is begun is neither replaced nor ended."""
+    """Kind of fault: a chunk that is begun is replaced, or its operation is ended."""
     tasks = TaskFactory.create_batch(3)
     ids = ",".join(str(task.pk) for task in tasks)
     mine = start(Verb.HOLD, **({"ids": ids} if chosen else {"status": "READY"}))
@@ -253,7 +253,7 @@ def test_step_that_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
 
 
 def test_chunk_marked_by_another_step_is_not_counted_again(log_in_other):
-    """A mark in the log follows the tasks: of two who step, one counts."""
+    """Kind of fault: two processes step an operation, and both count a chunk."""
     TaskFactory.create_batch(3)
     mine = start(Verb.HOLD, status="READY")
     with pytest.raises(DatabaseError), refused(Operation, "changed"):

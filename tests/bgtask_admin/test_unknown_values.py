@@ -1,4 +1,4 @@
-"""A row with a value of a newer release, or one edited by hand, breaks no page."""
+"""Test that a row with a value of a newer release, or one edited by hand, breaks no page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows(settings):
 
 
 def test_every_page_shows_the_value_as_it_is(admin_client, rows):
-    """Unknown values: one row breaks a page for everybody."""
+    """Kind of fault: one row breaks a page for all users."""
     strange, held, attempt, operation = rows
     shown = {
         TASKS: ["PARKED", "weather"],

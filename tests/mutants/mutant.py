@@ -1,4 +1,4 @@
-"""A patch, and the tests that must fail because of it."""
+"""Define a mutant: a patch, and the tests that must fail because of it."""
 
 from __future__ import annotations
 

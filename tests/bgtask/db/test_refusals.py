@@ -1,4 +1,4 @@
-"""Errors about the data and errors about the database are told apart, by each database's codes."""
+"""Test that errors about the data and errors about the database are told apart on each database."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LATE, IN_TIME = 400_000, 1_000  # Milliseconds. By default, the limit to warn at
 
 
 class Samples:
-    """The samples of some queues. All of them count back from the same minute."""
+    """Samples of some queues, which all count back from the same minute."""
 
     def __init__(self) -> None:
         self._now = minutes_ago(0)

@@ -120,7 +120,7 @@ def test_other_queues_and_other_times_are_left_out() -> None:
 
 @pytest.fixture
 def days() -> None:
-    """Two days of two queues, with holes, up to this minute."""
+    """Create two days of two queues, with gaps, up to this minute."""
     newest = minutes_ago(0)
     for number in range(0, 2 * 1440, 7):
         minute = newest - timedelta(minutes=number)

@@ -1,4 +1,4 @@
-"""Rows that somebody else has locked, for the databases that lock rows."""
+"""Lock rows in another transaction, on the databases that lock rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes of every kind, as a worker would write them."""
+"""Make outcomes of every kind, as a worker does."""
 
 from __future__ import annotations
 

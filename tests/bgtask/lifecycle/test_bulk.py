@@ -1,4 +1,4 @@
-"""Very many tasks are dealt with by statements that are short, and that every database takes."""
+"""Test that short statements, which every database accepts, handle very many tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def few_parameters():
-    """As many as the ids of one page; what SQLite allows by default would take a big table."""
+    """Allow as many parameters as a page has ids. SQLite's own limit needs a big table."""
     if connection.vendor == "sqlite":
         raw = connection.connection
         before = raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, deletion.PAGE_ROWS)
@@ -131,7 +131,7 @@ def test_statistics_of_more_kinds_than_a_statement_takes_parameters():
 
 
 def failing(beginning, *, after):
-    """As if the database broke down after so many statements that begin so."""
+    """Make the database fail after this number of statements that begin so."""
     seen = []
 
     def execute(run, sql, params, many, context):

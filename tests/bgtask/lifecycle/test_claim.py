@@ -156,7 +156,7 @@ class TestChosenTasks:
 
 @pytest.mark.vendor("postgresql")
 class TestNotifiedClaim:
-    """A claim by who was told that something was enqueued, and has not looked around."""
+    """Test the claim after a notification, which takes no snapshot first."""
 
     def test_notified_claim_takes_the_same_tasks_as_another_claim(self):
         dice = random.Random(2)

@@ -1,4 +1,4 @@
-"""The database itself refuses a row that no move would have made."""
+"""Test that the database itself refuses a row that no transition makes."""
 
 from __future__ import annotations
 

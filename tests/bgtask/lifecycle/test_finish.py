@@ -53,7 +53,7 @@ def values(task, *names):
 
 
 def seconds_since(column):
-    """By the clock of the database, of the only task there is."""
+    """Return the seconds since this time of the only task, by the database's clock."""
     return Task.objects.annotate(since=SecondsSince(column)).get().since
 
 
@@ -273,7 +273,7 @@ class TestFence:
 
 
 class TestLostReply:
-    """A flush was accepted, but its reply never came: the worker asks what became of it."""
+    """Test the read after a flush that was accepted, but whose reply was lost."""
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_accepted_outcome_is_found_by_its_token(self, kind):
@@ -321,7 +321,7 @@ class TestLostReply:
 
 
 class TestText:
-    """Said by a caller, not taken from an exception."""
+    """Test failures whose text comes from a caller, and not from an exception."""
 
     def test_text_is_made_storable(self):
         task = claimed()
@@ -428,7 +428,7 @@ class TestBatch:
 
     @staticmethod
     def batch():
-        """Kind, cancel requested or not, fenced off or not: each with each."""
+        """Return an outcome for each combination of kind, cancel request and fence."""
         return [
             (kind, cancel, stale)
             for kind in KINDS.values()
@@ -451,7 +451,7 @@ class TestBatch:
 
     @staticmethod
     def result(accepted, outcomes):
-        """Row by row in order of ids, which differ from one round to the next, as tokens do."""
+        """Return the rows in the order of their ids, which differ in each round."""
         told = {outcome.task.pk: outcome.task.token for outcome in outcomes}
         rows = Task.objects.order_by("pk").prefetch_related("history")
         return [
@@ -494,7 +494,7 @@ class TestConcurrency:
 
 
 def persistently(outcomes):
-    """Write as the completer does: repeat a write that failed for a temporary reason."""
+    """Write as the completer does: repeat a write that fails for a temporary reason."""
     while True:
         try:
             return finish_attempts(outcomes)

@@ -47,7 +47,7 @@ def pick(chosen, candidates):
 
 @dataclass(eq=False)
 class Claim:
-    """What a worker has in its memory, be it out of date."""
+    """A claim in the memory of a worker. It may be out of date."""
 
     task: Task
     started: bool = False
@@ -143,7 +143,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.unstarted())
     @rule(chosen=CHOSEN)
     def start(self, chosen):
-        """Nothing is written. A worker that was declared dead may still flush."""
+        """Start without a write. A worker that was declared dead may still flush."""
         self._start(pick(chosen, self.unstarted()))
 
     def _start(self, claim):
@@ -197,7 +197,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=WORKERS)
     def declare_dead(self, number):
-        """Another process takes the place; what this one remembers is not forgotten."""
+        """Declare a worker dead. Another process replaces it, and this one keeps its memory."""
         worker = self.workers[number]
         Worker.objects.filter(pk=worker.pk).declare_dead()
         self.dead.add(worker.pk)
@@ -267,7 +267,7 @@ class Histories(RuleBasedStateMachine):
         }
 
     def settle(self, pk, token):
-        """Each claim has one end."""
+        """Check that each claim has one end."""
         assert (pk, token) not in self.settled
         self.settled.add((pk, token))
 
@@ -328,7 +328,7 @@ class Histories(RuleBasedStateMachine):
             assert row.crashes <= MAX_CRASHES
 
     def teardown(self):
-        """Nothing is stuck: one worker that lives brings all of it to an end."""
+        """Check that one living worker can end all tasks, so that none is stuck."""
         Worker.objects.all().declare_dead()
         worker = WorkerFactory()
         for _ in range(3 * MAX_CRASHES):
@@ -345,7 +345,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def _outcome(task, succeeds):
-    """As the execution decides it, by what the claim was told."""
+    """Return the outcome that an execution would have, by what the claim knows."""
     if succeeds:
         return success(task)
     return retry(task, delay=3600) if task.has_attempts_left else failure(task)

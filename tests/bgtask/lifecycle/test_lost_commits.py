@@ -33,7 +33,7 @@ def claim(number=1):
 
 
 class Standby:
-    """The rows as they are now, which ``take_over`` writes back."""
+    """Keep the rows as they are now. ``take_over`` writes them back."""
 
     def __init__(self):
         self._rows = list(Task.objects.values())
@@ -80,7 +80,7 @@ def test_outcome_of_a_lost_task_is_not_written_to_the_task_that_got_its_id(kind)
 
 
 def test_lost_attempts_after_a_rescue_or_a_requeue_are_fenced_off_too():
-    """Those moves add one to the token: that must not lead to a token which a claim had given."""
+    """Kind of fault: transitions add one to the token, and reach a token that a claim had."""
     TaskFactory()
     (first,) = claim()
     release_claims([first])
@@ -146,7 +146,7 @@ def test_forked_child_does_not_draw_the_numbers_of_its_parent():
 
 @pytest.mark.parametrize("token", [TOKEN_CEILING - 1, TOKEN_CEILING, 2**63 - 2, 2**63 - 1])
 def test_token_near_the_maximum_stops_neither_its_task_nor_the_queue(token):
-    """The token was edited by hand. No move may exceed 64 bits, and the fence still works."""
+    """Kind of fault: a token was edited by hand, and a transition exceeds 64 bits."""
     edited = TaskFactory(token=token)
     neighbour = TaskFactory()
 

@@ -86,7 +86,7 @@ RAISE_THE_TOKEN = {"release", "set_aside", "rescue", "requeue"}
 
 
 def circumstances(status):
-    """Yield the fields of a task of this status, in each way that makes a difference to a verb."""
+    """Yield the fields of a task of this status, in each way that an action treats differently."""
     if status == Status.RUNNING:
         for cancel_requested in (False, True):
             for crashes in (0, 1, 2):
@@ -260,7 +260,7 @@ class TestCancel:
         assert task.status == Status.CANCELLED or task.cancel_requested
 
     def test_cancel_leaves_tasks_that_finished_meanwhile(self):
-        """Chosen by way of another table, as MariaDB does before it updates."""
+        """Kind of fault: MariaDB reads the ids of a queryset with a join before it updates."""
         task = TaskFactory(status=Status.RUNNING)
 
         with connection.execute_wrapper(

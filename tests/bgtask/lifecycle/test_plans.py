@@ -1,4 +1,4 @@
-"""Ten million rows are no slower than ten: each statement finds its rows by an index."""
+"""Test that each statement finds its rows by an index, so that ten million rows cost no more."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_no_maintenance_job_reads_the_whole_table(worker, loaded, chore):
 
 
 def test_missing_index_is_noticed(worker):
-    """So the tests above can fail."""
+    """Check that the tests above can fail."""
     plan = plan_of(lambda: list(Task.objects.filter(verbose_name="x").order_by("duration_ms")))
 
     assert plan.reads_all

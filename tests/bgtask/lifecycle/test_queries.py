@@ -19,7 +19,7 @@ TRANSACTION = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
 
 class Asked(CaptureQueriesContext):
-    """The statements of a block, but for those that only begin or end a transaction."""
+    """The statements of a block, except those that begin or end a transaction."""
 
     def __init__(self):
         super().__init__(connection)
@@ -34,7 +34,7 @@ class Asked(CaptureQueriesContext):
 
 @pytest.fixture
 def one_or_two(database_vendor):
-    """MariaDB has no UPDATE … RETURNING: it locks first, and then updates."""
+    """Return 2 for MariaDB, which has no UPDATE … RETURNING. It locks first and then updates."""
     return 2 if database_vendor == "mysql" else 1
 
 

@@ -1,4 +1,4 @@
-"""What was claimed and not started goes back, or aside, as if it had not been claimed."""
+"""Test that claimed tasks that were not started are released, or set aside, as if unclaimed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def everything():
 
 @pytest.fixture(params=["release", "set_aside"])
 def return_claims(request):
-    """Both ways back: told of tasks, each returns how many went it."""
+    """Return each of the two functions that give claims back and return how many."""
     if request.param == "release":
         return release_claims
     return lambda tasks: set_aside_claims(tasks, HeldFor.UNKNOWN)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Case(NamedTuple):
-    """A running task, as it stands when it is taken back; this attempt is counted already."""
+    """A running task before its rescue. This attempt is counted already."""
 
     max_attempts: int
     attempts: int
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
 
 def lost(case: Case, max_crashes: int) -> Result:
-    """Its worker died. At the first time the task may not even have started."""
+    """Return the result for a task whose worker died, at first perhaps before the task started."""
     if case.crashes == 0:
         again = "CANCELLED" if case.cancel_requested else "READY"
         return Result(again, case.attempts - 1, 1)
@@ -54,7 +54,7 @@ def lost(case: Case, max_crashes: int) -> Result:
 
 
 def interrupted(case: Case, max_crashes: int) -> Result:
-    """Its worker was told to stop and left it: neither a crash nor an attempt."""
+    """Return the result for a task that a stopped worker left: no crash and no attempt."""
     again = "CANCELLED" if case.cancel_requested else "READY"
     return Result(again, case.attempts - 1, case.crashes)
 

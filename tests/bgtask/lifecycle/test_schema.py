@@ -1,4 +1,4 @@
-"""The migrations make what the models say, on every database, and can be undone."""
+"""Test that the migrations make what the models say, on every database, and can be undone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_autovacuum_of_the_tasks_starts_early():
 
 
 class TasksElsewhere:
-    """Keep the table of tasks, and no other, out of every database."""
+    """A router that keeps the table of tasks, and no other, out of every database."""
 
     def allow_migrate(self, db, app_label, model_name=None, **hints):
         return False if model_name == "task" else None

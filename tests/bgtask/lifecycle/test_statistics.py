@@ -1,4 +1,4 @@
-"""The statistics of a minute add up, also if several processes add to them."""
+"""Test that the statistics of a minute add up, also if several processes add to them."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class TestQueues:
 
 
 class TestHistory:
-    """Quarters of an hour, added up an hour after they have passed."""
+    """Test the quarters of an hour, which are added up an hour after they have passed."""
 
     columns = ("succeeded", "failed", "retried", "ready", "oldest_ready_age")
 

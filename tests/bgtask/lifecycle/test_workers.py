@@ -1,4 +1,4 @@
-"""A worker is alive while its heartbeats come. Once declared dead it stays dead."""
+"""Test that a worker is alive while it sends heartbeats, and dead for good after that."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def state_of(worker):
 
 
 def lease_of(worker):
-    """Seconds that are left of it, by the clock of the database."""
+    """Return the seconds that are left of the worker's lease, by the database's clock."""
     return -Worker.objects.annotate(since=SecondsSince("lease_expires_at")).get(pk=worker.pk).since
 
 
 def lose_workers():
-    """Do what a failover to a standby does that received none of them."""
+    """Delete these workers, as a failover does to a standby that has received none of them."""
     Worker.objects.all().delete()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -58,7 +58,7 @@ class TestLease:
         assert lease_of(worker) == pytest.approx(90, abs=10)
 
     def test_each_registration_makes_a_new_row(self):
-        """Even of one process: the row of a worker that was declared dead stays dead."""
+        """Kind of fault: a process reuses the row of a worker that was declared dead."""
         first = Worker.register()
         first.deregister()
         second = Worker.register()
@@ -68,7 +68,7 @@ class TestLease:
 
     @pytest.mark.django_db(transaction=True)
     def test_an_id_whose_row_was_lost_is_not_given_to_another(self):
-        """Kind: commits lost, with the ids that they had drawn from the sequence."""
+        """Kind of fault: lost commits take back ids that were drawn from the sequence."""
         first = Worker.register()
         lose_workers()
         second = Worker.register()

@@ -1,4 +1,4 @@
-"""Ways in which a task can change the session of its connection, with Django and without."""
+"""List the ways in which a task can change the session of its connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tasks are claimed, and how many outcomes are written, at a time."""
+"""Test how many tasks are claimed, and how many outcomes are written, at a time."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class TestWriting:
 
 @contextmanager
 def _every_statement_in_words(said):
-    """Add a word to ``said`` for each look and each claim of the thread called "runner"."""
+    """Add a word to ``said`` for each poll and each claim of the thread called "runner"."""
     words = {"WITH RECURSIVE heads": "look", "FOR UPDATE SKIP LOCKED": "claim"}
 
     def note(execute, sql, params, many, context):

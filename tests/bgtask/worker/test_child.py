@@ -1,4 +1,4 @@
-"""What a supervisor hears from its processes, and how it starts them."""
+"""Test what a supervisor learns from its processes, and how it starts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker claims while others are in flight, and what it takes back before it starts."""
+"""Test what a worker claims while other tasks are in flight, and what it withdraws."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def running():
 
 
 class TestSuspects:
-    """A suspect runs while its process runs nothing else, or a crash would convict others."""
+    """Test that a suspect runs alone. Otherwise its crash would be counted for other tasks."""
 
     def test_suspects_wait_while_a_task_is_in_flight(self, claim, clock, in_flight):
         innocent, suspect = TaskFactory(), TaskFactory(crashes=1)
@@ -93,7 +93,7 @@ class TestSuspects:
 
 
 class TestWithdrawal:
-    """A pause or a hold also binds what was claimed ahead and has not started."""
+    """Test that a pause or a hold also stops tasks that were claimed and have not started."""
 
     def test_next_poll_releases_unstarted_tasks_of_a_paused_queue(self, claim, in_flight):
         TaskFactory.create_batch(2, queue="mail")

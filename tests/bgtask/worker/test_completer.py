@@ -1,5 +1,5 @@
 """
-The thread that writes outcomes is woken, and says what it could not write.
+Test that the completer writes outcomes, and logs those that it can't write.
 
 The module is long because it tests each way in which a database refuses outcomes.
 """
@@ -86,7 +86,7 @@ def flushes(monkeypatch):
 
 @contextlib.contextmanager
 def the_table_away():
-    """Rename the table of tasks, as the simplest real outage that works on each database."""
+    """Rename the table of tasks: the simplest real outage that works on each database."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE bgtask_task RENAME TO bgtask_task_away")
         try:
@@ -96,7 +96,7 @@ def the_table_away():
 
 
 class TestOutage:
-    """An outage must not cost a return value, a traceback or an outcome."""
+    """Test that an outage loses no return value, no traceback and no outcome."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.sample)])
@@ -155,7 +155,7 @@ class TestOutage:
     def test_outage_that_ends_between_two_flushes_replaces_no_outcome(
         self, completer, claimed, monkeypatch, refusals
     ):
-        """The first refusals may be an outage's, as of a server that has just been promoted."""
+        """Kind of fault: a refusal of a server that was just promoted is blamed on the data."""
         really, errors = module.flush, [DataError("refused")] * refusals
 
         def flush(outcomes):
@@ -211,7 +211,7 @@ def triggers(statements):
 
 
 class TestRefusedOutcome:
-    """A single refused outcome must neither keep its neighbours nor be lost."""
+    """Test that a refused outcome is kept, and doesn't hold up the others of its batch."""
 
     def test_refused_outcome_is_kept_while_others_are_written(
         self, completer, claimed, monkeypatch, reported

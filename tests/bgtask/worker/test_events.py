@@ -1,4 +1,4 @@
-"""Receivers of signals are user code, and may be slow."""
+"""Test that slow receivers of signals, which are code of the project, don't stop a worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bgtask.lifecycle.outcomes import success
 
 @pytest.fixture
 def patient():
-    """Connect a receiver that waits, and yield the event that tells it to go on."""
+    """Connect a receiver that waits, and yield the event that lets it go on."""
     go_on = threading.Event()
 
     def receiver(**kwargs):

@@ -1,4 +1,4 @@
-"""A heartbeat renews the lease, and says how long the worker may rely on it and judge others."""
+"""Test that a heartbeat renews the lease, and when a worker may rely on it and judge others."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def beat_at(clock, heartbeat, *times):
 
 
 def refusing(word):
-    """Refuse the statements that contain this word, as a database does that was just lost."""
+    """Refuse the statements that contain this word, as a lost database does."""
 
     def execute(run, sql, *args):
         if word in sql:
@@ -106,7 +106,7 @@ class TestTrust:
 
 
 class TestJudging:
-    """Nobody may declare others dead before they had the time to send a heartbeat."""
+    """Test that a worker declares others dead only after they had the time to send a heartbeat."""
 
     def test_judging_begins_after_two_intervals(self, clock, heartbeat):
         beat_at(clock, heartbeat, 10, 20)
@@ -127,7 +127,7 @@ class TestJudging:
 
 
 class TestStatistics:
-    """The figures are written with the beat, or kept for the next."""
+    """Test that the figures are written with the heartbeat, or kept for the next."""
 
     @pytest.fixture
     def counted(self, statistics):

@@ -1,4 +1,4 @@
-"""What a worker holds in memory and in the database must agree."""
+"""Test that a worker's memory and the database agree on its in-flight tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker is woken by notifications of its queues, on a connection that is known to hear them."""
+"""Test that notifications of its queues wake a worker, on a connection that receives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks print becomes lines of the log, each of one thread."""
+"""Test that what tasks print becomes lines of the log, each of one thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The periodic jobs of every worker."""
+"""Test the periodic jobs of every worker."""
 
 from __future__ import annotations
 

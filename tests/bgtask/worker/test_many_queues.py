@@ -31,7 +31,7 @@ MANY = 300
 
 
 class Claims:
-    """A real claimer of a worker whose threads start nothing, and what it claimed, in order."""
+    """A real claimer whose threads start nothing, and what it claimed, in order."""
 
     def __init__(self, queues=None):
         self.worker = WorkerFactory()
@@ -58,7 +58,7 @@ class Claims:
 
 
 def enqueue(priorities):
-    """One task a queue: ``{queue: priority}``, or several of them, ``{queue: [3, 2]}``."""
+    """Enqueue a task for each queue: ``{queue: priority}``, or several: ``{queue: [3, 2]}``."""
     rows = [
         Task(
             task_name=NOOP,
@@ -196,7 +196,7 @@ class TestOrder:
 
 
 class TestLimits:
-    """What must not be claimed is not, however it is claimed."""
+    """Test that each way to claim leaves out what must not be claimed."""
 
     def test_paused_queues_are_left_alone(self):
         enqueue(dict.fromkeys(names(100), 0))

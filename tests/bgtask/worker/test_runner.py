@@ -1,4 +1,4 @@
-"""What a worker starts and what it leaves alone, with real threads in this process."""
+"""Test which tasks a worker starts and which it leaves, with real threads in this process."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_stops_after_its_number_of_tasks_and_claims_no_more(run):
 
 
 def test_nothing_starts_while_too_many_outcomes_are_unwritten(run, monkeypatch):
-    """A crash would repeat every attempt whose outcome is not written."""
+    """Kind of fault: a crash repeats every attempt whose outcome is not written."""
     monkeypatch.setattr(module, "MAX_UNWRITTEN_OUTCOMES", 0)
     TaskFactory.create_batch(2)
     runner = run()

@@ -1,4 +1,4 @@
-"""Receivers, log handlers and callbacks may raise anything. The worker's threads go on."""
+"""Test that the worker's threads go on if receivers, log handlers or callbacks raise errors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-The kind of fault: what a task sets for its session stays for the next task of that thread.
+Test that what a task sets for its session is gone for the next task of that thread.
 
 The module is long because each kind of session change is one case of the same test.
 """
@@ -197,7 +197,7 @@ def test_session_change_is_noticed_in_any_way_of_execution(how):
     ],
 )
 def test_session_change_through_the_driver_is_noticed(how):
-    """The kind of fault: a driver's connection that is changed, used or closed past Django."""
+    """Kind of fault: a task changes, uses or closes the driver's connection without Django."""
     before = value_of(OF_SESSION[connection.vendor][1])
     noop(priority=10)  # So that the change alone is what the connection has seen since.
     leave_by_driver(how)
@@ -216,7 +216,7 @@ def test_session_change_through_the_driver_is_noticed(how):
 
 @pytest.mark.vendor("postgresql")
 def test_setting_changed_by_a_function_is_noticed_if_the_server_reports_it():
-    """The text of the query does not tell, but PostgreSQL does."""
+    """Kind of fault: the text of a query doesn't show the change. PostgreSQL reports it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE FUNCTION public.only_read() RETURNS text LANGUAGE sql AS"
@@ -236,7 +236,7 @@ def test_setting_changed_by_a_function_is_noticed_if_the_server_reports_it():
 
 @pytest.mark.vendor("postgresql")
 def test_changed_session_is_not_returned_to_a_pool(monkeypatch):
-    """A worker inside another process shares the pool of the driver with it."""
+    """Kind of fault: a worker inside another process shares the driver's pool with that process."""
     connection.close()
     monkeypatch.setitem(
         connection.settings_dict["OPTIONS"], "pool", {"min_size": 1, "max_size": 12}
@@ -263,7 +263,7 @@ def test_changed_session_is_not_returned_to_a_pool(monkeypatch):
 
 @pytest.mark.vendor("postgresql", "mysql")
 def test_unconfigured_connection_of_django_is_left_alone():
-    """Django makes some for itself, with an alias that isn't configured."""
+    """Kind of fault: a connection that Django makes for itself has an alias without settings."""
     connected = []
 
     def connect(**kwargs):
@@ -282,7 +282,7 @@ def test_unconfigured_connection_of_django_is_left_alone():
 
 
 def test_uncommitted_changes_are_rolled_back_before_the_next_task(monkeypatch):
-    """A task may use a database without autocommit, if it is not the queue's."""
+    """Kind of fault: a database has no autocommit, and the next task commits the changes."""
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
     try:
@@ -297,7 +297,7 @@ def test_uncommitted_changes_are_rolled_back_before_the_next_task(monkeypatch):
 
 @background(max_attempts=1)
 def work():
-    """Use the ORM as tasks ordinarily do."""
+    """Use the ORM as most tasks do."""
     with transaction.atomic(), transaction.atomic():
         group = Group.objects.create(name="SET x; LISTEN y; set_config(")
         Group.objects.bulk_create([Group(name=f"group {number}") for number in range(300)])
@@ -357,7 +357,7 @@ def recall():
 
 @pytest.mark.parametrize("connected", [True, False])
 def test_attributes_that_a_library_sets_on_a_connection_are_removed(connected):
-    """As the tenant's name of django-tenants, which sets a schema by it at the next cursor."""
+    """Kind of fault: a library keeps a tenant's name on the connection, as django-tenants does."""
     remember("tenant_a", connected)
     found = recall()
 

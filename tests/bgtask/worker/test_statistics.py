@@ -1,4 +1,4 @@
-"""What became of attempts is counted in the minute in which they ended."""
+"""Test that the results of attempts are counted in the minute in which they ended."""
 
 from __future__ import annotations
 

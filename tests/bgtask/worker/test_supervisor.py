@@ -20,7 +20,7 @@ HOUR = 3_600.0
 
 @dataclass(frozen=True)
 class Life:
-    """A real process with a real end; what lies between is a matter of the clock."""
+    """A real process with a real end. The simulated clock says how long it lives."""
 
     command: str
     seconds: float | None = 0.0  # None: until it is told to stop.

@@ -1,4 +1,4 @@
-"""A sleep that can be cut short, in a process with a thousand open files too."""
+"""Test the sleep that can be cut short, also in a process with a thousand open files."""
 
 from __future__ import annotations
 

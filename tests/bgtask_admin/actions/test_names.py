@@ -1,4 +1,4 @@
-"""The names of users that the dashboard stores: a user model of the project may allow any name."""
+"""Test that the dashboard stores the name of a user, whatever the user model allows."""
 
 from __future__ import annotations
 

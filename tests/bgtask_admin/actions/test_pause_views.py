@@ -38,7 +38,7 @@ def test_opening_the_hold_page_holds_nothing(admin_client):
 
 @pytest.mark.parametrize(("verb", "status"), [("hold", "READY"), ("release", "HELD")])
 def test_operation_page_continues_with_many_tasks(admin_client, monkeypatch, verb, status):
-    """A change and its entry in the log: what is not done at once is seen to its end."""
+    """Kind of fault: a change that takes longer than one step is never completed."""
     monkeypatch.setattr(run, "CHUNK_ROWS", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     held = {"held_for": HeldFor.TYPE} if status == "HELD" else {}
@@ -55,7 +55,7 @@ def test_operation_page_continues_with_many_tasks(admin_client, monkeypatch, ver
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("what", ["hold of the type", "verb of a task"])
 def test_busy_database_is_reported_with_the_remaining_work(admin_client, monkeypatch, what):
-    """A change and its entry in the log: what has begun is never told as not done."""
+    """Kind of fault: an operation that has begun is reported as not done."""
     task = TaskFactory(task_name="shop.send")
     url = f"{LANDING}hold/" if what.startswith("hold") else f"{TASKS}{task.pk}/do/hold/"
     apply = TaskQuerySet.hold
@@ -143,7 +143,7 @@ def test_a_wrong_time_is_refused(admin_client, minutes):
 
 @pytest.mark.parametrize(("first", "then"), [("hold", "release"), ("release", "hold")])
 def test_the_opposite_action_stops_what_is_still_to_do(admin_client, monkeypatch, first, then):
-    """A change that is undone: Continue on the page of an older operation does it again."""
+    """Kind of fault: Continue on the page of an older operation repeats an undone change."""
     held = {"status": "HELD", "held_for": HeldFor.TYPE} if first == "release" else {}
     TaskFactory.create_batch(3, task_name="shop.send", **held)
     TaskFactory.create_batch(3, task_name="shop.call", **held)
@@ -167,7 +167,7 @@ def test_the_opposite_action_stops_what_is_still_to_do(admin_client, monkeypatch
 
 @pytest.mark.parametrize("name", ["shop.send ", " shop.send", "\tshop.send"])
 def test_holds_exactly_the_name_that_was_given(admin_client, name):
-    """Names with blanks at an end: another type is held."""
+    """Kind of fault: a name loses its blanks at the ends, and another type is held."""
     if connection.vendor == "mysql" and name.endswith(" "):
         pytest.skip("the collation of MariaDB ignores blanks at the end")
     TaskFactory(task_name="shop.send")
@@ -184,7 +184,7 @@ def test_holds_exactly_the_name_that_was_given(admin_client, name):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_task_that_fails_for_good_with_a_dead_worker_is_told_of(admin_client, caplog):
-    """Rescued by an operator: no log line, no signal and no statistics."""
+    """Kind of fault: a rescue by an operator has no log line, no signal and no statistics."""
     failed = []
 
     def receive(task, **given):

@@ -486,7 +486,7 @@ def test_the_step_that_changes_the_last_task_ends_the_operation(
 
 @pytest.mark.parametrize("change", [{"queue": "other"}, {"error_fingerprint": "other"}])
 def test_leaves_alone_what_left_the_filter_after_its_id_was_read(admin_user, change):
-    """Between the read of the ids and the change: a task that no longer matches."""
+    """Kind of fault: a task stops matching between the read of the ids and the change."""
     left, stayed = TaskFactory.create_batch(
         2, status=Status.FAILED, queue="mail", error_fingerprint="abc"
     )

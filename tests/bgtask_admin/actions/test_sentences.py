@@ -1,4 +1,4 @@
-"""Each action is told in sentences of its own, with the right plural."""
+"""Test that each action has sentences of its own, with the right plural."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bgtask_admin.models import Operation
 
 @pytest.mark.parametrize("verb", ACTIONS)
 def test_every_action_has_a_singular_and_a_plural_sentence(verb):
-    """Plurals: one task and many tasks, in a sentence that names the number once."""
+    """Kind of fault: one task and many tasks have one sentence, or it names the number twice."""
     one, many = (
         sentences.done(Operation(verb=verb, changed=number, filter="{}")) for number in (1, 1_204)
     )
@@ -40,7 +40,7 @@ def test_every_action_has_a_singular_and_a_plural_sentence(verb):
     ],
 )
 def test_cancelled_tasks_and_cancel_requests_are_counted_separately(given, options, said):
-    """Cancel: a result that claims less, or more, than is known."""
+    """Kind of fault: the result of a cancel claims less or more than is known."""
     operation = Operation(
         verb="cancel", changed=2, filter=json.dumps(given), options=json.dumps(options)
     )
@@ -49,7 +49,7 @@ def test_cancelled_tasks_and_cancel_requests_are_counted_separately(given, optio
 
 
 def test_each_reason_to_skip_is_a_sentence():
-    """Skipped: one number for several reasons."""
+    """Kind of fault: several reasons to skip tasks have one number."""
     reasons = {"gone": 1, "RUNNING": 1_204, "referred:shop_job": 2}
 
     assert sentences.skipped(reasons, with_messages=True) == [

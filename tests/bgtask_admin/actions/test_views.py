@@ -235,7 +235,7 @@ def test_a_confirmation_is_valid_for_a_day(admin_client, monkeypatch):
 
 @pytest.mark.parametrize("stored", [{"status": "FAILD"}, {"quere": "mail"}, {"queue": ""}, {}])
 def test_an_operation_whose_filter_is_no_longer_valid_is_refused_in_words(admin_client, stored):
-    """Refused: a filter that another release stored, or that was edited by hand."""
+    """Kind of fault: a filter of another release, or one edited by hand, breaks a page."""
     TaskFactory(status=Status.FAILED)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
     user = get_user_model().objects.get()

@@ -1,4 +1,4 @@
-"""Command lines with bytes that no encoding has, and values that can't be numbers."""
+"""Test command lines with bytes that no encoding has, and values that can't be numbers."""
 
 from __future__ import annotations
 

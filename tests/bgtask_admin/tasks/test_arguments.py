@@ -86,7 +86,7 @@ SPELLINGS = {
 
 
 def test_argument_value_finds_only_equal_values():
-    """An argument: each value is one value, its type and its case included."""
+    """Kind of fault: a value finds a value of another type or another case."""
     # An inner dictionary, another name, and another case of the name, are there as well.
     decoys = [{"other": {"it": one}, "item": one, "It": one} for one in VALUES.values()]
     tasks = {}
@@ -120,14 +120,14 @@ def test_argument_value_finds_only_equal_values():
     ],
 )
 def test_positional_argument_is_found_by_its_parameter_name(params, query, is_found):
-    """An argument: a call by position is found by name where the function is known."""
+    """Kind of fault: a call by position is not found by the parameter's name."""
     task = TaskFactory(task_name="tests.tasks.add", task_params=params)
 
     assert found(query) == ({task.pk} if is_found else set())
 
 
 def test_arguments_of_an_unknown_function_are_found_by_name_or_number():
-    """An argument: where the function is not known, a position has no name."""
+    """Kind of fault: a position gets a name although the function is not known."""
     task = TaskFactory(task_name="gone", task_params='[[42], {"b": 1}]')
 
     assert [found(query) for query in ("args.a:42", "args.0:42", "args.b:1")] == [
@@ -146,7 +146,7 @@ OTHERS = (
 
 @pytest.mark.parametrize("chunk", [1, 1_000])
 def test_action_on_an_argument_filter_changes_no_other_task(monkeypatch, chunk):
-    """An argument: a bulk verb changes the tasks that have it and no other."""
+    """Kind of fault: an action changes tasks without the argument."""
     monkeypatch.setattr(run, "CHUNK_ROWS", chunk)
     monkeypatch.setattr(run, "LOOKAHEAD_ROWS", 2)
     mine = []
@@ -166,7 +166,7 @@ def test_action_on_an_argument_filter_changes_no_other_task(monkeypatch, chunk):
 
 
 def test_each_chunk_compares_the_arguments_of_its_rows(monkeypatch):
-    """An argument: the tasks are locked, and decided about, before they are changed."""
+    """Kind of fault: tasks change between the comparison of their argument and the action."""
     for params in OTHERS:
         TaskFactory(status=Status.FAILED, task_params=params)
     seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "user_id:42"}))
@@ -199,7 +199,7 @@ def test_confirmation_says_at_least_if_not_all_tasks_were_searched(admin_client,
 
 
 def test_the_history_names_every_task_though_not_all_were_counted(admin_user, monkeypatch):
-    """An argument: what is not counted before is logged all the same."""
+    """Kind of fault: a task that the preview didn't count is missing from the log."""
     monkeypatch.setattr(argument_search, "MOST_ROWS", 1)
     tasks = TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
     seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "a:1"}))
@@ -216,7 +216,7 @@ def test_the_history_names_every_task_though_not_all_were_counted(admin_user, mo
     ("decoded", "searched"), [(1, 2), (2, 3), (3, 0)], ids=["one", "two", "all"]
 )
 def test_search_reports_how_many_tasks_it_read(monkeypatch, decoded, searched):
-    """An argument: a look that decoded enough ends, and says how far it came."""
+    """Kind of fault: a search that stopped early doesn't say how many tasks it searched."""
     monkeypatch.setattr(argument_search, "SLICE_ROWS", 1)
     ids = [
         TaskFactory(task_params=f'[[], {{"a": "{value}"}}]').pk for value in ("x", "no", "x", "x")
@@ -232,7 +232,7 @@ def test_search_reports_how_many_tasks_it_read(monkeypatch, decoded, searched):
 
 @pytest.mark.parametrize(("size", "number"), [(1, 3), (2, 2), (3, 1)])
 def test_search_takes_as_few_queries_as_possible(monkeypatch, size, number):
-    """An argument: the page of a confirmation asks the database once for each slice."""
+    """Kind of fault: a confirmation runs more than one query for each slice."""
     monkeypatch.setattr(argument_search, "SLICE_ROWS", size)
     TaskFactory.create_batch(2, task_params='[[], {"a": 1}]')
 
@@ -244,7 +244,7 @@ def test_search_takes_as_few_queries_as_possible(monkeypatch, size, number):
 
 @pytest.mark.parametrize("argument", ["a:x%00y", "a%00:1", 'a:"x%00y"'])
 def test_a_character_that_postgresql_does_not_store_is_refused(admin_client, argument):
-    """An argument: what the log cannot hold is refused before anything is confirmed."""
+    """Kind of fault: a filter is confirmed that the log can't store."""
     TaskFactory(status=Status.FAILED)
 
     page = admin_client.get(f"{TASKS}?argument={argument}")
@@ -278,7 +278,7 @@ def take_many(a, b, /, c=5, *rest, d=None, **others):
 @h_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_argument_filter_is_exact_for_any_calls(data):
-    """An argument: no value, name or way of calling makes it find another task, or miss one."""
+    """Kind of fault: a value, a name or a way of calling finds another task, or misses one."""
     Task.objects.all().delete()
     values = st.sampled_from(data.draw(st.lists(VALUES_OF_JSON, min_size=2, max_size=4)))
     name, wanted = data.draw(st.sampled_from(NAMES)), data.draw(values)
@@ -305,7 +305,7 @@ def test_argument_filter_is_exact_for_any_calls(data):
 
 
 def spelled(value):
-    """Return the value as JSON, in which its type shows; -0.0 is 0.0."""
+    """Return the value as JSON, which shows its type. Write -0.0 as 0.0."""
     if isinstance(value, list):
         return [spelled(one) for one in value]
     if isinstance(value, dict):
@@ -325,7 +325,7 @@ def test_exact_number_is_shown_as_exact(admin_client):
 
 
 def test_export_has_only_matching_tasks_and_its_name_has_the_limit(admin_client, monkeypatch):
-    """An argument: what is exported has it."""
+    """Kind of fault: an export has tasks without the argument."""
     monkeypatch.setattr(argument_search, "MOST_ROWS", 2)
     TaskFactory(task_params='[[], {"a": 1}]')
     newer = TaskFactory(task_params='[[], {"a": 1}]')
@@ -346,7 +346,7 @@ MASKED = [
 
 @pytest.mark.parametrize("wanted", MASKED)
 def test_a_masked_value_cannot_be_guessed_by_a_search(admin_client, wanted):
-    """Masked values: whether a search finds a task tells whether the guess was right."""
+    """Kind of fault: a search shows whether a guess at a masked value was right."""
     name, _, value = wanted.partition(":")
     right = WantedArgument(name, value).argument.value
     TaskFactory(status=Status.FAILED, task_params=json.dumps([[], {name: right}]))

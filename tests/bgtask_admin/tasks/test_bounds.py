@@ -1,4 +1,4 @@
-"""A count reads a bounded number of rows, and says so where that is not all."""
+"""Test that a count reads a bounded number of rows, and says if that isn't all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def preview(verb="requeue", **query):
 
 
 def test_the_confirmation_counts_the_newest_and_says_at_least(admin_client):
-    """A search without a bound: few tasks match, and no index finds them."""
+    """Kind of fault: few tasks match, no index finds them, and the search reads all rows."""
     TaskFactory.create_batch(2, status=Status.FAILED, queue="mail")
     TaskFactory.create_batch(2, status=Status.FAILED)
     TaskFactory(status=Status.FAILED, queue="mail")

@@ -47,7 +47,7 @@ def test_no_cell_is_a_formula(admin_client, text):
 @pytest.mark.parametrize("separator", [";", "\t", "\n", "\r\n", "; "])
 @pytest.mark.parametrize("sign", export.FORMULA_SIGNS)
 def test_no_part_of_a_cell_becomes_a_cell_with_a_formula(admin_client, separator, sign):
-    """A table for Excel: in many countries, it splits the lines of this file at semicolons."""
+    """Kind of fault: in many countries, Excel splits lines at semicolons."""
     TaskFactory(verbose_name=f"x{separator}{sign}1{separator}y", task_name=f"{separator}{sign}2")
 
     lines = exported(admin_client, "csv").splitlines()
@@ -72,7 +72,7 @@ def name_of(client, query):
 
 
 def test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not(admin_client, monkeypatch):
-    """A number that is not exact: the part of a list is taken for all of it."""
+    """Kind of fault: a file with a part of the tasks looks complete."""
     TaskFactory.create_batch(3, status=Status.FAILED)
 
     assert name_of(admin_client, "") == name_of(admin_client, "status=FAILED") == "tasks.csv"
@@ -87,7 +87,7 @@ def test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not(admin_cli
 def test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name(
     admin_client, monkeypatch
 ):
-    """A search without a bound: few tasks match, and no index finds them."""
+    """Kind of fault: few tasks match, no index finds them, and the export reads all rows."""
     monkeypatch.setattr(bounds, "MAX_SEARCHED_ROWS", 3)
     TaskFactory(status=Status.FAILED, queue="mail")
     TaskFactory.create_batch(2, status=Status.FAILED)
@@ -151,7 +151,7 @@ def test_export_without_tasks_has_its_header(admin_client, form):
 
 
 def test_spreadsheet_reads_the_stored_values(admin_client):
-    """A table for Excel: it tells its encoding, and no cell is longer than Excel takes."""
+    """Kind of fault: Excel guesses the encoding, or cuts a cell that is too long."""
     TaskFactory(
         verbose_name="Köln", task_name="🙂", task_params=json.dumps([[], {"text": "x" * 40_000}])
     )
@@ -166,7 +166,7 @@ def test_spreadsheet_reads_the_stored_values(admin_client):
 
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_export_streams_under_asgi(async_client, admin_user, form, monkeypatch):
-    """A streamed page: the server never has to read all of it before it sends the first part."""
+    """Kind of fault: the server reads the whole file before it sends the first part."""
     monkeypatch.setattr(export, "BATCH_ROWS", 2)
     TaskFactory.create_batch(5)
     async_client.force_login(admin_user)

@@ -82,7 +82,7 @@ def test_search_by_argument_needs_the_permission(log_in):
 
 
 def test_argument_is_found_by_name_if_the_function_is_registered(admin_client):
-    """An argument: the page says where it cannot look by name."""
+    """Kind of fault: the page doesn't say that an argument can't be found by name."""
     named = TaskFactory(task_name="tests.tasks.add", task_params='[[], {"a": 42, "b": 1}]')
     positional = TaskFactory(task_name="tests.tasks.add", task_params="[[42, 1], {}]")
     unknown = TaskFactory(task_name="gone.add", task_params="[[42, 1], {}]")
@@ -115,7 +115,7 @@ def test_search_by_argument_reports_its_limit_and_continues(admin_client, monkey
 
 
 def test_page_decodes_a_limited_number_of_parameters(admin_client, monkeypatch):
-    """An argument: where many tasks may have it, fewer are looked at."""
+    """Kind of fault: a page decodes too many tasks if many may have the argument."""
     monkeypatch.setattr(task_list, "MAX_DECODED_TASKS", 2)
     ids = [task.pk for task in TaskFactory.create_batch(3, task_params='[[], {"a": 1}]')]
 

@@ -155,7 +155,7 @@ def test_empty_selection_shows_the_list():
 @pytest.mark.parametrize("key", sorted(NAMES))
 @pytest.mark.parametrize("name", ["mail ", " mail", "\tmail"])
 def test_a_name_with_blanks_at_an_end_is_another_name(key, name):
-    """Names with blanks at an end: a filter finds, and an action changes, other tasks."""
+    """Kind of fault: a filter finds, and an action changes, tasks whose name has other blanks."""
     if connection.vendor == "mysql" and name.endswith(" "):
         pytest.skip("the collation of MariaDB ignores blanks at the end")
     column = {"task": "task_name", "worker": "last_worker", "fingerprint": "error_fingerprint"}
@@ -176,6 +176,6 @@ def test_a_selection_whose_filter_is_no_longer_valid_selects_nothing():
 
 @pytest.mark.parametrize("text", ['queue:""', 'task:""', 'worker:""', '""', 'since:""'])
 def test_a_search_word_without_a_value_is_refused(text):
-    """Refused: a filter that django-filter drops, so that the rest means every task."""
+    """Kind of fault: django-filter drops a filter, and the rest means every task."""
     with pytest.raises(InvalidSelection):
         Selection.parse({"q": text})

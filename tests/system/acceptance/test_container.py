@@ -1,4 +1,5 @@
-"""A worker as the first process of a container.
+"""
+Test a worker as the first process of a container.
 
 For such a process signals have no default action, and it has to reap orphans itself.
 """

@@ -1,4 +1,4 @@
-"""Workers that cron starts, which may overlap and may be killed."""
+"""Test workers that cron starts, which may overlap and may be killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that dies, and what others make of it."""
+"""Test that other workers rescue the tasks of a worker that dies."""
 
 from __future__ import annotations
 

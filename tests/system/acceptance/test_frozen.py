@@ -1,4 +1,4 @@
-"""A worker that stands still for a while and then goes on, as virtual machines do."""
+"""Test a worker that is frozen for some time and then goes on, as virtual machines may be."""
 
 from __future__ import annotations
 

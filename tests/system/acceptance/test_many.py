@@ -1,4 +1,4 @@
-"""Many tasks, and several workers that are after them."""
+"""Test that several workers share many tasks."""
 
 from __future__ import annotations
 

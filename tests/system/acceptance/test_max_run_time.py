@@ -1,4 +1,4 @@
-"""Tasks that run longer than they may."""
+"""Test tasks that run longer than MAX_RUN_TIME."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may say to ``process_tasks``."""
+"""Test the options of ``process_tasks``."""
 
 from __future__ import annotations
 

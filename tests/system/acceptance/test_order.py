@@ -1,4 +1,4 @@
-"""In which order a worker takes what there is, and what it leaves alone."""
+"""Test in which order a worker starts tasks, and which tasks it leaves."""
 
 from __future__ import annotations
 

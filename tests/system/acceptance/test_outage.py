@@ -1,4 +1,4 @@
-"""The database cuts a worker's connections."""
+"""Test a worker whose connections the database cuts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.vendor("postgresql", "mysql")]
 
 
 def cut_all_other_connections():
-    """Return how many."""
+    """Cut all other connections, and return how many there were."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute(

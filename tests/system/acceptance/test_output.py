@@ -1,4 +1,4 @@
-"""What a worker writes to its log, and what the tasks print."""
+"""Test what a worker writes to its log, and what tasks print."""
 
 from __future__ import annotations
 

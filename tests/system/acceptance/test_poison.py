@@ -1,4 +1,4 @@
-"""Tasks that take their process with them."""
+"""Test tasks that crash their process."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def running_pid(execution_log, task):
 
 
 class Release:
-    """An app of the project that its supervisor can import at once, and their processes cannot."""
+    """An app that the supervisor can import at once, and its processes only later."""
 
     def __init__(self, path):
         self._tasks = path / "release" / "tasks.py"
@@ -52,7 +52,7 @@ class Release:
         self._tasks.write_text("")
 
     def starts(self):
-        """When each of the processes came to import it, by the clock that all of them share."""
+        """Return when each of the processes imported the app, by the clock of this host."""
         notes = self._notes.read_text() if self._notes.exists() else ""
         return [float(note) for note in notes.splitlines()]
 
@@ -184,7 +184,7 @@ def test_second_signal_ends_processes_at_once_and_their_task_is_rescued(
 
 
 def until_stopped(supervisor, processes):
-    """Until it has closed the standard input of each."""
+    """Wait until the supervisor has closed the standard input of each process."""
     inputs = {os.readlink(f"/proc/{pid}/fd/0") for pid in processes}
     eventually(lambda: not inputs & set(open_files(supervisor.pid)), explain=supervisor.output)
 

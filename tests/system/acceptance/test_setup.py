@@ -1,4 +1,4 @@
-"""A worker whose database is not what it should be."""
+"""Test a worker whose database lacks something."""
 
 from __future__ import annotations
 

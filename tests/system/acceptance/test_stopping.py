@@ -1,4 +1,4 @@
-"""A worker that is told to stop."""
+"""Test a worker that is asked to stop."""
 
 from __future__ import annotations
 

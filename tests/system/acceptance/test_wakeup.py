@@ -1,4 +1,4 @@
-"""What cuts the sleep of an idle worker short: ``--sleep=3600`` would be over too late."""
+"""Test what ends the sleep of an idle worker early. ``--sleep=3600`` would end it too late."""
 
 from __future__ import annotations
 

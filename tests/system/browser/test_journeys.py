@@ -1,4 +1,4 @@
-"""What operators come for, from the landing page, and how many clicks it takes."""
+"""Test what operators do, from the first page on, and how many clicks it takes."""
 
 from __future__ import annotations
 

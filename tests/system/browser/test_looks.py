@@ -1,4 +1,4 @@
-"""Each page, wide and narrow, in light and dark: nothing overflows, everybody can use it."""
+"""Test each page, wide and narrow, in light and dark: nothing overflows, and all can use it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Database servers that a test can stop, kill, freeze and make read-only: they aren't shared.
+Start database servers that a test can stop, kill, freeze and make read-only.
 
 The module is long because each database is started, stopped and frozen in its own way.
 """

@@ -1,4 +1,4 @@
-"""Matrix rows 36 and 37: clocks that are wrong, and clocks that jump."""
+"""Test matrix rows 36 and 37: clocks that are wrong, and clocks that jump."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix rows 13, 44, 48, 50–56, 66, 70: what tasks, rows, operators and logs do to a worker."""
+"""Test matrix rows 13, 44, 48, 50–56, 66, 70: faults of tasks, rows, operators and logs."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_task_that_uses_all_memory_affects_no_other_task(testbed, settled):
 
 
 def _leave_room_for(blocks, *pids):
-    """As a container does: not much more than they have by now, and half a block for others."""
+    """Limit the memory, as a container does, to a little more than the processes have by now."""
     pages = max(int(Path("/proc", str(pid), "statm").read_text().split()[0]) for pid in pids)
     limit = pages * resource.getpagesize() + int((blocks + 0.5) * tasks.BLOCK)
     for pid in pids:

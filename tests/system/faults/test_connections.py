@@ -1,4 +1,4 @@
-"""Matrix rows 1, 22, 54: who has a connection, how long it is kept, and what if it is cut."""
+"""Test matrix rows 1, 22, 54: who has a connection, for how long, and what happens if it is cut."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reached(testbed):
 
 
 def connections_of(pid, testbed):
-    """How many this very process has to the database."""
+    """Return how many connections this process has to the database."""
     files = open_files(pid)
     if testbed.proxy is None:
         return files.count(testbed.server.settings["NAME"])
@@ -74,7 +74,7 @@ each_setting = pytest.mark.parametrize(
 
 
 class Probe:
-    """An app that notes which of a worker's threads connects to the database."""
+    """An app that records which of a worker's threads connects to the database."""
 
     def __init__(self, path):
         self._notes = path / "notes"
@@ -104,7 +104,7 @@ class Probe:
         }
 
     def connected(self):
-        """Which thread did, and how often."""
+        """Return which thread connected, and how often."""
         return Counter(self._notes.read_text().splitlines())
 
 

@@ -1,5 +1,5 @@
 """
-Matrix rows 16–20, 22, 25–29, 33: what befalls the database.
+Test matrix rows 16–20, 22, 25–29, 33: faults of the database.
 
 The module is long because each fault of a database is one row of the fault matrix.
 """
@@ -412,7 +412,7 @@ def _lock(session, pk):
 
 
 def _make_heavier(session):
-    """Let the other one be chosen: who looks for deadlocks first, or who has written less."""
+    """Make the database end the other transaction of a deadlock."""
     with session.cursor() as cursor:
         if session.vendor == "postgresql":
             cursor.execute("SET deadlock_timeout = '1h'")

@@ -1,5 +1,5 @@
 """
-A PostgreSQL primary is lost and its standby promoted, and the old primary may come back.
+Test the loss of a PostgreSQL primary, whose standby is promoted, and which may come back.
 
 The module is long because each case needs the same pair of servers.
 """
@@ -43,7 +43,7 @@ def pair():
 
 @pytest.fixture
 def testbed(pair, django_db_blocker, tmp_path, monkeypatch):
-    """A testbed whose database, for this process too, is whichever of the two can be written to."""
+    """Yield a testbed whose database is the one of the two servers that can be written to."""
     monkeypatch.setenv("BGTASK_TEST_EXECUTION_LOG", "")
     with django_db_blocker.unblock(), connected_to(Server(pair.settings)):
         call_command("migrate", verbosity=0)
@@ -55,7 +55,7 @@ def testbed(pair, django_db_blocker, tmp_path, monkeypatch):
 
 
 class Enqueuer:
-    """Enqueue on a thread, and keep the ids of those tasks whose enqueue was acknowledged."""
+    """Enqueue on a thread, and keep the ids of the tasks whose enqueue was acknowledged."""
 
     def __init__(self):
         self.acknowledged = set()
@@ -100,13 +100,13 @@ def workers_on(server):
 
 
 def await_refused_beats(worker):
-    """Wait until many beats have failed: of an outage's, the first and the tenth are logged."""
+    """Wait until many heartbeats have failed. The log has the first and the tenth of them."""
     refused = re.compile("The heartbeat of .* former primary")
     eventually(lambda: refused.search(worker.output()), timeout=30, explain=worker.output)
 
 
 def await_beats(worker):
-    """Wait until the worker has been at work for a second more."""
+    """Wait until the worker has worked for another second."""
     row = Worker.objects.alive().get(pid=worker.pid)
     later = Worker.objects.filter(
         pk=row.pk, heartbeat_at__gt=row.heartbeat_at + timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""Matrix row 5: killed at each boundary of claim, run, finish and rescue, again and again."""
+"""Test matrix row 5: kill a worker at each boundary of claim, run, finish and rescue."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _see_them_die(doomed, meanwhile=lambda: None):
 
 
 def _see_that_history_agrees(testbed):
-    """Each execution has one row of history, unless it succeeded; and what was counted, too."""
+    """Check that each execution without success has one row of history, and is counted."""
     executed = defaultdict(set)
     for one in testbed.execution_log.executions():
         executed[one.task].add(one.start.token)

@@ -1,4 +1,4 @@
-"""A disk that is really full: each outcome waits for room, and is then written as it was."""
+"""Test a disk that is full: each outcome waits for space, and is then written unchanged."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def testbed(disk, django_db_blocker, tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def full(disk):
-    """In here, hardly anything of the disk is left."""
+    """Fill the disk within the block."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:

@@ -1,4 +1,4 @@
-"""The kind of fault: a server keeps the locks of a worker whose host has vanished."""
+"""Test that a server soon releases the locks of a worker whose host has vanished."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OURS = "3 15 5 30000"  # Count, idle, interval, user timeout.
 
 
 class Listening(PostgreSQLServer):
-    """A server that is reached by TCP, too: on a socket keepalives are nothing."""
+    """A server that is also reached by TCP, because a socket has no keepalives."""
 
     def listen(self, port: int) -> None:
         self.stop()

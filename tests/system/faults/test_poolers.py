@@ -1,5 +1,5 @@
 """
-Connection poolers between workers and PostgreSQL: what works in each of their modes.
+Test what works in each mode of a connection pooler between workers and PostgreSQL.
 
 The module is long because each mode of a pooler is tested with the same setup.
 """
@@ -52,7 +52,7 @@ def pooler(testbed):
 
 @pytest.fixture
 def through(pooler, testbed):
-    """Start a command that is connected by way of the pooler."""
+    """Start a command that connects through the pooler."""
 
     def start(command, *args, others=None, **settings):
         env = {
@@ -86,7 +86,7 @@ def own_connection(alias="default"):
 
 @contextlib.contextmanager
 def traffic(pooler, clients=3):
-    """Other clients run short transactions all the time."""
+    """Let other clients run short transactions within the block."""
     stopping = threading.Event()
 
     def ask():
@@ -130,7 +130,7 @@ def until_it_says(child, words):
 
 
 def wakes(settled, child):
-    """Enqueue several times; only a notification can wake a worker that sleeps for an hour."""
+    """Enqueue several times. Only a notification can wake a worker that sleeps for an hour."""
     until_alive(child)
     for number in range(3):
         tasks.quick(number)

@@ -1,4 +1,4 @@
-"""Matrix rows 4, 8, 11, 12, 14: what befalls processes, beyond what the acceptance tests show."""
+"""Test matrix rows 4, 8, 11, 12, 14: faults of processes, besides those of the acceptance tests."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_process_that_ignores_a_stop_is_killed_and_its_task_is_not_a_suspect(tes
 
 
 def declare_dead_as_soon_as_alive(known=()):
-    """Do what a second server does that knows nothing of this worker: it has no such row."""
+    """Delete the worker's row, as if it were on a second server that has no such row."""
     new = Worker.objects.alive().exclude(pk__in=known).values_list("pk", flat=True).first()
     Worker.objects.filter(pk=new).declare_dead()
     return new

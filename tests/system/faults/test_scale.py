@@ -1,4 +1,4 @@
-"""Matrix rows 60, 63, 64: many rows, many workers, much coming and going."""
+"""Test matrix rows 60, 63, 64: many rows, many workers, many starts and stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix rows 21, 23, 24: what befalls the wire between a worker and its server."""
+"""Test matrix rows 21, 23, 24: faults of the network between a worker and its server."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-The protocol keeps its promises in every order of events, and needs each of its checks.
+Test that the protocol keeps its promises in every order of events, and needs each check.
 
 The module is long because each broken move is one case of the same search.
 """
@@ -235,7 +235,7 @@ STUCK = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_garbage() -> Iterator[None]:
-    """Many thousand tuples and no cycle: looking for one takes a third of the time."""
+    """Turn off the garbage collector, which takes a third of the time and finds nothing here."""
     gc.disable()
     yield
     gc.enable()
@@ -287,13 +287,13 @@ def test_task_is_stuck_without_maintenance(rules: Rules) -> None:
 
 
 def test_reading_back_after_a_refusal_is_enough() -> None:
-    """After a broken connection the outcome may as well be flushed again at once."""
+    """Check that after a broken connection the outcome may be flushed again at once."""
     exploration = explore(replace(ONE_WORKER, requeues=0, finish_reads_back=False))
     assert exploration.violation is None, str(exploration)
 
 
 def test_violation_is_shown_as_a_sequence_of_steps() -> None:
-    """With the names and tokens of this one story, shortest first, so that people can follow it."""
+    """Check that a violation is shown with the names and tokens of one short story."""
     rules = replace(TWO_WORKERS, worker_rows_are_never_reused=False)
     assert explore(rules).story == (
         "task A is enqueued as READY",

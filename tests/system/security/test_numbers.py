@@ -150,7 +150,7 @@ def test_ready_row_is_claimed_with_others_and_fails_alone(column, value, expecte
 @pytest.mark.django_db(transaction=True)
 @rows()
 def test_draining_worker_runs_all_other_tasks(column, value, expected, caplog):
-    """With hints, floors, patience and statistics, which only a worker has."""
+    """Run the tasks by a worker, whose order and statistics use these columns as well."""
     tasks = TaskFactory.create_batch(5)
     others = [TaskFactory(queue="other", priority=number) for number in range(-2, 3)]
     edit(tasks[2], column, value)
@@ -234,7 +234,7 @@ def test_row_can_be_released_requeued_and_changed_with_others(column, value, exp
 
 @pytest.fixture
 def first_bad_text(monkeypatch):
-    """Forget that this process has met a text that is not UTF-8."""
+    """Forget that this process has read a text that is not UTF-8."""
     monkeypatch.setattr(operations_for(connection), "_decodes_itself", False)
 
 
@@ -280,7 +280,7 @@ def test_running_row_without_valid_text_does_not_block_a_rescue(value):
 @pytest.mark.vendor("sqlite")
 @pytest.mark.django_db(transaction=True)
 def test_rescue_of_a_row_without_a_name_does_not_stop_the_heartbeat():
-    """Its name is counted among those of others, and is no text."""
+    """Kind of fault: a name that is no text is counted among the others."""
     task = TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(dead=True), crashes=5)
     edit(task, "task_name", "x'ff'")
     neighbour = TaskFactory(queue=task.queue)

@@ -1,4 +1,4 @@
-"""The grants in SECURITY.md are enough, and no more than enough."""
+"""Test that the grants in SECURITY.md are enough, and no more than that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grants(who):
 
 @pytest.fixture
 def role(testbed):
-    """``role("worker")`` has the privileges of a worker, and is gone when the test is."""
+    """Return a function: ``role("worker")`` has a worker's privileges until the test ends."""
     server, made = testbed.server, []
 
     def make(who):

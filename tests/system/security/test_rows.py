@@ -1,4 +1,4 @@
-"""A person who can write rows can only have registered functions called, and no more."""
+"""Test that a person who can write rows can only have registered functions called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told, and to whom: error texts, logs, command lines."""
+"""Test which secrets error texts, logs and command lines contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the packages do not do at all."""
+"""Test what the packages never do."""
 
 from __future__ import annotations
 
