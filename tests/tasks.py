@@ -1,4 +1,4 @@
-"""Background functions for the tests."""
+"""Define background functions for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background functions for the tests of @background and of calls."""
+"""Define background functions for the tests of @background and of calls."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-The parts of Django that its documentation does not promise.
+Test the parts of Django that its documentation does not promise.
 
 If one of these tests fails after an upgrade of Django, change the function of the same name in
 ``bgtask/db/internals.py``.

@@ -1,5 +1,5 @@
 """
-The database loses its newest commits: stale outcomes must not meet newer attempts or other tasks.
+Test that stale outcomes match no newer attempt after the database has lost its newest commits.
 
 An asynchronous failover and a power cut without sync put rows, tokens and ids back to older values.
 The memory of the workers stays as it was.

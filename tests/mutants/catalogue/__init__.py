@@ -1,4 +1,4 @@
-"""All mutants. Those of a new area get a module of their own here."""
+"""List all mutants. Those of a new area get a module of their own here."""
 
 from __future__ import annotations
 

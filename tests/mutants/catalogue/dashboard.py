@@ -1,5 +1,5 @@
 """
-Mutants of the dashboard: filters, actions, exports, masks and access.
+List the mutants of the dashboard: filters, actions, exports, masks and access.
 
 The module is long because it is a list.
 """

@@ -1,5 +1,5 @@
 """
-Mutants of the SQL of each database.
+List the mutants of the SQL of each database.
 
 The module is long because it is a list.
 """

@@ -1,4 +1,4 @@
-"""Mutants that no test can notice. They are listed so that nobody tries again, and are not run."""
+"""List mutants that no test can notice, so that nobody tries again. They are not run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Mutants of the life of a task: each transition, its guard and its counters.
+List the mutants of the life of a task: each transition, its guard and its counters.
 
 The module is long because it is a list.
 """

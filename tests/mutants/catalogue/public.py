@@ -1,5 +1,5 @@
 """
-Mutants of retries, of the texts of errors and of the list of secrets.
+List the mutants of retries, of the texts of errors and of the list of secrets.
 
 The module is long because it is a list.
 """

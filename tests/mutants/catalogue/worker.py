@@ -1,5 +1,5 @@
 """
-Mutants of the worker: what it claims, starts, keeps, writes and reports.
+List the mutants of the worker: what it claims, starts, keeps, writes and reports.
 
 The module is long because it is a list.
 """

@@ -115,7 +115,7 @@ def await_beats(worker):
 
 
 def test_synchronous_failover_loses_nothing_and_doubles_nothing(pair, testbed, settled):
-    """Kind: commits lost with the primary."""
+    """Kind of fault: commits lost with the primary."""
     pair.make_synchronous()
     worker = testbed.worker("--threads=4", env=pair.for_workers())
     with Enqueuer() as enqueuer:
@@ -131,7 +131,7 @@ def test_synchronous_failover_loses_nothing_and_doubles_nothing(pair, testbed, s
 
 
 def test_outcome_of_a_lost_claim_is_never_accepted(pair, testbed, tmp_path):
-    """Kind: commits lost with the primary, which the workers outlive."""
+    """Kind of fault: commits lost with the primary, which the workers outlive."""
     path = tmp_path / "go"
     task = tasks.wait_for(str(path))
     pair.await_standby()
@@ -161,7 +161,7 @@ def test_outcome_of_a_lost_claim_is_never_accepted(pair, testbed, tmp_path):
 
 
 def test_asynchronous_failover_confuses_no_results(pair, testbed):
-    """Kind: commits lost with the primary, whose ids and tokens are given out again."""
+    """Kind of fault: commits lost with the primary, whose ids and tokens are given out again."""
     worker = testbed.worker("--threads=4", env=pair.for_workers())
     with Enqueuer() as enqueuer:
         enqueuer.await_more(30, explain=worker.output)
@@ -186,7 +186,7 @@ def test_asynchronous_failover_confuses_no_results(pair, testbed):
 
 
 def test_former_primary_that_comes_back_gets_no_writes(pair, testbed, settled):
-    """Kind: two servers behind one name."""
+    """Kind of fault: two servers behind one name."""
     env = pair.for_workers(target_session_attrs="any")
     worker = testbed.worker("--threads=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
@@ -217,7 +217,7 @@ def test_former_primary_that_comes_back_gets_no_writes(pair, testbed, settled):
 
 
 def test_tasks_wait_while_new_connections_are_refused(pair, testbed, settled):
-    """Kind: two servers behind one name. The worker itself is still connected to the right one."""
+    """Kind of fault: two servers behind one name. The worker itself is connected to the right one."""
     env = pair.for_workers(target_session_attrs="any")
     worker = testbed.worker(env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
@@ -243,7 +243,7 @@ def test_tasks_wait_while_new_connections_are_refused(pair, testbed, settled):
 
 
 def test_worker_that_reaches_only_a_former_primary_leaves_to_be_replaced(pair, testbed, settled):
-    """Kind: two servers behind one name. Only a new process may take the other one as right."""
+    """Kind of fault: two servers behind one name. Only a new process may accept the other."""
     env = pair.for_workers(target_session_attrs="any")
     worker = testbed.worker("--threads=2", env=env)
     settled({tasks.query().pk})
@@ -264,7 +264,7 @@ def test_worker_that_reaches_only_a_former_primary_leaves_to_be_replaced(pair, t
 
 
 def test_connections_to_the_older_server_end_when_a_newer_one_is_seen(pair, testbed, settled):
-    """Kind: two servers behind one name. The older one has never been away."""
+    """Kind of fault: two servers behind one name. The older one has never been away."""
     env = pair.for_workers(pair.standby, pair.primary)
     worker = testbed.worker("--threads=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk for _ in range(5)})
@@ -282,7 +282,7 @@ def test_connections_to_the_older_server_end_when_a_newer_one_is_seen(pair, test
 
 
 def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, testbed):
-    """Kind: two servers behind one name that don't say which of them is the primary."""
+    """Kind of fault: two servers behind one name that don't say which of them is the primary."""
     pair.primary.execute(NOTHING_IS_SAID)
     pair.await_standby()
     pair.promote()
@@ -303,7 +303,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, tes
 
 
 def test_supervisor_rescues_nothing_on_a_former_primary(pair, testbed, settled):
-    """Kind: two servers behind one name. The supervisor connects only when a process has died."""
+    """Kind of fault: two servers behind one name. The supervisor connects when a process has died."""
     env = pair.for_workers(target_session_attrs="any")
     supervisor = testbed.worker("--processes=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
@@ -324,7 +324,7 @@ def test_supervisor_rescues_nothing_on_a_former_primary(pair, testbed, settled):
 
 
 def test_another_cluster_is_refused(pair, testbed, own_server):
-    """Kind: two servers behind one name, whose timelines can't be compared."""
+    """Kind of fault: two servers behind one name, whose timelines can't be compared."""
     primary = Primary("default")
     with connected_to(own_server), primary.comparing():
         connections["default"].ensure_connection()
@@ -339,7 +339,7 @@ def test_another_cluster_is_refused(pair, testbed, own_server):
 
 
 def test_standby_is_refused_for_the_queue_and_allowed_for_other_databases(pair, testbed):
-    """Kind: a server that can't be written to."""
+    """Kind of fault: a server that can't be written to."""
     primary = Primary("default")
     with connected_to(Server(pair.standby.settings)), primary.comparing():
         with pytest.raises(OperationalError, match="leads to a standby"):
@@ -360,7 +360,7 @@ def test_standby_is_refused_for_the_queue_and_allowed_for_other_databases(pair, 
 
 
 def test_server_without_an_identity_is_not_compared(pair, testbed, settled):
-    """Kind: a managed PostgreSQL, which allows less."""
+    """Kind of fault: a managed PostgreSQL, which allows less."""
     pair.primary.execute(NOTHING_IS_SAID)
     worker = testbed.worker("--threads=2", "--log-level=DEBUG", env=pair.for_workers())
 
@@ -372,7 +372,7 @@ def test_server_without_an_identity_is_not_compared(pair, testbed, settled):
 
 
 def test_worker_waits_for_the_promotion_of_a_standby(pair, testbed, settled):
-    """Kind: a server that can't be written to."""
+    """Kind of fault: a server that can't be written to."""
     task = tasks.query()
     pair.await_standby()
     env = pair.for_workers(pair.standby, target_session_attrs="any")

@@ -78,7 +78,7 @@ def full(disk):
 
 
 def test_full_disk_loses_no_return_value_and_no_traceback(disk, testbed, settled, tmp_path):
-    """Kind: outcomes that the completer drops, or strips of their texts, in an outage."""
+    """Kind of fault: outcomes that the completer drops, or strips of their texts, in an outage."""
     gate = tmp_path / "gate"
     succeeding = [tasks.write_long(str(gate), LENGTH).pk for _ in range(30)]
     failing = [tasks.write_long(str(gate), LENGTH, fail=True).pk for _ in range(30)]

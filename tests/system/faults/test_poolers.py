@@ -180,7 +180,7 @@ def test_notifications_pass_a_pooler_in_session_mode(pooler):
 def test_worker_polls_and_logs_it_once_behind_a_pooler_in_transaction_mode(
     pooler, through, settled
 ):
-    """Kind: a registration that stays with a server connection which others use."""
+    """Kind of fault: a registration that stays with a server connection which others use."""
     pooler.start("transaction", pool_size=2)
     worker = through("process_tasks", "--sleep=0.5")
     until_it_says(worker, POLLS)
@@ -210,7 +210,7 @@ def test_worker_polls_and_logs_it_once_behind_a_pooler_in_transaction_mode(
 def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
     pooler, monkeypatch, pool_size, busy, rounds
 ):
-    """Kind: a proof that succeeds by luck, or that leaves behind what it tests for."""
+    """Kind of fault: a proof that succeeds by luck, or that leaves behind what it tests for."""
     monkeypatch.setattr(poolers, "SESSION_CHECKS", rounds)
     pooler.start("transaction", pool_size=pool_size)
 
@@ -250,7 +250,7 @@ def test_reason_is_logged_once_for_many_tries(pooler, listener, caplog, monkeypa
 
 
 def test_listener_is_checked_again_after_the_pooler_has_restarted(pooler, listener, caplog):
-    """Kind: a proof that outlives what it was about."""
+    """Kind of fault: a proof that outlives what it was about."""
     with connected_to(pooler.start("session")):
         listener.arm()
         assert POLLS not in caplog.text
@@ -278,7 +278,7 @@ def test_worker_listens_on_the_direct_connection_that_is_named(pooler, through, 
 
 
 def test_worker_listens_on_a_connection_without_autocommit(through, pooler, testbed, settled):
-    """Kind: a statement that takes effect with a commit which never comes."""
+    """Kind of fault: a statement that takes effect with a commit which never comes."""
     pooler.start("transaction")
     direct = {**json.loads(django_settings(testbed.server)), "AUTOCOMMIT": False}
 
@@ -302,7 +302,7 @@ def test_worker_does_not_listen_if_listen_is_false(testbed, settled):
 def test_worker_polls_and_logs_it_if_listen_names_another_database(
     through, pooler, testbed, settled
 ):
-    """Kind: a connection that is healthy, and to the wrong place."""
+    """Kind of fault: a connection that is healthy, and to the wrong place."""
     testbed.server.execute("DROP DATABASE IF EXISTS elsewhere", "CREATE DATABASE elsewhere")
     pooler.start("transaction")
     elsewhere = json.loads(django_settings(testbed.server, NAME="elsewhere"))
@@ -331,7 +331,7 @@ def test_worker_polls_and_logs_it_if_listen_names_another_database(
     ids=" ".join,
 )
 def test_command_refuses_a_pooler_in_statement_mode(pooler, through, command):
-    """Kind: a database that takes single statements and refuses what the protocol needs."""
+    """Kind of fault: a database accepts single statements, but no transactions."""
     pooler.start("statement")
 
     child = through(*command)
@@ -357,7 +357,7 @@ def test_worker_refuses_statement_mode_also_once_the_pooler_comes_back(pooler, t
 
 
 def test_preview_is_read_through_a_busy_pooler_in_transaction_mode(pooler):
-    """Kind: a cursor that is left open between two statements."""
+    """Kind of fault: a cursor that is left open between two statements."""
     tasks.quick.enqueue_many([(number,) for number in range(5_000)])
     selection = Selection.parse_narrow({"queue": "default"})
 

@@ -143,7 +143,7 @@ def declare_dead_as_soon_as_alive(known=()):
 
 
 def test_worker_that_is_declared_dead_twice_within_a_lease_leaves_to_be_replaced(testbed):
-    """Kind: threads of one process on two servers."""
+    """Kind of fault: threads of one process on two servers."""
     worker = testbed.worker(LEASE=60, HEARTBEAT_INTERVAL=0.2)
 
     first = eventually(declare_dead_as_soon_as_alive, timeout=30, explain=worker.output)

@@ -1,5 +1,5 @@
 """
-What must be true of every step, whatever happens: each a function that finds fault or does not.
+Check what must be true of every step. Each function finds one kind of fault, or none.
 
 Each gets the state before, the step and the rules, and answers with a sentence if it is violated.
 
@@ -47,7 +47,7 @@ ALLOWED: Final[dict[Verb, frozenset[tuple[str, str]]]] = {
 
 
 def no_task_is_lost(before: State, step: Step, rules: Rules) -> str | None:
-    """Conservation: a row appears at its enqueue and stays; it is its own history."""
+    """Check that a row appears at its enqueue and stays."""
     for number, (old, new) in enumerate(zip(before.tasks, step.after.tasks, strict=True)):
         if step.verb == "fail over":
             continue
@@ -66,7 +66,7 @@ def only_the_moves_of_the_table(before: State, step: Step, rules: Rules) -> str 
 
 
 def the_token_rises_at_the_marked_moves(before: State, step: Step, rules: Rules) -> str | None:
-    """By one, or by more where newer tokens were lost in a failover."""
+    """Check that the token rises by one, or by more if a failover has lost newer tokens."""
     for _, old, new in _changed(before, step):
         rise = new.token - old.token
         expected = 1 if step.verb in RAISES_TOKEN else 0
@@ -114,7 +114,7 @@ def a_stale_outcome_changes_nothing(before: State, step: Step, rules: Rules) -> 
 
 
 def finished_is_finished(before: State, step: Step, rules: Rules) -> str | None:
-    """Terminal states are left by an operator's requeue only."""
+    """Check that only an operator's requeue leaves a terminal status."""
     for _, old, new in _changed(before, step):
         if old.status in FINISHED and step.verb != "requeue":
             return f"{step.verb} rewrote a {old.status} task as {new.status}"
@@ -155,7 +155,7 @@ def an_accepted_outcome_is_signalled(before: State, step: Step, rules: Rules) ->
 
 
 def released_tasks_never_ran(before: State, step: Step, rules: Rules) -> str | None:
-    """Release takes the attempt back, so the claim must not have started, nor start later."""
+    """Check that a released claim had not started and doesn't start later."""
     if step.verb not in ("release", "set_aside"):
         return None
     for number, old, _ in _changed(before, step):

@@ -1,5 +1,5 @@
 """
-The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
+Model the protocol of the queue as a small machine: what is stored, who acts, and each move.
 
 This is the specification in a form that can be explored to its end. A few processes and a task or
 two share a database; anything may happen in any order. Time is not modelled: whatever depends on
@@ -59,7 +59,7 @@ Settler = Literal["worker", "rescue", "operator"]
 
 @dataclass(frozen=True)
 class Rules:
-    """The bounds of the world, and one switch for each check of the protocol."""
+    """The limits of the model, and one switch for each check of the protocol."""
 
     tasks: int = 1
     processes: int = 2
@@ -101,7 +101,7 @@ class Rules:
 
 
 class Task(NamedTuple):
-    """A row, and below the line what only the explorer knows about it."""
+    """A row. Below the line is what only the explorer knows about it."""
 
     status: Status
     token: int = 0
@@ -138,7 +138,7 @@ class Process(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """What a rescuer has read and is about to act upon."""
+    """What a rescuer has read and will act upon."""
 
     task: int
     token: int
@@ -148,7 +148,7 @@ class Sighting(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """An outcome whose connection broke: it may still be carried out, at any time or never."""
+    """An outcome whose connection broke. It may be carried out at any later time, or never."""
 
     task: int
     token: int
@@ -158,7 +158,7 @@ class Flush(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """For the explorer: the outcome of this claim is written in the database, and by whom."""
+    """The claim whose outcome is in the database, and who wrote it. Only the explorer knows."""
 
     task: int
     token: int
@@ -188,7 +188,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing that happens, in words, and what the invariants want to know about it."""
+    """One event in words, with what the invariants need to know about it."""
 
     sentence: str
     nature: Nature
@@ -202,13 +202,13 @@ class Step(NamedTuple):
 
 
 def beginning(rules: Rules) -> State:
-    """Nothing enqueued, every process up under a row of its own."""
+    """Return the first state: nothing is enqueued, and each process has a worker row of its own."""
     processes = tuple(Process(worker) for worker in range(rules.processes))
     return State((None,) * rules.tasks, processes)
 
 
 def steps(state: State, rules: Rules) -> Iterator[Step]:
-    """Everything that may happen next."""
+    """Yield everything that may happen next."""
     for number, task in enumerate(state.tasks):
         if task is None:
             yield from _enqueue(state, number)
@@ -318,7 +318,7 @@ def _receive_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
 
 
 def _start(state: State, number: int, claim: Claim) -> Iterator[Step]:
-    """User code begins. Nothing is written: a zombie may have looked at its clock just before."""
+    """Start the function, without a write. A worker that was declared dead may still do it."""
     after = _with_claims(state, number, _restaged(state, number, claim, "running"))
     task = state.tasks[claim.task]
     if task is not None:  # Or a failover took the row, and the process does not know.
@@ -417,7 +417,7 @@ def _flush_arrives_late(state: State, rules: Rules) -> Iterator[Step]:
 
 
 def _finished(state: State, rules: Rules, flush: Flush) -> tuple[bool, State]:
-    """One UPDATE, fenced by id, token and status: SUCCESSFUL, retry or FAILED."""
+    """Finish by one UPDATE that checks id, token and status: SUCCESSFUL, retry or FAILED."""
     task = state.tasks[flush.task]
     if task is None:
         return False, state
@@ -466,7 +466,7 @@ def _was_accepted(state: State, claim: Claim) -> bool:
 
 
 def _crash(state: State, rules: Rules, number: int) -> Iterator[Step]:
-    """Its memory is gone, its row is not. Another process starts, always under a new row."""
+    """Lose the memory of a process, but not its row. Another process starts, with a new row."""
     worker, after = _registered_again(state, rules, number)
     sentence = f"{_name(state, number)} crashes, a new process starts as worker {worker}"
     yield Step(sentence, "fault", after)
@@ -602,7 +602,7 @@ def _fate(state: State, rules: Rules, task: Task) -> Reason:
 
 
 def _interrupted(task: Task, rules: Rules) -> Task:
-    """No crash, and the attempt is given back: it is as often as people stop workers."""
+    """Count no crash, and give the attempt back, because workers may be stopped often."""
     return _left_running(task, _unless_cancelled(task, rules, "READY"))._replace(
         attempts=task.attempts - 1,
         balance=task.balance + 1,
@@ -749,7 +749,7 @@ def _after_failover(about: Remembered, standby: Standby) -> Remembered:
 
 
 def _raised(state: State, rules: Rules, number: int, task: Task) -> int:
-    """Meet no token that anybody remembers; the lowest such token stands for all."""
+    """Return a token that nobody remembers. The lowest such token stands for all."""
     token = task.token
     if rules.claim_jumps and state.failovers:
         memories: list[Claim | Sighting | Flush | None] = [state.sighting, state.under_way]
@@ -817,7 +817,7 @@ def _versions(state: State, number: int) -> tuple[Task | None, ...]:
 
 
 def _again_or_failed(task: Task, rules: Rules, again: Status) -> Status:
-    """Another attempt unless they are used up; a requested cancel stops only another attempt."""
+    """Return the status after an attempt. A requested cancel only stops another attempt."""
     if task.attempts >= rules.max_attempts:
         return "FAILED"
     return _unless_cancelled(task, rules, again)
