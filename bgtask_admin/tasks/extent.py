@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from urllib.parse import quote
 
 from django.utils import timezone
@@ -109,14 +108,10 @@ def _other_errors(selection: Selection) -> list[Offer]:
     found = [
         Offer(str(label), selection.query(since=text))
         for period, text, label in _PERIODS
-        if _utc(since) > now - period + timedelta(minutes=1)
+        if since > now - period + timedelta(minutes=1)
     ]
     if selection.status == Status.FAILED:
         query = selection.query(status=Status.SCHEDULED.value)
         return [*found, Offer(_("Search scheduled tasks →"), query)]
     query = selection.query(status=Status.FAILED.value)
     return [*found, Offer(_("Search failed tasks →"), query)]
-
-
-def _utc(when: datetime) -> Any:
-    return when if timezone.is_aware(when) else timezone.make_aware(when)

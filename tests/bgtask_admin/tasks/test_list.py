@@ -145,7 +145,7 @@ def test_search_without_a_status_reads_the_newest_tasks_and_reports_it(admin_cli
 
 
 def test_without_a_status_a_search_continues_to_the_oldest_task(admin_client, monkeypatch):
-    """Kind of fault: "not found" for "not looked at"."""
+    """Kind of fault: a page says “not found” of tasks that it hasn't searched."""
     monkeypatch.setattr(task_list, "WINDOW_ROWS", 2)
     wanted = TaskFactory(queue="mail")
     TaskFactory.create_batch(4, queue="other")
@@ -177,7 +177,7 @@ def test_back_from_a_continued_search_leads_to_the_same_tasks(admin_client, monk
 
 
 def test_a_text_that_is_not_found_is_offered_for_a_longer_time(admin_client):
-    """Kind of fault: "not found" for "not looked at"."""
+    """Kind of fault: a page says “not found” of tasks that it hasn't searched."""
     old = TaskFactory(
         status=Status.FAILED, finished_at=timezone.now() - timedelta(days=3), last_error="refused"
     )
@@ -191,8 +191,18 @@ def test_a_text_that_is_not_found_is_offered_for_a_longer_time(admin_client):
     assert shown(admin_client, offers["Search scheduled tasks →"]) == []
 
 
+@pytest.mark.parametrize("since", ["", "since:1h", "since:2026-01-01"])
+def test_a_text_that_is_not_found_is_offered_without_time_zones(admin_client, settings, since):
+    """Kind of fault: a time with a zone is compared with one that has none."""
+    settings.USE_TZ = False
+
+    response = admin_client.get(f"{TASKS}?q=refused {since}")
+
+    assert "Search any time →" in [offer.label for offer in response.context["offers"]]
+
+
 def test_a_tab_without_a_match_offers_the_other_statuses(admin_client):
-    """Kind of fault: "not found" for "not looked at"."""
+    """Kind of fault: a page says “not found” of tasks that it hasn't searched."""
     wanted = TaskFactory(status=Status.READY, queue="mail")
 
     response = admin_client.get(f"{TASKS}?status=FAILED&queue=mail")

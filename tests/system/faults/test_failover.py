@@ -217,7 +217,7 @@ def test_former_primary_that_comes_back_gets_no_writes(pair, testbed, settled):
 
 
 def test_tasks_wait_while_new_connections_are_refused(pair, testbed, settled):
-    """Kind of fault: two servers behind one name. The worker itself is connected to the right one."""
+    """Kind of fault: two servers behind one name. The worker is connected to the right one."""
     env = pair.for_workers(target_session_attrs="any")
     worker = testbed.worker(env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})
@@ -303,7 +303,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, tes
 
 
 def test_supervisor_rescues_nothing_on_a_former_primary(pair, testbed, settled):
-    """Kind of fault: two servers behind one name. The supervisor connects when a process has died."""
+    """Kind of fault: two servers behind one name. A supervisor connects when a process has died."""
     env = pair.for_workers(target_session_attrs="any")
     supervisor = testbed.worker("--processes=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
     settled({tasks.query().pk})

@@ -50,7 +50,7 @@ def test_no_format_but_json_is_read(tree):
 
 
 def test_no_cursor_stays_open_on_the_server(tree):
-    """Kind of fault: a statement needs the state of a session, which a pooler may give to others."""
+    """Kind of fault: a statement needs the state of a session, which a pooler may not keep."""
     called = {
         node.func.attr
         for node in ast.walk(tree)
