@@ -28,11 +28,11 @@ EQUIVALENT = (
         "The key is that of a task that was claimed, so no READY task has it.",
     ),
     Equivalent(
-        "claim-without-a-second-look",
+        "claim-without-a-second-poll",
         "bgtask/worker/claimer.py",
         "if start is not None and len(tasks) < wanted:",
         "if False:",
-        "The next poll comes at once and finds the same tasks. The second look saves that poll.",
+        "The next poll comes at once and finds the same tasks. The second claim saves that poll.",
     ),
     Equivalent(
         "suspects-of-queues-that-are-not-served",

@@ -520,7 +520,7 @@ MUTANTS = (
     Mutant(
         "echo-any-notification",
         "bgtask/worker/poolers.py",
-        "return any(told.channel == channel for told in raw.notifies(timeout=ECHO_SECONDS))",
+        "return any(one.channel == channel for one in raw.notifies(timeout=ECHO_SECONDS))",
         "return True",
         "tests/bgtask/worker/test_listeners.py::test_an_alias_of_another_database_does_not_hear_the_echo",
         "postgresql",
