@@ -14,7 +14,7 @@ class CurrentTask:
     """
     The task that is running here, as ``current_task()`` returns it.
 
-    A function that runs for long should look at it now and then, so that it can be stopped::
+    A function that runs for long should read it from time to time, so that it can be stopped::
 
         @background
         def import_members(path):

@@ -108,7 +108,8 @@ def check_schedule(value: Any, name: str = "schedule") -> float | datetime | Non
             return _in_zone(value)
         except Exception as error:  # A project's own zone may raise anything.
             raise InvalidOption(
-                f"{name}={brief(value)} has no time in its zone: {type(error).__name__}."
+                f"{name}={brief(value)} can't be converted to another time zone, because its own "
+                f"raises {type(error).__name__}."
             ) from error
     if isinstance(value, timedelta):
         value = value.total_seconds()

@@ -177,7 +177,7 @@ class Progress:
 
     def show(self, databases: Iterable[str]) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        parts = ", ".join(f"{name} {self._look(name)}" for name in databases)
+        parts = ", ".join(f"{name} {self._progress(name)}" for name in databases)
         line = f"{minutes} min {seconds:02} s: {parts}"
         print(f"\r{line}\x1b[K" if self._on_terminal else line, end="", flush=True)
         if not self._on_terminal:
@@ -188,7 +188,7 @@ class Progress:
         if self._on_terminal:
             print("\r\x1b[K", end="", flush=True)
 
-    def _look(self, database: str) -> str:
+    def _progress(self, database: str) -> str:
         """Return the last percentage that pytest has written, or else the previous one."""
         log = self._logs[database].fileno()
         size = os.fstat(log).st_size

@@ -35,9 +35,8 @@ def _rank(queue: QueueHealth) -> tuple[float | str, ...]:
     return (
         -queue.status.rank,
         not queue.paused,
-        -(
-            queue.oldest_ready_age // 60
-        ),  # Minutes, since seconds say nothing about a healthy queue.
+        # Compare minutes, because the seconds of a healthy queue mean nothing.
+        -(queue.oldest_ready_age // 60),
         -(queue.ready + queue.running + queue.scheduled + queue.held),
         -queue.finished_window,
         queue.name,

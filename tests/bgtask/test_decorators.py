@@ -34,6 +34,19 @@ def test_decorator_keeps_the_attributes_of_the_function():
     assert notify_user.function.__module__ == "tests.bgtask.functions"
 
 
+def test_attributes_of_the_function_replace_none_of_the_decorator():
+    """Kind of fault: a project's own attribute has the name of one that bgtask needs."""
+
+    def report(day): ...
+
+    vars(report).update(name="Report", parameters=None, options=None, team="sales")
+    decorated = background(name="tests.report", queue="mail")(report)
+
+    assert decorated.team == "sales"
+    assert (decorated.name, list(decorated.parameters)) == ("tests.report", ["day"])
+    assert decorated.options["queue"] == "mail"
+
+
 @pytest.mark.parametrize("function", [bare, with_empty_parentheses, decorated_twice])
 def test_registry_finds_a_function_by_its_name(function):
     assert registry.find(function.name) is function

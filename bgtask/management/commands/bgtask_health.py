@@ -31,7 +31,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
-            help="Look at this queue only; may be repeated.")  # fmt: skip
+            help="Check this queue only. May be repeated.")  # fmt: skip
         add("--warn-age", type=_seconds, metavar="SECONDS",
             help="Warn where the oldest ready task has waited for longer, whatever the "
                  "settings say.")  # fmt: skip
