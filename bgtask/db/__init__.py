@@ -6,14 +6,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.db.functions import DatabaseNow, KeysetAtOrAfter, SecondsSince
 from bgtask.db.mysql import MariaDB
-from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Server
+from bgtask.db.operations import MAX_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Server
 from bgtask.db.postgresql import PostgreSQL
 from bgtask.db.references import Reference, referred
 from bgtask.db.refusals import TooLarge, is_about_data
 from bgtask.db.sqlite import SQLite
 
 __all__ = [
-    "MOST_HEADS",
+    "MAX_HEADS",
     "Claimant",
     "DatabaseNow",
     "Head",

@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 
 from bgtask.db.functions import SecondsSince
-from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
+from bgtask.db.operations import MAX_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference
 from bgtask.db.sql import (
     CLAIMED,
@@ -34,10 +34,10 @@ from bgtask.db.sql import (
 BY_ID = "FORCE INDEX (PRIMARY)"
 
 HEAD = "SELECT queue, priority, id FROM bgtask_task WHERE status = 'READY' AND crashes = 0"
-MOST_STEPS = 250  # Highest number of statements for one snapshot.
+MAX_STEPS = 250  # Highest number of statements for one snapshot.
 FIRST_STEPS = 10  # Each of the first steps reads two tasks, which suits few queues.
 # Tasks that a later step reads: more if the step before found the heads of several queues.
-STEP_TASKS, MOST_STEP_TASKS = 100, 500
+STEP_TASKS, MAX_STEP_TASKS = 100, 500
 PROBES = 100  # Named queues that one statement reads.
 # The part of max_allowed_packet that is kept for the SQL text and the small values.
 RESERVED_BYTES = 8 * 2**10
@@ -90,7 +90,7 @@ class MariaDB(QueueOperations):
         connection: BaseDatabaseWrapper,
         queues: Sequence[str] | None = None,
         after: str = "",
-        limit: int = MOST_HEADS,
+        limit: int = MAX_HEADS,
     ) -> QueueSnapshot:
         snapshot = QueueSnapshot()
         with connection.cursor() as cursor:
@@ -112,7 +112,7 @@ class MariaDB(QueueOperations):
         and each finds the heads of several short queues.
         """
         size = 2
-        for step in range(MOST_STEPS):
+        for step in range(MAX_STEPS):
             cursor.execute(
                 f"{HEAD} AND queue > %s ORDER BY queue, priority DESC, run_at, id LIMIT %s",
                 [after, size],
@@ -126,7 +126,7 @@ class MariaDB(QueueOperations):
             if len(snapshot.heads) >= limit:
                 break
             if step >= FIRST_STEPS:
-                size = MOST_STEP_TASKS if len(found) > 1 else STEP_TASKS
+                size = MAX_STEP_TASKS if len(found) > 1 else STEP_TASKS
         snapshot.last = after
 
     def _probe(self, cursor: Any, snapshot: QueueSnapshot, queues: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ FINISH = """
 """
 
 
-MOST_HEADS = 5_000  # Queues that one snapshot reads. The next snapshot continues after them.
+MAX_HEADS = 5_000  # Queues that one snapshot reads. The next snapshot continues after them.
 
 
 Rows = Sequence[Sequence[Any]]
@@ -208,7 +208,7 @@ class QueueOperations(ABC):
         connection: BaseDatabaseWrapper,
         queues: Sequence[str] | None = None,
         after: str = "",
-        limit: int = MOST_HEADS,
+        limit: int = MAX_HEADS,
     ) -> QueueSnapshot:
         """
         Return a snapshot of these queues, or of all.

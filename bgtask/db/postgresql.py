@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 
 from bgtask.db.operations import (
-    MOST_HEADS,
+    MAX_HEADS,
     Claimant,
     Head,
     QueueOperations,
@@ -112,7 +112,7 @@ class PostgreSQL(QueueOperations):
         connection: BaseDatabaseWrapper,
         queues: Sequence[str] | None = None,
         after: str = "",
-        limit: int = MOST_HEADS,
+        limit: int = MAX_HEADS,
     ) -> QueueSnapshot:
         ready = "bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue"
         order = "ORDER BY queue, priority DESC, run_at, id LIMIT 1"

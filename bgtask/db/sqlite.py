@@ -14,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 
 from bgtask.db.internals import immediate_transaction
-from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
+from bgtask.db.operations import MAX_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference, sqlite_references
 from bgtask.db.refusals import is_undecodable
 from bgtask.db.sql import (
@@ -54,7 +54,7 @@ class SQLite(QueueOperations):
         connection: BaseDatabaseWrapper,
         queues: Sequence[str] | None = None,
         after: str = "",
-        limit: int = MOST_HEADS,
+        limit: int = MAX_HEADS,
     ) -> QueueSnapshot:
         ready = "FROM bgtask_task WHERE status = 'READY' AND crashes = 0 AND queue"
         if queues is None:

@@ -10,13 +10,13 @@ from bgtask.health.error_groups import ErrorGroup, FailingNow, failing_now
 from bgtask.health.evaluate import check, evaluate, only
 from bgtask.health.formatting import duration, duration_parts, percent_number
 from bgtask.health.history import History, Point, Series, read_history
-from bgtask.health.ranking import MOST_QUEUES, select_queues, worst_first
+from bgtask.health.ranking import MAX_QUEUES, select_queues, worst_first
 from bgtask.health.serializers import Document, as_document, as_utc, database
 from bgtask.health.thresholds import Limits, Thresholds
 from bgtask.health.types import Health, Level, QueueHealth, Reason, Stopped, Stuck, Workers
 
 __all__ = [
-    "MOST_QUEUES",
+    "MAX_QUEUES",
     "Document",
     "ErrorGroup",
     "FailingNow",

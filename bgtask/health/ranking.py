@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from bgtask.health.types import QueueHealth
 
-MOST_QUEUES = 100  # Queues that a document, the metrics or a command lists.
+MAX_QUEUES = 100  # Queues that a document, the metrics or a command lists.
 
 
 def select_queues(
-    queues: Sequence[QueueHealth], number: int = MOST_QUEUES
+    queues: Sequence[QueueHealth], number: int = MAX_QUEUES
 ) -> tuple[tuple[QueueHealth, ...], tuple[QueueHealth, ...]]:
     """
     Return the queues to show, at most ``number``, and the others. Both keep the given order.

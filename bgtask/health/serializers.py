@@ -50,12 +50,12 @@ def as_document(health: Health, version: str) -> Document:
         "stuck": _stuck(health.stuck),
         "queues": [_queue(queue) for queue in shown],
         "queues_omitted": len(omitted),
-        "reasons": [_reason(reason) for reason in health.reasons[:MOST_REASONS]],
-        "reasons_omitted": max(len(health.reasons) - MOST_REASONS, 0),
+        "reasons": [_reason(reason) for reason in health.reasons[:MAX_REASONS]],
+        "reasons_omitted": max(len(health.reasons) - MAX_REASONS, 0),
     }
 
 
-MOST_REASONS = 100
+MAX_REASONS = 100
 _COUNTS = ("ready", "scheduled", "retrying", "running", "held")
 
 

@@ -14,7 +14,7 @@ from django.db.models.expressions import Combinable
 
 from bgtask import registry
 from bgtask.conf import get_settings
-from bgtask.db import MOST_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
+from bgtask.db import MAX_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
 from bgtask.db.functions import attempts_without_one, raised_token
 from bgtask.db.internals import new_instance
 from bgtask.db.routing import queue_alias
@@ -26,7 +26,7 @@ NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_a
 
 
 def take_snapshot(
-    queues: Sequence[str] | None = None, after: str = "", limit: int = MOST_HEADS
+    queues: Sequence[str] | None = None, after: str = "", limit: int = MAX_HEADS
 ) -> QueueSnapshot:
     """
     Return a snapshot of these queues, or of all: which have tasks, and what must not be started.

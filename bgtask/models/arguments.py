@@ -18,7 +18,7 @@ from bgtask import registry
 from bgtask.exceptions import MalformedTask
 from bgtask.serialization import load_params
 
-MOST_FUNCTIONS = 200
+MAX_FUNCTIONS = 200
 # Characters that every JSON encoder writes unchanged.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@ -]+")
 
@@ -36,7 +36,7 @@ class Argument:
         condition = Q(task_params__contains=fragment) if fragment else Q()
         key = max(_PLAIN.findall(self.name), key=len, default="")
         functions = [one for one in registry.names() if self.name in positional_names(one)]
-        if not key or self.name.isdigit() or len(functions) > MOST_FUNCTIONS:
+        if not key or self.name.isdigit() or len(functions) > MAX_FUNCTIONS:
             return condition
         return condition & (Q(task_params__contains=key) | Q(task_name__in=sorted(functions)))
 

@@ -30,7 +30,7 @@ PAGE_ROWS = 1_000  # A thousand parameters are within the limits of every databa
 ERROR = "error: "  # Prefix of a reason that is an error. The other reasons are names of tables.
 # How many times a page is divided to find the rows that an error is about. On SQLite all other
 # writers wait meanwhile. After that, rows that are still together are kept together.
-MOST_DIVISIONS = 60
+MAX_DIVISIONS = 60
 MESSAGE_CHARACTERS = 200
 
 
@@ -137,7 +137,7 @@ class _Page:
                     raise
                 refused = error if isinstance(error, IntegrityError) else None
                 reasons = self._kept_by(refused, ids) if refused else {}
-                if not reasons and len(ids) > 1 and self.divisions < MOST_DIVISIONS:
+                if not reasons and len(ids) > 1 and self.divisions < MAX_DIVISIONS:
                     self.divisions += 1
                     middle = len(ids) // 2
                     self.delete(ids[:middle])

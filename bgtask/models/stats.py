@@ -22,7 +22,7 @@ SETTLED = timedelta(hours=1)  # By then the slowest worker has written its outco
 
 # The queues that get rows of their own in each minute, and in each quarter of an hour. All others
 # are added up in one row, under a name that no queue can have.
-MOST_QUEUES = 200
+MAX_QUEUES = 200
 OTHER_QUEUES = "(other)"
 
 RESULTS = ("succeeded", "failed", "retried")
@@ -65,7 +65,7 @@ class QueueStatsQuerySet(StatsQuerySet):
         Record the READY tasks of each queue, once a minute; return the number of new rows.
 
         Return 0 if any caller has done so in this minute. A queue that had a row within the last
-        hour and has no READY task now gets a row of zeros. If there are more than MOST_QUEUES,
+        hour and has no READY task now gets a row of zeros. If there are more than MAX_QUEUES,
         the queues with the oldest task get a row, and among equals those with the most tasks.
         """
         now = database_now(self.db)
@@ -88,7 +88,7 @@ class QueueStatsQuerySet(StatsQuerySet):
             rows[queue] = (0, 0.0)
         others = rows.pop(OTHER_QUEUES, None)
         ranked = sorted(rows, key=lambda queue: (-(rows[queue][1] // 60), -rows[queue][0], queue))
-        for queue in ranked[MOST_QUEUES:]:
+        for queue in ranked[MAX_QUEUES:]:
             number, oldest = rows.pop(queue)
             so_far, age = others or (0, 0.0)
             others = (so_far + number, max(age, oldest))
@@ -174,7 +174,7 @@ def _bounded(
             row = rows[quarter, queue]
             return -sum(row.get(name, 0) for name in (*RESULTS, "ready")), queue
 
-        own = set(sorted((one for one in queues if one != OTHER_QUEUES), key=weight)[:MOST_QUEUES])
+        own = set(sorted((one for one in queues if one != OTHER_QUEUES), key=weight)[:MAX_QUEUES])
         for queue in queues:
             row = bounded[quarter, queue if queue in own else OTHER_QUEUES]
             for name, number in rows[quarter, queue].items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bgtask import clock
 from bgtask.conf import get_settings
-from bgtask.db import MOST_HEADS, Head, QueueSnapshot
+from bgtask.db import MAX_HEADS, Head, QueueSnapshot
 from bgtask.lifecycle.claim import (
     claim_heads,
     claim_notified,
@@ -27,8 +27,8 @@ from bgtask.worker.pool import Pool
 MAX_CLAIM_WAIT_SECONDS = 1.0
 # How long a snapshot is used for further claims, as long as each claim is filled.
 MIN_SNAPSHOT_SECONDS, MAX_SNAPSHOT_SECONDS = 0.05, 1.0
-MOST_SERVED = 2 * MOST_HEADS  # Queues that are remembered as served.
-MOST_LEFT = 500  # Heads that are remembered if there are more queues than one poll reads.
+MAX_SERVED = 2 * MAX_HEADS  # Queues that are remembered as served.
+MAX_LEFT = 500  # Heads that are remembered if there are more queues than one poll reads.
 # The share of time that polls may take. A snapshot that took longer to read is used for longer.
 POLL_TIME_SHARE = 0.1
 
@@ -76,10 +76,10 @@ class Claimer:
 
         Unstarted tasks that a pause or a hold now blocks are withdrawn at once.
         """
-        snapshot = take_snapshot(self._queues, after, MOST_HEADS)
+        snapshot = take_snapshot(self._queues, after, MAX_HEADS)
         if snapshot.next_due is not None and snapshot.next_due <= 0:
             promote_due()
-            snapshot = take_snapshot(self._queues, after, MOST_HEADS)
+            snapshot = take_snapshot(self._queues, after, MAX_HEADS)
         self._on_poll(snapshot.next_due)
         self._withdraw_blocked(snapshot)
         return snapshot
@@ -147,7 +147,7 @@ class Claimer:
                 start=self._worker.pk,  # A random number.
             )
             claimed += self._claim_by(snapshot, heads, wanted - claimed)
-            self._left = heads.most_pressing(MOST_LEFT) if self._after or snapshot.last else []
+            self._left = heads.most_pressing(MAX_LEFT) if self._after or snapshot.last else []
             self._after = snapshot.last
             if claimed >= wanted:
                 if not snapshot.suspects or heads.are_many:
@@ -208,7 +208,7 @@ class Claimer:
         for queue in queues:
             self._served.pop(queue, None)  # Keep the dictionary in the order of service.
             self._served[queue] = self._round
-        while len(self._served) > MOST_SERVED:
+        while len(self._served) > MAX_SERVED:
             del self._served[next(iter(self._served))]
 
     def _claim_from(

@@ -116,8 +116,8 @@ def _asked_for(request: HttpRequest, snapshot: Snapshot) -> Snapshot:
     queues = request.GET.getlist("queue")
     if not queues:
         return snapshot
-    if len(queues) > health_.MOST_QUEUES:
-        raise Unknown(f"queue may be given {health_.MOST_QUEUES} times, not {len(queues)} times.")
+    if len(queues) > health_.MAX_QUEUES:
+        raise Unknown(f"queue may be given {health_.MAX_QUEUES} times, not {len(queues)} times.")
     for name in queues:
         try:
             check_queue(name)

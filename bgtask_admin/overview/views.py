@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from bgtask import health
 from bgtask.health import Health, History, Level, QueueHealth, Workers
+from bgtask.health.evaluate import MAX_SUMMARY_REASONS
 from bgtask.models import Worker
 from bgtask.status import WorkerState
 from bgtask_admin.overview.tables import QueueTable
@@ -36,12 +37,11 @@ LEVELS = {
     Level.FAIL: gettext_lazy("CRITICAL"),
 }
 REFRESH_SECONDS = (5, 15, 60)
-MOST_WORKERS = 200
-MOST_QUEUES = 20  # The page "All queues" shows the others.
-MAX_SUMMARY_REASONS = 3  # Number of reasons in the sentence of the verdict.
-MOST_REASONS = 20  # Number of further reasons in the list below the sentence.
-MOST_HOLDS = 100
-MOST_RUNNING = 5  # Number of running tasks to show for each worker.
+MAX_WORKERS = 200
+MAX_QUEUES = 20  # The page "All queues" shows the others.
+MAX_REASONS = 20  # Number of further reasons in the list below the sentence.
+MAX_HOLDS = 100
+MAX_RUNNING = 5  # Number of running tasks to show for each worker.
 
 
 @permission_required(any_of=(VIEW, MONITOR))
@@ -49,8 +49,8 @@ def overview(request: HttpRequest, site: AdminSite) -> HttpResponse:
     span = request.GET.get("span", "")
     span = span if span in SPANS else "1h"
     now = health.check()
-    shown = health.worst_first(now.queues, MOST_QUEUES)
-    if len(now.queues) <= MOST_QUEUES:
+    shown = health.worst_first(now.queues, MAX_QUEUES)
+    if len(now.queues) <= MAX_QUEUES:
         shown.sort(key=attrgetter("name"))
     past = health.read_history(
         SPANS[span], now=now.generated_at, series_of=[queue.name for queue in shown]
@@ -67,12 +67,12 @@ def overview(request: HttpRequest, site: AdminSite) -> HttpResponse:
         tiles=_tiles(now),
         queues=queue_table(request, shown, past, span),
         queues_omitted=len(now.queues) - len(shown),
-        reasons=now.reasons[MAX_SUMMARY_REASONS : MAX_SUMMARY_REASONS + MOST_REASONS],
-        reasons_omitted=max(len(now.reasons) - MAX_SUMMARY_REASONS - MOST_REASONS, 0),
+        reasons=now.reasons[MAX_SUMMARY_REASONS : MAX_SUMMARY_REASONS + MAX_REASONS],
+        reasons_omitted=max(len(now.reasons) - MAX_SUMMARY_REASONS - MAX_REASONS, 0),
         failing=health.failing_now(now=now.generated_at) if may_view else None,
         workers=workers(now) if may_view else None,
-        holds=now.holds[:MOST_HOLDS] if may_view else (),
-        holds_omitted=max(len(now.holds) - MOST_HOLDS, 0),
+        holds=now.holds[:MAX_HOLDS] if may_view else (),
+        holds_omitted=max(len(now.holds) - MAX_HOLDS, 0),
         charts=_charts(past),
         span=span,
         spans=SPAN_LABELS.items(),
@@ -135,11 +135,11 @@ def workers(now: Health) -> list[WorkerLine]:
         "lease_expires_at", "holds", "tasks__pk", "tasks__task_name", "tasks__locked_at",
         "tasks__deadline_at",
     )  # fmt: skip
-    found = rows.filter(place__lte=MOST_RUNNING).values_list(*columns)
+    found = rows.filter(place__lte=MAX_RUNNING).values_list(*columns)
     # Lost workers that hold tasks come first, so that the limit below doesn't cut them off.
     found = found.order_by("-is_lost", "is_idle", "label", "pk", "place")
     lines: dict[int, WorkerLine] = {}
-    for row in found[: MOST_WORKERS * MOST_RUNNING]:
+    for row in found[: MAX_WORKERS * MAX_RUNNING]:
         (pk, label, state, queues, threads, stuck, started_at, heartbeat_at, lease, holds, task,
          name, since, deadline) = row  # fmt: skip
         line = lines.setdefault(
@@ -166,7 +166,7 @@ def workers(now: Health) -> list[WorkerLine]:
             line.running[0][2] if line.running else now.generated_at,
         ),
     )
-    return worst_first[:MOST_WORKERS]
+    return worst_first[:MAX_WORKERS]
 
 
 def _tiles(now: Health) -> list[dict[str, Any]]:

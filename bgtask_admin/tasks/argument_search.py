@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 MAX_DECODED_ROWS = 3_000  # Limit for a page, because decoding parameters takes the longest.
 SLICE_ROWS = 1_000
 
@@ -21,12 +21,12 @@ class Found:
     searched: int = 0  # Number of newest tasks that were searched. 0: all tasks.
 
 
-def search_newest(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+def search_newest(argument: Argument, tasks: TaskQuerySet, most_decoded: int = MAX_ROWS) -> Found:
     """Search the newest of these tasks for the argument."""
-    newest = tasks.order_by("-pk").values_list("pk", flat=True)[: MOST_ROWS + 1]
+    newest = tasks.order_by("-pk").values_list("pk", flat=True)[: MAX_ROWS + 1]
     window = list(newest)
-    is_all = len(window) <= MOST_ROWS
-    window = window[:MOST_ROWS]
+    is_all = len(window) <= MAX_ROWS
+    window = window[:MAX_ROWS]
     if not window:
         return Found()
     rows = tasks.filter(argument.candidates(), pk__range=(window[-1], window[0])).order_by("-pk")

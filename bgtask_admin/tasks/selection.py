@@ -21,7 +21,7 @@ from bgtask.models.arguments import Argument
 from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.permissions import VIEW_ARGUMENTS, VIEW_TRACEBACK, Details
-from bgtask_admin.tasks.argument_search import MOST_ROWS, Found, having, search_newest
+from bgtask_admin.tasks.argument_search import MAX_ROWS, Found, having, search_newest
 from bgtask_admin.tasks.filters import NAMES, TIMES, TaskFilter
 from bgtask_admin.tasks.search import parse_search
 
@@ -138,7 +138,7 @@ class Selection:
         """Return the tasks that have the argument, among the newest of these tasks."""
         return tasks.filter(pk__in=self.search(tasks).ids) if self.argument else tasks
 
-    def search(self, tasks: TaskQuerySet, most_decoded: int = MOST_ROWS) -> Found:
+    def search(self, tasks: TaskQuerySet, most_decoded: int = MAX_ROWS) -> Found:
         """Search the newest of these tasks for the argument."""
         return search_newest(self.argument, tasks, most_decoded) if self.argument else Found()
 

@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 
 from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, Task, TaskStats, Worker
-from bgtask.models.deletion import MOST_DIVISIONS, kept_in_words
+from bgtask.models.deletion import MAX_DIVISIONS, kept_in_words
 from bgtask.worker.maintenance import Maintenance, Pruner, _PeriodicJob
 from tests.bgtask.referring import (
     DAY,
@@ -301,7 +301,7 @@ class TestErrors:
 
             with receiver(receive, job):
                 assert prune() == (0, {"error: RuntimeError: no": 300})
-            assert len(times) <= 2 * MOST_DIVISIONS + 1
+            assert len(times) <= 2 * MAX_DIVISIONS + 1
             assert prune() == (300, {})
 
     def test_error_of_a_trigger_keeps_only_its_task(self):

@@ -193,7 +193,9 @@ def _filter(given: dict[str, Any]) -> dict[str, str]:
         )
     if "error" in said:
         if said.setdefault("status", Status.FAILED.value) != Status.FAILED:
-            raise CommandError("--error searches only tasks with --status=FAILED. Leave --status out.")
+            raise CommandError(
+                "--error searches only tasks with --status=FAILED. Leave --status out."
+            )
         if "since" not in said:
             raise CommandError(
                 "--error reads the text of every error in a window of time: add --since=24h."

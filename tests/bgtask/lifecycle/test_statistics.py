@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from bgtask.db import DatabaseNow, operations_for
 from bgtask.models import QueueHistory, QueueStats, Task, TaskStats
-from bgtask.models.stats import MOST_QUEUES, OTHER_QUEUES, start_of_quarter
+from bgtask.models.stats import MAX_QUEUES, OTHER_QUEUES, start_of_quarter
 from tests.factories import TaskFactory
 from tests.threads import all_at_once
 
@@ -149,18 +149,18 @@ class TestQueues:
 
     def test_largest_queues_get_a_sample_each_and_the_others_one_together(self):
         """Kind of fault: rows in each minute for every queue that there is."""
-        ready(MOST_QUEUES + 50)
+        ready(MAX_QUEUES + 50)
         TaskFactory(queue="q7", run_at=DatabaseNow(-7200))
         TaskFactory.create_batch(3, queue="q249", run_at=DatabaseNow(-1))
 
         number = QueueStats.objects.sample()
 
         rows = {row.queue: row for row in QueueStats.objects.all()}
-        assert number == len(rows) == MOST_QUEUES + 1
+        assert number == len(rows) == MAX_QUEUES + 1
         assert rows["q7"].ready == 2
         assert rows["q249"].ready == 4
         assert rows[OTHER_QUEUES].ready == 50
-        assert sum(row.ready for row in rows.values()) == MOST_QUEUES + 50 + 4
+        assert sum(row.ready for row in rows.values()) == MAX_QUEUES + 50 + 4
 
     def test_sample_of_the_other_queues_becomes_zero(self):
         earlier = minute() - timedelta(minutes=5)
@@ -224,15 +224,15 @@ class TestHistory:
         when = start_of_quarter(minute() - timedelta(hours=3))
         TaskStats.objects.bulk_create(
             TaskStats(minute=when, queue=f"q{number}", task_name="send", succeeded=number)
-            for number in range(1, MOST_QUEUES + 51)
+            for number in range(1, MAX_QUEUES + 51)
         )
         QueueStats.objects.create(minute=when, queue=OTHER_QUEUES, ready=5, oldest_ready_age=1_000)
 
         QueueHistory.objects.roll_up()
 
         rows = {row.queue: row for row in QueueHistory.objects.all()}
-        assert len(rows) == MOST_QUEUES + 1
-        assert f"q{MOST_QUEUES + 50}" in rows
+        assert len(rows) == MAX_QUEUES + 1
+        assert f"q{MAX_QUEUES + 50}" in rows
         assert rows[OTHER_QUEUES].succeeded == sum(range(1, 51))
         assert (rows[OTHER_QUEUES].ready, rows[OTHER_QUEUES].oldest_ready_age) == (5, 1_000)
 

@@ -17,9 +17,9 @@ from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.worker import Runner
-from bgtask.worker.completer import MAX_FLUSH_BATCH as MOST_WRITTEN
+from bgtask.worker.completer import MAX_FLUSH_BATCH as MAX_WRITTEN
 from bgtask.worker.completer import Completer
-from bgtask.worker.pool import MAX_PREFETCHED_TASKS as MOST_CLAIMED
+from bgtask.worker.pool import MAX_PREFETCHED_TASKS as MAX_CLAIMED
 from bgtask.worker.pool import Pool
 from tests.bgtask.lifecycle.outcomes import success
 from tests.helpers import eventually
@@ -56,7 +56,7 @@ class TestClaimingAhead:
             eventually(lambda: len(ended) == 200)
             eventually(lambda: pool.is_idle)
 
-            assert 100 <= pool.wanted() <= MOST_CLAIMED
+            assert 100 <= pool.wanted() <= MAX_CLAIMED
 
     def test_pool_wants_one_task_per_free_thread_after_a_slow_task(self):
         with pool_of(2) as (pool, ended):
@@ -102,8 +102,8 @@ class TestStarting:
 @pytest.mark.django_db(transaction=True)
 class TestWriting:
     def test_flush_takes_all_waiting_outcomes_up_to_its_limit(self):
-        noop.enqueue_many((n,) for n in range(2 * MOST_WRITTEN + 50))
-        claimed = claim_queue(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
+        noop.enqueue_many((n,) for n in range(2 * MAX_WRITTEN + 50))
+        claimed = claim_queue(Worker.register(), "default", 2 * MAX_WRITTEN + 50)
         batches = []
         completer = Completer(lambda accepted, _: batches.append(len(accepted)), lambda: False)
         for task in claimed:
@@ -112,7 +112,7 @@ class TestWriting:
         completer.start()
         assert completer.stop(60)
 
-        assert batches == [MOST_WRITTEN, MOST_WRITTEN, 50]
+        assert batches == [MAX_WRITTEN, MAX_WRITTEN, 50]
         assert Task.objects.succeeded().count() == len(claimed)
 
     def test_runner_claims_many_tasks_at_once(self):

@@ -112,7 +112,7 @@ class TestStatements:
 
     @pytest.mark.vendor("mysql")
     def test_poll_of_long_queues_takes_a_limited_number_of_statements(self, monkeypatch):
-        monkeypatch.setattr(mysql, "MOST_STEPS", 10)
+        monkeypatch.setattr(mysql, "MAX_STEPS", 10)
         enqueue(dict.fromkeys(names(30), [0] * 3))
 
         with CaptureQueriesContext(connection) as asked:
@@ -126,7 +126,7 @@ class TestStatements:
 class TestOrder:
     @pytest.fixture(params=[5_000, 40], ids=["in one look", "in several looks"])
     def limit(self, request, monkeypatch):
-        monkeypatch.setattr(claimer_module, "MOST_HEADS", request.param)
+        monkeypatch.setattr(claimer_module, "MAX_HEADS", request.param)
         return request.param
 
     @pytest.mark.parametrize("each", [1, 2, 5])
@@ -208,7 +208,7 @@ class TestLimits:
         assert sorted(claimed) == sorted(set(names(100)) - set(names(50)))
 
     def test_many_paused_queues_hide_no_other_queue(self, monkeypatch):
-        monkeypatch.setattr(claimer_module, "MOST_HEADS", 20)
+        monkeypatch.setattr(claimer_module, "MAX_HEADS", 20)
         enqueue({**dict.fromkeys(names(50), 5), "zzz": 0})
         for name in names(50):
             PauseFactory(queue=name)

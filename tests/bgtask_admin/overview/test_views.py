@@ -105,7 +105,7 @@ def test_worker_with_many_tasks_hides_no_other_worker(admin_client):
 
 
 def test_all_lost_workers_with_tasks_are_shown(admin_client, monkeypatch):
-    monkeypatch.setattr("bgtask_admin.overview.views.MOST_WORKERS", 2)
+    monkeypatch.setattr("bgtask_admin.overview.views.MAX_WORKERS", 2)
     WorkerFactory(label="a-idle:1")
     WorkerFactory(label="b-silent:2", silent=True)
     WorkerFactory(label="c-dead:3", dead=True)

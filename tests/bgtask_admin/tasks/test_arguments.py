@@ -179,7 +179,7 @@ def test_each_chunk_compares_the_arguments_of_its_rows(monkeypatch):
 
 def test_confirmation_says_at_least_if_not_all_tasks_were_searched(admin_client, monkeypatch):
     """Kind of fault: a count of a part is shown as the whole."""
-    monkeypatch.setattr(argument_search, "MOST_ROWS", 2)
+    monkeypatch.setattr(argument_search, "MAX_ROWS", 2)
     TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
     TaskFactory.create_batch(2, status=Status.FAILED, task_params='[[], {"a": 10}]')
     query = "verb=requeue&status=FAILED&argument=a"
@@ -200,7 +200,7 @@ def test_confirmation_says_at_least_if_not_all_tasks_were_searched(admin_client,
 
 def test_the_history_names_every_task_though_not_all_were_counted(admin_user, monkeypatch):
     """Kind of fault: a task that the preview didn't count is missing from the log."""
-    monkeypatch.setattr(argument_search, "MOST_ROWS", 1)
+    monkeypatch.setattr(argument_search, "MAX_ROWS", 1)
     tasks = TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
     seen = Preview.take(ACTIONS[Verb.REQUEUE], Selection.parse({"argument": "a:1"}))
 
@@ -326,7 +326,7 @@ def test_exact_number_is_shown_as_exact(admin_client):
 
 def test_export_has_only_matching_tasks_and_its_name_has_the_limit(admin_client, monkeypatch):
     """Kind of fault: an export has tasks without the argument."""
-    monkeypatch.setattr(argument_search, "MOST_ROWS", 2)
+    monkeypatch.setattr(argument_search, "MAX_ROWS", 2)
     TaskFactory(task_params='[[], {"a": 1}]')
     newer = TaskFactory(task_params='[[], {"a": 1}]')
     TaskFactory(task_params='[[], {"b": {"a": 1}}]')
