@@ -241,7 +241,8 @@ def printable(error: BaseException, failure: Failure) -> BaseException:
         return error
     module, _, name = failure.error_class.rpartition(".")
     kind = type(name, (Exception,), {"__module__": module or "builtins"})
-    return kind(failure.message).with_traceback(error.__traceback__)
+    shown: BaseException = kind(failure.message)
+    return shown.with_traceback(error.__traceback__)
 
 
 def _is_printable(error: BaseException) -> bool:
