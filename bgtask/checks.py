@@ -305,12 +305,15 @@ def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMess
     ours = (model for model in apps.get_models() if model._meta.app_label in _APPS)
     for model, fields, charset in narrow_columns(connection, ours):
         table, columns = model._meta.db_table, ", ".join(field.column for field in fields)
+        changes = ", ".join(
+            f"MODIFY {field.column} … COLLATE {field.db_parameters(connection)['collation']}"
+            for field in fields
+        )
         yield Warning(
             f"Columns of the table {table} on the database {connection.alias!r} have the "
             f"character set {charset}, which cannot hold every character: {columns}.",
             hint="Names, reasons and errors with other characters will be refused. Convert the "
-            f"table: ALTER TABLE {table} MODIFY … COLLATE utf8mb4_general_ci for each of these "
-            "columns, with the rest of its definition unchanged.",
+            f"columns: ALTER TABLE {table} {changes}. Keep the rest of their definitions.",
             id="bgtask.W011",
         )
 

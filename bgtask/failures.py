@@ -7,7 +7,7 @@ import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +39,7 @@ class Failure:
     @property
     def summary(self) -> str:
         """Return the class and the first line of the message, for a log line."""
-        return first_line(f"{self.error_class}: {self.message}", 100)
+        return cut_end(f"{self.error_class}: {first_line(self.message, 100)}".rstrip(), 100)
 
 
 def describe(error: BaseException) -> Failure:
@@ -141,7 +141,7 @@ _VARIABLE = (
 
 
 def _generalise(message: str) -> str:
-    line = message.split("\n", 1)[0][:300]
+    line = message.lstrip().split("\n", 1)[0][:300]
     for pattern in _VARIABLE:
         line = pattern.sub("#", line)
     return line
@@ -185,9 +185,18 @@ def _shortened(error: BaseException) -> BaseException:
     for _ in range(MAX_CAUSES):
         link = (link.__cause__ or link.__context__) if link is not None else None
     if link is not None:
-        link.__cause__ = None
-        link.__context__ = None
+        _set(link, "__cause__", None)
+        _set(link, "__context__", None)
     return error
+
+
+def set_traceback(error: BaseException, frames: TracebackType | None) -> None:
+    _set(error, "__traceback__", frames)
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    """Set the attribute, even of an error that refuses it, as a frozen dataclass does."""
+    BaseException.__setattr__(error, name, value)
 
 
 def clear_frames(error: BaseException) -> None:
@@ -196,6 +205,12 @@ def clear_frames(error: BaseException) -> None:
 
     The traceback itself stays, with its files, lines and functions.
     """
+    for link in _with_causes(error):
+        traceback.clear_frames(link.__traceback__)
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, its causes and the members of groups, each once."""
     left: list[BaseException | None] = [error]
     seen: set[int] = set()
     while left:
@@ -203,10 +218,33 @@ def clear_frames(error: BaseException) -> None:
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
-        traceback.clear_frames(link.__traceback__)
+        yield link
         left += [link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
             left += link.exceptions
+
+
+def printable(error: BaseException, failure: Failure) -> BaseException:
+    """
+    Return the error for log handlers, or an error of the same name whose text they can print.
+
+    Django's mail handler would lose its mail if the text of the error, or of one of its causes,
+    has lone surrogates or can't be made. ``failure`` describes the error.
+    """
+    if all(_is_printable(link) for link in _with_causes(error)):
+        return error
+    module, _, name = failure.error_class.rpartition(".")
+    kind = type(name, (Exception,), {"__module__": module or "builtins"})
+    shown: BaseException = kind(failure.message)
+    return shown.with_traceback(error.__traceback__)
+
+
+def _is_printable(error: BaseException) -> bool:
+    try:
+        "\n".join([str(error), *map(str, getattr(error, "__notes__", ()))]).encode()
+    except BaseException:  # An error's __str__ is code of the project.
+        return False
+    return True
 
 
 def _place(frames: TracebackType | None) -> str:

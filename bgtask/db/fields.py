@@ -13,16 +13,24 @@ from django.db.backends.ddl_references import Statement
 
 class ExactCharField(models.CharField):
     """
-    A CharField whose text is compared exactly, with its case.
+    A CharField whose text is compared exactly, with its case and the blanks at its end.
 
-    MariaDB and MySQL would otherwise treat "Mail" and "mail" as one queue.
+    MariaDB and MySQL would otherwise treat "Mail", "mail" and "mail " as one queue.
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
         parameters = super().db_parameters(connection)
         if connection.vendor == "mysql":
-            return {**parameters, "collation": "utf8mb4_bin"}
+            return {**parameters, "collation": _exact_collation(connection)}
         return parameters
+
+
+def _exact_collation(connection: Any) -> str:
+    """Return the binary collation of this server that doesn't ignore blanks at the end."""
+    if connection.mysql_is_mariadb:
+        return "utf8mb4_nopad_bin"
+    # MySQL 8.0.16 has no such collation.
+    return "utf8mb4_0900_bin" if connection.mysql_version >= (8, 0, 17) else "utf8mb4_bin"
 
 
 class _Unicode:
@@ -119,7 +127,7 @@ def narrow_columns(
         fields = {
             field.column: field
             for field in model._meta.local_fields
-            if isinstance(field, UnicodeCharField | UnicodeTextField)
+            if isinstance(field, ExactCharField | UnicodeCharField | UnicodeTextField)
         }
         with connection.cursor() as cursor:
             cursor.execute(

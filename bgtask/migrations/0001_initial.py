@@ -413,7 +413,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "last_worker",
-                    bgtask.db.fields.UnicodeCharField(
+                    bgtask.db.fields.ExactCharField(
                         blank=True,
                         db_default="",
                         default="",
@@ -455,7 +455,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "error_class",
-                    bgtask.db.fields.UnicodeCharField(
+                    bgtask.db.fields.ExactCharField(
                         blank=True,
                         db_default="",
                         default="",

@@ -112,7 +112,7 @@ class Task(models.Model):
     )
     locked_at = models.DateTimeField(_("locked at"), null=True, blank=True)
     deadline_at = models.DateTimeField(_("deadline at"), null=True, blank=True)
-    last_worker = UnicodeCharField(
+    last_worker = ExactCharField(
         _("last worker"), max_length=255, blank=True, default="", db_default=""
     )
     token = models.PositiveBigIntegerField(_("token"), default=0, db_default=0)
@@ -127,7 +127,7 @@ class Task(models.Model):
     error_message = UnicodeCharField(
         _("error message"), max_length=MAX_MESSAGE_CHARACTERS, null=True, blank=True
     )
-    error_class = UnicodeCharField(
+    error_class = ExactCharField(
         _("error class"), max_length=255, blank=True, default="", db_default=""
     )
     error_fingerprint = ExactCharField(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from bgtask import signals
 from bgtask.db.routing import database_now, queue_alias
+from bgtask.failures import printable
 from bgtask.lifecycle.attempts import Outcome
 from bgtask.loggers import get_logger
 from bgtask.status import Status
@@ -71,9 +72,8 @@ def _failure(outcome: Outcome, status: str) -> None:
     args = (task, task.attempts, task.executions_allowed, failure.summary if failure else "")
     facts = _facts(outcome, status)
     if level == logging.ERROR and error is not None and failure is not None:
-        logger.log_exception(
-            level, message, *args, error=error, text=failure.traceback.rstrip("\n"), extra=facts
-        )
+        shown, text = printable(error, failure), failure.traceback.rstrip("\n")
+        logger.log_exception(level, message, *args, error=shown, text=text, extra=facts)
     else:
         logger.log(level, message, *args, extra=facts)
     task.status = status

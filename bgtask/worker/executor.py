@@ -19,7 +19,14 @@ from bgtask.exceptions import (
     Retry,
     UnknownTask,
 )
-from bgtask.failures import Failure, class_of, clear_frames, describe, plain_failure
+from bgtask.failures import (
+    Failure,
+    class_of,
+    clear_frames,
+    describe,
+    plain_failure,
+    set_traceback,
+)
 from bgtask.lifecycle.attempts import Outcome
 from bgtask.loggers import get_logger
 from bgtask.models import Task
@@ -112,7 +119,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
     # A task that enqueues or looks up other tasks may raise these errors too. They are then
     # reported like any other error, with a traceback.
     if not started and isinstance(error, MalformedTask | UnknownTask):
-        error.__traceback__ = None  # The task was not called, so its frames are all of bgtask.
+        set_traceback(error, None)  # The task was not called, so its frames are all of bgtask.
         kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
         return plain_failure(kind, str(error))
     while (
@@ -120,7 +127,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
         and first.tb_next is not None
         and first.tb_frame.f_globals.get("__name__") in _CALLERS
     ):
-        error.__traceback__ = first.tb_next
+        set_traceback(error, first.tb_next)
     if isinstance(error, MemoryError):
         # Free the memory that the task used. The other tasks need it, and so does the code that
         # describes this error.

@@ -72,11 +72,13 @@ def test_columns_are_created_in_utf8mb4_and_those_altered_later_are_named(app: A
         )
         assert cursor.fetchall() == ()
         cursor.execute(
-            f"ALTER TABLE {NARROW}.bgtask_taskhold MODIFY reason varchar(500) CHARACTER SET latin1"
+            f"ALTER TABLE {NARROW}.bgtask_taskhold MODIFY reason varchar(500) CHARACTER SET latin1,"
+            "MODIFY task_name varchar(255) CHARACTER SET latin1"
         )
     check = app.run("check", "--database=default", database=narrow)
     assert "Columns of the table bgtask_taskhold" in check.stderr
-    assert "cannot hold every character: reason." in check.stderr
+    assert "cannot hold every character: task_name, reason." in check.stderr
+    assert "MODIFY task_name … COLLATE utf8mb4_nopad_bin, MODIFY reason … COLLATE" in check.stderr
 
 
 def test_a_connection_that_cannot_send_every_character_is_named(app: App):

@@ -6,6 +6,8 @@ The module is long because Sentry and Django's mail handler run here for real.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import logging
 import weakref
@@ -42,6 +44,45 @@ def look_up(depth=30):
     if depth:
         look_up.function(depth - 1)
     raise LookupError("no such member\nDETAIL: none at all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused(Exception):
+    """An error that refuses attributes, and so a traceback that is set in Python."""
+
+    number: int
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def caused_by(cause):
+    error = LookupError("no such file")
+    error.__cause__ = cause
+    return error
+
+
+UNPRINTABLE = {
+    "a lone surrogate": ValueError("no file caf\udce9.txt"),
+    "no text": Unspeakable(),
+    "a cause with a lone surrogate": caused_by(ValueError("caf\udce9.txt")),
+    "a member of a group": ExceptionGroup("two files", [Unspeakable(), ValueError("x")]),
+}
+given: list[BaseException] = []
+
+
+@contextlib.contextmanager
+def raising(error):
+    given.append(error)
+    yield
+    given.clear()
+
+
+@background(max_attempts=1)
+def raise_given():
+    raise given[-1]
 
 
 @pytest.fixture
@@ -323,12 +364,44 @@ def test_a_long_message_does_not_make_a_long_subject(mail_handler, mailoutbox):
 
 @without_warnings
 @pytest.mark.django_db
+@pytest.mark.parametrize("error", UNPRINTABLE.values(), ids=UNPRINTABLE)
+def test_an_error_whose_text_cannot_be_printed_is_mailed(mail_handler, mailoutbox, error):
+    """Kind of fault: the mail about a failure is lost because of the text of its error."""
+    with raising(error):
+        task = raise_given()
+        run_due(raise_errors=False)
+
+    (mail,) = mailoutbox
+    name = type(error).__name__
+    assert mail.subject.startswith(f"[Django] ERROR: {task} has failed; attempt 1 of 1 failed. ")
+    assert name in mail.subject
+    assert f"Exception Type: {name}" in mail.body
+    assert "in raise_given" in mail.body
+
+
+@without_warnings
+@pytest.mark.django_db
 def test_a_retry_sends_no_mail(mail_handler, mailoutbox):
     fail()
 
     run_due(raise_errors=False)
 
     assert mailoutbox == []
+
+
+@pytest.mark.django_db
+def test_an_error_that_refuses_attributes_fails_its_task_like_any_other(reports):
+    """Kind of fault: an error of the project, such as a frozen dataclass, ends a thread."""
+    task = raise_given()
+
+    with raising(Refused(7)):
+        (record,) = reports()
+
+    task.refresh_from_db()
+    assert task.status == "FAILED"
+    assert task.error_class.endswith(".Refused")
+    assert task.last_error.splitlines()[1].endswith("in raise_given")
+    assert record.exc_info[0] is Refused
 
 
 # Memory

@@ -40,6 +40,11 @@ class Odd(Exception):
         return self.spell()
 
 
+class Frozen(Exception):
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{name} can't be set")
+
+
 class HostileText(str):
     __slots__ = ()
 
@@ -83,6 +88,16 @@ def chain(length):
     return error
 
 
+def frozen_chain(length):
+    error = None
+    for _ in range(length):
+        try:
+            raise Frozen() from error
+        except Frozen as link:
+            error = link
+    return error
+
+
 def ring():
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
@@ -116,6 +131,7 @@ HOSTILE = {
     "interrupt": lambda: KeyboardInterrupt(),
     "thousands of causes": lambda: chain(3_000),
     "a ring of causes": ring,
+    "thousands of causes of a class that refuses attributes": lambda: frozen_chain(3_000),
     "a group": lambda: ExceptionGroup("many", [ValueError(number) for number in range(1_000)]),
     "a syntax error": lambda: caught(compile, "a b\x00", "name\udc80", "exec"),
     "a decoding error": lambda: caught(b"\xff".decode, "utf-8"),
@@ -211,6 +227,14 @@ def test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut():
 )
 def test_the_first_line_is_one_line_and_says_that_it_was_cut(text, line):
     assert first_line(text, 10) == line
+
+
+def test_a_message_that_begins_with_blank_lines_is_told_by_its_first_text():
+    """Kind of fault: the log names the class of an error alone, and groups what differs."""
+    card, mail = describe(ValueError("\n\n  no card")), describe(ValueError("\n no mail"))
+
+    assert card.summary == "ValueError: no card"
+    assert card.fingerprint != mail.fingerprint
 
 
 def test_error_class_includes_its_module():
