@@ -7,6 +7,7 @@ The module is long because errors have many kinds of text that a database refuse
 from __future__ import annotations
 
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from bgtask.failures import (
     MAX_CLASS,
     MAX_MESSAGE,
     MAX_TEXT,
+    clear_frames,
     describe,
     first_line,
     is_project_code,
@@ -122,6 +124,7 @@ HOSTILE = {
     "a key": lambda: KeyError("\x00", {"a": 1}),
     "a class of a long name": lambda: misnamed(__qualname__="x" * 1_000),
     "a class of a strange module": lambda: misnamed(__module__=Odd(raises(ValueError()))),
+    "notes that are no list": lambda: misnamed(__notes__=5),
     "notes that are hostile": lambda: caught(throw, misnamed(__notes__=[HostileText(), 5, "\x00"])),
 }
 
@@ -186,6 +189,26 @@ def test_a_note_changes_no_fingerprint():
     assert describe(noted).fingerprint == describe(ValueError("refused")).fingerprint
     only_noted = with_notes(ValueError(), "see ticket 7")
     assert describe(only_noted).fingerprint == describe(ValueError()).fingerprint
+
+
+class Large:
+    """Stands for what a task holds in a local variable."""
+
+
+def test_an_error_within_a_group_keeps_no_local_variables():
+    held = []
+
+    def fail():
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError
+
+    group = ExceptionGroup("several", [caught(fail)])
+    assert held[0]() is not None
+
+    clear_frames(group)
+
+    assert held[0]() is None
 
 
 def test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut():

@@ -260,6 +260,15 @@ def test_a_setting_that_cannot_be_printed_is_refused_by_an_error_of_ours(setting
             get_settings()
 
 
+def test_a_setting_that_cannot_be_compared_with_the_former_one_is_read(settings):
+    settings.BGTASK = {"LEASE": 30}
+    get_settings()
+    settings.BGTASK = {"LEASE": Incomparable()}
+
+    with pytest.raises(ImproperlyConfigured, match="LEASE"):
+        get_settings()
+
+
 @every_unprintable
 def test_settings_that_cannot_be_printed_are_refused_by_an_error_of_ours(settings, value):
     settings.BGTASK = value
