@@ -95,8 +95,7 @@ MUTANTS = (
         "bgtask/conf.py",
         "    except Exception:  # A lazy text calls a function of the project.",
         "    except ZeroDivisionError:",
-        f"{VALUES}test_a_setting_that_cannot_be_printed_is_refused_by_an_error_of_ours "
-        f"{VALUES}test_a_key_of_the_settings_that_cannot_be_printed_is_refused",
+        f"{VALUES}test_settings_that_cannot_be_printed_are_refused_by_an_error_of_ours",
     ),
     Mutant(
         "text-of-a-verbose-name-that-fails",
