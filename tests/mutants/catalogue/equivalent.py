@@ -48,4 +48,18 @@ EQUIVALENT = (
         "_hash(given) == _hash(token)",
         "The result is the same. Only the time differs, by too little to be measured in a test.",
     ),
+    Equivalent(
+        "mask-attempt-traceback",
+        "bgtask_admin/tasks/detail.py",
+        "sections(attempt.traceback) if details.errors else []",
+        "sections(attempt.traceback)",
+        "The template checks the same permission before it shows the sections.",
+    ),
+    Equivalent(
+        "mask-group-traceback",
+        "bgtask_admin/errors/views.py",
+        "sections(newest.traceback) if newest and may_see else []",
+        "sections(newest.traceback) if newest else []",
+        "The template checks the same permission before it shows the sections.",
+    ),
 )
