@@ -195,7 +195,25 @@ class Large:
     """Stands for what a task holds in a local variable."""
 
 
-def test_an_error_within_a_group_keeps_no_local_variables():
+def caused_by(error):
+    effect = ValueError()
+    effect.__cause__ = error
+    return effect
+
+
+def raised_beside(error):
+    effect = ValueError()
+    effect.__context__ = error
+    return effect
+
+
+@pytest.mark.parametrize(
+    "around",
+    [lambda error: error, caused_by, raised_beside, lambda error: ExceptionGroup("", [error])],
+    ids=["itself", "cause", "context", "group"],
+)
+def test_an_error_keeps_no_local_variables_after_its_frames_are_cleared(around):
+    """Kind of fault: an error that waits to be logged keeps the memory of its task."""
     held = []
 
     def fail():
@@ -203,10 +221,10 @@ def test_an_error_within_a_group_keeps_no_local_variables():
         held.append(weakref.ref(large))
         raise ValueError
 
-    group = ExceptionGroup("several", [caught(fail)])
+    error = around(caught(fail))
     assert held[0]() is not None
 
-    clear_frames(group)
+    clear_frames(error)
 
     assert held[0]() is None
 

@@ -203,7 +203,7 @@ MUTANTS = (
         "form-of-another-site",
         "bgtask_admin/ui/pages.py",
         "    found = site.admin_view(inside)\n",
-        "    found = site.admin_view(inside)\n    found.csrf_exempt = True\n",
+        "    inside.csrf_exempt = True\n    found = site.admin_view(inside)\n",
         f"{PERMISSIONS}test_form_of_another_site_changes_nothing",
     ),
     Mutant(

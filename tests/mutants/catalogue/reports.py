@@ -97,14 +97,14 @@ MUTANTS = (
         "bgtask/failures.py",
         "        left += [link.__cause__, link.__context__]\n",
         "",
-        f"{REPORTS}test_an_error_that_waits_to_be_announced_does_not_keep_what_its_task_held",
+        f"{FAILURES}test_an_error_keeps_no_local_variables_after_its_frames_are_cleared",
     ),
     Mutant(
         "report-keeps-local-variables-of-groups",
         "bgtask/failures.py",
         "            left += link.exceptions\n",
         "            pass\n",
-        f"{FAILURES}test_an_error_within_a_group_keeps_no_local_variables",
+        f"{FAILURES}test_an_error_keeps_no_local_variables_after_its_frames_are_cleared",
     ),
     Mutant(
         "message-without-its-beginning",
