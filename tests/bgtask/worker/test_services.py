@@ -117,6 +117,26 @@ def test_a_log_handler_that_raises_does_not_reach_the_code_that_logs(error, rais
     assert Task.objects.count() == 1
 
 
+def test_signals_are_sent_although_a_log_handler_raised(raising_handler):
+    """Kind of fault: a log handler that fails keeps the project's receivers from being called."""
+    told = []
+
+    def receiver(task, **kwargs):
+        told.append(task.pk)
+
+    failed, retried = fail_for_good(), fail()
+    for signal in (signals.task_failed, signals.task_retried):
+        signal.connect(receiver)
+    try:
+        Runner(drain=True).run()
+    finally:
+        for signal in (signals.task_failed, signals.task_retried):
+            signal.disconnect(receiver)
+
+    assert sorted(told) == [failed.pk, retried.pk]
+    assert raising_handler.raised >= 2
+
+
 def test_the_logger_names_the_code_that_logs(caplog):
     fail_for_good()
     run_due(raise_errors=False)

@@ -106,9 +106,9 @@ MUTANTS = (
     ),
     Mutant(
         "operation-log-by-command",
-        "bgtask_admin/actions/run.py",
-        '"by": as_stored(by) if by else',
-        '"by": by if by else',
+        "bgtask_admin/management/commands/bgtask_requeue.py",
+        "as_stored(_user())[:200]",
+        "_user()[:200]",
         f"{NAMES}test_the_command_is_logged_for_users_of_any_name",
     ),
     Mutant(

@@ -56,6 +56,13 @@ EQUIVALENT = (
         "The template checks the same permission before it shows the sections.",
     ),
     Equivalent(
+        "mask-task-result",
+        "bgtask_admin/tasks/detail.py",
+        "result=arguments.result_of(task) if details.arguments else None,",
+        "result=arguments.result_of(task),",
+        "The template shows the result below the arguments, and nothing without arguments.",
+    ),
+    Equivalent(
         "mask-group-traceback",
         "bgtask_admin/errors/views.py",
         "sections(newest.traceback) if newest and may_see else []",

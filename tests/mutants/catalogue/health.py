@@ -44,8 +44,7 @@ MUTANTS = (
         "bgtask/health/evaluate.py",
         "            failed_tasks=None,\n",
         "",
-        "tests/bgtask_admin/test_many_queues.py::TestDocuments::test_only_the_requested_queue_is_judged "
-        f"{MONITORING}test_every_endpoint_tells_the_same_number_of_failed_tasks",
+        f"{MONITORING}test_an_endpoint_for_one_queue_tells_no_number_of_failed_tasks",
     ),
     Mutant(
         "health-least-sample",

@@ -327,13 +327,6 @@ MUTANTS = (
         f"{DETAIL}test_arguments_are_shown_only_with_permission",
     ),
     Mutant(
-        "mask-task-result",
-        "bgtask_admin/tasks/detail.py",
-        "result=arguments.result_of(task) if details.arguments else None,",
-        "result=arguments.result_of(task),",
-        f"{DETAIL}test_arguments_are_shown_only_with_permission",
-    ),
-    Mutant(
         "mask-attempt-message",
         f"{TEMPLATES}includes/attempts.html",
         "{% if attempt.message and rights.tracebacks %}",

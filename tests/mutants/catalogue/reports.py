@@ -266,7 +266,7 @@ MUTANTS = (
         "bgtask/loggers.py",
         "        except BaseException as problem:\n",
         "        except Exception as problem:\n",
-        f"{SERVICES}test_a_log_handler_that_raises_ends_no_worker",
+        f"{SERVICES}test_signals_are_sent_although_a_log_handler_raised",
     ),
     Mutant(
         "handlers-reported-each-time",
