@@ -7,6 +7,7 @@ The module is long because errors have many kinds of text that a database refuse
 from __future__ import annotations
 
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from bgtask.failures import (
     MAX_CLASS_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
     MAX_TRACEBACK_CHARACTERS,
+    clear_frames,
     describe,
     first_line,
     is_project_code,
@@ -138,6 +140,7 @@ HOSTILE = {
     "a key": lambda: KeyError("\x00", {"a": 1}),
     "a class of a long name": lambda: misnamed(__qualname__="x" * 1_000),
     "a class of a strange module": lambda: misnamed(__module__=Odd(raises(ValueError()))),
+    "notes that are no list": lambda: misnamed(__notes__=5),
     "notes that are hostile": lambda: caught(throw, misnamed(__notes__=[HostileText(), 5, "\x00"])),
 }
 
@@ -202,6 +205,44 @@ def test_a_note_changes_no_fingerprint():
     assert describe(noted).fingerprint == describe(ValueError("refused")).fingerprint
     only_noted = with_notes(ValueError(), "see ticket 7")
     assert describe(only_noted).fingerprint == describe(ValueError()).fingerprint
+
+
+class Large:
+    """Stands for what a task holds in a local variable."""
+
+
+def caused_by(error):
+    effect = ValueError()
+    effect.__cause__ = error
+    return effect
+
+
+def raised_beside(error):
+    effect = ValueError()
+    effect.__context__ = error
+    return effect
+
+
+@pytest.mark.parametrize(
+    "around",
+    [lambda error: error, caused_by, raised_beside, lambda error: ExceptionGroup("", [error])],
+    ids=["itself", "cause", "context", "group"],
+)
+def test_an_error_keeps_no_local_variables_after_its_frames_are_cleared(around):
+    """Kind of fault: an error that waits to be logged keeps the memory of its task."""
+    held = []
+
+    def fail():
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError
+
+    error = around(caught(fail))
+    assert held[0]() is not None
+
+    clear_frames(error)
+
+    assert held[0]() is None
 
 
 def test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut():

@@ -14,7 +14,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import models
-from django.utils.functional import lazystr
+from django.utils.functional import lazy, lazystr
 from django.utils.safestring import mark_safe
 
 from bgtask import InvalidOption, InvalidParameters, background, registry
@@ -201,6 +201,10 @@ class NoZone(tzinfo):
         raise LookupError("no offset")
 
 
+def no_text():
+    raise LookupError("no text")
+
+
 HUGE = 10**5_000
 UNPRINTABLE = {
     "huge": HUGE,
@@ -211,6 +215,7 @@ UNPRINTABLE = {
     "list": [Unprintable()],
     "text": UnprintableText("a b\x00"),
     "float": UnprintableFloat("nan"),
+    "lazy": lazy(no_text, str)(),
 }
 every_unprintable = pytest.mark.parametrize("value", UNPRINTABLE.values(), ids=UNPRINTABLE)
 
@@ -233,7 +238,7 @@ def test_an_option_that_cannot_be_printed_is_refused_by_an_error_of_ours(option,
         background(**{option: value})
 
 
-@pytest.mark.parametrize("name", ["huge", "inside", "object", "incomparable", "list"])
+@pytest.mark.parametrize("name", ["huge", "inside", "object", "incomparable", "list", "lazy"])
 def test_a_verbose_name_that_is_no_text_is_refused_by_an_error_of_ours(name):
     with pytest.raises(InvalidOption, match="verbose_name can't be turned into text"):
         function.using(verbose_name=UNPRINTABLE[name])
@@ -260,6 +265,15 @@ def test_a_setting_that_cannot_be_printed_is_refused_by_an_error_of_ours(setting
             get_settings()
 
 
+def test_a_setting_that_cannot_be_compared_with_the_former_one_is_read(settings):
+    settings.BGTASK = {"LEASE": 30}
+    get_settings()
+    settings.BGTASK = {"LEASE": Incomparable()}
+
+    with pytest.raises(ImproperlyConfigured, match="LEASE"):
+        get_settings()
+
+
 @every_unprintable
 def test_settings_that_cannot_be_printed_are_refused_by_an_error_of_ours(settings, value):
     settings.BGTASK = value
@@ -274,7 +288,9 @@ def test_settings_that_cannot_be_printed_are_refused_by_an_error_of_ours(setting
             get_settings()
 
 
-@pytest.mark.parametrize("key", [HUGE, (HUGE,), UnprintableText("LEESE")], ids=brief)
+@pytest.mark.parametrize(
+    "key", [HUGE, (HUGE,), UnprintableText("LEESE")], ids=["huge", "tuple", "text"]
+)
 def test_a_key_of_the_settings_that_cannot_be_printed_is_refused(settings, key):
     settings.BGTASK = {key: 5}
     with pytest.raises(ImproperlyConfigured, match="Unknown option"):

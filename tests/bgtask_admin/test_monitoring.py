@@ -615,3 +615,17 @@ def test_every_endpoint_tells_the_same_number_of_failed_tasks(client) -> None:
     assert "bgtask_failed_tasks 3.0" in metrics
     assert_conforms(health, "health.schema.json")
     assert_conforms(stats, "stats.schema.json")
+
+
+def test_an_endpoint_for_one_queue_tells_no_number_of_failed_tasks(client) -> None:
+    """Kind of fault: the number of all queues is told as that of one."""
+    TaskFactory(status=Status.FAILED, queue="mail")
+    one = {"headers": BEARER, "query_params": {"queue": "mail"}}
+
+    health, stats = client.get(HEALTH, **one).json(), client.get(STATS, **one).json()
+
+    assert "tasks:failed" not in health["checks"]
+    assert stats["totals"]["failed_tasks"] is None
+    assert "failed" not in stats["sentence"]
+    assert "bgtask_failed_tasks" not in client.get(METRICS, **one).content.decode()
+    assert_conforms(stats, "stats.schema.json")

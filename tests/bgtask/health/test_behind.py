@@ -83,6 +83,7 @@ def test_each_queue_is_compared_with_its_own_limit(settings, samples) -> None:
 
     assert since() == samples.at(3)
     assert since("slow") == samples.at(1)
+    assert since() == samples.at(3)  # Now both are behind, and read together.
 
 
 @pytest.mark.parametrize("number", [1, 12])

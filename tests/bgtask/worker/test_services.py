@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,13 +13,13 @@ from bgtask import background, loggers, signals
 from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task, Worker
 from bgtask.testing import run_due
-from bgtask.worker import Runner
+from bgtask.worker import Runner, supervisor, watchdog
 from bgtask.worker.completer import Completer
 from bgtask.worker.events import EventDispatcher
 from bgtask.worker.heartbeat import Heartbeat
 from bgtask.worker.maintenance import Maintenance
 from bgtask.worker.statistics import Statistics
-from tests.bgtask.lifecycle.outcomes import success
+from tests.bgtask.lifecycle.outcomes import failure, success
 from tests.factories import TaskFactory, WorkerFactory
 from tests.helpers import eventually
 from tests.tasks import fail, noop
@@ -115,6 +116,26 @@ def test_a_log_handler_that_raises_does_not_reach_the_code_that_logs(error, rais
     assert Task.objects.count() == 1
 
 
+def test_signals_are_sent_although_a_log_handler_raised(raising_handler):
+    """Kind of fault: a log handler that fails keeps the project's receivers from being called."""
+    told = []
+
+    def receiver(task, **kwargs):
+        told.append(task.pk)
+
+    failed, retried = fail_for_good(), fail()
+    for signal in (signals.task_failed, signals.task_retried):
+        signal.connect(receiver)
+    try:
+        Runner(drain=True).run()
+    finally:
+        for signal in (signals.task_failed, signals.task_retried):
+            signal.disconnect(receiver)
+
+    assert sorted(told) == [failed.pk, retried.pk]
+    assert raising_handler.raised >= 2
+
+
 def test_the_logger_names_the_code_that_logs(caplog):
     fail_for_good()
     run_due(raise_errors=False)
@@ -158,6 +179,19 @@ def test_events_after_a_receiver_that_raised_are_dispatched(raising):
         signals.task_succeeded.disconnect(raising)
 
     assert raising.calls == 3
+
+
+def test_events_after_an_outcome_that_cannot_be_announced_are_dispatched(caplog):
+    dispatcher = EventDispatcher()
+    dispatcher.start()
+
+    dispatcher.put([(failure(Task(pk=1)), "UNKNOWN")])
+    dispatcher.put([(failure(Task(pk=2)), "FAILED")])
+
+    assert dispatcher.stop(30)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "could not be announced" in first
+    assert "has failed" in second
 
 
 def test_the_completer_goes_on_after_its_callback_raised(raising):
@@ -204,6 +238,37 @@ def test_the_heartbeat_goes_on_after_its_callback_raised(raising, settings):
 
     assert heartbeat.is_alive()
     heartbeat.stop()
+
+
+def test_the_watchdog_goes_on_after_a_driver_raised(error, monkeypatch):
+    class Driver:
+        calls = 0
+
+        def cancel_safe(self, timeout):
+            self.calls += 1
+            raise error("on purpose")
+
+    driver = Driver()
+    section = watchdog._Section(SimpleNamespace(connection=driver))
+    monkeypatch.setitem(watchdog._sections, -1, section)
+    dog = watchdog.Watchdog(patience=0.05)
+    dog.start()
+
+    eventually(lambda: driver.calls >= 3)
+
+    dog.stop()
+
+
+def test_a_supervisor_whose_rescue_raised_leaves_the_tasks_to_others(settings, caplog):
+    worker = WorkerFactory()
+    TaskFactory(status="RUNNING", locked_by=worker)
+    settings.BGTASK = {"MAX_CRASHES": 0}
+
+    supervisor._take_back({worker.pk}, "exit status 1")
+
+    assert "could not be rescued at once" in caplog.text
+    assert Worker.objects.get().state == "alive"
+    assert Task.objects.running().count() == 1
 
 
 def test_a_back_off_that_exits_ends_no_thread():

@@ -43,6 +43,7 @@ def test_a_time_that_comes_twice_is_refused_with_both_readings():
     ]
     assert parsed("2026-10-25 02:30+02:00") == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
     assert parsed("2026-10-25 02:30+01:00") == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    assert parsed("2026-10-25 01:30Z") == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.mutants.catalogue import dashboard, database, lifecycle, public, worker
+from tests.mutants.catalogue import (
+    actions,
+    dashboard,
+    database,
+    health,
+    lifecycle,
+    pages,
+    permissions,
+    public,
+    reports,
+    values,
+    worker,
+)
 from tests.mutants.catalogue.equivalent import EQUIVALENT
 
 __all__ = ["EQUIVALENT", "MUTANTS"]
@@ -12,5 +24,11 @@ MUTANTS = (
     *database.MUTANTS,
     *worker.MUTANTS,
     *public.MUTANTS,
+    *values.MUTANTS,
+    *reports.MUTANTS,
+    *health.MUTANTS,
     *dashboard.MUTANTS,
+    *permissions.MUTANTS,
+    *actions.MUTANTS,
+    *pages.MUTANTS,
 )

@@ -48,4 +48,25 @@ EQUIVALENT = (
         "_hash(given) == _hash(token)",
         "The result is the same. Only the time differs, by too little to be measured in a test.",
     ),
+    Equivalent(
+        "mask-attempt-traceback",
+        "bgtask_admin/tasks/detail.py",
+        "sections(attempt.traceback) if details.errors else []",
+        "sections(attempt.traceback)",
+        "The template checks the same permission before it shows the sections.",
+    ),
+    Equivalent(
+        "mask-task-result",
+        "bgtask_admin/tasks/detail.py",
+        "result=arguments.result_of(task) if details.arguments else None,",
+        "result=arguments.result_of(task),",
+        "The template shows the result below the arguments, and nothing without arguments.",
+    ),
+    Equivalent(
+        "mask-group-traceback",
+        "bgtask_admin/errors/views.py",
+        "sections(newest.traceback) if newest and may_see else []",
+        "sections(newest.traceback) if newest else []",
+        "The template checks the same permission before it shows the sections.",
+    ),
 )

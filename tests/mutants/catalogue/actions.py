@@ -1,0 +1,261 @@
+"""Mutants of actions on many tasks: their filter, their bounds and how they end."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+BOUNDS = "tests/bgtask_admin/tasks/test_bounds.py::"
+EXPORT = "tests/bgtask_admin/tasks/test_export.py::"
+NAMES = "tests/bgtask_admin/actions/test_names.py::"
+PAUSES = "tests/bgtask_admin/actions/test_pause_views.py::"
+RUN = "tests/bgtask_admin/actions/test_run.py::"
+SELECTION = "tests/bgtask_admin/tasks/test_selection.py::"
+VIEWS = "tests/bgtask_admin/actions/test_views.py::"
+
+MUTANTS = (
+    Mutant(
+        "filter-without-value",
+        "bgtask_admin/tasks/selection.py",
+        "if lost := [key for key, value in cleaned.items() if value in EMPTY_VALUES]:",
+        "if lost := []:",
+        f"{SELECTION}test_a_search_word_without_a_value_is_refused",
+    ),
+    Mutant(
+        "filter-dropped",
+        "bgtask_admin/tasks/selection.py",
+        "if not filtered.is_valid():",
+        "if False:",
+        f"{SELECTION}test_a_selection_whose_filter_is_no_longer_valid_selects_nothing",
+    ),
+    Mutant(
+        "filter-strips-names",
+        "bgtask_admin/tasks/selection.py",
+        "[str(value) if key in NAMES else str(value).strip() for value in values]",
+        "[str(value).strip() for value in values]",
+        f"{SELECTION}test_a_name_with_blanks_at_an_end_is_another_name",
+    ),
+    Mutant(
+        "filter-field-strips-names",
+        "bgtask_admin/tasks/filters.py",
+        "super().__init__(*args, strip=False, **kwargs)",
+        "super().__init__(*args, **kwargs)",
+        f"{SELECTION}test_a_name_with_blanks_at_an_end_is_another_name",
+    ),
+    Mutant(
+        "hold-strips-names",
+        "bgtask_admin/actions/pause_views.py",
+        'name = forms.RegexField(r"\\S", max_length=255, widget',
+        'name = forms.RegexField(r"\\S", strip=True, max_length=255, widget',
+        f"{PAUSES}test_holds_exactly_the_name_that_was_given",
+    ),
+    Mutant(
+        "operation-ignores-its-filter",
+        "bgtask_admin/actions/run.py",
+        "scope = _scope(operation).filter(pk__in=ids)",
+        "scope = Task.objects.filter(pk__in=ids)",
+        f"{RUN}test_leaves_alone_what_left_the_filter_after_its_id_was_read",
+    ),
+    Mutant(
+        "operation-invalid-filter",
+        "bgtask_admin/actions/stepping.py",
+        "except InvalidSelection as error:",
+        "except ZeroDivisionError as error:",
+        f"{VIEWS}test_an_operation_whose_filter_is_no_longer_valid_is_refused_in_words",
+    ),
+    Mutant(
+        "operation-invalid-filter-goes-on",
+        "bgtask_admin/actions/stepping.py",
+        "        run.stop(operation)\n",
+        "",
+        f"{VIEWS}test_an_operation_whose_filter_is_no_longer_valid_is_refused_in_words",
+    ),
+    Mutant(
+        "operation-busy-database",
+        "bgtask_admin/actions/stepping.py",
+        "except OperationalError:",
+        "except ZeroDivisionError:",
+        f"{PAUSES}test_busy_database_is_reported_with_the_remaining_work",
+    ),
+    Mutant(
+        "operation-ends-a-step-later",
+        "bgtask_admin/actions/run.py",
+        "    if len(ahead) < LOOK_AHEAD:\n        return True\n",
+        "    if len(ahead) < LOOK_AHEAD:\n        return not ahead\n",
+        f"{RUN}test_the_step_that_changes_the_last_task_ends_the_operation",
+    ),
+    Mutant(
+        "operation-returns-after-its-last-chunk",
+        "bgtask_admin/actions/run.py",
+        "if clock.monotonic() > deadline and ids[-1] != meant[-1]:",
+        "if clock.monotonic() > deadline:",
+        f"{RUN}test_the_step_that_changes_the_last_task_ends_the_operation",
+    ),
+    Mutant(
+        "operation-log-by-long-name",
+        "bgtask_admin/actions/recording.py",
+        'return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"',
+        "return text",
+        f"{NAMES}test_actions_are_logged_for_users_of_any_name",
+    ),
+    Mutant(
+        "operation-log-by-unstorable-name",
+        "bgtask_admin/actions/recording.py",
+        'text.replace("\\x00", "\\ufffd").encode("utf-8", "backslashreplace").decode()',
+        "text",
+        f"{NAMES}test_actions_are_logged_for_users_of_any_name",
+    ),
+    Mutant(
+        "operation-log-by-command",
+        "bgtask_admin/management/commands/bgtask_requeue.py",
+        "as_stored(_user())[:200]",
+        "_user()[:200]",
+        f"{NAMES}test_the_command_is_logged_for_users_of_any_name",
+    ),
+    Mutant(
+        "confirmation-of-any-age",
+        "bgtask_admin/actions/preview.py",
+        ", max_age=_VALID)",
+        ")",
+        f"{VIEWS}test_a_confirmation_is_valid_for_a_day",
+    ),
+    Mutant(
+        "hold-goes-on-after-release",
+        "bgtask_admin/actions/pauses.py",
+        "        _stop_running(Verb.HOLD_TYPE, task_name)\n",
+        "",
+        f"{PAUSES}test_the_opposite_action_stops_what_is_still_to_do",
+    ),
+    Mutant(
+        "release-goes-on-after-hold",
+        "bgtask_admin/actions/pauses.py",
+        "        _stop_running(Verb.RELEASE_TYPE, task_name)\n",
+        "",
+        f"{PAUSES}test_the_opposite_action_stops_what_is_still_to_do",
+    ),
+    Mutant(
+        "hold-stops-other-types",
+        "bgtask_admin/actions/pauses.py",
+        'if operation.filter_data == {"task": task_name}:',
+        "if True:",
+        f"{PAUSES}test_the_opposite_action_stops_what_is_still_to_do",
+    ),
+    Mutant(
+        "rescue-tells-nobody",
+        "bgtask_admin/actions/pauses.py",
+        "        transaction.on_commit(announce, using=queue_alias(), robust=True)\n",
+        "",
+        f"{PAUSES}test_a_task_that_fails_for_good_with_a_dead_worker_is_told_of",
+    ),
+    Mutant(
+        "bounds-off",
+        "bgtask_admin/tasks/bounds.py",
+        "if selection.is_chosen_one_by_one or",
+        "if True or",
+        f"{BOUNDS}test_the_confirmation_counts_the_newest_and_says_at_least",
+    ),
+    Mutant(
+        "bounds-of-chosen-tasks",
+        "bgtask_admin/tasks/bounds.py",
+        "if selection.is_chosen_one_by_one or",
+        "if",
+        f"{BOUNDS}test_tasks_that_were_chosen_one_by_one_are_counted_exactly",
+    ),
+    Mutant(
+        "bounds-not-told",
+        "bgtask_admin/actions/preview.py",
+        "looked_at=found.looked_at or bounds.looked_at,",
+        "looked_at=found.looked_at,",
+        f"{BOUNDS}test_the_confirmation_counts_the_newest_and_says_at_least",
+    ),
+    Mutant(
+        "bounds-read-all",
+        "bgtask_admin/tasks/bounds.py",
+        "return self.tasks.filter(pk__gt=self.above) if self.above else self.tasks",
+        "return self.tasks",
+        f"{BOUNDS}test_the_confirmation_counts_the_newest_and_says_at_least",
+    ),
+    Mutant(
+        "bounds-of-texts",
+        "bgtask_admin/tasks/bounds.py",
+        'MOST_TEXTS_SEARCHED if "error" in selection.data else MOST_SEARCHED',
+        "MOST_SEARCHED",
+        f"{BOUNDS}test_fewer_error_texts_than_rows_are_searched",
+    ),
+    Mutant(
+        "bounds-of-few-rows",
+        "bgtask_admin/tasks/bounds.py",
+        "if _is_within(listed(selection.only(*_by_index(selection))), most):",
+        "if False:",
+        f"{BOUNDS}test_the_number_is_exact_where_an_index_leaves_few_rows",
+    ),
+    Mutant(
+        "bounds-of-few-of-a-type",
+        "bgtask_admin/tasks/bounds.py",
+        'return "task" in selection.data and',
+        "return False and",
+        f"{BOUNDS}test_a_task_type_with_few_tasks_is_counted_exactly",
+    ),
+    Mutant(
+        "bounds-of-a-period",
+        "bgtask_admin/tasks/bounds.py",
+        "without_time = selection.status in (Status.READY, Status.RUNNING)",
+        "without_time = False",
+        f"{BOUNDS}test_a_period_bounds_the_rows_only_where_an_index_has_the_time",
+    ),
+    Mutant(
+        "bounds-of-breakdown",
+        "bgtask_admin/actions/preview.py",
+        "scope = scope.filter(pk__gt=self.above, pk__lte=self.high_water)",
+        "scope = scope.filter(pk__lte=self.high_water)",
+        f"{BOUNDS}test_a_confirmation_with_a_wrong_option_shows_the_same_breakdown",
+    ),
+    Mutant(
+        "bounds-end-with-a-guess",
+        "bgtask_admin/actions/run.py",
+        '        "matched_at_least": False,\n',
+        "",
+        f"{BOUNDS}test_an_operation_that_was_not_counted_exactly_ends_with_the_exact_number",
+    ),
+    Mutant(
+        "export-reads-all-rows",
+        "bgtask_admin/tasks/export.py",
+        "tasks, looked_at = bounds.within(), bounds.looked_at",
+        "pass",
+        f"{EXPORT}test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name",
+    ),
+    Mutant(
+        "export-of-a-part-called-all",
+        "bgtask_admin/tasks/export.py",
+        'return tasks, f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"',
+        'return tasks, "tasks"',
+        f"{EXPORT}test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name",
+    ),
+    Mutant(
+        "export-at-its-limit-called-all",
+        "bgtask_admin/tasks/export.py",
+        "if capped(tasks, MOST) > MOST:",
+        "if False:",
+        f"{EXPORT}test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not",
+    ),
+    Mutant(
+        "export-formulas-behind-blanks",
+        "bgtask_admin/tasks/export.py",
+        ' or text.startswith(("\\t", "\\r", "\\n"))',
+        "",
+        f"{EXPORT}test_no_cell_is_a_formula",
+    ),
+    Mutant(
+        "export-formulas-in-wide-signs",
+        "bgtask_admin/tasks/export.py",
+        'FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")',
+        'FORMULA_SIGNS = ("=", "+", "-", "@")',
+        f"{EXPORT}test_no_cell_is_a_formula",
+    ),
+    Mutant(
+        "export-formulas-inside",
+        "bgtask_admin/tasks/export.py",
+        '    text = _INNER_FORMULA.sub(r"\\1\'", text)\n',
+        "",
+        f"{EXPORT}test_no_part_of_a_cell_becomes_a_cell_with_a_formula",
+    ),
+)
