@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
@@ -27,6 +28,7 @@ from bgtask.options import (
     drop_legacy,
 )
 from bgtask.retries import Backoff
+from bgtask.serialization import dump_params, dump_value
 
 if TYPE_CHECKING:
     from bgtask.models import Task
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+logger = logging.getLogger("bgtask")
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 
@@ -69,6 +73,9 @@ class BackgroundFunction(Generic[P, R]):
     @property
     def backoff(self) -> Backoff | None:
         return self.options.get("backoff")
+
+    def backoff_of(self, task: Task) -> Backoff | None:
+        return self.backoff
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -162,6 +169,26 @@ class BackgroundFunction(Generic[P, R]):
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}{self._signature}: {error}") from None
+
+    def dump_params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        return dump_params(args, kwargs)
+
+    def run(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function for a task, in a worker, and return its value."""
+        return call(self.function, args, kwargs)
+
+    def dump_value(self, task: Task, value: Any) -> str | None:
+        """
+        Return the value as JSON, or None if it can't be stored as JSON.
+
+        Such a value doesn't fail the task. The work is done, and repeating it would be worse than
+        losing a value that nobody asked for.
+        """
+        try:
+            return dump_value(value)
+        except InvalidParameters as error:
+            logger.warning("%s succeeded, but its return value is not kept. %s", task, error)
+            return None
 
     @functools.cached_property
     def _stored_options(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def delay_after(task: Any) -> float:
     code. If it raises an error, the error is logged and the default decides.
     """
     name, attempts, jitter = task.task_name, task.attempts, get_settings().retry_jitter
-    rule = registry.find(name).backoff if registry.knows(name) else None
+    rule = registry.find(name).backoff_of(task) if registry.knows(name) else None
     try:
         return backoff(attempts, rule, jitter)
     except Exception:

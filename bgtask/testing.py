@@ -24,6 +24,7 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
+from bgtask import registry
 from bgtask.decorators import BackgroundFunction
 from bgtask.exceptions import Retry
 from bgtask.lifecycle import enqueue as storing
@@ -109,9 +110,7 @@ def run_due(
                 _run(task, raise_errors)
                 done.append(Task.objects.get(pk=task.pk))
     finally:
-        held = Task.objects.running().filter(locked_by=worker)
-        release_claims(list(held))
-        worker.deregister()
+        _leave(worker)
 
 
 @contextmanager
@@ -138,7 +137,7 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
             for claimed in claim_these(ours.ready(), worker):
                 _run(claimed, raise_errors)
         finally:
-            worker.deregister()
+            _leave(worker)
         task.refresh_from_db()
 
     before = storing.after_storing
@@ -149,16 +148,14 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
         storing.after_storing = before
 
 
-def enqueued(
-    function: BackgroundFunction[Any, Any] | str | None = None, *args: Any, **kwargs: Any
-) -> TaskQuerySet:
+def enqueued(function: Any = None, *args: Any, **kwargs: Any) -> TaskQuerySet:
     """
     Return the tasks that wait to be run (SCHEDULED, READY or HELD) as a queryset.
 
-    Without arguments, return all of them. ``function`` is a background function or the name of
-    one, and limits the result to its tasks. If parameters are given too, return the tasks with
-    exactly these parameters, passed in the same way: by position or by keyword. Raise TypeError
-    if the function can't be called with them.
+    Without arguments, return all of them. ``function`` is a background function, a task of
+    Django's API or the name of one, and limits the result to its tasks. If parameters are given
+    too, return the tasks with exactly these parameters, passed in the same way: by position or by
+    keyword. Raise TypeError if the function can't be called with them.
 
     Filter the queryset by anything else: ``enqueued(notify_user).filter(queue="mail")``.
     """
@@ -166,18 +163,14 @@ def enqueued(
     _check_parameters(function, args, kwargs)
     if function is None:
         return tasks
-    name = function if isinstance(function, str) else function.name
-    tasks = tasks.filter(task_name=name)
+    tasks = tasks.filter(task_name=_name_of(function))
     if args or kwargs:
-        tasks = tasks.filter(task_params=dump_params(args, kwargs))
+        tasks = tasks.filter(task_params=_dumped(function, args, kwargs))
     return tasks
 
 
 def assert_enqueued(
-    function: BackgroundFunction[Any, Any] | str,
-    *args: Any,
-    times: int | None = None,
-    **kwargs: Any,
+    function: Any, *args: Any, times: int | None = None, **kwargs: Any
 ) -> None:
     """
     Raise AssertionError unless a task of the function with these parameters waits to be run.
@@ -188,20 +181,34 @@ def assert_enqueued(
     number = enqueued(function, *args, **kwargs).count()
     if number == times or (times is None and number):
         return
-    name = function if isinstance(function, str) else function.name
     waiting = "\n".join(
         f"  {task.task_name} {task.task_params}" for task in enqueued().order_by("pk")[:20]
     )
     raise AssertionError(
-        f"{name} with {dump_params(args, kwargs)} waits {number} times"
+        f"{_name_of(function)} with {_dumped(function, args, kwargs)} waits {number} times"
         + (f", not {times}" if times is not None else "")
         + f". These tasks wait:\n{waiting or '  none'}"
     )
 
 
-def _check_parameters(
-    function: BackgroundFunction[Any, Any] | str | None, args: Any, kwargs: Any
-) -> None:
+def _name_of(function: Any) -> str:
+    return function if isinstance(function, str) else _registered(function).name
+
+
+def _registered(function: Any) -> registry.RegisteredFunction:
+    """Return the function as the registry has it. A task of Django's API has a module_path."""
+    if isinstance(function, BackgroundFunction):
+        return function
+    return registry.find_loaded(function.module_path)
+
+
+def _dumped(function: Any, args: Any, kwargs: Any) -> str:
+    if isinstance(function, str):
+        return dump_params(args, kwargs)
+    return _registered(function).dump_params(args, kwargs)
+
+
+def _check_parameters(function: Any, args: Any, kwargs: Any) -> None:
     """
     Raise TypeError for parameters with which no task could have been enqueued.
 
@@ -210,8 +217,8 @@ def _check_parameters(
     try:
         if function is None and (args or kwargs):
             raise TypeError("Without a function there are no parameters")
-        if isinstance(function, BackgroundFunction) and (args or kwargs):
-            function.bind(args, kwargs)
+        if not isinstance(function, str) and (args or kwargs):
+            _registered(function).bind(args, kwargs)
     except TypeError as error:
         raise TypeError(
             f"{error}. What follows the function are its parameters; tasks of a queue are "
@@ -242,6 +249,13 @@ def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Tas
             return startable
 
 
+def _leave(worker: Worker) -> None:
+    """Release what the worker has claimed and not finished, and deregister it."""
+    held = Task.objects.running().filter(locked_by=worker)
+    release_claims(list(held))
+    worker.deregister()
+
+
 def _run(task: Task, raise_errors: bool) -> None:
     connection = connections[task._state.db or DEFAULT_DB_ALIAS]
     if connection.in_atomic_block:
@@ -253,6 +267,8 @@ def _run(task: Task, raise_errors: bool) -> None:
                 transaction.set_rollback(True, using=connection.alias)
     else:
         outcome = execute(task)
+    if isinstance(outcome.exception, KeyboardInterrupt):
+        raise outcome.exception  # Somebody wants to end the tests. The claim is released.
     statuses = finish_attempts([outcome])
     dispatch([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):

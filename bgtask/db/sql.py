@@ -12,8 +12,12 @@ from django.db.models import QuerySet
 # The columns that a worker needs to run a task. Other columns are read when they are accessed.
 CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
-    "max_attempts", "max_run_time", "cancel_requested",
+    "max_attempts", "max_run_time", "cancel_requested", "backend",
 )  # fmt: skip
+# Further columns that the result of a task needs. A worker converts them only if it is asked for
+# the result, because the conversion would take as long as the rest of the claim.
+UNCONVERTED = ("result_id", "enqueued_at", "started_at", "locked_at")
+RETURNED = (*CLAIMED, *UNCONVERTED)
 ORDER = ("run_at", "due_for")
 
 # A claim raises the token by 1 to TOKEN_JUMP_MAX, at random. A higher token than TOKEN_CEILING was
@@ -75,6 +79,11 @@ def as_priority(value: Any) -> int:
     if not isinstance(value, int | float):
         return PRIORITY_MAX
     return math.floor(min(max(value, PRIORITY_MIN), PRIORITY_MAX))
+
+
+def as_count(value: Any) -> int:
+    """Return the value, or COUNT_MAX if it is no count. SQLite stores text in any column."""
+    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else COUNT_MAX
 
 
 def constants(names: Iterable[str]) -> str:

@@ -17,8 +17,8 @@ from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, Qu
 from bgtask.db.references import Reference, sqlite_references
 from bgtask.db.refusals import is_undecodable
 from bgtask.db.sql import (
-    CLAIMED,
     PRIORITY_MIN,
+    RETURNED,
     compiled,
     constants,
     marks,
@@ -136,7 +136,7 @@ class SQLite(QueueOperations):
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
-                RETURNING {", ".join(CLAIMED)},
+                RETURNING {", ".join(RETURNED)},
                     CASE typeof(run_at) WHEN 'blob' THEN '' ELSE CAST(run_at AS text) END,
                     {self.seconds_since(connection, "run_at")}
                 """,

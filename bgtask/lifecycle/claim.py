@@ -17,7 +17,7 @@ from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import MOST_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
 from bgtask.db.routing import queue_alias
-from bgtask.db.sql import CLAIMED, as_priority
+from bgtask.db.sql import CLAIMED, UNCONVERTED, as_priority
 from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.models.counters import attempts_without_one, raised_token
 from bgtask.status import HeldFor, Status
@@ -160,7 +160,7 @@ def _instances(
     candidates: QuerySet[Any], rows: Iterable[Sequence[Any]], worker: Worker
 ) -> list[Task]:
     """
-    Return tasks built from rows of CLAIMED and ORDER, in claim order. Defer the other fields.
+    Return tasks built from rows of RETURNED and ORDER, in claim order. Defer the other fields.
 
     ``Model.__init__`` is not called, since it takes longer than all the rest of a claim.
     """
@@ -176,7 +176,8 @@ def _instances(
         state["status"] = "RUNNING"
         state["locked_by_id"] = worker.pk
         state["last_worker"] = worker.label
-        run_at, waited = row[len(CLAIMED) :]
+        task.unconverted = dict(zip(UNCONVERTED, row[len(CLAIMED) :], strict=False))
+        run_at, waited = row[-2:]
         try:
             task.waited = max(float(waited), 0.0)
             task.claim_key = (-task.priority, run_at, task.pk)

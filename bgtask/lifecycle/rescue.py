@@ -13,12 +13,12 @@ from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, is_about_data, operations_for
-from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
+from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING, as_count
 from bgtask.failures import Failure, plain_failure
 from bgtask.lifecycle.attempts import build_attempt, record_attempts
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, TaskQuerySet, hooks
-from bgtask.models.counters import as_count, raised_token
+from bgtask.models.counters import raised_token
 from bgtask.retries import delay_after
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
@@ -30,7 +30,7 @@ PAGE = 200
 # and that Python can't represent.
 _UNREAD = (
     "run_at", "enqueued_at", "started_at", "finished_at", "task_params", "last_error",
-    "return_value",
+    "return_value", "result_id",
 )  # fmt: skip
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.db.models import F, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Least
 
-from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING
+from bgtask.db.sql import TOKEN_CEILING
 
 
 def raised_token() -> Combinable:
@@ -23,8 +21,3 @@ def raised_token() -> Combinable:
 def attempts_without_one() -> Combinable:
     """Return the attempts minus one that does not count, but at least zero."""
     return Greatest(F("attempts"), Value(1)) - Value(1)
-
-
-def as_count(value: Any) -> int:
-    """Return the value, or COUNT_MAX if it is no count. SQLite stores text in any column."""
-    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else COUNT_MAX

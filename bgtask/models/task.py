@@ -6,7 +6,8 @@ The module is long because it lists every column, index and constraint in one pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from django.db import models
@@ -17,11 +18,10 @@ from django.utils.translation import gettext_lazy as _
 from bgtask.conf import DEFAULT_QUEUE, MAX_DURATION_SECONDS, get_settings
 from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
-from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN
+from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN, as_count
 from bgtask.exceptions import MalformedTask
 from bgtask.models import hooks
 from bgtask.models.arguments import named
-from bgtask.models.counters import as_count
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
 from bgtask.options import brief
@@ -131,6 +131,10 @@ class Task(models.Model):
     )
     return_value = UnicodeTextField(_("return value"), null=True, blank=True)
 
+    # Only for tasks of Django's own API: the alias in TASKS, and the id of the task's result.
+    backend = ExactCharField(_("backend"), max_length=100, blank=True, default="", db_default="")
+    result_id = models.UUIDField(_("result id"), null=True, blank=True)
+
     objects = TaskManager()
 
     class Meta:
@@ -198,6 +202,12 @@ class Task(models.Model):
                 unique=True,
                 name="bgtask_task_unique",
             ),
+            PartialIndex(
+                fields=["result_id"],
+                where={"result_id__isnull": False},
+                unique=True,
+                name="bgtask_task_result",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -227,10 +237,11 @@ class Task(models.Model):
     EVERY_4_WEEKS = 4 * WEEKLY
     NEVER = 0
 
-    # The seconds that the task had been due when it was claimed, and its place in the order of
-    # claims. Both are set only on tasks that come from a claim.
+    # The seconds that the task had been due when it was claimed, its place in the order of claims,
+    # and values as the driver returned them. They are set only on tasks that come from a claim.
     waited = 0.0
     claim_key: tuple[Any, ...] = ()
+    unconverted: Mapping[str, Any] = MappingProxyType({})
 
     def __str__(self) -> str:
         # Don't read a deferred field from the database, since this text is for the log.

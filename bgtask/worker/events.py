@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from bgtask import signals
+from bgtask import observers, signals
 from bgtask.lifecycle.outcome import Outcome
 from bgtask.status import Status
 from bgtask.worker.connections import ConnectionGuard
@@ -21,10 +22,15 @@ Accepted = Sequence[tuple[Outcome, str]]
 def dispatch(accepted: Accepted) -> None:
     """Log and signal each accepted attempt once. Call this only after its outcome is stored."""
     for outcome, status in accepted:
-        if outcome.kind is None:
-            _success(outcome)
-        else:
-            _failure(outcome, status)
+        _dispatch_one(outcome, status)
+    observers.tell_observers(accepted)
+
+
+def _dispatch_one(outcome: Outcome, status: str) -> None:
+    if outcome.kind is None:
+        _success(outcome)
+    else:
+        _failure(outcome, status)
 
 
 def _success(outcome: Outcome) -> None:
@@ -39,6 +45,8 @@ def _success(outcome: Outcome) -> None:
 def _failure(outcome: Outcome, status: str) -> None:
     task, error = outcome.task, outcome.exception
     level, what = _WORDS[Status(status)]
+    if task.backend and status == Status.FAILED:
+        level = logging.INFO  # Django's own receiver of task_finished logs the error.
     logger.log(
         level,
         "%s %s; attempt %d of %d %s.\n%s",
@@ -65,11 +73,12 @@ _WORDS = {
 }
 
 
-def has_listeners(outcome: Outcome) -> bool:
+def has_listeners(outcome: Outcome, status: str) -> bool:
     return (
         outcome.kind is not None
         or bool(signals.task_succeeded.receivers)
         or logger.isEnabledFor(logging.DEBUG)
+        or observers.is_observed(outcome, status)
     )
 
 
@@ -89,7 +98,7 @@ class EventDispatcher(Service):
         super().__init__("events")
 
     def put(self, accepted: Accepted) -> None:
-        if worth_it := [pair for pair in accepted if has_listeners(pair[0])]:
+        if worth_it := [pair for pair in accepted if has_listeners(*pair)]:
             with self._lock:
                 self._put += len(worth_it)
             self._batches.put(worth_it)
@@ -112,11 +121,16 @@ class EventDispatcher(Service):
         while (batch := self._batches.get()) is not None:
             guard.before()
             for pair in batch:
-                try:
-                    dispatch([pair])
-                except Exception:  # From a logging handler of the project, for instance.
-                    logger.exception("Outcomes could not be announced.")
-                guard.after("A signal receiver")
-                self._dispatched += 1
+                self._attempt(guard, _dispatch_one, *pair)
                 del pair
+            # Observers read the rows of a batch together.
+            self._attempt(guard, observers.tell_observers, batch)
+            self._dispatched += len(batch)
             del batch  # Free the errors, and everything that their frames refer to.
+
+    def _attempt(self, guard: ConnectionGuard, step: Callable[..., None], *args: Any) -> None:
+        try:
+            step(*args)
+        except Exception:  # From a logging handler of the project, for instance.
+            logger.exception("Outcomes could not be announced.")
+        guard.after("A signal receiver")

@@ -184,7 +184,7 @@ def _indexed(selection: Selection) -> set[str]:
 def _load(ids: Sequence[int]) -> list[Task]:
     tasks = (
         Task.objects.filter(pk__in=ids)
-        .defer("last_error", "return_value", "task_params")
+        .defer("last_error", "return_value", "task_params", "result_id")
         .annotate(
             error_tail=Right("last_error", 300),
             params_length=Length("task_params"),

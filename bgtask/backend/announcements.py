@@ -1,0 +1,107 @@
+"""
+Send the signals of Django's API: task_enqueued, task_started and task_finished.
+
+Django itself receives each of them in order to log it. If nobody else does and the log would drop
+the line, no result is built and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from bgtask import registry
+from bgtask.backend import aliases, api, results
+from bgtask.exceptions import UnknownTask
+from bgtask.status import FINISHED, Status
+
+logger = logging.getLogger("bgtask")
+
+
+def is_wanted(signal: Any, level: int) -> bool:
+    """Return whether anybody receives the signal. Django logs it at this level."""
+    if any(key[0] not in api.LOG_RECEIVERS for key, *_ in signal.receivers):
+        return True
+    return bool(signal.receivers) and api.logger.isEnabledFor(level)
+
+
+def send(signal: Any, backend: Any, result: Any) -> None:
+    """Send a signal. Django logs the errors of receivers, and they change nothing."""
+    try:
+        signal.send_robust(type(backend), task_result=result)
+    except SystemExit as error:  # A receiver must not end the worker.
+        logger.error("A receiver of a signal about %s exited.", result.id, exc_info=error)
+
+
+def enqueued(backend: Any, result: Any) -> None:
+    if is_wanted(api.task_enqueued, logging.DEBUG):
+        send(api.task_enqueued, backend, result)
+
+
+def started(row: Any, task: Any, params: tuple[Any, Any]) -> Any | None:
+    """
+    Send task_started, and return the result of this attempt, or None if nobody needs it.
+
+    ``row`` was claimed by this worker, and ``task`` is its definition.
+    """
+    # A row without an alias was not stored by a backend, so nobody expects its signals.
+    tell = bool(row.backend) and is_wanted(api.task_started, logging.INFO)
+    if not tell and not task.takes_context:
+        return None
+    backend = aliases.backend_of(row.backend)
+    result = results.result_of_claim(row, task, _alias(backend, task), params)
+    if tell and backend is not None:
+        send(api.task_started, backend, result)
+    return result
+
+
+def _alias(backend: Any | None, task: Any) -> str:
+    return task.backend if backend is None else backend.alias  # type: ignore[no-any-return]
+
+
+class FinishObserver:
+    """Send task_finished once the outcome of a last attempt is stored."""
+
+    def wants(self, outcome: Any, status: str) -> bool:
+        if not outcome.task.backend or status not in FINISHED:
+            return False
+        level = logging.INFO if status == Status.SUCCESSFUL else logging.ERROR
+        return is_wanted(api.task_finished, level)
+
+    def observe(self, accepted: Sequence[tuple[Any, str]]) -> None:
+        from bgtask.models import Attempt, Task
+
+        rows = Task.objects.in_bulk([outcome.task.pk for outcome, _ in accepted])
+        tried = [row.pk for row in rows.values() if row.status != "SUCCESSFUL" or row.attempts > 1]
+        history: dict[int, list[Any]] = defaultdict(list)
+        if tried:
+            for attempt in Attempt.objects.filter(task_id__in=tried).order_by("task_id", "token"):
+                history[attempt.task_id].append(attempt)
+        for outcome, status in accepted:
+            row = rows.get(outcome.task.pk)
+            if row is not None:
+                row.status = status  # An operator may have requeued the task since.
+                _finished(row, history[row.pk], outcome.exception)
+
+
+def _finished(row: Any, history: Sequence[Any], error: BaseException | None) -> None:
+    try:
+        task = registry.find(row.task_name).task  # type: ignore[attr-defined]
+    except (UnknownTask, AttributeError):
+        return  # A worker that does not know the function can still fail a task by a rescue.
+    backend = aliases.backend_of(row.backend)
+    if backend is None:
+        return
+    result = results.result_of_row(row, task, history, backend.alias)
+    if error is None:
+        send(api.task_finished, backend, result)
+        return
+    frames = error.__traceback__
+    try:
+        raise error  # Receivers may use sys.exc_info(), as Django's own does.
+    except BaseException:
+        send(api.task_finished, backend, result)
+    finally:
+        error.__traceback__ = frames
