@@ -169,9 +169,7 @@ def enqueued(function: Any = None, *args: Any, **kwargs: Any) -> TaskQuerySet:
     return tasks
 
 
-def assert_enqueued(
-    function: Any, *args: Any, times: int | None = None, **kwargs: Any
-) -> None:
+def assert_enqueued(function: Any, *args: Any, times: int | None = None, **kwargs: Any) -> None:
     """
     Raise AssertionError unless a task of the function with these parameters waits to be run.
 

@@ -8,10 +8,10 @@ are ready.
 from bgtask import observers, registry
 from bgtask.backend.announcements import FinishObserver
 from bgtask.backend.base import BgtaskBackend, BgtaskTask
-from bgtask.backend.finder import finder
+from bgtask.backend.finder import task_finder
 from bgtask.backend.options import task_options
 
 __all__ = ["BgtaskBackend", "BgtaskTask", "task_options"]
 
-registry.add_finder(finder)
+registry.add_finder(task_finder)
 observers.add_observer(FinishObserver())

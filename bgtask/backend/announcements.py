@@ -90,7 +90,9 @@ def _finished(row: Any, history: Sequence[Any], error: BaseException | None) -> 
     try:
         task = registry.find(row.task_name).task  # type: ignore[attr-defined]
     except (UnknownTask, AttributeError):
-        return  # A worker that does not know the function can still fail a task by a rescue.
+        # A worker that does not know the function can still fail a task, by a rescue.
+        logger.error("%s has ended; its function is not known here, to send task_finished.", row)
+        return
     backend = aliases.backend_of(row.backend)
     if backend is None:
         return
@@ -102,6 +104,5 @@ def _finished(row: Any, history: Sequence[Any], error: BaseException | None) -> 
     try:
         raise error  # Receivers may use sys.exc_info(), as Django's own does.
     except BaseException:
+        error.__traceback__ = frames  # Without the frame of this function.
         send(api.task_finished, backend, result)
-    finally:
-        error.__traceback__ = frames

@@ -35,7 +35,7 @@ InvalidTaskBackend: Any = (
 )
 TaskResultDoesNotExist: Any = _exceptions.TaskResultDoesNotExist
 
-task_backends: Any = _package.task_backends  # type: ignore[attr-defined]
+task_backends: Any = _package.task_backends
 task_enqueued: Any = _signals.task_enqueued
 task_started: Any = _signals.task_started
 task_finished: Any = _signals.task_finished

@@ -1,4 +1,4 @@
-"""Define the backend: it stores tasks of Django's API in bgtask's table, and reads their results."""
+"""Define the backend, which stores tasks of Django's API and reads their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from bgtask import registry
 from bgtask.backend import aliases, announcements, api, checks, results, values
-from bgtask.backend.finder import finder, function_for_workers
+from bgtask.backend.finder import function_for_workers, task_finder
 from bgtask.backend.functions import TaskFunction
 from bgtask.backend.options import check_backend_options, option_of, own_options
 from bgtask.exceptions import InvalidOption, UnknownTask
@@ -73,7 +73,7 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
             check_options(own_options(task))
         except InvalidOption as error:
             raise api.InvalidTask(str(error)) from None
-        finder.note(task.module_path)
+        task_finder.note(task.module_path)
 
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """

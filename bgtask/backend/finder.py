@@ -108,7 +108,7 @@ class TaskFinder:
             )
 
 
-finder = TaskFinder()
+task_finder = TaskFinder()
 
 
 def function_for_workers(task: Any) -> TaskFunction:

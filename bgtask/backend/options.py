@@ -63,7 +63,8 @@ def check_backend_options(options: Any) -> dict[str, Any]:
             f"OPTIONS[{unknown[0]!r}] is unknown. There are: {', '.join(sorted(BACKEND_OPTIONS))}."
         )
     modules = options.get("modules", ())
-    if isinstance(modules, str) or not all(isinstance(name, str) for name in modules):
+    is_list = isinstance(modules, list | tuple | set | frozenset)
+    if not is_list or not all(isinstance(name, str) for name in modules):
         raise InvalidOption(f"OPTIONS['modules'] is {modules!r}. It must be a list of modules.")
     given = {name: options[name] for name in DEFAULTS if options.get(name) is not None}
     return {**DEFAULTS, **check_options(given), "modules": frozenset(modules)}
@@ -82,6 +83,4 @@ def option_of(task: Any, name: str, backend_options: Mapping[str, Any]) -> Any:
 
 def own_options(task: Any) -> dict[str, Any]:
     """Return the options that the task itself has, if it is a ``BgtaskTask``."""
-    return {
-        name: value for name in DEFAULTS if (value := getattr(task, name, None)) is not None
-    }
+    return {name: value for name in DEFAULTS if (value := getattr(task, name, None)) is not None}

@@ -21,8 +21,8 @@ from django.utils.dateparse import parse_datetime
 
 from bgtask.backend import api
 from bgtask.db.routing import as_read
-from bgtask.exceptions import MalformedTask
 from bgtask.db.sql import as_count
+from bgtask.exceptions import MalformedTask
 from bgtask.serialization import load_params
 from bgtask.status import AttemptOutcome, Status
 
@@ -115,6 +115,11 @@ def copy_of(task: Any, **changes: Any) -> Any:
 def _result(row: Any, task: Any, history: Sequence[Any], alias: str, params: Any) -> Any:
     status = Status(row.status)
     args, kwargs = params
+    started_at = _started_at(row, history)
+    last_attempted_at = _last_attempted_at(row, status, history)
+    if started_at is not None and last_attempted_at is not None:
+        # The row and its history got the same time from two readings of the clock.
+        last_attempted_at = max(started_at, last_attempted_at)
     return _new(
         api.TaskResult,
         task=copy_of(
@@ -127,9 +132,9 @@ def _result(row: Any, task: Any, history: Sequence[Any], alias: str, params: Any
         id=_id(row.result_id),
         status=_STATUSES[status],
         enqueued_at=row.enqueued_at,
-        started_at=_started_at(row, history),
+        started_at=started_at,
         finished_at=row.finished_at,
-        last_attempted_at=_last_attempted_at(row, status, history),
+        last_attempted_at=last_attempted_at,
         args=list(args),
         kwargs=kwargs,
         backend=alias,
@@ -162,7 +167,7 @@ def _run_after(row: Any, status: Status) -> datetime | None:
 
 
 def _started_at(row: Any, history: Sequence[Any]) -> datetime | None:
-    """Return when the first attempt started. The row has that time only after a success or error."""
+    """Return when the first attempt started. The row has the time only once an attempt ended."""
     started = [row.started_at, *(attempt.started_at for attempt in history), row.locked_at]
     return next((time for time in started if time is not None), None)
 
@@ -173,7 +178,7 @@ def _last_attempted_at(row: Any, status: Status, history: Sequence[Any]) -> date
     if status == Status.SUCCESSFUL and row.finished_at is not None:
         return row.finished_at - timedelta(milliseconds=row.duration_ms or 0)  # type: ignore[no-any-return]
     started = [attempt.started_at for attempt in history if attempt.started_at is not None]
-    return started[-1] if started else row.started_at
+    return started[-1] if started else row.started_at  # type: ignore[no-any-return]
 
 
 def _errors(row: Any, status: Status, history: Iterable[Any]) -> list[Any]:
@@ -213,9 +218,12 @@ def _return_value(text: str | None) -> Any:
 
 
 def _as_read(connection: Any, value: Any) -> datetime | None:
-    """Convert a time as the driver returned it. Python can't represent each that was edited."""
+    """Convert a time as the claim returned it. Return None for one that is no date."""
     if isinstance(value, str):
-        value = parse_datetime(value)
+        try:
+            value = parse_datetime(value)
+        except ValueError:
+            value = None
     if value is None:
         return None
     if settings.USE_TZ or timezone.is_naive(value):

@@ -13,9 +13,7 @@ from bgtask.exceptions import InvalidParameters
 dump_params = serialization.dump_params
 
 
-def normalized(
-    args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
+def normalized(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments as JSON will give them back; raise TypeError if JSON can't."""
     return _as_json(list(args)), {str(name): _as_json(value) for name, value in kwargs.items()}
 

@@ -19,7 +19,7 @@ from bgtask.db.operations import (
     Server,
 )
 from bgtask.db.references import Reference, check_on_postgresql, postgresql_references
-from bgtask.db.sql import RETURNED, compiled, on_conflict, sorted_out
+from bgtask.db.sql import CLAIMED, compiled, on_conflict, sorted_out
 
 # The channel on which sleeping runners listen. The payload is the queue.
 CHANNEL = "bgtask"
@@ -207,7 +207,8 @@ class PostgreSQL(QueueOperations):
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)}
                 WHERE id = ANY (ARRAY ({select} FOR UPDATE SKIP LOCKED)) {unless}
-                RETURNING {", ".join(RETURNED)}, run_at::text,
+                RETURNING {", ".join(CLAIMED)}, result_id,
+                          enqueued_at::text, started_at::text, locked_at::text, run_at::text,
                           {self.seconds_since(connection, "run_at")}
                 """,
                 [*self.claiming_params(claimant), *params],

@@ -17,14 +17,17 @@ from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, Qu
 from bgtask.db.references import Reference, sqlite_references
 from bgtask.db.refusals import is_undecodable
 from bgtask.db.sql import (
+    CLAIMED,
     PRIORITY_MIN,
-    RETURNED,
     compiled,
     constants,
     marks,
     on_conflict,
     sorted_out,
 )
+
+# The order of UNCONVERTED, after the id of the result, and then of ORDER.
+TIMES = ("enqueued_at", "started_at", "locked_at", "run_at")
 
 
 class SQLite(QueueOperations):
@@ -130,14 +133,14 @@ class SQLite(QueueOperations):
         claimant: Claimant,
     ) -> Rows:
         with self._decoding(connection), connection.cursor() as cursor:
-            # Return run_at as the stored text. A row that another program wrote may have fewer
+            # Return times as the stored texts. A row that another program wrote may have fewer
             # decimals than Django writes. A claim key with Django's decimals would be greater, and
             # the next claim would skip all tasks with that text.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
-                RETURNING {", ".join(RETURNED)},
-                    CASE typeof(run_at) WHEN 'blob' THEN '' ELSE CAST(run_at AS text) END,
+                RETURNING {", ".join(CLAIMED)}, CAST(result_id AS text),
+                    {", ".join(map(_stored_text, TIMES))},
                     {self.seconds_since(connection, "run_at")}
                 """,
                 [*self.claiming_params(claimant), *params],
@@ -211,6 +214,10 @@ class SQLite(QueueOperations):
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("max"))
+
+
+def _stored_text(column: str) -> str:
+    return f"CASE typeof({column}) WHEN 'blob' THEN '' ELSE CAST({column} AS text) END"
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:

@@ -66,8 +66,9 @@ def _enqueue(
     # The database sets these values.
     unknown = {"run_at": schedule if isinstance(schedule, datetime) else None, "enqueued_at": None}
     task = model(**columns, **further, **unknown)
-    for field, value in further.items():
-        columns[field] = model._meta.get_field(field).get_db_prep_value(value, connection)
+    for column, value in further.items():
+        field: Any = model._meta.get_field(column)
+        columns[column] = field.get_db_prep_value(value, connection)
     store = partial(_store, alias, task, columns, schedule, on_stored)
     if (other := _other_transaction(connection)) is None:
         store()

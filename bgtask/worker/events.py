@@ -45,8 +45,8 @@ def _success(outcome: Outcome) -> None:
 def _failure(outcome: Outcome, status: str) -> None:
     task, error = outcome.task, outcome.exception
     level, what = _WORDS[Status(status)]
-    if task.backend and status == Status.FAILED:
-        level = logging.INFO  # Django's own receiver of task_finished logs the error.
+    if status == Status.FAILED and observers.is_observed(outcome, status):
+        level = logging.INFO  # Django's receiver of its own signal logs the error.
     logger.log(
         level,
         "%s %s; attempt %d of %d %s.\n%s",
