@@ -1,0 +1,28 @@
+"""Test that the benchmarks run. Their figures are judged by people."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from django.db import connection
+
+from tests.processes import ROOT
+
+ROWS = ("drain", "enqueue", "pickup")
+DATABASES = {"sqlite": "sqlite", "postgresql": "postgresql", "mysql": "mariadb"}
+
+
+@pytest.mark.slow
+def test_benchmarks_write_the_figures_of_each_row(tmp_path):
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--repeat=1"]
+    command += [f"--database={DATABASES[connection.vendor]}", f"--only={','.join(ROWS)}"]
+
+    subprocess.run([*command, f"--json={figures}"], cwd=ROOT, check=True, timeout=300)
+
+    measured = json.loads(figures.read_text())["figures"]
+    assert len({figure["row"] for figure in measured}) == len(ROWS)
+    assert all(figure["median"] > 0 for figure in measured)
