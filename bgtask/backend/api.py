@@ -35,6 +35,7 @@ InvalidTaskBackend: Any = (
 )
 TaskResultDoesNotExist: Any = _exceptions.TaskResultDoesNotExist
 
+task: Any = _package.task
 task_backends: Any = _package.task_backends
 task_enqueued: Any = _signals.task_enqueued
 task_started: Any = _signals.task_started

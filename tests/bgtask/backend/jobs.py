@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 from django.contrib.auth.models import User
 
@@ -11,10 +12,7 @@ from bgtask import GiveUp, current_task
 from bgtask.backend import api, task_options
 from tests import execution_log
 
-if api.PACKAGE == "django.tasks":
-    from django.tasks import task
-else:
-    from django_tasks import task  # type: ignore[import-not-found,no-redef]
+task: Any = api.task
 
 # A test names a file here, to which each process writes the tasks that have finished.
 FINISHED = "BGTASK_TEST_FINISHED"

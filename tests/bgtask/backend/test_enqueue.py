@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from importlib import import_module
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -21,7 +22,7 @@ from tests.bgtask.backend.signal_log import recorded
 
 pytestmark = pytest.mark.django_db
 
-task = jobs.task
+task: Any = jobs.task
 
 
 @task
@@ -150,7 +151,7 @@ def test_without_time_zones_naive_and_aware_times_are_stored(settings):
     [
         ((1, 2), [1, 2]),
         (b"text", "text"),
-        ({1: "one", True: 2, None: 3}, {"1": 2, "null": 3}),
+        ({1: "one", False: 2, None: 3}, {"1": "one", "false": 2, "null": 3}),
         ({"nested": ({2: ()},)}, {"nested": [{"2": []}]}),
     ],
 )
@@ -163,7 +164,7 @@ def test_arguments_are_stored_as_other_backends_store_them(value, stored):
 
 @pytest.mark.parametrize("value", [object(), timezone.now(), {1, 2}, {(1, 2): 3}])
 def test_an_argument_that_is_no_json_is_refused(value):
-    with pytest.raises(TypeError, match="Unsupported type|unhashable|keys"):
+    with pytest.raises(TypeError, match=r"Unsupported type|unhashable"):
         jobs.echo.enqueue(value)
     assert not Task.objects.exists()
 
@@ -291,9 +292,9 @@ def test_wrong_options_of_the_backend_are_refused_at_the_call(settings):
 
 
 def test_a_rollback_takes_the_task_with_it():
-    with pytest.raises(RuntimeError), transaction.atomic():
+    with transaction.atomic():
         result = jobs.add.enqueue(1)
-        raise RuntimeError
+        transaction.set_rollback(True)
 
     with pytest.raises(api.TaskResultDoesNotExist):
         jobs.add.get_result(result.id)
@@ -322,9 +323,9 @@ def test_within_a_transaction_of_another_database_the_task_is_stored_at_its_comm
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 def test_a_rollback_of_another_database_stores_nothing():
-    with pytest.raises(RuntimeError), transaction.atomic(using="other"):
+    with transaction.atomic(using="other"):
         jobs.add.enqueue(1)
-        raise RuntimeError
+        transaction.set_rollback(True, using="other")
 
     assert not Task.objects.exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from textwrap import dedent
@@ -164,10 +163,10 @@ def test_reading_arguments_imports_nothing():
 def test_importing_the_backend_imports_no_models():
     """Kind of fault: tasks that a models module imports need models that are not ready."""
     program = dedent(
-        f"""
+        """
         import sys
         from django.conf import settings
-        settings.configure(TASKS={json.dumps({"default": {"BACKEND": "bgtask.backend.BgtaskBackend"}})})
+        settings.configure(TASKS={"default": {"BACKEND": "bgtask.backend.BgtaskBackend"}})
         import bgtask.backend
         print([name for name in sys.modules if name.startswith("bgtask.models")])
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,8 @@ VALUE_ERROR, CANCELLED = "builtins.ValueError", "bgtask.exceptions.Cancelled"
 LOST, TIMED_OUT = "bgtask.WorkerLost", "bgtask.TimedOut"
 
 add, fail = jobs.add, jobs.fail
+IN_AN_HOUR: Any = timedelta(hours=1)  # django-stubs does not know that this is allowed.
+LATER = add.using(run_after=IN_AN_HOUR)
 thrice, third = jobs.fail_three_times, jobs.succeed_the_third_time
 
 
@@ -104,7 +107,7 @@ thrice, third = jobs.fail_three_times, jobs.succeed_the_third_time
     [
         # status of the row: READY, SCHEDULED, HELD, RUNNING
         (add, [nothing], READY, 0, []),
-        (add.using(run_after=timedelta(hours=1)), [nothing], READY, 0, []),
+        (LATER, [nothing], READY, 0, []),
         (add, [hold], READY, 0, []),
         (add, [set_aside], READY, 0, []),
         (add, [release], READY, 0, []),

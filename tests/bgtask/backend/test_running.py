@@ -146,15 +146,20 @@ def test_run_due_raises_the_error_of_a_task():
     assert isinstance(failure.value.__cause__, ValueError)
 
 
-@pytest.mark.parametrize("within", [immediately, None])
-def test_an_interruption_by_the_keyboard_is_raised_and_the_claim_released(within):
+def enqueue_and_run():
+    jobs.interrupt.enqueue()
+    run_due(raise_errors=False)
+
+
+def enqueue_immediately():
+    with immediately(raise_errors=False):
+        jobs.interrupt.enqueue()
+
+
+@pytest.mark.parametrize("run", [enqueue_and_run, enqueue_immediately])
+def test_an_interruption_by_the_keyboard_is_raised_and_the_claim_released(run):
     with pytest.raises(KeyboardInterrupt):
-        if within is None:
-            jobs.interrupt.enqueue()
-            run_due()
-        else:
-            with within(raise_errors=False):
-                jobs.interrupt.enqueue()
+        run()
 
     row = Task.objects.get()
     assert (row.status, row.attempts) == ("READY", 0)
@@ -278,9 +283,7 @@ def test_a_failure_is_logged_by_bgtask_if_django_does_not(caplog, quiet):
 
 
 def queries_of_a_drain() -> int:
-    with CaptureQueriesContext(
-        connection,
-    ) as captured:
+    with CaptureQueriesContext(connection) as captured:
         run_due(raise_errors=False)
     return len(captured)
 
