@@ -56,7 +56,7 @@ class BackgroundFunction(Generic[P, R]):
         self.name = name
         self.options = options
         self._signature = inspect.signature(function)
-        self._arity = _simple_arity(self._signature)
+        self._arity = simple_arity(self._signature)
         self._call_options = CALL_OPTIONS - self._signature.parameters.keys()
         self._legacy_options = LEGACY_OPTIONS.keys() - self._signature.parameters.keys()
         functools.update_wrapper(self, function)
@@ -336,7 +336,7 @@ def _is_storable(name: str) -> bool:
     return True
 
 
-def _simple_arity(signature: inspect.Signature) -> tuple[int, float]:
+def simple_arity(signature: inspect.Signature) -> tuple[int, float]:
     """
     Return the least and the greatest number of positional arguments that surely fit.
 

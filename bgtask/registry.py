@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Protocol
 
@@ -75,6 +75,11 @@ def add_finder(finder: Finder) -> None:
     _finders.append(finder)
 
 
+def has_finders() -> bool:
+    """Return whether there can be tasks of functions that ``@background`` does not know."""
+    return bool(_finders)
+
+
 def find(name: str) -> RegisteredFunction:
     """
     Return the function of this name; raise UnknownTask if there is none.
@@ -82,23 +87,29 @@ def find(name: str) -> RegisteredFunction:
     A finder may import the module of the function, so only call this where tasks are run or
     their results are read.
     """
-    return _found(name, lambda finder: finder.find(name))
+    function = _functions.get(name)
+    if function is not None:
+        return function
+    return _first(name, (finder.find(name) for finder in _asked(name)))
 
 
 def find_loaded(name: str) -> RegisteredFunction:
     """Return the function of this name; raise UnknownTask if it is not loaded."""
-    return _found(name, lambda finder: finder.find_loaded(name))
+    function = _functions.get(name)
+    if function is not None:
+        return function
+    return _first(name, (finder.find_loaded(name) for finder in _asked(name)))
 
 
-def _found(name: str, ask: Callable[[Finder], RegisteredFunction | None]) -> RegisteredFunction:
-    try:
-        return _functions[name]
-    except (KeyError, TypeError):
-        pass
-    if isinstance(name, str):
-        for finder in _finders:
-            if (function := ask(finder)) is not None:
-                return function
+def _asked(name: object) -> list[Finder]:
+    """Return the finders to ask. SQLite stores bytes in any column, and then there are none."""
+    return _finders if isinstance(name, str) else []
+
+
+def _first(name: str, found: Iterator[RegisteredFunction | None]) -> RegisteredFunction:
+    for function in found:
+        if function is not None:
+            return function
     raise UnknownTask(name)
 
 

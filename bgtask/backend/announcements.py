@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from bgtask import registry
@@ -20,11 +21,17 @@ from bgtask.status import FINISHED, Status
 logger = logging.getLogger("bgtask")
 
 
+def has_receivers(signal: Any) -> bool:
+    """Return whether the signal has other receivers than Django's own, which logs it."""
+    receivers = signal.receivers
+    if len(receivers) == 1:
+        return receivers[0][0][0] not in api.LOG_RECEIVERS
+    return bool(receivers)
+
+
 def is_wanted(signal: Any, level: int) -> bool:
     """Return whether anybody receives the signal. Django logs it at this level."""
-    if any(key[0] not in api.LOG_RECEIVERS for key, *_ in signal.receivers):
-        return True
-    return bool(signal.receivers) and api.logger.isEnabledFor(level)
+    return has_receivers(signal) or (bool(signal.receivers) and api.logger.isEnabledFor(level))
 
 
 def send(signal: Any, backend: Any, result: Any) -> None:
@@ -51,7 +58,10 @@ def started(row: Any, task: Any, params: tuple[Any, Any]) -> Any | None:
     if not tell and not task.takes_context:
         return None
     backend = aliases.backend_of(row.backend)
-    result = results.result_of_claim(row, task, _alias(backend, task), params)
+    if task.takes_context or has_receivers(api.task_started):
+        result = results.result_of_claim(row, task, _alias(backend, task), params)
+    else:
+        result = results.result_for_the_log(row, task, Status.RUNNING, row.backend)
     if tell and backend is not None:
         send(api.task_started, backend, result)
     return result
@@ -71,6 +81,14 @@ class FinishObserver:
         return is_wanted(api.task_finished, level)
 
     def observe(self, accepted: Sequence[tuple[Any, str]]) -> None:
+        if has_receivers(api.task_finished):
+            self._send(accepted)
+            return
+        for outcome, status in accepted:
+            _finished(outcome.task, outcome.exception, partial(_brief, outcome.task, status))
+
+    def _send(self, accepted: Sequence[tuple[Any, str]]) -> None:
+        """Read the rows of the batch together, and send their results."""
         from bgtask.models import Attempt, Task
 
         rows = Task.objects.in_bulk([outcome.task.pk for outcome, _ in accepted])
@@ -83,10 +101,15 @@ class FinishObserver:
             row = rows.get(outcome.task.pk)
             if row is not None:
                 row.status = status  # An operator may have requeued the task since.
-                _finished(row, history[row.pk], outcome.exception)
+                build = partial(results.result_of_row, row, history=history[row.pk])
+                _finished(row, outcome.exception, build)
 
 
-def _finished(row: Any, history: Sequence[Any], error: BaseException | None) -> None:
+def _brief(row: Any, status: str, *, task: Any, alias: str) -> Any:
+    return results.result_for_the_log(row, task, Status(status), alias)
+
+
+def _finished(row: Any, error: BaseException | None, build: Callable[..., Any]) -> None:
     try:
         task = registry.find(row.task_name).task  # type: ignore[attr-defined]
     except (UnknownTask, AttributeError):
@@ -96,7 +119,7 @@ def _finished(row: Any, history: Sequence[Any], error: BaseException | None) -> 
     backend = aliases.backend_of(row.backend)
     if backend is None:
         return
-    result = results.result_of_row(row, task, history, backend.alias)
+    result = build(task=task, alias=backend.alias)
     if error is None:
         send(api.task_finished, backend, result)
         return

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 from django.core.checks import CheckMessage
@@ -49,7 +49,7 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
-        self._functions: dict[Any, TaskFunction] = {}
+        self._calls: dict[Any, _Call] = {}
 
     @cached_property
     def checked_options(self) -> Mapping[str, Any]:
@@ -82,17 +82,19 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
         If the caller's open transaction is on another database than the queue's, the task is
         stored once that is committed. Raise InvalidTask if no worker could run the task.
         """
-        self.validate_task(task)
-        self._function_of(task).bind(args, kwargs)
+        call = self._call_of(task)
+        call.function.bind(args, kwargs)
         try:
-            return self._store(task, values.normalized(args, kwargs))
+            return self._store(task, call.options, values.normalized(args, kwargs))
         except SynchronousOnlyOperation as error:
             raise SynchronousOnlyOperation(
                 "You can't enqueue a task synchronously in an async context. Use await "
                 f"{task.func.__name__}.aenqueue(…) instead."
             ) from error
 
-    def _store(self, task: Any, params: tuple[list[Any], dict[str, Any]]) -> Any:
+    def _store(
+        self, task: Any, options: Mapping[str, Any], params: tuple[list[Any], dict[str, Any]]
+    ) -> Any:
         from bgtask.lifecycle.enqueue import store_task
         from bgtask.models import Task
 
@@ -108,12 +110,7 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
             Task.objects.all().db,
             task.module_path,
             params,
-            {
-                "queue": task.queue_name,
-                "priority": int(task.priority),
-                "schedule": schedule,
-                **self._stored_options(task),
-            },
+            {**options, "schedule": schedule},
             columns={"backend": self.alias, "result_id": uuid4()},
             on_stored=on_stored,
         )
@@ -151,20 +148,37 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
         alias = row.backend if aliases.get_backend(row.backend) is not None else self.alias
         return results.result_of_row(row, task, results.read_history(row), alias)
 
-    def _function_of(self, task: Any) -> TaskFunction:
-        """Return how a worker will find this task. Raise InvalidTask if it won't."""
-        function = self._functions.get(task.func)
-        if function is None:
-            function = self._functions[task.func] = function_for_workers(task)
-        return function
+    def _call_of(self, task: Any) -> _Call:
+        """
+        Return how to store a call of this task. Raise InvalidTask if no worker could run it.
 
-    def _stored_options(self, task: Any) -> dict[str, Any]:
+        Tasks are immutable, so what holds for the task of a module has to be found only once.
+        """
+        call = self._calls.get(task.func)
+        if call is not None and call.function.task is task:
+            return call
+        self.validate_task(task)
+        function = function_for_workers(task)
+        call = _Call(function, self._options_of(task))
+        if function.task is task:
+            self._calls[task.func] = call
+        return call
+
+    def _options_of(self, task: Any) -> dict[str, Any]:
         try:
             defaults = self.checked_options
         except InvalidOption as error:
             raise api.InvalidTaskBackend(f"TASKS[{self.alias!r}]: {error}") from None
         names = ("max_attempts", "max_run_time")
-        return check_options({name: option_of(task, name, defaults) for name in names})
+        own = check_options({name: option_of(task, name, defaults) for name in names})
+        return {"queue": task.queue_name, "priority": int(task.priority), **own}
+
+
+class _Call(NamedTuple):
+    """The function of a task, and the options with which its calls are stored."""
+
+    function: TaskFunction
+    options: dict[str, Any]
 
 
 def _uuid(value: Any) -> UUID | None:

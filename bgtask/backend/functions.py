@@ -9,6 +9,7 @@ from typing import Any
 from bgtask.backend import aliases, announcements, api, values
 from bgtask.backend.options import option_of
 from bgtask.calling import call
+from bgtask.decorators import simple_arity
 
 
 class TaskFunction:
@@ -22,6 +23,7 @@ class TaskFunction:
             _context, *others = signature.parameters.values()
             signature = signature.replace(parameters=others)
         self._signature = signature
+        self._arity = simple_arity(signature)
 
     def __repr__(self) -> str:
         return f"<TaskFunction {self.name}>"
@@ -36,6 +38,9 @@ class TaskFunction:
         return self._signature.parameters
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        fewest, most = self._arity
+        if not kwargs and fewest <= len(args) <= most:
+            return
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:

@@ -60,6 +60,28 @@ def result_of_row(row: Any, task: Any, history: Sequence[Any], alias: str) -> An
     return _result(row, task, history, alias, params)
 
 
+def result_for_the_log(row: Any, task: Any, status: Status, alias: str) -> Any:
+    """Return a result that has only what Django's own receivers log: id, task and status."""
+    raw = row.unconverted
+    result_id = raw["result_id"] if raw else row.result_id  # A rescued task comes from no claim.
+    return _new(
+        api.TaskResult,
+        task=task,
+        id=_id(result_id),
+        status=_STATUSES[status],
+        enqueued_at=None,
+        started_at=None,
+        finished_at=None,
+        last_attempted_at=None,
+        args=[],
+        kwargs={},
+        backend=alias,
+        errors=[],
+        worker_ids=[],
+        _return_value=None,
+    )
+
+
 def result_of_claim(row: Any, task: Any, alias: str, params: tuple[Any, Any]) -> Any:
     """
     Return the result of a task that this worker has just claimed.
@@ -122,13 +144,7 @@ def _result(row: Any, task: Any, history: Sequence[Any], alias: str, params: Any
         last_attempted_at = max(started_at, last_attempted_at)
     return _new(
         api.TaskResult,
-        task=copy_of(
-            task,
-            priority=row.priority,
-            queue_name=row.queue,
-            run_after=_run_after(row, status),
-            backend=alias,
-        ),
+        task=_as_stored(task, row, _run_after(row, status), alias),
         id=_id(row.result_id),
         status=_STATUSES[status],
         enqueued_at=row.enqueued_at,
@@ -141,6 +157,17 @@ def _result(row: Any, task: Any, history: Sequence[Any], alias: str, params: Any
         errors=_errors(row, status, history),
         worker_ids=_worker_ids(row, status, history),
         _return_value=_return_value(row.return_value),
+    )
+
+
+def _as_stored(task: Any, row: Any, run_after: datetime | None, alias: str) -> Any:
+    """Return the definition with the values of the row, or itself if it has them already."""
+    stored = (row.priority, row.queue, run_after, alias)
+    if stored == (task.priority, task.queue_name, task.run_after, task.backend):
+        return task
+    priority, queue_name, run_after, backend = stored
+    return copy_of(
+        task, priority=priority, queue_name=queue_name, run_after=run_after, backend=backend
     )
 
 

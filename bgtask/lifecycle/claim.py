@@ -106,10 +106,15 @@ class SortedClaims(NamedTuple):
 def sort_claims(tasks: Iterable[Task], on_hold: frozenset[str]) -> SortedClaims:
     """Return these tasks grouped by whether they may be started, given the names on hold."""
     claims = SortedClaims([], [], [])
+    known: dict[object, bool] = {}
     for task in tasks:
-        if task.task_name in on_hold:
+        name = task.task_name
+        if name in on_hold:
             claims.on_hold.append(task)
-        elif registry.knows(task.task_name) or not isinstance(task.task_name, str):
+            continue
+        if name not in known:
+            known[name] = not isinstance(name, str) or registry.knows(name)
+        if known[name]:
             claims.startable.append(task)
         else:
             claims.unknown.append(task)

@@ -78,7 +78,7 @@ def has_listeners(outcome: Outcome, status: str) -> bool:
         outcome.kind is not None
         or bool(signals.task_succeeded.receivers)
         or logger.isEnabledFor(logging.DEBUG)
-        or observers.is_observed(outcome, status)
+        or bool(outcome.task.backend and observers.is_observed(outcome, status))
     )
 
 

@@ -12,6 +12,7 @@ from django.db.models.functions import Left, Length, Right
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from bgtask import registry
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 from bgtask_admin.actions.registry import offered
@@ -39,7 +40,10 @@ TABS = (
 )  # fmt: skip
 # Filters without a field in the form. The form keeps them.
 KEPT = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
-FIELDS = ("queue", "task", "error_class", "attempts_min", "worker", "argument", "since", "until")
+FIELDS = (
+    "queue", "task", "error_class", "attempts_min", "worker", "backend", "argument", "since",
+    "until",
+)  # fmt: skip
 OLDEST_FIRST = (Status.READY, Status.SCHEDULED, Status.RUNNING)
 
 
@@ -247,5 +251,7 @@ def _searched(selection: Selection, looked: ListResult) -> str:
 
 def _form(selection: Selection, with_arguments: bool) -> list[Any]:
     form = TaskFilter(dict(selection.data), queryset=Task.objects.none()).form
-    names = [name for name in FIELDS if with_arguments or name != "argument"]
-    return [form[name] for name in names]
+    left_out = set() if with_arguments else {"argument"}
+    if not registry.has_finders() and "backend" not in selection.data:
+        left_out.add("backend")  # There are only background functions.
+    return [form[name] for name in FIELDS if name not in left_out]

@@ -72,7 +72,14 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
 def _rows() -> dict[str, Callable]:
     """Return the functions by row. Import them late, because they need Django's models."""
     from tests.benchmarks import (
-        django_tasks, drain, enqueue, idle, large_tables, latency, queues, threads,
+        django_tasks,
+        drain,
+        enqueue,
+        idle,
+        large_tables,
+        latency,
+        queues,
+        threads,
     )  # fmt: skip
 
     functions = (

@@ -33,9 +33,7 @@ def drain(bench: Bench) -> Figures:
     return figures
 
 
-def _drain(
-    bench: Bench, number: int, *apps: str, is_djangos: bool = False
-) -> tuple[float, float]:
+def _drain(bench: Bench, number: int, *apps: str, is_djangos: bool = False) -> tuple[float, float]:
     """Return how many tasks a second one worker runs, and µs of CPU a task."""
     bench.clear()
     numbers = range(1, number + 1)
