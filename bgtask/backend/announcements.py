@@ -81,45 +81,51 @@ class FinishObserver:
         return is_wanted(api.task_finished, level)
 
     def observe(self, accepted: Sequence[tuple[Any, str]]) -> None:
+        # Finding a task may import its module, and that may connect a receiver. So find them first.
+        known = [
+            (outcome, status, task)
+            for outcome, status in accepted
+            if (task := _definition_of(outcome.task)) is not None
+        ]
         if has_receivers(api.task_finished):
-            self._send(accepted)
+            self._send_results(known)
             return
-        for outcome, status in accepted:
-            _finished(outcome.task, outcome.exception, partial(_brief, outcome.task, status))
+        for outcome, status, task in known:
+            build = partial(results.result_for_the_log, outcome.task, task, Status(status))
+            _send_finished(outcome, build)
 
-    def _send(self, accepted: Sequence[tuple[Any, str]]) -> None:
-        """Read the rows of the batch together, and send their results."""
+    def _send_results(self, known: Sequence[tuple[Any, str, Any]]) -> None:
+        """Read the rows of the batch and their history by two queries, and send the results."""
         from bgtask.models import Attempt, Task
 
-        rows = Task.objects.in_bulk([outcome.task.pk for outcome, _ in accepted])
-        tried = [row.pk for row in rows.values() if row.status != "SUCCESSFUL" or row.attempts > 1]
+        rows = Task.objects.in_bulk([outcome.task.pk for outcome, _, _ in known])
         history: dict[int, list[Any]] = defaultdict(list)
-        if tried:
-            for attempt in Attempt.objects.filter(task_id__in=tried).order_by("task_id", "token"):
-                history[attempt.task_id].append(attempt)
-        for outcome, status in accepted:
+        for attempt in Attempt.objects.filter(task_id__in=list(rows)).order_by("task_id", "token"):
+            history[attempt.task_id].append(attempt)
+        for outcome, status, task in known:
             row = rows.get(outcome.task.pk)
             if row is not None:
                 row.status = status  # An operator may have requeued the task since.
-                build = partial(results.result_of_row, row, history=history[row.pk])
-                _finished(row, outcome.exception, build)
+                build = partial(results.result_of_row, row, task, history[row.pk])
+                _send_finished(outcome, build)
 
 
-def _brief(row: Any, status: str, *, task: Any, alias: str) -> Any:
-    return results.result_for_the_log(row, task, Status(status), alias)
-
-
-def _finished(row: Any, error: BaseException | None, build: Callable[..., Any]) -> None:
+def _definition_of(row: Any) -> Any | None:
     try:
-        task = registry.find(row.task_name).task  # type: ignore[attr-defined]
+        return registry.find(row.task_name).task  # type: ignore[attr-defined]
     except (UnknownTask, AttributeError):
-        # A worker that does not know the function can still fail a task, by a rescue.
-        logger.error("%s has ended; its function is not known here, to send task_finished.", row)
-        return
-    backend = aliases.backend_of(row.backend)
+        # A process that does not know the function can still fail a task, by a rescue.
+        logger.error("%s has ended, and its function is not known to send task_finished.", row)
+        return None
+
+
+def _send_finished(outcome: Any, build: Callable[[str], Any]) -> None:
+    """Send the result that ``build(alias)`` returns."""
+    error = outcome.exception
+    backend = aliases.backend_of(outcome.task.backend)
     if backend is None:
         return
-    result = build(task=task, alias=backend.alias)
+    result = build(backend.alias)
     if error is None:
         send(api.task_finished, backend, result)
         return

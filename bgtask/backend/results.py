@@ -102,7 +102,8 @@ def result_of_claim(row: Any, task: Any, alias: str, params: tuple[Any, Any]) ->
         return_value=None,
         **{name: getattr(row, name) for name in ("queue", "priority", "attempts", "last_worker")},
     )
-    history = read_history(row) if as_count(row.attempts) > 1 or row.crashes else []
+    is_first = as_count(row.attempts) == 1 and not row.crashes and raw["started_at"] is None
+    history = [] if is_first else read_history(row)
     return _result(facts, task, history, alias, params)
 
 

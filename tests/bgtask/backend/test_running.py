@@ -174,7 +174,7 @@ def test_signals_are_sent_in_djangos_order_with_what_is_true_then():
         run_due()
 
     assert [one.brief for one in sent] == [
-        ("enqueued", "READY"), ("started", "RUNNING"), ("finished", "SUCCESSFUL"),
+        ("enqueued", "READY"), ("started", "RUNNING"), ("finished", str(api.SUCCESSFUL)),
     ]  # fmt: skip
     assert {one.sender for one in sent} == {BgtaskBackend}
     assert {one.result.id for one in sent} == {result.id}
@@ -200,7 +200,7 @@ def test_task_finished_is_sent_once_after_the_last_attempt():
     assert names.count("started") == 6
     assert names.count("finished") == 2
     finished = {one.result.task.name: one for one in sent if one.name == "finished"}
-    assert str(finished["succeed_the_third_time"].result.status) == "SUCCESSFUL"
+    assert finished["succeed_the_third_time"].result.status == api.SUCCESSFUL
     failed = finished["fail_three_times"]
     assert (str(failed.result.status), len(failed.result.errors)) == ("FAILED", 3)
     assert failed.exception is ValueError
@@ -296,13 +296,13 @@ def test_running_takes_no_query_more_than_a_background_function_if_nobody_listen
     assert queries_of_a_drain() == before
 
 
-def test_signals_of_first_attempts_take_one_query_when_they_end(quiet):
+def test_signals_of_a_batch_of_first_attempts_take_two_queries(quiet):
     jobs.add.enqueue(1)
     before = queries_of_a_drain()
 
     jobs.add.enqueue(1)
     with recorded():
-        assert queries_of_a_drain() == before + 1
+        assert queries_of_a_drain() == before + 2
 
 
 def test_the_context_of_a_first_attempt_takes_no_query(quiet):

@@ -55,7 +55,7 @@ def test_a_worker_runs_both_kinds(process_tasks, finished):
 def test_a_task_that_kills_its_worker_is_given_its_attempt_back_once(
     process_tasks, execution_log, finished
 ):
-    """Kind of fault: a task is RUNNING for ever after kill -9."""
+    """Kind of fault: a task stays RUNNING after kill -9."""
     result = jobs.kill_the_worker.enqueue()
 
     worker = process_tasks("--processes=2", env=finished.env)
