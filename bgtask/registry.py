@@ -90,7 +90,11 @@ def find(name: str) -> RegisteredFunction:
     function = _functions.get(name)
     if function is not None:
         return function
-    return _first(name, (finder.find(name) for finder in _asked(name)))
+    if isinstance(name, str):  # SQLite stores bytes in any column.
+        for finder in _finders:
+            if (function := finder.find(name)) is not None:
+                return function
+    raise UnknownTask(name)
 
 
 def find_loaded(name: str) -> RegisteredFunction:
@@ -98,18 +102,10 @@ def find_loaded(name: str) -> RegisteredFunction:
     function = _functions.get(name)
     if function is not None:
         return function
-    return _first(name, (finder.find_loaded(name) for finder in _asked(name)))
-
-
-def _asked(name: object) -> list[Finder]:
-    """Return the finders to ask. SQLite stores bytes in any column, and then there are none."""
-    return _finders if isinstance(name, str) else []
-
-
-def _first(name: str, found: Iterator[RegisteredFunction | None]) -> RegisteredFunction:
-    for function in found:
-        if function is not None:
-            return function
+    if isinstance(name, str):
+        for finder in _finders:
+            if (function := finder.find_loaded(name)) is not None:
+                return function
     raise UnknownTask(name)
 
 

@@ -43,9 +43,12 @@ task_finished: Any = _signals.task_finished
 normalize_json: Any = _json.normalize_json
 
 logger = _signals.logger
-LOG_RECEIVERS = frozenset(
-    id(getattr(_signals, f"log_task_{event}")) for event in ("enqueued", "started", "finished")
-)
+# Django's own receivers, by signal. They only log.
+LOG_RECEIVERS: dict[Any, Any] = {
+    task_enqueued: _signals.log_task_enqueued,
+    task_started: _signals.log_task_started,
+    task_finished: _signals.log_task_finished,
+}
 
 
 def is_task(value: Any) -> bool:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.apps import apps
+from django.apps import AppConfig, apps
 
 from bgtask import registry
 from bgtask.backend import aliases, api
@@ -33,17 +33,47 @@ def may_import(module: str) -> bool:
     """Return whether a worker may import the module: it is part of an app, or in OPTIONS."""
     if not all(part.isidentifier() for part in module.split(".")):
         return False
-    packages = (config.name for config in apps.get_app_configs())
+    packages = (name for config in apps.get_app_configs() for name in _packages_of(config))
     return any(module == name or module.startswith(f"{name}.") for name in packages) or (
         module in aliases.modules()
     )
+
+
+def _packages_of(config: AppConfig) -> Iterator[str]:
+    """
+    Yield the package of an app, and those of the apps that its configuration extends.
+
+    Wagtail's app for searches extends that of a library, whose tasks it enqueues.
+    """
+    yield config.name
+    for base in type(config).__mro__[1:]:
+        if base is AppConfig:
+            return
+        yield base.__module__.rpartition(".")[0]
+
+
+class _Found(NamedTuple):
+    """A function, and where it was found."""
+
+    function: TaskFunction
+    module_name: str
+    module: ModuleType
+    names: dict[str, Any]
+    attribute: str
+
+    def is_current(self) -> bool:
+        """Return whether the same task is still there. A module may have been loaded again."""
+        return (
+            sys.modules.get(self.module_name) is self.module
+            and self.names.get(self.attribute) is self.function.task
+        )
 
 
 class TaskFinder:
     """Find tasks by name. See ``bgtask.registry.Finder``."""
 
     def __init__(self) -> None:
-        self._found: dict[str, TaskFunction] = {}
+        self._found: dict[str, _Found] = {}
         self._defined: set[str] = set()
         self._missed: dict[str, float] = {}  # Until when a name counts as not found.
         self._told: set[str] = set()
@@ -65,19 +95,20 @@ class TaskFinder:
         return self.find_loaded(name)
 
     def find_loaded(self, name: str) -> TaskFunction | None:
+        known = self._found.get(name)
+        if known is not None and known.is_current():
+            return known.function
         module, _, attribute = name.rpartition(".")
         loaded = sys.modules.get(module)
         if not isinstance(loaded, ModuleType):
             return None
         # Read only the dictionary. A module may define __getattr__(), which can do anything.
-        task = object.__getattribute__(loaded, "__dict__").get(attribute)
-        function = self._found.get(name)
-        if function is not None and function.task is task:
-            return function
+        names = object.__getattribute__(loaded, "__dict__")
+        task = names.get(attribute)
         if not api.is_task(task) or task.module_path != name:
             return None
-        function = self._found[name] = TaskFunction(task)
-        return function
+        self._found[name] = found = _Found(TaskFunction(task), module, loaded, names, attribute)
+        return found.function
 
     def _was_missed(self, name: str) -> bool:
         """Return whether the name was looked for a short time ago. If not, note that it is now."""

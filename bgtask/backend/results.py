@@ -69,16 +69,7 @@ def result_for_the_log(row: Any, task: Any, status: Status, alias: str) -> Any:
         task=task,
         id=_id(result_id),
         status=_STATUSES[status],
-        enqueued_at=None,
-        started_at=None,
-        finished_at=None,
-        last_attempted_at=None,
-        args=[],
-        kwargs={},
         backend=alias,
-        errors=[],
-        worker_ids=[],
-        _return_value=None,
     )
 
 

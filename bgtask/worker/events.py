@@ -73,12 +73,11 @@ _WORDS = {
 }
 
 
-def has_listeners(outcome: Outcome, status: str) -> bool:
+def has_listeners(outcome: Outcome) -> bool:
     return (
         outcome.kind is not None
         or bool(signals.task_succeeded.receivers)
         or logger.isEnabledFor(logging.DEBUG)
-        or bool(outcome.task.backend and observers.is_observed(outcome, status))
     )
 
 
@@ -98,7 +97,12 @@ class EventDispatcher(Service):
         super().__init__("events")
 
     def put(self, accepted: Accepted) -> None:
-        if worth_it := [pair for pair in accepted if has_listeners(*pair)]:
+        worth_it = [
+            (outcome, status)
+            for outcome, status in accepted
+            if has_listeners(outcome) or observers.is_observed(outcome, status)
+        ]
+        if worth_it:
             with self._lock:
                 self._put += len(worth_it)
             self._batches.put(worth_it)
@@ -121,6 +125,8 @@ class EventDispatcher(Service):
         while (batch := self._batches.get()) is not None:
             guard.before()
             for pair in batch:
+                if not has_listeners(pair[0]):
+                    continue
                 self._attempt(guard, _dispatch_one, *pair)
                 del pair
             # Observers read the rows of a batch together.
