@@ -45,7 +45,7 @@ def test_a_worker_runs_both_kinds(process_tasks, finished):
     assert len(result.worker_ids) == 1
     assert Task.objects.succeeded().count() == 2
     assert sorted(finished.lines()) == sorted(
-        [f"{result.id} SUCCESSFUL 0", f"{failed.id} FAILED 1"]
+        [f"{result.id} {api.SUCCESSFUL} 0", f"{failed.id} FAILED 1"]
     )
     assert worker.output().count("INFO tests.bgtask.backend.jobs.fail [") == 1
     assert "ERROR" not in worker.output()
