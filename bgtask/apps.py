@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -16,6 +17,9 @@ class BgtaskConfig(AppConfig):
     def ready(self) -> None:
         from bgtask import checks
         from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # Importing registers their hooks.
+        from bgtask.models import hooks
+
+        hooks.announce_rescued = _announce_rescued
 
         checks.register()
         _load_backends()
@@ -34,3 +38,9 @@ def _load_backends() -> None:
         if not path.startswith("django."):
             with suppress(ImportError):
                 import_string(path)
+
+
+def _announce_rescued(outcomes: list[Any]) -> None:
+    from bgtask.worker.rescued import announce  # A web process seldom needs it.
+
+    announce(outcomes)

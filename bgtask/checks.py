@@ -25,9 +25,14 @@ from django.utils.timezone import get_default_timezone
 from bgtask import registry
 from bgtask.clashes import check_commands
 from bgtask.conf import get_settings, require_autocommit
+from bgtask.db.internals import driver_of, is_in_memory, isolation_level
 from bgtask.decorators import CALL_OPTIONS
 from bgtask.options import SECOND_NAMES
 
+SQLITE_OPTIONS = (
+    '{"transaction_mode": "IMMEDIATE", "timeout": 20, '
+    '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"}'
+)
 SQLITE_SYNCHRONOUS_FULL = 2  # 0 is OFF, 1 is NORMAL, 3 is EXTRA.
 
 # Settings that the ancestors read and bgtask doesn't, each with its remedy.
@@ -239,13 +244,13 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         (journal_mode,) = cursor.fetchone()
         cursor.execute("PRAGMA synchronous")
         (synchronous,) = cursor.fetchone()
-    if connection.is_in_memory_db():  # type: ignore[attr-defined]
+    if is_in_memory(connection):
         return
     if journal_mode.lower() != "wal":
         yield Warning(
             f"The SQLite database {connection.alias!r} is in journal mode {journal_mode.upper()}.",
             hint="Readers and the writer will wait for each other. Set its OPTIONS to "
-            '{"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"}.',
+            f"{SQLITE_OPTIONS}.",
             id="bgtask.W005",
         )
     if synchronous < SQLITE_SYNCHRONOUS_FULL:
@@ -262,12 +267,13 @@ def _check_sqlite(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         yield Warning(
             f"Transactions on the SQLite database {connection.alias!r} do not begin as IMMEDIATE.",
             hint="bgtask begins its own so, but yours will meet “database is locked”, at once "
-            'and whatever the timeout. Add {"transaction_mode": "IMMEDIATE"} to its OPTIONS.',
+            f"and whatever the timeout. Set its OPTIONS to {SQLITE_OPTIONS}.",
             id="bgtask.W006",
         )
-    if connection.Database.sqlite_version_info < (3, 35):  # type: ignore[attr-defined]
+    driver = driver_of(connection)
+    if driver.sqlite_version_info < (3, 35):
         yield Error(
-            f"SQLite {connection.Database.sqlite_version} cannot UPDATE … RETURNING.",  # type: ignore[attr-defined]
+            f"SQLite {driver.sqlite_version} cannot UPDATE … RETURNING.",
             hint="Use SQLite 3.35 or later.",
             id="bgtask.E003",
         )
@@ -284,7 +290,7 @@ def _check_mysql(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
             "ignore descending index keys and lock every task they sort.",
             id="bgtask.E004",
         )
-    level = connection.isolation_level  # type: ignore[attr-defined]
+    level = isolation_level(connection)
     if level != "read committed":
         yield Warning(
             f"The database {connection.alias!r} is used at the isolation level "
@@ -302,7 +308,7 @@ def _check_character_sets(connection: BaseDatabaseWrapper) -> Iterator[CheckMess
 
     Texts that people write, and errors, must be stored whole, whatever characters they have.
     """
-    from bgtask.db.unicode import narrow_columns
+    from bgtask.db.fields import narrow_columns
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@character_set_client, @@character_set_database")

@@ -9,7 +9,8 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Info, Warning
-from django.core.management import find_commands, load_command_class
+
+from bgtask.db.internals import command_names, command_of
 
 OURS = "bgtask"
 # Each pair is one command with two names.
@@ -27,10 +28,10 @@ def check_commands(**kwargs: Any) -> list[CheckMessage]:
 
     Django runs the command of the app that is first in INSTALLED_APPS, without a warning.
     """
-    ours = find_commands(_management_of(apps.get_app_config(OURS)))
+    ours = command_names(apps.get_app_config(OURS))
     providers: dict[str, list[AppConfig]] = {name: [] for name in ours}
     for app in apps.get_app_configs():
-        for name in set(find_commands(_management_of(app))).intersection(providers):
+        for name in set(command_names(app)).intersection(providers):
             providers[name].append(app)
     return [
         message
@@ -70,16 +71,12 @@ def _clashes(
             )
 
 
-def _management_of(app: AppConfig) -> str:
-    return str(Path(app.path) / "management")
-
-
 def _extends_ours(app: AppConfig, name: str) -> bool:
     """Return whether the app's command is a subclass of bgtask's, made on purpose."""
-    if _extends_django(Path(_management_of(app)) / "commands" / f"{name}.py"):
+    if _extends_django(Path(app.path) / "management" / "commands" / f"{name}.py"):
         return False
     try:
-        return isinstance(load_command_class(app.name, name), type(load_command_class(OURS, name)))
+        return isinstance(command_of(app.name, name), type(command_of(OURS, name)))
     except (Exception, SystemExit):
         # A broken command must not end the check. Django shows its error when the command is run.
         return False

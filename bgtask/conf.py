@@ -18,6 +18,8 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from bgtask.values import as_text, brief
+
 __all__ = ["Settings", "get_settings"]
 
 DEFAULT_QUEUE = "default"
@@ -62,10 +64,17 @@ def get_settings() -> Settings:
     """Return the settings in force; raise ImproperlyConfigured naming one that is wrong."""
     global _read, _settings
     raw = _raw()
-    if _settings is None or raw != _read:
+    if _settings is None or _differs(raw, _read):
         _settings = _parse(raw)
         _read = deepcopy(raw)  # A project may change a value inside in place.
     return _settings
+
+
+def _differs(raw: dict[str, Any], read: dict[str, Any]) -> bool:
+    try:
+        return raw != read
+    except Exception:  # The values are a project's own, and comparing them may fail.
+        return True
 
 
 _read: dict[str, Any] = {}
@@ -87,7 +96,7 @@ def _raw() -> dict[str, Any]:
     }
     options = getattr(django_settings, "BGTASK", {})
     if not isinstance(options, Mapping):
-        raise ImproperlyConfigured(f"BGTASK must be a dictionary, not {options!r}.")
+        raise ImproperlyConfigured(f"BGTASK must be a dictionary, not {brief(options)}.")
     return {**raw, **options}
 
 
@@ -100,7 +109,7 @@ def _parse(raw: Mapping[str, Any]) -> Settings:
             )
         if name not in known:
             raise ImproperlyConfigured(
-                f"Unknown option BGTASK[{name!r}]. Known are: {', '.join(sorted(known))}."
+                f"Unknown option BGTASK[{brief(name)}]. Known are: {', '.join(sorted(known))}."
             )
     settings = Settings(**{name.lower(): _PARSERS[name](name, raw[name]) for name in raw})
     if settings.lease < 2 * settings.heartbeat_interval:
@@ -113,26 +122,26 @@ def _parse(raw: Mapping[str, Any]) -> Settings:
 
 
 def _wrong(name: str, expected: str, value: Any) -> ImproperlyConfigured:
-    return ImproperlyConfigured(f"BGTASK[{name!r}] must be {expected}, not {value!r}.")
+    return ImproperlyConfigured(f"BGTASK[{name!r}] must be {expected}, not {brief(value)}.")
 
 
 def _count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000_000:
         raise _wrong(name, "a whole number of at least 1", value)
-    return value
+    return int(value)
 
 
 def _crashes(name: str, value: Any) -> int:
     # With 1, every task that a worker holds when it dies would be blamed for the crash.
-    if _count(name, value) < 2:
+    if (crashes := _count(name, value)) < 2:
         raise _wrong(name, "a whole number of at least 2", value)
-    return int(value)
+    return crashes
 
 
 def _bytes(name: str, value: Any) -> int:
-    if _count(name, value) < MIN_PARAMS_BYTES:
+    if (size := _count(name, value)) < MIN_PARAMS_BYTES:
         raise _wrong(name, f"a number of bytes of at least {MIN_PARAMS_BYTES}", value)
-    return int(value)
+    return size
 
 
 def _seconds(name: str, value: Any) -> float:
@@ -174,25 +183,25 @@ def _listen(name: str, value: Any) -> str | Literal[False] | None:
         return None
     if value is False:
         return False
-    if not isinstance(value, str):
-        raise _wrong(name, "an alias in DATABASES, True or False", value)
-    if value not in connections.settings:
-        known = ", ".join(sorted(connections.settings))
+    if (alias := _text(value)) is None or alias not in list(connections):
+        known = ", ".join(sorted(connections))
         raise _wrong(name, f"an alias in DATABASES ({known}), True or False", value)
-    if (vendor := connections[value].vendor) != "postgresql":
+    if (vendor := connections[alias].vendor) != "postgresql":
         raise ImproperlyConfigured(
-            f"BGTASK[{name!r}] is {value!r}, a database of {vendor}. Only PostgreSQL has LISTEN: "
+            f"BGTASK[{name!r}] is {alias!r}, a database of {vendor}. Only PostgreSQL has LISTEN: "
             f"leave BGTASK[{name!r}] out."
         )
-    return value
+    return alias
 
 
 def _tokens(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(token, str) for token in value):
+    tokens = [_text(token) for token in value] if isinstance(value, list | tuple) else [None]
+    known = tuple(token for token in tokens if token is not None)
+    if len(known) < len(tokens):
         raise _wrong(name, "a list of strings", "<hidden>")
-    if not all(token.strip() for token in value):
+    if not all(token.strip() for token in known):
         raise _wrong(name, "a list of strings that are not blank", "<hidden>")
-    return tuple(value)
+    return known
 
 
 def _thresholds(name: str, value: Any, known: Mapping[str, Any] = THRESHOLDS) -> Mapping[str, Any]:
@@ -218,9 +227,27 @@ def _thresholds(name: str, value: Any, known: Mapping[str, Any] = THRESHOLDS) ->
         of_a_queue = {key: limit for key, limit in THRESHOLDS.items() if key != "queues"}
         parsed["queues"] = {
             queue: _thresholds(f"{name}.queues.{queue}", limits, of_a_queue)
-            for queue, limits in value["queues"].items()
+            for queue, limits in _by_text(f"{name}.queues", value["queues"]).items()
         }
     return MappingProxyType({**THRESHOLDS, **parsed} if known is THRESHOLDS else parsed)
+
+
+def _by_text(name: str, value: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the dictionary with plain strings as keys."""
+    by_text = {}
+    for key, item in value.items():
+        if (text := _text(key)) is None:
+            raise _wrong(name, "a dictionary with names of queues as keys", key)
+        by_text[text] = item
+    return by_text
+
+
+def _text(value: Any) -> str | None:
+    """Return the value as plain text, or None if it is no text or can't be turned into text."""
+    try:
+        return as_text(value)
+    except Exception:  # A lazy text calls a function of the project.
+        return None
 
 
 _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {

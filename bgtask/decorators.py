@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
@@ -19,16 +18,18 @@ from django.core.exceptions import SynchronousOnlyOperation
 from bgtask import registry
 from bgtask.calling import call
 from bgtask.exceptions import InvalidFunction, InvalidOption, InvalidParameters
+from bgtask.loggers import get_logger
 from bgtask.options import (
     LEGACY_OPTIONS,
     CallOptions,
     TaskOptions,
-    brief,
     check_options,
     drop_legacy,
 )
+from bgtask.placement import check_placement
 from bgtask.retries import Backoff
 from bgtask.serialization import dump_params, dump_value
+from bgtask.values import as_text, brief, is_encodable
 
 if TYPE_CHECKING:
     from bgtask.models import Task
@@ -37,7 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 
@@ -81,7 +82,7 @@ class BackgroundFunction(Generic[P, R]):
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         return self._signature.parameters
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Task:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Task:
         """
         Store a task that calls the function with these parameters, and return the task.
 
@@ -96,7 +97,7 @@ class BackgroundFunction(Generic[P, R]):
         options = {name: kwargs.pop(name) for name in given}
         return self.using(**options).enqueue(*args, **kwargs)
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """
         Store a task and return it.
 
@@ -114,9 +115,10 @@ class BackgroundFunction(Generic[P, R]):
                 f"await {name}.aenqueue(…), or with options await {name}.using(…).aenqueue(…)"
             ) from error
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Task:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Store a task and return it, like ``enqueue()``, in async code."""
-        return await sync_to_async(self.enqueue)(*args, **kwargs)
+        # Bind the parameters first, because sync_to_async() has parameters of its own.
+        return await sync_to_async(functools.partial(self.enqueue, *args, **kwargs))()
 
     def enqueue_many(self, params: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
         """
@@ -137,17 +139,17 @@ class BackgroundFunction(Generic[P, R]):
 
     @overload
     def now(
-        self: BackgroundFunction[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+        self: BackgroundFunction[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T: ...
 
     @overload
-    def now(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def now(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def now(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def now(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function here and now, and return its value. Nothing is stored."""
         return call(self.function, args, kwargs)
 
-    def using(self, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
+    def using(self, /, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
         """
         Return a copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``.
 
@@ -168,7 +170,7 @@ class BackgroundFunction(Generic[P, R]):
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self._signature}: {error}") from None
+            raise TypeError(f"{self.name}{_spell(self._signature)}: {error}") from None
 
     def dump_params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         return dump_params(args, kwargs)
@@ -208,7 +210,7 @@ class BackgroundFunction(Generic[P, R]):
                 yield (), item
             else:
                 raise InvalidParameters(
-                    f"Item {number} is {item!r}: enqueue_many takes a tuple of positional "
+                    f"Item {number} is {brief(item)}: enqueue_many takes a tuple of positional "
                     "parameters, or a dictionary of keyword parameters, for each task."
                 )
 
@@ -253,14 +255,13 @@ def background(name: Any = None, **options: Any) -> Any:
     if callable(name):
         return background()(name)
     if name is not None:
-        _check_name(name)
+        name = _checked_name(name)
     drop_legacy(options)
     checked = check_options(options)
 
     def decorate(function: Callable[P, R]) -> BackgroundFunction[P, R]:
         _check_function(function, name)
-        own_name = name or f"{function.__module__}.{function.__qualname__}"
-        _check_name(own_name)
+        own_name = name or _checked_name(f"{function.__module__}.{function.__qualname__}")
         decorated = BackgroundFunction(function, own_name, checked)
         registry.register(decorated)
         return decorated
@@ -274,20 +275,31 @@ def _in_a_coroutine(instead: str) -> SynchronousOnlyOperation:
     )
 
 
-def _check_name(name: Any) -> None:
+def _spell(signature: inspect.Signature) -> str:
+    try:
+        return str(signature)
+    except Exception:  # It contains the repr of each default.
+        return f"({', '.join(signature.parameters)})"
+
+
+def _checked_name(name: Any) -> str:
+    """Return the name as a plain string; raise InvalidOption if it can't be one."""
     if isinstance(name, int | float | timedelta | datetime) and not isinstance(name, bool):
         raise InvalidOption(
             f"name must be a string, not {brief(name)}. To say when the task runs, use "
             f"@background(schedule={brief(name)})."
         )
+    # A lazy text would be another name in another language.
+    text = as_text(name) if isinstance(name, str) else None
     # Some databases ignore trailing blanks when they compare texts.
-    if not isinstance(name, str) or name != name.strip() or not 1 <= len(name) <= 255:
+    if text is None or text != text.strip() or not 1 <= len(text) <= 255:
         raise InvalidOption(
             "name must be a string of 1 to 255 characters without surrounding whitespace, not "
-            f"{name!r}."
+            f"{brief(name)}."
         )
-    if "\x00" in name or not _is_storable(name):
-        raise InvalidOption(f"name={name!r} has characters that databases can't store.")
+    if "\x00" in text or not is_encodable(text):
+        raise InvalidOption(f"name={brief(text)} has characters that databases can't store.")
+    return text
 
 
 def _check_function(function: Any, name: str | None) -> None:
@@ -305,8 +317,8 @@ def _check_function(function: Any, name: str | None) -> None:
         raise InvalidFunction(f"{function.name} is a background function already.")
     if not inspect.isfunction(inspect.unwrap(function)) or inspect.ismethod(function):
         raise InvalidFunction(
-            f"{function!r} is not a plain function. A worker calls background functions by name: "
-            "write a function of the module that calls it."
+            f"{brief(function)} is not a plain function. A worker calls background functions by "
+            "name: write a function of the module that calls it."
         )
     code = inspect.unwrap(function).__code__
     where = f"{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
@@ -318,6 +330,8 @@ def _check_function(function: Any, name: str | None) -> None:
             "will not find it. Move it to the top of the module, or give it a name= and make "
             "sure that it is defined in every worker."
         )
+    if name is None:
+        check_placement(function.__module__, code.co_filename, where)
     first = next(iter(inspect.signature(function).parameters), None)
     if first in {"self", "cls"}:
         raise InvalidFunction(
@@ -326,14 +340,6 @@ def _check_function(function: Any, name: str | None) -> None:
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidFunction(f"{where} is a generator: calling it would run nothing.")
-
-
-def _is_storable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def simple_arity(signature: inspect.Signature) -> tuple[int, float]:

@@ -60,7 +60,8 @@ class UnknownTask(BgtaskError, LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"No background function is named {name!r} here. Is it decorated with @background, "
-            "in the tasks.py of an app that is in INSTALLED_APPS?"
+            "in the tasks.py of an app that is in INSTALLED_APPS? If it is in another module, "
+            "import that module in the ready() of the app's AppConfig."
         )
         self.name = name
 

@@ -7,6 +7,7 @@ import os
 import re
 import sysconfig
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from bgtask.redaction import redact
 MAX_TEXT = 16_384  # Characters of a stored traceback. A longer one loses its middle.
 MAX_MESSAGE = 1_000
 MAX_CLASS = 255
+MAX_NOTES = 20  # Greatest number of notes that a message includes.
 MAX_CHAIN = 20  # Greatest number of causes that are formatted.
 
 _BGTASK = str(Path(__file__).parent) + os.sep  # With it, a path like bgtask_jobs doesn't match.
@@ -33,28 +35,34 @@ class Failure:
     traceback: str
     fingerprint: str
 
+    @property
+    def summary(self) -> str:
+        """Return the class and the first line of the message, for a log line."""
+        return first_line(f"{self.error_class}: {self.message}", 100)
+
 
 def describe(error: BaseException) -> Failure:
     """
     Return the exception as storable text; never raise an error, and never take long.
 
-    Mask secrets in URLs, in ``password=…`` and the like. Replace NUL and lone surrogates. Cut
-    long texts in the middle.
+    Mask secrets in URLs, in ``password=…`` and the like. Replace NUL and lone surrogates. The
+    message has the error's notes on further lines. A long message loses its end, and a long
+    traceback its middle.
     """
     error_class = class_of(error)
-    message = storable(_message_of(error), MAX_MESSAGE)
-    frames = error.__traceback__
+    text = _message_of(error)
+    message = _storable_message("\n".join(filter(None, [text, *_notes_of(error)])))
     return Failure(
         error_class=error_class,
         message=message,
         traceback=storable(_format(error)),
-        fingerprint=fingerprint(error_class, _place(frames), message),
+        fingerprint=fingerprint(error_class, _place(error.__traceback__), message if text else ""),
     )
 
 
 def plain_failure(error_class: str, message: str) -> Failure:
     """Return a failure without an exception, such as lost, timed out or malformed."""
-    short = storable(message, MAX_MESSAGE)
+    short = _storable_message(message)
     return Failure(
         error_class=storable(error_class, MAX_CLASS),
         message=short,
@@ -72,20 +80,39 @@ def class_of(error: BaseException) -> str:
     return storable(full, MAX_CLASS)
 
 
+def first_line(text: str, limit: int) -> str:
+    """Return the first line that isn't blank, without its end if it is too long."""
+    lines = text.strip().splitlines()
+    return cut_end(lines[0].rstrip(), limit) if lines else ""
+
+
+def cut_end(text: str, limit: int) -> str:
+    """Return the text, or its beginning and an ellipsis if it has more characters than that."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"[:limit]
+
+
 def storable(text: str, limit: int = MAX_TEXT) -> str:
     """
-    Return the text in a form that every database can store.
+    Return the text in a form that every database can store. A long text loses its middle.
 
     It has no NUL, no lone surrogates, no secrets and at most ``limit`` characters.
     """
+    return _storable(text, limit, _cut_middle)
+
+
+def _storable_message(text: str) -> str:
+    return _storable(text, MAX_MESSAGE, cut_end)
+
+
+def _storable(text: str, limit: int, cut: Callable[[str, int], str]) -> str:
     if len(text) > 2 * limit:  # Cut first, so that the next steps are quick for any size.
-        text = _cut(text, 2 * limit)
+        text = cut(text, 2 * limit)
     text = text.replace("\x00", "\ufffd")
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return _cut(redact(text), limit)
+    return cut(redact(text), limit)
 
 
-def _cut(text: str, limit: int) -> str:
+def _cut_middle(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     note = f"\n… {len(text) - limit:,} characters left out …\n"
@@ -134,6 +161,15 @@ def _message_of(error: BaseException) -> str:
         return f"<its __str__ raised {type(problem).__name__}>"
 
 
+def _notes_of(error: BaseException) -> list[str]:
+    """Return what the project added to the error by ``add_note()``."""
+    try:
+        notes = list(getattr(error, "__notes__", ()))[:MAX_NOTES]
+        return [str.__str__(str(note)) for note in notes]
+    except BaseException:  # __notes__ can be set to anything.
+        return []
+
+
 def _format(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException.from_exception(_shortened(error), compact=True)
@@ -158,6 +194,25 @@ def _shortened(error: BaseException) -> BaseException:
         link.__cause__ = None
         link.__context__ = None
     return error
+
+
+def clear_frames(error: BaseException) -> None:
+    """
+    Clear the local variables of all frames in the error's traceback, and in those of its causes.
+
+    The traceback itself stays, with its files, lines and functions.
+    """
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        link = left.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        traceback.clear_frames(link.__traceback__)
+        left += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            left += link.exceptions
 
 
 def _place(frames: TracebackType | None) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Set
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypedDict
+from types import NoneType
+from typing import Any, NoReturn, TypedDict
 
 from django.conf import settings
 from django.utils import timezone
@@ -14,6 +15,7 @@ from django.utils import timezone
 from bgtask.conf import MAX_DURATION_SECONDS
 from bgtask.exceptions import InvalidOption
 from bgtask.retries import Backoff, as_seconds
+from bgtask.values import as_text, brief
 
 Schedule = int | float | timedelta | datetime | None
 
@@ -43,8 +45,8 @@ class TaskOptions(CallOptions, total=False):
 SECOND_NAMES = {"run_after": "schedule", "queue_name": "queue"}
 
 _REPEAT = (
-    "tasks do not repeat yet; let the function enqueue its next run with schedule=…, or let cron "
-    "enqueue it"
+    "tasks do not repeat yet. Let cron enqueue the task, or let the function enqueue its next run "
+    "if none waits yet. The README shows both under “Tasks that repeat”"
 )
 # Other options of the ancestors: values that ask for nothing, and a remedy for other values.
 LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -62,7 +64,9 @@ def drop_legacy(options: dict[str, Any], names: Set[str] = LEGACY_OPTIONS.keys()
     """Remove the ancestors' options that ask for nothing; raise InvalidOption for any other."""
     for name in names & options.keys():
         neutral, remedy = LEGACY_OPTIONS[name]
-        if options.pop(name) not in neutral:
+        value = options.pop(name)
+        # Compare only what is surely comparable: an array, for instance, has no single answer.
+        if not isinstance(value, int | float | NoneType) or value not in neutral:
             raise InvalidOption(f"{name}= is not supported: {remedy}.")
 
 
@@ -85,7 +89,7 @@ def check_names(options: Mapping[str, Any], known: Set[str]) -> None:
     """Raise InvalidOption if an option is not among the known ones."""
     if unknown := options.keys() - known:
         raise InvalidOption(
-            f"Unknown option {min(unknown)!r}. There are: {', '.join(sorted(known))}."
+            f"Unknown option {brief(min(unknown))}. There are: {', '.join(sorted(known))}."
         )
 
 
@@ -99,30 +103,70 @@ def check_schedule(value: Any, name: str = "schedule") -> float | datetime | Non
         return None
     if isinstance(value, datetime):
         if abs(value.year - timezone.now().year) > 100:
-            raise InvalidOption(f"{name}={value!r} is not within a hundred years.")
-        if settings.USE_TZ and timezone.is_naive(value):
-            return timezone.make_aware(value)
-        if not settings.USE_TZ and timezone.is_aware(value):
-            return timezone.make_naive(value)
-        return value
+            raise InvalidOption(f"{name}={brief(value)} is not within a hundred years.")
+        try:
+            return _in_zone(value)
+        except Exception as error:  # A project's own zone may raise anything.
+            raise InvalidOption(
+                f"{name}={brief(value)} has no time in its zone: {type(error).__name__}."
+            ) from error
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(f"{name} takes seconds, a timedelta or a datetime, not {value!r}.")
+        raise InvalidOption(f"{name} takes seconds, a timedelta or a datetime, not {brief(value)}.")
     if not abs(value) <= MAX_DURATION_SECONDS:
         raise InvalidOption(f"{name}={brief(value)} is not within a hundred years.")
     return float(value)
 
 
+def _in_zone(value: datetime) -> datetime:
+    """Return the datetime aware, or naive without USE_TZ."""
+    if settings.USE_TZ and timezone.is_naive(value):
+        return timezone.make_aware(value)
+    if not settings.USE_TZ and timezone.is_aware(value):
+        return timezone.make_naive(value)
+    return value
+
+
 def check_queue(value: Any, name: str = "queue") -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not _QUEUE.fullmatch(value):
+    queue = _text(value, name)
+    if queue is None or not _QUEUE.fullmatch(queue):
         raise InvalidOption(
-            f"{name}={value!r} is not a valid queue name. Use 1 to 100 letters (A-Z, a-z), "
+            f"{name}={brief(value)} is not a valid queue name. Use 1 to 100 letters (A-Z, a-z), "
             "digits, underscores, dots or hyphens."
         )
-    return str(value)
+    return queue
+
+
+def check_queues(values: Any) -> list[str] | None:
+    """Return the names of queues as a list, or None for all queues. One name may be given alone."""
+    if values is None:
+        return None
+    alone = as_text(values)
+    try:
+        names = list(values) if alone is None else [alone]
+    except TypeError:
+        raise InvalidOption(
+            f"queues={brief(values)} is neither the name of a queue nor a list of names."
+        ) from None
+    # check_queue() accepts None, for the default.
+    return [check_queue("" if name is None else name) or "" for name in names]
+
+
+def _text(value: Any, name: str) -> str | None:
+    """Return the value as plain text, or None if it is no text."""
+    try:
+        return as_text(value)
+    except Exception as error:  # A lazy text calls a function of the project.
+        _refuse_text(name, error)
+
+
+def _refuse_text(name: str, error: Exception) -> NoReturn:
+    raise InvalidOption(
+        f"{name} can't be turned into text, because str() raises {type(error).__name__}."
+    ) from error
 
 
 def _priority(value: Any) -> int:
@@ -136,22 +180,16 @@ def _priority(value: Any) -> int:
     return int(value)
 
 
-def brief(value: Any) -> str:
-    """
-    Return the value's repr.
-
-    Python refuses the repr of a number with thousands of digits. Return a description instead.
-    """
-    try:
-        return repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-
-
 def _verbose_name(value: Any) -> str:
     if value is None:
         return ""
-    name = str(value).replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
+    name = _text(value, "verbose_name")
+    if name is None:
+        try:
+            name = str.__str__(str(value))
+        except Exception as error:  # Such as a number with thousands of digits.
+            _refuse_text("verbose_name", error)
+    name = name.replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
     return name if len(name) <= 255 else f"{name[:254]}…"
 
 
@@ -163,7 +201,7 @@ def _max_attempts(value: Any) -> int | None:
             "max_attempts takes the number of executions, from 1 to 2,147,483,647, not "
             f"{brief(value)}."
         )
-    return value
+    return int(value)
 
 
 def _max_run_time(value: Any) -> float | None:
@@ -171,7 +209,7 @@ def _max_run_time(value: Any) -> float | None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidOption(f"max_run_time takes seconds or a timedelta, not {value!r}.")
+        raise InvalidOption(f"max_run_time takes seconds or a timedelta, not {brief(value)}.")
     if not 0 < seconds <= MAX_DURATION_SECONDS:
         raise InvalidOption(f"max_run_time={brief(value)} is not above zero, or too long.")
     return float(seconds)
@@ -184,7 +222,7 @@ def _backoff(value: Any) -> Backoff | None:
         if isinstance(value, bool | str):
             raise TypeError
         return as_seconds(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # A project's own number may raise anything in float().
         raise InvalidOption(
             "backoff takes seconds, a timedelta, or a function of the number of attempts that "
             f"returns one of these, not {brief(value)}."

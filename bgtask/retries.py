@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Callable
@@ -11,8 +10,10 @@ from typing import Any
 
 from bgtask import registry
 from bgtask.conf import get_settings
+from bgtask.loggers import get_logger, is_ctrl_c
+from bgtask.values import brief
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # Values of the option ``backoff``: a function of the number of attempts, or one wait for all.
 Backoff = Callable[[int], float | timedelta] | float | timedelta
@@ -50,7 +51,9 @@ def delay_after(task: Any) -> float:
     rule = registry.find(name).backoff_of(task) if registry.knows(name) else None
     try:
         return backoff(attempts, rule, jitter)
-    except Exception:
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
         logger.exception("The back-off of %s failed; waiting as long as by default.", task)
         return backoff(attempts, None, jitter)
 
@@ -58,5 +61,5 @@ def delay_after(task: Any) -> float:
 def as_seconds(wait: float | timedelta) -> float:
     seconds = wait.total_seconds() if isinstance(wait, timedelta) else float(wait)
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"A back-off is zero or more seconds, not {wait!r}.")
+        raise ValueError(f"A back-off is zero or more seconds, not {brief(wait)}.")
     return seconds

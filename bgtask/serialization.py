@@ -22,6 +22,7 @@ from django.utils.functional import Promise
 
 from bgtask.conf import MIN_PARAMS_BYTES, get_settings
 from bgtask.exceptions import InvalidParameters, MalformedTask
+from bgtask.values import brief
 
 MAX_DEPTH = 100
 MAX_INTEGER_BITS = 13_000  # About 3,900 digits. Python reads at most 4,300.
@@ -100,7 +101,7 @@ def _check(value: Any, path: tuple[Any, ...]) -> None:
             _refuse(path, "an integer of thousands of digits", "pass it as a string")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            _refuse(path, f"{value!r}, which JSON does not have", "pass None instead")
+            _refuse(path, f"{brief(value)}, which JSON does not have", "pass None instead")
     elif isinstance(value, list | tuple):
         _check_depth(path)
         for index, item in enumerate(value):
@@ -119,7 +120,7 @@ def _check(value: Any, path: tuple[Any, ...]) -> None:
             if not isinstance(key, str):
                 _refuse(
                     path,
-                    f"a dictionary with the key {_brief(repr(key))}, which would come back as a "
+                    f"a dictionary with the key {brief(key)}, which would come back as a "
                     "string or not at all",
                     "use strings as keys",
                 )
@@ -177,7 +178,7 @@ def _spell(path: tuple[Any, ...]) -> str:
     if not path:
         return "The whole"
     head, *rest = path
-    return str(head) + "".join(f"[{_brief(repr(step))}]" for step in rest)
+    return str(head) + "".join(f"[{_brief(brief(step))}]" for step in rest)
 
 
 def _brief(text: str, length: int = 80) -> str:

@@ -17,8 +17,10 @@ In an async test, write ``await sync_to_async(run_due)()``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -26,8 +28,9 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
 from bgtask import registry
 from bgtask.decorators import BackgroundFunction
-from bgtask.exceptions import Retry
+from bgtask.exceptions import MalformedTask, Retry, UnknownTask
 from bgtask.lifecycle import enqueue as storing
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import (
     claim_queue,
     claim_suspect,
@@ -38,11 +41,13 @@ from bgtask.lifecycle.claim import (
     take_snapshot,
 )
 from bgtask.lifecycle.finish import finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
+from bgtask.loggers import is_ctrl_c
 from bgtask.models import Task, TaskQuerySet, Worker
-from bgtask.serialization import dump_params
+from bgtask.options import check_queues
+from bgtask.serialization import dump_params, load_params
 from bgtask.status import HeldFor, Status
+from bgtask.values import brief
 from bgtask.worker.events import dispatch
 from bgtask.worker.executor import execute
 
@@ -84,7 +89,7 @@ def run_due(
     ``scheduled``
         If True, also run tasks that are scheduled for later, each at most once.
     """
-    queues = [queues] if isinstance(queues, str) else queues
+    queues = check_queues(queues)
     try:
         worker = Worker.register(queues or ())
     except SynchronousOnlyOperation as error:
@@ -148,14 +153,15 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
         storing.after_storing = before
 
 
-def enqueued(function: Any = None, *args: Any, **kwargs: Any) -> TaskQuerySet:
+def enqueued(function: Any = None, /, *args: Any, **kwargs: Any) -> TaskQuerySet:
     """
     Return the tasks that wait to be run (SCHEDULED, READY or HELD) as a queryset.
 
     Without arguments, return all of them. ``function`` is a background function, a task of
     Django's API or the name of one, and limits the result to its tasks. If parameters are given
-    too, return the tasks with exactly these parameters, passed in the same way: by position or by
-    keyword. Raise TypeError if the function can't be called with them.
+    too, return the tasks that wait now with exactly these parameters, whether passed by position or
+    by keyword. A default that a call leaves out is no parameter of it. Raise TypeError if the
+    function can't be called with these parameters.
 
     Filter the queryset by anything else: ``enqueued(notify_user).filter(queue="mail")``.
     """
@@ -165,25 +171,31 @@ def enqueued(function: Any = None, *args: Any, **kwargs: Any) -> TaskQuerySet:
         return tasks
     tasks = tasks.filter(task_name=_name_of(function))
     if args or kwargs:
-        tasks = tasks.filter(task_params=_dumped(function, args, kwargs))
+        wanted = _by_name(_name_of(function), _dumped(function, args, kwargs))
+        rows = tasks.values_list("pk", "task_name", "task_params")
+        tasks = tasks.filter(pk__in=[pk for pk, *row in rows if _by_name(*row) == wanted])
     return tasks
 
 
-def assert_enqueued(function: Any, *args: Any, times: int | None = None, **kwargs: Any) -> None:
+def assert_enqueued(function: Any, /, *args: Any, **kwargs: Any) -> None:
     """
     Raise AssertionError unless a task of the function with these parameters waits to be run.
 
-    Without parameters, tasks with any parameters count. ``times`` is the exact number of tasks
-    that must wait. By default, one or more must. The error lists the tasks that wait instead.
+    Without parameters, tasks with any parameters count. With ``times=3``, exactly three tasks must
+    wait. By default, one or more must. If the function has a parameter named ``times``, then
+    ``times=`` is that parameter. Count ``enqueued(…)`` then. The error lists the tasks that wait.
     """
+    parameters = _parameters(_name_of(function)) or {}
+    times = None if "times" in parameters else kwargs.pop("times", None)
     number = enqueued(function, *args, **kwargs).count()
     if number == times or (times is None and number):
         return
     waiting = "\n".join(
         f"  {task.task_name} {task.task_params}" for task in enqueued().order_by("pk")[:20]
     )
+    waits = "waits 1 time" if number == 1 else f"waits {number} times"
     raise AssertionError(
-        f"{_name_of(function)} with {_dumped(function, args, kwargs)} waits {number} times"
+        f"{_name_of(function)} with {_dumped(function, args, kwargs)} {waits}"
         + (f", not {times}" if times is not None else "")
         + f". These tasks wait:\n{waiting or '  none'}"
     )
@@ -204,6 +216,33 @@ def _dumped(function: Any, args: Any, kwargs: Any) -> str:
     if isinstance(function, str):
         return dump_params(args, kwargs)
     return _registered(function).dump_params(args, kwargs)
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter] | None:
+    """Return the parameters of the function, or None if it is not known here."""
+    try:
+        return registry.find_loaded(name).parameters
+    except UnknownTask:
+        return None
+
+
+def _by_name(task_name: str, task_params: str) -> str:
+    """
+    Return the parameters as a text that is the same however they were passed.
+
+    Calls by position and by keyword have the same text, if the function is known here. The text
+    tells 1, 1.0 and true apart.
+    """
+    try:
+        args, kwargs = load_params(task_params)
+    except MalformedTask:
+        return task_params
+    params: Any = [args, kwargs]
+    if (parameters := _parameters(task_name)) is not None:
+        signature = inspect.Signature(list(parameters.values()))
+        with suppress(TypeError):  # The signature may have changed since the call.
+            params = signature.bind(*args, **kwargs).arguments
+    return json.dumps(params, sort_keys=True)
 
 
 def _check_parameters(function: Any, args: Any, kwargs: Any) -> None:
@@ -265,12 +304,12 @@ def _run(task: Task, raise_errors: bool) -> None:
                 transaction.set_rollback(True, using=connection.alias)
     else:
         outcome = execute(task)
-    if isinstance(outcome.exception, KeyboardInterrupt):
+    if outcome.exception is not None and is_ctrl_c(outcome.exception):
         raise outcome.exception  # Somebody wants to end the tests. The claim is released.
     statuses = finish_attempts([outcome])
     dispatch([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):
-        raise TaskFailed(f"{task} failed: {outcome.exception!r}") from outcome.exception
+        raise TaskFailed(f"{task} failed: {brief(outcome.exception)}") from outcome.exception
 
 
 def _asked_for(outcome: Outcome) -> bool:

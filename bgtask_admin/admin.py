@@ -20,7 +20,7 @@ from bgtask_admin.errors.views import error_group
 from bgtask_admin.models import Operation, QueueHealth, TaskList
 from bgtask_admin.overview.queues import queue_list
 from bgtask_admin.overview.views import overview
-from bgtask_admin.permissions import MONITOR, VIEW
+from bgtask_admin.permissions import MONITOR, VIEW, check_permissions
 from bgtask_admin.tasks.detail import task_page, task_verb
 from bgtask_admin.tasks.export import export
 from bgtask_admin.tasks.list import task_list
@@ -113,6 +113,7 @@ class ElsewhereAdmin(DashboardAdmin):
 
     def get_urls(self) -> list[Any]:
         def leave(request: HttpRequest) -> HttpResponse:
+            check_permissions(request.user, *self.seen_by)
             request.current_app = self.admin_site.name
             return HttpResponseRedirect(admin_url(request)(self.target))
 

@@ -13,6 +13,8 @@ from bgtask.db.fields import UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
 from bgtask_admin.actions.registry import Verb
 
+HISTORY_TASKS = 100  # For more tasks, an operation writes no entry for each into the history.
+
 
 class OperationState(models.TextChoices):
     RUNNING = "running", _("running")
@@ -103,7 +105,7 @@ class Operation(models.Model):
     @property
     def is_big(self) -> bool:
         """Return True if there are too many tasks to write a history entry for each."""
-        return max(self.matched, self.changed) > 100
+        return max(self.matched, self.changed) > HISTORY_TASKS
 
 
 class NoRows(QueueManager):

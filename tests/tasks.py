@@ -31,6 +31,13 @@ def fail(message="no luck"):
     raise RuntimeError(message)
 
 
+@background(backoff=0)
+def fail_once():
+    """Fail at the first attempt, and succeed at the second."""
+    if current_task().attempt == 1:
+        raise RuntimeError("no luck")
+
+
 @background
 def nap(seconds):
     time.sleep(seconds)
@@ -90,8 +97,9 @@ async def count_groups():
 
 
 @background
-def kill_process():
+def kill_process(after=0):
     with _noted():
+        time.sleep(after)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -83,7 +83,7 @@ def test_plain_run_takes_fast_tests_and_the_sample(run):
         (["-mslow and not thorough"], {"test_slow", "test_sample"}),
     ],
 )
-def test_nothing_is_left_out_if_a_person_says_what_to_run(run, args, expected):
+def test_nothing_is_left_out_if_tests_are_named(run, args, expected):
     ran, output = run(*args)
 
     assert {name for name in ran if "kinds" not in name} == expected

@@ -16,9 +16,10 @@ from typing import Any
 from bgtask import registry
 from bgtask.backend import aliases, api, results
 from bgtask.exceptions import UnknownTask
+from bgtask.loggers import get_logger
 from bgtask.status import FINISHED, Status
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 
 def has_receivers(signal: Any) -> bool:

@@ -18,7 +18,8 @@ from bgtask.backend.finder import function_for_workers, task_finder
 from bgtask.backend.functions import TaskFunction
 from bgtask.backend.options import check_backend_options, option_of, own_options
 from bgtask.exceptions import InvalidOption, UnknownTask
-from bgtask.options import brief, check_options, check_queue, check_schedule
+from bgtask.options import check_options, check_queue, check_schedule
+from bgtask.values import brief
 
 if TYPE_CHECKING:
     from bgtask.models import Task

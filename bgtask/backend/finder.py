@@ -7,7 +7,6 @@ module imports only what the project allows, and accepts only a task that has th
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ from bgtask import registry
 from bgtask.backend import aliases, api
 from bgtask.backend.functions import TaskFunction
 from bgtask.exceptions import UnknownTask
+from bgtask.loggers import get_logger
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 RETRY_SECONDS = 60.0  # For so long, the module of a name that was not found is not imported again.
 MOST_MISSES = 10_000  # Names that are remembered as not found.

@@ -1,8 +1,8 @@
-"""Fields and indexes that behave the same on each database."""
+"""Fields and indexes that behave the same on each database, and the columns that do not yet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import models
@@ -103,3 +103,32 @@ class PartialIndex(models.Index):
             return constraint.create_sql(model, schema_editor)  # type: ignore[return-value]
         index = models.Index(fields=fields, name=self.name, condition=condition)
         return index.create_sql(model, schema_editor, using, **kwargs)
+
+
+def narrow_columns(
+    connection: BaseDatabaseWrapper, kinds: Iterable[type[models.Model]]
+) -> Iterator[tuple[type[models.Model], list[Any], str]]:
+    """
+    Yield each model that has text columns in another character set than utf8mb4.
+
+    Yield those columns' fields and the character set of one of them as well.
+    """
+    if connection.vendor != "mysql":
+        return
+    for model in kinds:
+        fields = {
+            field.column: field
+            for field in model._meta.local_fields
+            if isinstance(field, UnicodeCharField | UnicodeTextField)
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT column_name, character_set_name FROM information_schema.columns "
+                "WHERE table_schema = DATABASE() AND table_name = %s AND character_set_name IS "
+                "NOT NULL AND character_set_name <> 'utf8mb4'",
+                [model._meta.db_table],
+            )
+            narrow = {column: charset for column, charset in cursor.fetchall() if column in fields}
+        if narrow:
+            found = [field for column, field in fields.items() if column in narrow]
+            yield model, found, next(iter(narrow.values()))

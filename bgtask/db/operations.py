@@ -51,6 +51,7 @@ FINISH = """
     {column}duration_ms = o.duration_ms,
     {column}return_value = o.return_value,
     {column}last_error = o.last_error,
+    {column}error_message = o.error_message,
     {column}error_class = o.error_class,
     {column}error_fingerprint = o.error_fingerprint,
     {column}locked_by_id = NULL,

@@ -42,7 +42,8 @@ OUTCOME_TYPES = {
     "delay": "float8",
     "run_at": "timestamptz",
 } | dict.fromkeys(
-    ("status", "return_value", "last_error", "error_class", "error_fingerprint"), "text"
+    ("status", "return_value", "last_error", "error_message", "error_class", "error_fingerprint"),
+    "text",
 )
 
 

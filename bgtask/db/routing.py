@@ -1,4 +1,4 @@
-"""Find the database of the queue, and read its clock."""
+"""Find the database of the queue, check that it allows transactions, and read its clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from django.apps import apps
-from django.db import connections, models, router
+from django.db import Error, connections, models, router, transaction
 
 from bgtask.db import DatabaseNow, operations_for
+
+REFUSAL = "statement pooling"  # Part of PgBouncer's message, whatever the server's language.
+_CLOCK = DatabaseNow()  # The converters only ask for the type of its values.
 
 
 class QueueManager(models.Manager[Any]):
@@ -45,7 +48,32 @@ def writing(alias: str) -> AbstractContextManager[None]:
 
 def as_read(connection: Any, value: Any) -> Any:
     """Convert a datetime from the driver as the ORM would, and return it."""
-    clock = DatabaseNow()
-    for convert in connection.ops.get_db_converters(clock):
-        value = convert(value, clock, connection)
+    for convert in connection.ops.get_db_converters(_CLOCK):
+        value = convert(value, _CLOCK, connection)
     return value
+
+
+class TransactionsRefused(Exception):
+    """A connection pooler is in statement mode, and allows no transactions."""
+
+
+def check_transactions(alias: str) -> None:
+    """
+    Raise TransactionsRefused if a pooler allows no transactions on this database.
+
+    Raise Django's Error if the database doesn't answer.
+    """
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return
+    try:
+        with transaction.atomic(using=alias), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Error as error:
+        if REFUSAL not in str(error):
+            raise
+        raise TransactionsRefused(
+            f"The database {alias!r} is behind a connection pooler in statement mode, which "
+            "allows no transactions. Set pool_mode to transaction or session, or connect "
+            "directly."
+        ) from error

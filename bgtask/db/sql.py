@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from bgtask.db.internals import select_sql
+
 # The columns that a worker needs to run a task. Other columns are read when they are accessed.
 CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
@@ -31,7 +33,7 @@ PRIORITY_MIN, PRIORITY_MAX = -(2**31), 2**31 - 1
 
 OUTCOME_COLUMNS = (
     "id", "token", "status", "age", "duration", "duration_ms", "delay", "run_at", "return_value",
-    "last_error", "error_class", "error_fingerprint",
+    "last_error", "error_message", "error_class", "error_fingerprint",
 )  # fmt: skip
 
 STATS_KEY = ("minute", "queue", "task_name")
@@ -108,7 +110,4 @@ def on_conflict(greatest: str) -> str:
 
 def compiled(queryset: QuerySet[Any], *names: str) -> tuple[str, tuple[Any, ...]]:
     """Return the SELECT of these columns and its parameters, for use in a larger statement."""
-    query = queryset.values_list(*names).query
-    # Return SQL even for a queryset that is known to be empty.
-    sql, params = query.get_compiler(queryset.db, elide_empty=False).as_sql()
-    return sql, tuple(params)
+    return select_sql(queryset.values_list(*names))

@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any
 
-from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 
+from bgtask.db.internals import immediate_transaction
 from bgtask.db.operations import MOST_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference, sqlite_references
 from bgtask.db.refusals import is_undecodable
@@ -49,7 +50,7 @@ class SQLite(QueueOperations):
         return f"((julianday({self.clock(connection)}) - julianday({column})) * 86400.0)"
 
     def transaction(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
-        return _immediate(connection)
+        return immediate_transaction(connection)
 
     def snapshot(
         self,
@@ -225,21 +226,3 @@ def _text_or_bytes(value: bytes) -> str | bytes:
         return value.decode()
     except UnicodeDecodeError:
         return value
-
-
-@contextmanager
-def _immediate(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """
-    Open a transaction that takes the write lock when it begins.
-
-    A deferred transaction that reads first is refused at its first write if another connection has
-    written meanwhile. SQLite refuses the write at once, whatever the timeout.
-    """
-    connection.ensure_connection()  # Connecting sets transaction_mode, so connect first.
-    mode = connection.transaction_mode  # type: ignore[attr-defined]
-    connection.transaction_mode = "IMMEDIATE"  # type: ignore[attr-defined]
-    try:
-        with transaction.atomic(using=connection.alias):
-            yield
-    finally:
-        connection.transaction_mode = mode  # type: ignore[attr-defined]

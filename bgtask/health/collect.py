@@ -1,9 +1,10 @@
 """
-Read the figures in four cheap queries, or five if there are no live tasks.
+Read the figures in four cheap queries.
 
-No query reads finished tasks, and none writes. The results of attempts are read from TaskStats.
-Counting finished tasks would cost more with every task that finishes. It would also miss the
-attempts that failed and will be retried.
+It takes one more if there are no tasks to count, and up to two more if a queue is behind. No
+query writes. Of the finished tasks, only the FAILED ones are counted, up to a limit. The results
+of attempts are read from TaskStats. Counting finished tasks would cost more with every task that
+finishes. It would also miss the attempts that failed and will be retried.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from django.db.models import (
     Max,
     Min,
     Q,
+    Subquery,
     Sum,
     TextField,
     Value,
@@ -32,19 +34,25 @@ from django.db.models import (
 from django.db.models.functions import Cast
 
 from bgtask.db import DatabaseNow, SecondsSince
+from bgtask.db.functions import LimitedCount, StatusLiteral
 from bgtask.db.routing import database_now, queue_alias
-from bgtask.health.literal import Literal
+from bgtask.health.behind import behind_since
 from bgtask.health.thresholds import Thresholds
 from bgtask.health.types import Health, QueueHealth, Stopped, Stuck, Workers
 from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
+from bgtask.models.task_queryset import retry_condition
 from bgtask.status import Status, WorkerState
 
 THROUGHPUT_WINDOW = 300.0
 LISTED = 3600.0  # Seconds for which a queue is shown after its last result.
+MOST_FAILED = 10_000  # FAILED tasks that are counted. By default, they are never deleted.
+MOST_DATED = 20  # Queues for which to find out since when they have been behind.
 
 _NONE = Value(0, output_field=IntegerField())
 _NO_AGE = Value(0.0, output_field=FloatField())
 _NO_TIME = Value(None, output_field=DateTimeField())
+_ALL = ""  # Stands for all queues together. No queue can have this name.
+_EMPTY_PART = {"since": _NO_TIME, "age": _NO_AGE, "first": _NONE, "second": _NONE, "third": _NONE}
 _COLUMNS = ("kind", "queue", "now", "number", "since", "age", "first", "second", "third")
 
 
@@ -61,7 +69,9 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
     for name in {*paused, *thresholds.queues} if queues is None else queues:
         figures[name] = {}
     now = _add_tasks(figures, queues, paused, on_hold) or database_now(queue_alias())
+    failed = figures.pop(_ALL, {}).get("failed", 0) if queues is None else None
     _add_results(figures, queues, thresholds, now)
+    _add_behind(figures, thresholds, now)
     workers, of_all, of_some = _workers()
     for name, figure in figures.items():
         figure["served_by"] = of_all + of_some[name]
@@ -74,6 +84,8 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
     return Health(
         generated_at=now,
         window=thresholds.window,
+        failed_tasks=None if failed is None else min(failed, MOST_FAILED),
+        failed_tasks_at_least=failed is not None and failed > MOST_FAILED,
         queues=tuple(
             QueueHealth(name=name, paused=name in paused, **figure)
             for name, figure in sorted(figures.items())
@@ -109,6 +121,7 @@ def _add_tasks(
     """Add the figures of live tasks; return the database's time, or None if there are no tasks."""
     now = None
     tasks = Task.objects.order_by()
+    failed = [] if queues is not None else [_failed(tasks)]
     if queues is not None:
         tasks = tasks.filter(queue__in=queues)
     # Each status has a partial index of its own, so each gets a SELECT of its own.
@@ -121,7 +134,7 @@ def _add_tasks(
             by=("crashes", "queue"),
             since=Min("run_at", filter=~Q(task_name__in=on_hold)) if on_hold else Min("run_at"),
         ),
-        _part(tasks, Status.SCHEDULED, first=Count("pk", filter=Q(attempts__gt=0))),
+        _part(tasks, Status.SCHEDULED, first=Count("pk", filter=retry_condition())),
         _part(
             tasks,
             Status.RUNNING,
@@ -131,6 +144,7 @@ def _add_tasks(
             third=_stuck(lost=True),
         ),
         _part(tasks, Status.HELD),
+        *failed,
     ]
     for kind, queue, now, number, since, age, first, second, third in parts[0].union(
         *parts[1:], all=True
@@ -150,7 +164,25 @@ def _add_tasks(
                 figure["stuck"] = Stuck(overdue=first, silent=second, lost=third)
             case Status.HELD:
                 figure["held"] = number
+            case Status.FAILED:
+                figure["failed"] = number
     return now
+
+
+def _failed(tasks: Any) -> Any:
+    """Return one row with the number of FAILED tasks, or none if there are none."""
+    # With the condition on finished_at, a partial index has all that this query reads.
+    failed = tasks.filter(status=StatusLiteral(Status.FAILED), finished_at__isnull=False)
+    newest = failed.order_by("-finished_at", "-pk").values("pk")[:1]
+    row = {
+        **_EMPTY_PART,
+        "kind": Value(Status.FAILED.value, output_field=TextField()),
+        "all": Value(_ALL, output_field=TextField()),
+        "now": DatabaseNow(),
+        "number": LimitedCount(failed, MOST_FAILED),
+    }
+    columns = ("kind", "all", *_COLUMNS[2:])
+    return tasks.filter(pk=Subquery(newest)).annotate(**row).values_list(*columns)
 
 
 def _part(tasks: Any, status: Status, by: Sequence[str] = ("queue",), **columns: Any) -> Any:
@@ -158,14 +190,15 @@ def _part(tasks: Any, status: Status, by: Sequence[str] = ("queue",), **columns:
         "kind": Value(status.value, output_field=TextField()),
         "now": Max(DatabaseNow()),
         "number": Count("pk"),
-        "since": _NO_TIME,
-        "age": _NO_AGE,
-        "first": _NONE,
-        "second": _NONE,
-        "third": _NONE,
+        **_EMPTY_PART,
         **columns,
     }
-    return tasks.filter(status=Literal(status)).values(*by).annotate(**row).values_list(*_COLUMNS)
+    return (
+        tasks.filter(status=StatusLiteral(status))
+        .values(*by)
+        .annotate(**row)
+        .values_list(*_COLUMNS)
+    )
 
 
 def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:
@@ -179,6 +212,18 @@ def _stuck(*, lost: bool, silent: bool | None = None, **others: Any) -> Count:
             else Q(locked_by__lease_expires_at__gt=DatabaseNow())
         )
     return Count("pk", filter=condition & Q(**others))
+
+
+def _add_behind(figures: dict[str, dict[str, Any]], thresholds: Thresholds, now: datetime) -> None:
+    """Add since when the oldest task of a queue has been waiting for longer than its limit."""
+    limits: dict[str, float] = {}
+    by_age = sorted(figures, key=lambda name: -figures[name].get("oldest_ready_age", 0.0))
+    for name in by_age[:MOST_DATED]:
+        allowed = thresholds.of(name).oldest_ready
+        if allowed is not None and figures[name].get("oldest_ready_age", 0.0) > allowed[0]:
+            limits[name] = allowed[0]
+    for name, since in behind_since(limits, now).items():
+        figures[name]["behind_since"] = since
 
 
 def _add_results(

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from django.db.models import Count, F, Max, Min, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
+from bgtask.db.functions import StatusLiteral
 from bgtask.db.routing import database_now
-from bgtask.health.literal import Literal
+from bgtask.failures import first_line
 from bgtask.models import Attempt, Task
 from bgtask.status import AttemptOutcome, Status
 
@@ -57,7 +58,7 @@ def failing_now(window: float = 3600, limit: int = 20, now: datetime | None = No
     worst = sorted(groups.values(), key=lambda group: group.count, reverse=True)[:limit]
     failed = (
         Task.objects.filter(
-            status=Literal(Status.FAILED), error_fingerprint=OuterRef("error_fingerprint")
+            status=StatusLiteral(Status.FAILED), error_fingerprint=OuterRef("error_fingerprint")
         )
         .order_by()
         .values("error_fingerprint")
@@ -101,7 +102,7 @@ class _Group:
         return ErrorGroup(
             fingerprint=self.fingerprint,
             error_class=error_class,
-            message=message.strip().split("\n", 1)[0][:200],
+            message=first_line(message, 200),
             count=self.count,
             tasks=self.tasks,
             failed=failed,

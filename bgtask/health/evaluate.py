@@ -24,8 +24,7 @@ def check(queues: Sequence[str] | None = None, thresholds: Thresholds | None = N
     """
     Return the state of these queues, or of all, judged by thresholds.
 
-    By default, the thresholds are those of the settings. Run five queries at most. None of them
-    reads finished tasks.
+    By default, the thresholds are those of the settings. ``measure`` says what it costs.
     """
     thresholds = thresholds or Thresholds.in_force()
     return evaluate(measure(queues, thresholds), thresholds)
@@ -36,12 +35,20 @@ def only(health: Health, queues: Sequence[str]) -> Health:
     Return the state of these queues alone, judged without the others.
 
     The figures are those of ``health``. A queue that has no figures there is measured now.
+    FAILED tasks are counted for all queues together, so there is no number of them.
     """
     names = set(queues)
     known = tuple(queue for queue in health.queues if queue.name in names)
     if missing := names - {queue.name for queue in known}:
         known += measure(sorted(missing)).queues
-    return evaluate(replace(health, queues=tuple(sorted(known, key=attrgetter("name")))))
+    return evaluate(
+        replace(
+            health,
+            queues=tuple(sorted(known, key=attrgetter("name"))),
+            failed_tasks=None,
+            failed_tasks_at_least=False,
+        )
+    )
 
 
 def evaluate(health: Health, thresholds: Thresholds | None = None) -> Health:
@@ -83,9 +90,7 @@ def _of_queue(queue: QueueHealth, health: Health, limits: Limits, lease: float) 
                 queue=queue.name,
                 observed=queue.oldest_ready_age,
                 limit=limit,
-                describe=partial(
-                    _behind, queue, queue.oldest_ready_since, health.generated_at, limit
-                ),
+                describe=partial(_behind, queue, health.generated_at, limit),
             )
     if limits.failure_ratio is not None and queue.failure_ratio is not None:
         level, limit = _exceeded(queue.failure_ratio, limits.failure_ratio)
@@ -116,15 +121,17 @@ def _no_worker(queue: QueueHealth) -> str:
     }
 
 
-def _behind(queue: QueueHealth, since: datetime, now: datetime, limit: float) -> str:
-    return _(
-        "%(queue)s has been behind since %(since)s: oldest task waiting %(age)s (limit %(limit)s)"
-    ) % {
+def _behind(queue: QueueHealth, now: datetime, limit: float) -> str:
+    figures = {
         "queue": queue.name,
-        "since": moment(since, now),
         "age": duration(queue.oldest_ready_age),
         "limit": duration(limit),
     }
+    if queue.behind_since is None:
+        return _("%(queue)s is behind: oldest task waiting %(age)s (limit %(limit)s)") % figures
+    return _(
+        "%(queue)s has been behind since %(since)s: oldest task waiting %(age)s (limit %(limit)s)"
+    ) % {**figures, "since": moment(queue.behind_since, now)}
 
 
 def _failing(queue: QueueHealth, ratio: float, limit: float) -> str:
@@ -215,12 +222,17 @@ def _worst_first(reasons: Iterator[Reason]) -> list[Reason]:
 
 def _summary(health: Health) -> str:
     if health.status == Level.PASS:
-        return _("nothing is behind; %(ready)s ready, %(running)s running, %(workers)s") % {
+        text = _("nothing is behind; %(ready)s ready, %(running)s running, %(workers)s") % {
             "ready": f"{health.total('ready'):,}",
             "running": f"{health.total('running'):,}",
             "workers": ngettext("%(number)s worker", "%(number)s workers", health.workers.alive)
             % {"number": f"{health.workers.alive:,}"},
         }
+        if not health.failed_tasks:
+            return text
+        return text + ngettext(
+            "; %(number)s failed task", "; %(number)s failed tasks", health.failed_tasks
+        ) % {"number": health.failed_number}
     said = "; ".join(reason.text for reason in health.reasons[:SAID])
     if (more := len(health.reasons) - SAID) > 0:
         said += ngettext("; and %(number)s more", "; and %(number)s more", more) % {"number": more}

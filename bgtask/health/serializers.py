@@ -33,6 +33,8 @@ def as_document(health: Health, version: str) -> Document:
             **{count: health.total(count) for count in _COUNTS},
             "oldest_ready_age_seconds": _rounded(health.oldest_ready_age),
             "max_running_seconds": _rounded(health.max_running_seconds),
+            "failed_tasks": health.failed_tasks,
+            "failed_tasks_at_least": health.failed_tasks_at_least,
             "finished_window": health.total("finished_window"),
             "failed_window": health.total("failed_window"),
             "throughput_per_minute": _rounded(health.throughput_per_minute),
@@ -58,7 +60,7 @@ _COUNTS = ("ready", "scheduled", "retrying", "running", "held")
 
 
 def _queue(queue: QueueHealth) -> Document:
-    since = queue.oldest_ready_since
+    since, behind = queue.oldest_ready_since, queue.behind_since
     return {
         "name": queue.name,
         "status": queue.status.value,
@@ -66,6 +68,7 @@ def _queue(queue: QueueHealth) -> Document:
         **{count: getattr(queue, count) for count in _COUNTS},
         "oldest_ready_age_seconds": _rounded(queue.oldest_ready_age),
         "oldest_ready_since": None if since is None else as_utc(since),
+        "behind_since": None if behind is None else as_utc(behind),
         "max_running_seconds": _rounded(queue.max_running_seconds),
         "stuck": _stuck(queue.stuck),
         "window_seconds": queue.window,

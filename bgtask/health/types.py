@@ -74,8 +74,10 @@ class QueueHealth:
     # not on hold. The values are 0 and None if there is no such task.
     oldest_ready_age: float = 0.0
     oldest_ready_since: datetime | None = None
+    # Since then, the age has been above the limit to warn at. None: it is not, or nobody knows.
+    behind_since: datetime | None = None
     scheduled: int = 0  # Including those that are retrying.
-    retrying: int = 0
+    retrying: int = 0  # Scheduled because an attempt failed: see ``retry_condition``.
     running: int = 0
     held: int = 0
     max_running_seconds: float = 0.0
@@ -123,6 +125,10 @@ class Health:
     window: float  # Seconds, for queues that have no window of their own.
     queues: tuple[QueueHealth, ...] = ()  # By name.
     workers: Workers = Workers()
+    # Tasks that are FAILED now, of any age and queue. It stops at 10,000, and then there are more.
+    # None: not counted, because some queues were asked for by name.
+    failed_tasks: int | None = None
+    failed_tasks_at_least: bool = False
     holds: tuple[Stopped, ...] = ()  # By name.
     pauses: tuple[Stopped, ...] = ()  # By name. Includes queues that were not asked for.
     status: Level = Level.PASS
@@ -133,6 +139,11 @@ class Health:
     def sentence(self) -> str:
         """Return level and summary, as in ``CRITICAL: mail has been behind since 11:57: …``."""
         return f"{self.status.word}: {self.summary}"
+
+    @property
+    def failed_number(self) -> str:
+        """Return the number of FAILED tasks for people: “301”, or “10,000+” if there are more."""
+        return f"{self.failed_tasks or 0:,}{'+' if self.failed_tasks_at_least else ''}"
 
     @property
     def stuck(self) -> Stuck:

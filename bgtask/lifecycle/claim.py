@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.models import Case, QuerySet, Value, When
-from django.db.models.base import ModelState
 from django.db.models.expressions import Combinable
 
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import MOST_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
+from bgtask.db.functions import attempts_without_one, raised_token
+from bgtask.db.internals import new_instance
 from bgtask.db.routing import queue_alias
 from bgtask.db.sql import CLAIMED, UNCONVERTED, as_priority
 from bgtask.models import Task, TaskQuerySet, Worker
-from bgtask.models.counters import attempts_without_one, raised_token
 from bgtask.status import HeldFor, Status
 
 NOT_RUNNING: dict[str, Any] = {"locked_by": None, "locked_at": None, "deadline_at": None}
@@ -164,23 +164,15 @@ def _unless_cancelled(then: Combinable, cancelled: Any = Status.CANCELLED.value)
 def _instances(
     candidates: QuerySet[Any], rows: Iterable[Sequence[Any]], worker: Worker
 ) -> list[Task]:
-    """
-    Return tasks built from rows of RETURNED and ORDER, in claim order. Defer the other fields.
-
-    ``Model.__init__`` is not called, since it takes longer than all the rest of a claim.
-    """
-    model, alias = Task, candidates.db
+    """Return tasks from rows of RETURNED and ORDER, in claim order. Defer the other fields."""
+    alias = candidates.db
+    claimed = {"status": "RUNNING", "locked_by_id": worker.pk, "last_worker": worker.label}
     tasks = []
     for row in rows:
-        task = model.__new__(model)
+        task = new_instance(Task, alias)
         state = task.__dict__
-        state["_state"] = ModelState()
-        state["_state"].adding = False
-        state["_state"].db = alias
         state.update(zip(CLAIMED, row, strict=False))
-        state["status"] = "RUNNING"
-        state["locked_by_id"] = worker.pk
-        state["last_worker"] = worker.label
+        state.update(claimed)
         task.unconverted = dict(zip(UNCONVERTED, row[len(CLAIMED) :], strict=False))
         run_at, waited = row[-2:]
         try:

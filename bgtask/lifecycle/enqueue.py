@@ -10,16 +10,17 @@ from typing import Any, NoReturn
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models.base import ModelState
 
 from bgtask import signals
 from bgtask.conf import DEFAULT_QUEUE
 from bgtask.db import operations_for
+from bgtask.db.internals import new_instance
 from bgtask.db.routing import as_read
 from bgtask.exceptions import InvalidParameters
 from bgtask.models import Task, hooks
 from bgtask.options import SECOND_NAMES, TaskOptions, check_names
 from bgtask.serialization import dump_params
+from bgtask.values import as_text
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
@@ -69,7 +70,7 @@ def _enqueue(
     if on_stored is None:
         task = model(**columns, **further, **unknown)
     else:  # The caller gets a result instead of the task, so build the task as quickly as a claim.
-        task = _instance(model, {**columns, **further, **unknown})
+        task = _instance(model, alias, {**columns, **further, **unknown})
     for column, value in further.items():
         field: Any = model._meta.get_field(column)
         columns[column] = field.get_db_prep_value(value, connection)
@@ -81,13 +82,11 @@ def _enqueue(
     return task
 
 
-def _instance(model: type[Task], values: Mapping[str, Any]) -> Task:
-    """Return an unsaved task without a call of ``Model.__init__``, which takes longer than this."""
-    task = model.__new__(model)
-    state = task.__dict__
-    state["_state"] = ModelState()
-    state.update(_defaults(model))
-    state.update(values)
+def _instance(model: type[Task], alias: str, values: Mapping[str, Any]) -> Task:
+    """Return an unsaved task with these values, and defaults for the others."""
+    task: Task = new_instance(model, alias)
+    task._state.adding = True
+    task.__dict__.update(_defaults(model), **values)
     return task
 
 
@@ -199,10 +198,10 @@ def _store_each(
 
 def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
     return {
-        "task_name": task_name,
-        "queue": options.get("queue") or DEFAULT_QUEUE,
+        "task_name": as_text(task_name),
+        "queue": as_text(options.get("queue")) or DEFAULT_QUEUE,
         "priority": options.get("priority") or 0,
-        "verbose_name": options.get("verbose_name") or "",
+        "verbose_name": as_text(options.get("verbose_name")) or "",
         "max_attempts": options.get("max_attempts"),
         "max_run_time": options.get("max_run_time"),
     }

@@ -10,8 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.db import TooLarge, operations_for
 from bgtask.db.routing import queue_alias
-from bgtask.lifecycle.attempts import attempt_of, record_attempts
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome, attempt_of, record_attempts
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, AttemptOutcome, Status
 
@@ -105,6 +104,7 @@ def _row(connection: BaseDatabaseWrapper, outcome: Outcome) -> tuple[Any, ...]:
         run_at and connection.ops.adapt_datetimefield_value(run_at),
         outcome.return_value,
         failure.traceback if failure else "",
+        failure.message if failure else None,
         failure.error_class if failure else "",
         failure.fingerprint if failure else "",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,16 +12,16 @@ from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, is_about_data, operations_for
+from bgtask.db.functions import raised_token
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING, as_count
 from bgtask.failures import Failure, plain_failure
-from bgtask.lifecycle.attempts import build_attempt, record_attempts
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome, build_attempt, record_attempts
+from bgtask.loggers import get_logger
 from bgtask.models import Task, TaskQuerySet, hooks
-from bgtask.models.counters import raised_token
 from bgtask.retries import delay_after
 from bgtask.status import AttemptOutcome, Status, WorkerState
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 PAGE = 200
 
@@ -30,7 +29,7 @@ PAGE = 200
 # and that Python can't represent.
 _UNREAD = (
     "run_at", "enqueued_at", "started_at", "finished_at", "task_params", "last_error",
-    "return_value", "result_id",
+    "error_message", "return_value", "result_id",
 )  # fmt: skip
 
 
@@ -188,6 +187,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
     if changes["status"] != Status.READY:
         changes |= {
             "last_error": failure.traceback,
+            "error_message": failure.message,
             "error_class": failure.error_class,
             "error_fingerprint": failure.fingerprint,
         }

@@ -448,6 +448,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "error_message",
+                    bgtask.db.fields.UnicodeCharField(
+                        blank=True, max_length=1000, null=True, verbose_name="error message"
+                    ),
+                ),
+                (
                     "error_class",
                     bgtask.db.fields.UnicodeCharField(
                         blank=True,
@@ -505,6 +511,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "tasks",
                 "permissions": [
                     ("view_task_arguments", "Can view the arguments and results of tasks"),
+                    ("view_traceback", "Can view tracebacks and error messages"),
                     ("requeue_task", "Can requeue tasks"),
                     ("cancel_task", "Can cancel tasks"),
                     ("hold_task", "Can hold and release tasks"),
@@ -580,7 +587,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "attempt",
                 "verbose_name_plural": "attempts",
                 "ordering": ["task", "token"],
-                "default_permissions": ("view",),
+                "default_permissions": (),
                 "indexes": [
                     models.Index(
                         fields=["error_fingerprint", "-finished_at", "-id"],

@@ -30,7 +30,7 @@ class Attempt(models.Model):
     class Meta:
         verbose_name = _("attempt")
         verbose_name_plural = _("attempts")
-        default_permissions = ("view",)
+        default_permissions = ()  # Pages ask for bgtask.view_traceback.
         ordering = ["task", "token"]
         constraints = [
             models.UniqueConstraint(fields=["task", "token"], name="bgtask_attempt_once")

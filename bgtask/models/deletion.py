@@ -8,24 +8,21 @@ Django deletes all rows or none, so the choice of rows to keep has to be made he
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.db import Error, IntegrityError, connections, models, router, transaction
-from django.db.models.deletion import (
-    Collector,
-    ProtectedError,
-    RestrictedError,
-    get_candidate_relations_to_delete,
-)
+from django.db.models.deletion import ProtectedError, RestrictedError
 
 from bgtask.db import Reference, is_about_data, operations_for, referred
+from bgtask.db.internals import ReferringRows, delete_rows, relations_to
+from bgtask.loggers import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Model = type[models.Model]
 
@@ -83,14 +80,10 @@ def delete(
     return deletion
 
 
-def _relations(model: Model) -> list[Any]:
-    return list(get_candidate_relations_to_delete(model._meta))
-
-
 def has_referring_models(ours: Collection[Model]) -> bool:
     """Return whether models other than these refer to these."""
     return any(
-        relation.related_model not in ours for model in ours for relation in _relations(model)
+        relation.related_model not in ours for model in ours for relation in relations_to(model)
     ) or any(
         hasattr(one, "bulk_related_objects") for model in ours for one in model._meta.private_fields
     )
@@ -189,25 +182,27 @@ class _Page:
             if kept := self._referred(ids, references):
                 raise _Kept(kept)
             for model, column in self.history.items():
-                _raw_delete(model, self.alias, **{f"{column}__in": ids})
-            _raw_delete(self.model, self.alias, pk__in=ids)
+                delete_rows(self._rows(model).filter(**{f"{column}__in": ids}))
+            delete_rows(self._rows(self.model).filter(pk__in=ids))
             unread = [one for one in references if not one.is_readable]
             tables |= _cascading(references)
             self.operations.check_now(self.connection, [*unread, *self._references_to(tables)])
+
+    def _rows(self, model: Model) -> models.QuerySet[Any]:
+        return model._base_manager.using(self.alias)
 
     # References from models
 
     def _treat_referring_rows(self, ids: Sequence[int], stack: ExitStack) -> set[str]:
         """Apply ``on_delete`` to referring rows. Return the tables from which rows were deleted."""
-        collector = _ReferringRows(self.alias, self.ours)
+        collector = ReferringRows(self.alias, self.ours, partial(_home_of, self.alias))
         needed = {
             target.name
-            for relation in _relations(self.model)
+            for relation in relations_to(self.model)
             for target in relation.field.foreign_related_fields
         }
         # Read only the keys. A task may hold megabytes of arguments and tracebacks.
-        manager = self.model._base_manager.using(self.alias)
-        collector.collect(list(manager.filter(pk__in=ids).only("pk", *needed)))
+        collector.collect(list(self._rows(self.model).filter(pk__in=ids).only("pk", *needed)))
         elsewhere = collector.collect_elsewhere()
         for alias in elsewhere:
             # These changes are rolled back as well if the rows themselves can't be deleted.
@@ -285,61 +280,7 @@ class _Page:
         return kept
 
 
-class _ReferringRows(Collector):
-    """Collect the rows that refer to rows of ``ours``. Shorter statements delete the latter."""
-
-    def __init__(self, using: str, ours: set[Model]) -> None:
-        super().__init__(using)
-        self.ours = ours
-        self.tables: set[str] = set()
-        self._elsewhere: list[tuple[Model, Any, Any]] = []
-
-    def _has_signal_listeners(self, model: Model) -> bool:
-        # The receivers for ``ours`` aren't called. With receivers, Django would read all columns
-        # of the rows.
-        return model not in self.ours and super()._has_signal_listeners(model)  # type: ignore[misc]
-
-    def related_objects(
-        self, related_model: Model, related_fields: Any, objs: Any
-    ) -> models.QuerySet[Any]:
-        if _home_of(related_model, self.using) != self.using:
-            self._elsewhere.append((related_model, related_fields, objs))
-            return related_model._base_manager.none()
-        return super().related_objects(related_model, related_fields, objs)
-
-    def collect_elsewhere(self) -> dict[str, Collector]:
-        """Collect the referring rows that a router keeps in other databases."""
-        collectors: dict[str, Collector] = {}
-        for related_model, related_fields, objs in self._elsewhere:
-            alias = _home_of(related_model, self.using)
-            collector = collectors.setdefault(alias, Collector(alias))
-            for one in related_fields:
-                rows = collector.related_objects(related_model, [one], objs)
-                if rows:
-                    one.remote_field.on_delete(collector, one, rows, alias)
-            if restricted := [
-                row
-                for fields in collector.restricted_objects.values()
-                for rows in fields.values()
-                for row in rows
-            ]:
-                raise RestrictedError(
-                    f"Rows of {related_model._meta.db_table} refer.", set(restricted)
-                )
-        return collectors
-
-    def delete(self) -> Any:
-        for model in self.ours:
-            self.data.pop(model, None)
-        self.fast_deletes = [rows for rows in self.fast_deletes if rows.model not in self.ours]
-        self.tables = {
-            model._meta.db_table
-            for model in (*self.data, *(one.model for one in self.fast_deletes))
-        }
-        return super().delete()
-
-
-def _home_of(model: Model, alias: str) -> str:
+def _home_of(alias: str, model: Model) -> str:
     """Return the alias of the database where this model's rows refer to rows in ``alias``."""
     from bgtask.models.task import Task
 
@@ -349,11 +290,6 @@ def _home_of(model: Model, alias: str) -> str:
 def _cascading(references: Iterable[Reference]) -> set[str]:
     """Return the tables in which the database itself deletes or changes rows."""
     return {one.table for one in references if not (one.blocks or one.schema)}
-
-
-def _raw_delete(model: Model, alias: str, **which: Any) -> None:
-    rows = model._base_manager.using(alias).filter(**which)
-    rows._raw_delete(alias)
 
 
 def _refusing_rows(error: IntegrityError) -> list[Any]:

@@ -1,7 +1,8 @@
 """
-Functions that the models need from ``bgtask.lifecycle``, which is a higher layer.
+Functions of higher layers that the models and the dashboard need.
 
-``lifecycle`` sets these functions when it is imported. ``BgtaskConfig`` imports it.
+``lifecycle`` sets its functions when it is imported, and ``BgtaskConfig`` imports it.
+``BgtaskConfig`` itself sets ``announce_rescued``, which is a function of the worker.
 """
 
 from __future__ import annotations
@@ -12,3 +13,5 @@ from typing import Any
 store_task: Callable[..., Any]
 store_tasks: Callable[..., int]
 cancel_running: Callable[[Any], int]
+# Log, signal and count rescued tasks. Call it after the rescue is committed.
+announce_rescued: Callable[[list[Any]], None]

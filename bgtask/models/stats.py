@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.db.fields import ExactCharField
+from bgtask.db.internals import delete_rows
 from bgtask.db.routing import QueueManager, database_now
 from bgtask.models.deletion import delete, is_referred_to
 
@@ -52,7 +53,7 @@ class StatsQuerySet(models.QuerySet[Any]):
                 continue
             try:
                 with transaction.atomic(using=self.db):
-                    total += int(batch._raw_delete(self.db))
+                    total += delete_rows(batch)
             except IntegrityError:
                 row_by_row = True
         return total

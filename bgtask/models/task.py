@@ -20,13 +20,14 @@ from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, Uni
 from bgtask.db.routing import QueueManager
 from bgtask.db.sql import COUNT_MAX, PRIORITY_MAX, PRIORITY_MIN, as_count
 from bgtask.exceptions import MalformedTask
+from bgtask.failures import MAX_MESSAGE
 from bgtask.models import hooks
 from bgtask.models.arguments import named
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
-from bgtask.options import brief
 from bgtask.serialization import load_params
 from bgtask.status import FINISHED, HeldFor, Status
+from bgtask.values import brief
 
 
 class TaskManager(QueueManager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
@@ -123,6 +124,10 @@ class Task(models.Model):
     max_run_time = models.FloatField(_("max run time, seconds"), null=True, blank=True)
 
     last_error = UnicodeTextField(_("last error"), blank=True, default="", db_default="")
+    # Null: there is no error. The message of an error may be empty.
+    error_message = UnicodeCharField(
+        _("error message"), max_length=MAX_MESSAGE, null=True, blank=True
+    )
     error_class = UnicodeCharField(
         _("error class"), max_length=255, blank=True, default="", db_default=""
     )
@@ -142,6 +147,7 @@ class Task(models.Model):
         verbose_name_plural = _("tasks")
         permissions = [
             ("view_task_arguments", _("Can view the arguments and results of tasks")),
+            ("view_traceback", _("Can view tracebacks and error messages")),
             ("requeue_task", _("Can requeue tasks")),
             ("cancel_task", _("Can cancel tasks")),
             ("hold_task", _("Can hold and release tasks")),
@@ -259,6 +265,16 @@ class Task(models.Model):
     @property
     def has_attempts_left(self) -> bool:
         return as_count(self.attempts) < self.executions_allowed
+
+    @property
+    def is_retrying(self) -> bool:
+        """Return True if the task waits for a retry. ``retry_condition`` says it in SQL."""
+        return (
+            self.status == Status.SCHEDULED
+            and as_count(self.attempts) > 0
+            and bool(self.error_class)
+            and self.has_attempts_left
+        )
 
     @property
     def seconds_allowed(self) -> float:

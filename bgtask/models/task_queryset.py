@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, Count, F, Q, Value, When
 
+from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, KeysetAtOrAfter, operations_for
+from bgtask.db.functions import raised_token
 from bgtask.db.sql import PRIORITY_MIN
+from bgtask.loggers import get_logger
 from bgtask.models import hooks
-from bgtask.models.counters import raised_token
 from bgtask.models.deletion import Deletion, delete, kept_in_words
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status, WorkerState
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 CLAIM_ORDER = ("-priority", "run_at", "id")
+
+
+def retry_condition() -> Q:
+    """
+    Return what is true of a SCHEDULED task if it waits for a retry, and not for its first attempt.
+
+    Its last attempt failed, and it has another one left. So a finished task that an operator
+    requeued for later is not retrying. ``Task.is_retrying`` says the same of one row.
+    """
+    by_default = (Q(max_attempts=None) | Q(max_attempts=0)) & Q(
+        attempts__lt=get_settings().max_attempts
+    )
+    has_attempts_left = Q(max_attempts__gt=F("attempts")) | by_default
+    return Q(attempts__gt=0) & ~Q(error_class="") & has_attempts_left
 
 
 class TaskQuerySet(models.QuerySet[Any]):
@@ -31,8 +46,8 @@ class TaskQuerySet(models.QuerySet[Any]):
         return self.filter(status=Status.SCHEDULED)
 
     def retrying(self) -> TaskQuerySet:
-        """Return the tasks that wait for a retry."""
-        return self.scheduled().filter(attempts__gt=0)
+        """Return the tasks that wait for a retry, because an attempt failed."""
+        return self.scheduled().filter(retry_condition())
 
     def running(self) -> TaskQuerySet:
         return self.filter(status=Status.RUNNING)

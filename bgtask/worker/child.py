@@ -6,9 +6,10 @@ import contextlib
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from bgtask import clock
 
 # What a child reports, besides the ids of its workers.
 NO_WORKER = 0  # The child waits for the database, and has no worker now.
@@ -37,7 +38,7 @@ class Child:
     def listen(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while said := os.read(self.pipe, 4096):
-                self.heard = time.monotonic()
+                self.heard = clock.monotonic()
                 *words, self.unread = (self.unread + said).split(b"\n")
                 for word in words:
                     if word.isdigit():
@@ -46,7 +47,7 @@ class Child:
                         self.exit_message = word.decode()
 
     def silence(self) -> float:
-        return time.monotonic() - self.heard
+        return clock.monotonic() - self.heard
 
     def close(self) -> None:
         os.close(self.pipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import MOST_HEADS, Head, QueueSnapshot
 from bgtask.lifecycle.claim import (
@@ -18,10 +19,8 @@ from bgtask.lifecycle.claim import (
 from bgtask.lifecycle.promote import promote_due
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
-from bgtask.worker.cursor import ClaimCursor
-from bgtask.worker.heads import Heads
+from bgtask.worker.claim_order import ClaimCursor, Heads, IsolationGate
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.pool import Pool
 
 # The longest that a claimed task waits for a thread before it is released.
@@ -112,7 +111,7 @@ class Claimer:
 
     def _claim_from_snapshot(self, wanted: int) -> int:
         """Claim by the cached snapshot; if there is none or it isn't enough, poll again."""
-        just_now = wanted > 0 and time.monotonic() < self._cached_until
+        just_now = wanted > 0 and clock.monotonic() < self._cached_until
         seen, self._cached_snapshot = self._cached_snapshot if just_now else None, None
         claimed = 0 if seen is None else self._claim_by(*seen, wanted)
         if seen is None or claimed < wanted:
@@ -131,9 +130,9 @@ class Claimer:
         is_complete = False
         while True:
             is_complete |= not self._after
-            began = time.monotonic()
+            began = clock.monotonic()
             snapshot = self.poll(self._after)
-            now = time.monotonic()
+            now = clock.monotonic()
             # While another transaction holds an old snapshot of the database, a poll is slow. It
             # steps over the index entries of all tasks that were claimed since. So use the result
             # of a slow poll for longer.
@@ -272,7 +271,7 @@ class Claimer:
 
     def release_stale(self) -> None:
         stale_at = self.stale_at()
-        if stale_at is not None and time.monotonic() > stale_at:
+        if stale_at is not None and clock.monotonic() > stale_at:
             # Report the wait as a slow run, so that the pool claims nothing ahead. Otherwise this
             # worker would claim the same tasks again. It would keep them from other workers for
             # as long as its threads are busy.

@@ -7,24 +7,24 @@ The module is long because it also decides which outcome of a refused batch is t
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from bgtask import clock
 from bgtask.db import is_about_data
 from bgtask.db.routing import queue_alias
 from bgtask.failures import plain_failure
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.finish import already_finished, finish_attempts
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.loggers import get_logger
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.pauses import growing_pause
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, growing_pause, surviving
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 FLUSH_BATCH = 100  # Write without delay once so many outcomes are waiting.
 # The most outcomes in one flush. More than FLUSH_BATCH may come in during the previous flush.
@@ -90,7 +90,7 @@ class Completer(Service):
 
     def stop(self, timeout: float) -> bool:
         """Write what is left; return False if ``timeout`` seconds were not enough."""
-        self._give_up_at = time.monotonic() + max(timeout, 0.0)
+        self._give_up_at = clock.monotonic() + max(timeout, 0.0)
         self._closing = True
         self._news.set()
         self._thread.join(max(timeout, 0.0) + 1.0)
@@ -106,7 +106,7 @@ class Completer(Service):
                 self._complete(batch)
                 self._in_flight = 0
                 del batch  # Free the errors, and everything that their frames refer to.
-            if self._kept and (self._closing or time.monotonic() >= self._retry_kept_at):
+            if self._kept and (self._closing or clock.monotonic() >= self._retry_kept_at):
                 self._complete_kept()
             if self._closing and not self._pending:
                 closing_tries += 1
@@ -121,16 +121,16 @@ class Completer(Service):
         # Set this flag before checking the queue, so that a concurrent put() wakes this thread.
         self._asleep = True
         while not self._pending and not self._closing:
-            timeout = self._retry_kept_at - time.monotonic() if self._kept else None
+            timeout = self._retry_kept_at - clock.monotonic() if self._kept else None
             if timeout is not None and timeout <= 0:
                 self._asleep = False
                 return
             self._news.wait(timeout)
             self._news.clear()
         self._asleep = False
-        until = time.monotonic() + FLUSH_LINGER_SECONDS
+        until = clock.monotonic() + FLUSH_LINGER_SECONDS
         while len(self._pending) < FLUSH_BATCH and not self._closing and not self._is_idle():
-            left = until - time.monotonic()
+            left = until - clock.monotonic()
             if left <= 0:
                 break
             self._news.wait(left)
@@ -145,7 +145,7 @@ class Completer(Service):
             try:
                 statuses |= self._flush(left)
                 break
-            except Exception as error:
+            except BaseException as error:  # Even a receiver of connection_created may raise.
                 self._reset_connection()
                 tries += 1
                 refusals = refusals + 1 if is_about_data(error) else 0
@@ -179,7 +179,7 @@ class Completer(Service):
         """Try the kept outcomes again."""
         batch = self._kept
         statuses, self._kept, _ = self._write_one_by_one(batch)
-        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
+        self._retry_kept_at = clock.monotonic() + KEPT_RETRY_SECONDS
         self._report(batch, statuses)
 
     def _keep(self, refused: list[Outcome]) -> None:
@@ -187,9 +187,8 @@ class Completer(Service):
         if not refused:
             return
         self._kept += refused
-        self._retry_kept_at = time.monotonic() + KEPT_RETRY_SECONDS
-        _say(
-            logging.ERROR,
+        self._retry_kept_at = clock.monotonic() + KEPT_RETRY_SECONDS
+        logger.error(
             "The database refuses the outcomes of %d tasks. They are kept and tried again: %s",
             len(refused),
             ", ".join(str(outcome.task) for outcome in refused[:10]),
@@ -203,15 +202,9 @@ class Completer(Service):
         unsettled = self._unwritten | {outcome.task.pk for outcome in self._kept}
         settled = statuses.keys() | unsettled
         fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
-        try:
+        # A failing callback must not stop later batches from being written.
+        with surviving("%d outcomes are written, and could not be told of.", len(batch)):
             self._on_done(accepted, fenced)
-        except Exception:  # A failing callback must not stop later batches from being written.
-            _say(
-                logging.ERROR,
-                "%d outcomes are written, and could not be told of.",
-                len(batch),
-                exc_info=True,
-            )
 
     def _write_one_by_one(
         self, outcomes: list[Outcome]
@@ -232,7 +225,7 @@ class Completer(Service):
             try:
                 statuses |= self._write_one(outcome)
                 is_away = False
-            except Exception as error:
+            except BaseException as error:
                 left.append(outcome)
                 if is_about_data(error):
                     is_away = False
@@ -242,11 +235,10 @@ class Completer(Service):
         """Write one outcome; if the database refuses its texts, replace them and write again."""
         try:
             return self._flush_twice(outcome)
-        except Exception as error:
+        except BaseException as error:
             if not is_about_data(error) or _is_plain(outcome):
                 raise
-            _say(
-                logging.ERROR,
+            logger.error(
                 "The database refuses what %s left behind; storing plain words: %s",
                 outcome.task,
                 error,
@@ -258,13 +250,13 @@ class Completer(Service):
         """Flush one outcome, and once more if its data was refused."""
         try:
             return self._flush([outcome])
-        except Exception as error:
+        except BaseException as error:
             self._reset_connection()
             if not is_about_data(error):
                 raise
         try:
             return self._flush([outcome])
-        except Exception:
+        except BaseException:
             self._reset_connection()
             raise
 
@@ -284,27 +276,20 @@ class Completer(Service):
             self._news.clear()
             self._news.wait(wait)
             return True
-        left = self._give_up_at - time.monotonic()
+        left = self._give_up_at - clock.monotonic()
         if left <= 0:
             return False
         time.sleep(min(wait, left))
         return True
 
 
-def _tell_of_failure(count: int, tries: int, error: Exception) -> None:
+def _tell_of_failure(count: int, tries: int, error: BaseException) -> None:
     if tries == 1 or tries % 10 == 0:
-        _say(
-            logging.WARNING,
+        logger.warning(
             "%d outcomes could not be written, and are kept: %s",
             count,
             str(error) or type(error).__name__,
         )
-
-
-def _say(level: int, message: str, *args: object, exc_info: bool = False) -> None:
-    """Log a message; an error of a logging handler must not keep outcomes from being written."""
-    with contextlib.suppress(Exception):
-        logger.log(level, message, *args, exc_info=exc_info)
 
 
 def _is_plain(outcome: Outcome) -> bool:

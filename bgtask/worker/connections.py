@@ -1,21 +1,104 @@
-"""Clean up a thread's database connections, so that no task affects the next one."""
+"""Prepare each new connection of a worker, and clean up between tasks what they leave on it."""
 
 from __future__ import annotations
 
-import logging
-import time
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
-from bgtask.worker.sessions import OwnConnection, Sessions
+from bgtask import clock
+from bgtask.db.internals import (
+    check_before_next_use,
+    forget_driver_connection,
+    forget_transaction,
+    replace_connection,
+    take_error,
+)
+from bgtask.loggers import get_logger
+from bgtask.worker.poolers import told_pid
+from bgtask.worker.sessions import (
+    OwnConnection,
+    Sessions,
+    unwatch_sqlite_connections,
+    watch_new_connection,
+    watch_sqlite_connections,
+)
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # A connection that was not used for so long is tried before a task gets it.
 IDLE_CHECK_SECONDS = 5.0
+
+# A server keeps the row locks of a client until it knows that the client has gone. The unit of the
+# first two values is seconds, and that of tcp_user_timeout is milliseconds. Behind a pooler nothing
+# is set, because the session soon belongs to another client. Settings that the project, its role or
+# its server has changed are left alone.
+_SET_KEEPALIVES = """
+    SELECT set_config(name, value, false)
+    FROM pg_settings JOIN (
+        VALUES ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'),
+               ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '30000')
+    ) AS keepalive (name, value) USING (name)
+    WHERE source = 'default' AND pg_backend_pid() = %s
+"""
+
+_lock = threading.Lock()
+_users = 0
+
+
+@contextlib.contextmanager
+def prepared_connections() -> Iterator[None]:
+    """Prepare each connection that any thread of this process makes inside this context."""
+    global _users
+    with _lock:
+        _users += 1
+        connection_created.connect(_prepare, dispatch_uid="bgtask")
+    try:
+        for connection in connections.all(initialized_only=True):
+            if connection.connection is not None:
+                set_keepalives(connection)
+        watch_sqlite_connections()
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                connection_created.disconnect(dispatch_uid="bgtask")
+                unwatch_sqlite_connections()
+
+
+def _prepare(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    set_keepalives(connection)
+    watch_new_connection(connection)
+
+
+def set_keepalives(connection: BaseDatabaseWrapper) -> None:
+    """Make the server notice within half a minute that this host has gone."""
+    if not _is_by_tcp(connection) or not connection.get_autocommit():
+        return
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_SET_KEEPALIVES, [told_pid(connection)])
+    except Exception as error:
+        # The server works without keepalives. The next statement notices a broken connection.
+        logger.debug("The server refuses keepalives on %r: %s", connection.alias, error)
+
+
+def _is_by_tcp(connection: BaseDatabaseWrapper) -> bool:
+    if connection.vendor != "postgresql":
+        return False
+    try:
+        host = connection.connection.info.host
+    except Exception:
+        return False
+    return bool(host) and not host.startswith(("/", "@"))
 
 
 def disable_pooling() -> None:
@@ -38,11 +121,11 @@ class ConnectionGuard:
     """
 
     def __init__(self) -> None:
-        self._used_at = time.monotonic()
+        self._used_at = clock.monotonic()
         self._sessions = Sessions()
 
     def before(self) -> None:
-        if time.monotonic() - self._used_at > IDLE_CHECK_SECONDS:
+        if clock.monotonic() - self._used_at > IDLE_CHECK_SECONDS:
             for connection in connections.all(initialized_only=True):
                 _replace_if_broken(connection)
 
@@ -53,7 +136,7 @@ class ConnectionGuard:
             try:
                 if not _clean_up(own, what):
                     unfit.append(own)
-            except Exception:
+            except BaseException:  # Receivers of connection_created are code of the project.
                 logger.exception("The connection %r that %s left behind is dropped.", alias, what)
                 unfit.append(own)
         for own in unfit:
@@ -64,7 +147,7 @@ class ConnectionGuard:
             self._sessions.follow(connection.alias)
         if settings.DEBUG:
             reset_queries()
-        self._used_at = time.monotonic()
+        self._used_at = clock.monotonic()
 
 
 def _clean_up(own: OwnConnection, what: object) -> bool:
@@ -88,11 +171,9 @@ def _clean_up(own: OwnConnection, what: object) -> bool:
         return False
     if not connection.settings_dict["AUTOCOMMIT"]:
         connection.rollback()  # The next task must not commit this task's changes.
-    elif connection.errors_occurred:
+    elif take_error(connection):
         _replace_if_broken(connection)
-        connection.errors_occurred = False
-    # With CONN_HEALTH_CHECKS, the first statement of the next task checks the connection again.
-    connection.health_check_done = False  # type: ignore[attr-defined]
+    check_before_next_use(connection)
     return True
 
 
@@ -162,16 +243,14 @@ def _discard(connection: BaseDatabaseWrapper) -> None:
         if raw is not None:
             if connection.vendor != "postgresql":
                 raw.rollback()  # close() doesn't close an in-memory SQLite database.
-            connection.in_atomic_block = False
-            connection.savepoint_ids = []
-            connection.run_on_commit = []
+            forget_transaction(connection)
             if connection.settings_dict["OPTIONS"].get("pool"):
                 raw.close()  # Otherwise the pool would give it to others as it is.
             _close(connection)
     except Exception:
         logger.debug("A connection could not be closed.", exc_info=True)
     if connections[alias] is connection:  # The task may have deleted it.
-        del connections[alias]
+        replace_connection(alias)
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:
@@ -179,4 +258,4 @@ def _close(connection: BaseDatabaseWrapper) -> None:
         connection.close()
     except Exception:
         # The connection is broken anyway. A failing close() changes nothing.
-        connection.connection = None
+        forget_driver_connection(connection)

@@ -5,63 +5,92 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bgtask import observers, signals
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
+from bgtask.loggers import get_logger
 from bgtask.status import Status
 from bgtask.worker.connections import ConnectionGuard
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, surviving
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 Accepted = Sequence[tuple[Outcome, str]]
 
 
-def dispatch(accepted: Accepted) -> None:
+def dispatch(accepted: Accepted, success_level: int = logging.DEBUG) -> None:
     """Log and signal each accepted attempt once. Call this only after its outcome is stored."""
     for outcome, status in accepted:
-        _dispatch_one(outcome, status)
-    observers.tell_observers(accepted)
+        _dispatch_one(outcome, status, success_level)
+    with surviving("Outcomes could not be announced."):
+        observers.tell_observers(accepted)
 
 
-def _dispatch_one(outcome: Outcome, status: str) -> None:
-    if outcome.kind is None:
-        _success(outcome)
-    else:
-        _failure(outcome, status)
+def _dispatch_one(outcome: Outcome, status: str, success_level: int) -> None:
+    with surviving("The outcome of %s could not be announced.", outcome.task):
+        if outcome.kind is None:
+            _success(outcome, success_level)
+        else:
+            _failure(outcome, status)
 
 
-def _success(outcome: Outcome) -> None:
+def _success(outcome: Outcome, level: int) -> None:
     task = outcome.task
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.debug("%s succeeded in %.3f s.", task, outcome.duration)
+    if logger.isEnabledFor(level):
+        facts = _facts(outcome, Status.SUCCESSFUL)
+        logger.log(level, "%s succeeded in %.3f s.", task, outcome.duration, extra=facts)
     if signals.task_succeeded.receivers:
         task.status = Status.SUCCESSFUL
         signals.send(signals.task_succeeded, task=task)
 
 
 def _failure(outcome: Outcome, status: str) -> None:
-    task, error = outcome.task, outcome.exception
+    task, error, failure = outcome.task, outcome.exception, outcome.failure
     level, what = _WORDS[Status(status)]
     if status == Status.FAILED and observers.is_observed(outcome, status):
         level = logging.INFO  # Django's receiver of its own signal logs the error.
-    logger.log(
-        level,
-        "%s %s; attempt %d of %d %s.\n%s",
-        task,
-        what,
-        task.attempts,
-        task.executions_allowed,
-        outcome.kind and outcome.kind.value.replace("_", " "),
-        outcome.failure.traceback if outcome.failure else "",
-    )
+    ended = outcome.kind.value.replace("_", " ") if outcome.kind else ""
+    # Error trackers group a record without an exception by its message before the arguments are
+    # filled in. So that text itself tells a lost task from one that ran for too long.
+    message = f"%s {what}; attempt %d of %d {ended}. %s"
+    args = (task, task.attempts, task.executions_allowed, failure.summary if failure else "")
+    facts = _facts(outcome, status)
+    if level == logging.ERROR and error is not None and failure is not None:
+        logger.log_exception(
+            level, message, *args, error=error, text=failure.traceback.rstrip("\n"), extra=facts
+        )
+    else:
+        logger.log(level, message, *args, extra=facts)
     task.status = status
     if status in (Status.SCHEDULED, Status.READY) and signals.task_retried.receivers:
         signals.send(signals.task_retried, task=task, error=error)
     if status == Status.FAILED and signals.task_failed.receivers:
         signals.send(signals.task_failed, task=task, error=error)
+
+
+def _facts(outcome: Outcome, status: str) -> dict[str, object]:
+    """
+    Return the attributes of the log record.
+
+    Their prefix keeps them apart from the attributes of logging itself and of other packages.
+    logging raises an error if two of them have the same name.
+    """
+    task, failure = outcome.task, outcome.failure
+    facts = {
+        "bgtask_task_id": task.pk,
+        "bgtask_task_name": task.task_name,
+        "bgtask_queue": task.queue,
+        "bgtask_status": str(status),
+        "bgtask_outcome": str(outcome.kind or "succeeded"),
+        "bgtask_attempt": task.attempts,
+        "bgtask_max_attempts": task.executions_allowed,
+        "bgtask_duration": outcome.duration,
+    }
+    if failure is not None:
+        facts["bgtask_error_class"] = failure.error_class
+        facts["bgtask_fingerprint"] = failure.fingerprint
+    return facts
 
 
 # Only the final failure is logged as an error, so that mail and Sentry report a task once.
@@ -73,14 +102,6 @@ _WORDS = {
 }
 
 
-def has_listeners(outcome: Outcome) -> bool:
-    return (
-        outcome.kind is not None
-        or bool(signals.task_succeeded.receivers)
-        or logger.isEnabledFor(logging.DEBUG)
-    )
-
-
 class EventDispatcher(Service):
     """
     Log and signal accepted outcomes on a thread of its own.
@@ -89,7 +110,8 @@ class EventDispatcher(Service):
     not touch the connection that writes outcomes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, success_level: int = logging.DEBUG) -> None:
+        self._success_level = success_level
         self._batches: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
         self._put = self._dispatched = 0
         # The completer's thread and the maintenance thread both call put().
@@ -100,12 +122,19 @@ class EventDispatcher(Service):
         worth_it = [
             (outcome, status)
             for outcome, status in accepted
-            if has_listeners(outcome) or observers.is_observed(outcome, status)
+            if self._has_listeners(outcome) or observers.is_observed(outcome, status)
         ]
         if worth_it:
             with self._lock:
                 self._put += len(worth_it)
             self._batches.put(worth_it)
+
+    def _has_listeners(self, outcome: Outcome) -> bool:
+        return (
+            outcome.kind is not None
+            or bool(signals.task_succeeded.receivers)
+            or logger.isEnabledFor(self._success_level)
+        )
 
     @property
     def backlog(self) -> int:
@@ -125,18 +154,13 @@ class EventDispatcher(Service):
         while (batch := self._batches.get()) is not None:
             guard.before()
             for pair in batch:
-                if not has_listeners(pair[0]):
-                    continue
-                self._attempt(guard, _dispatch_one, *pair)
+                if self._has_listeners(pair[0]):
+                    _dispatch_one(*pair, self._success_level)
+                    guard.after("A signal receiver")
                 del pair
             # Observers read the rows of a batch together.
-            self._attempt(guard, observers.tell_observers, batch)
+            with surviving("Outcomes could not be announced."):
+                observers.tell_observers(batch)
+            guard.after("A signal receiver")
             self._dispatched += len(batch)
-            del batch  # Free the errors, and everything that their frames refer to.
-
-    def _attempt(self, guard: ConnectionGuard, step: Callable[..., None], *args: Any) -> None:
-        try:
-            step(*args)
-        except Exception:  # From a logging handler of the project, for instance.
-            logger.exception("Outcomes could not be announced.")
-        guard.after("A signal receiver")
+            del batch  # Free the errors, and everything that they refer to.

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextvars
-import logging
-import time
-import traceback
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from bgtask import registry, signals
+from bgtask import clock, registry, signals
 from bgtask.context import CurrentTask, _current
 from bgtask.exceptions import (
     Cancelled,
@@ -19,15 +16,16 @@ from bgtask.exceptions import (
     Retry,
     UnknownTask,
 )
-from bgtask.failures import Failure, class_of, describe, plain_failure
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.failures import Failure, class_of, clear_frames, describe, plain_failure
+from bgtask.lifecycle.attempts import Outcome
+from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.options import check_schedule
 from bgtask.retries import delay_after
 from bgtask.serialization import load_params
 from bgtask.status import AttemptOutcome, Status
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 _OURS = "bgtask."  # Modules with this prefix have the frames that come before those of a task.
 
@@ -40,7 +38,7 @@ class _End:
     error: BaseException | None = None
     started: bool = True  # False if the function could not be called.
     returned: bool = False  # Whether the function has returned, so that its work is done.
-    at: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=clock.monotonic)
 
 
 def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
@@ -49,7 +47,7 @@ def execute(task: Task, current: CurrentTask | None = None) -> Outcome:
 
     Each task runs in its own context. A language or time zone that it activates ends with it.
     """
-    started = time.monotonic()
+    started = clock.monotonic()
     context = contextvars.copy_context()
     # No local variable here may refer to an error, because the error's traceback refers to this
     # frame. Such a cycle would keep the task's objects until the next garbage collection.
@@ -70,7 +68,7 @@ def _run(task: Task, current: CurrentTask) -> _End:
         value = function.run(task, args, kwargs)
     except BaseException as error:  # Even sys.exit() must not leave the task RUNNING.
         return _End(error=error)
-    ended = time.monotonic()
+    ended = clock.monotonic()
     try:
         return _End(value=function.dump_value(task, value), at=ended)
     except BaseException as error:
@@ -104,6 +102,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
     # A task that enqueues or looks up other tasks may raise these errors too. They are then
     # reported like any other error, with a traceback.
     if not started and isinstance(error, MalformedTask | UnknownTask):
+        error.__traceback__ = None  # The task was not called, so its frames are all of bgtask.
         kind = "malformed" if isinstance(error, MalformedTask) else class_of(error)
         return plain_failure(kind, str(error))
     while (
@@ -115,7 +114,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
     if isinstance(error, MemoryError):
         # Free the memory that the task used. The other tasks need it, and so does the code that
         # describes this error.
-        traceback.clear_frames(error.__traceback__)
+        clear_frames(error)
     return describe(error)
 
 
@@ -123,7 +122,7 @@ def _chosen(task: Task, retry: Retry) -> tuple[float | None, datetime | None]:
     """Return the delay in seconds, or else the time, of the retry that the task asked for."""
     try:
         when = check_schedule(retry.in_ if retry.at is None else retry.at)
-    except Exception as error:  # The time is invalid, or the task's own object fails.
+    except BaseException as error:  # The time is invalid, or the task's own object fails.
         why = error if isinstance(error, InvalidOption) else class_of(error)
         logger.warning(
             "%s raised Retry with an invalid time; using the default delay. %s", task, why

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections.abc import Callable
 
 from django.db import Error, connections
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.pauses import is_worth_logging
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, is_worth_logging, surviving
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # Share of the lease. In this last part of the lease, the worker starts no task.
 LEASE_MARGIN_SHARE = 0.25
@@ -62,7 +61,7 @@ class Heartbeat(Service):
 
     def trusted(self) -> bool:
         """Return whether this worker may still start tasks, by the most cautious estimate."""
-        return time.monotonic() < self._trusted_until
+        return clock.monotonic() < self._trusted_until
 
     def steady(self) -> bool:
         """
@@ -71,7 +70,7 @@ class Heartbeat(Service):
         After an outage, all living workers must get the time to send a heartbeat before one of
         them is declared dead.
         """
-        return self.trusted() and time.monotonic() > self._beating_since + 2 * self._interval
+        return self.trusted() and clock.monotonic() > self._beating_since + 2 * self._interval
 
     def is_alive(self) -> bool:
         """Return whether the thread runs, or ended because the worker was declared dead."""
@@ -83,7 +82,7 @@ class Heartbeat(Service):
 
     def beat(self) -> None:
         """Send one heartbeat on the caller's connection; raise a database error if it fails."""
-        started = time.monotonic()
+        started = clock.monotonic()
         connection = connections[self._alias]
         figures = self._statistics.take()
         try:
@@ -112,22 +111,20 @@ class Heartbeat(Service):
             self._pulse(self.worker.pk)
             if self.declared_dead:
                 return
-            try:
-                with watched(self._alias):
-                    self.beat()
-                    cancelled = self._cancel_requests()
-            except Error as error:
-                failures += 1
-                if is_worth_logging(failures):
-                    logger.warning("The heartbeat of %s failed: %s", self.worker, error)
-                reset_connection(self._alias)
-                wait = min(1.0, self._interval)
-            except Exception:
-                logger.exception("The heartbeat of %s failed.", self.worker)
-                wait = min(1.0, self._interval)
-            else:
-                self._on_beat(cancelled)
-                wait, failures = self._interval, 0
+            wait = min(1.0, self._interval)  # Unless the heartbeat succeeds.
+            with surviving("The heartbeat of %s failed.", self.worker):
+                try:
+                    with watched(self._alias):
+                        self.beat()
+                        cancelled = self._cancel_requests()
+                except Error as error:
+                    failures += 1
+                    if is_worth_logging(failures):
+                        logger.warning("The heartbeat of %s failed: %s", self.worker, error)
+                    reset_connection(self._alias)
+                else:
+                    wait, failures = self._interval, 0
+                    self._on_beat(cancelled)
 
     def _cancel_requests(self) -> set[int]:
         if not self._holds():

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterable, Sequence
 
+from bgtask import clock
 from bgtask.context import CurrentTask
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import release_claims, set_aside_claims
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.status import HeldFor
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
+# A sentence for one task, another for several, and the remedy.
 _WORDS = {
-    HeldFor.TYPE: ("on hold", "Release the task type in the admin to run them."),
+    HeldFor.TYPE: (
+        "Held %d task whose function is on hold: %s. %s",
+        "Held %d tasks whose functions are on hold: %s. %s",
+        "Release the task type in the admin to run what is held.",
+    ),
     HeldFor.UNKNOWN: (
-        "not registered in this worker",
-        "They run once a worker has the code. You can also cancel them in the admin.",
+        "Held %d task whose function is not registered in this worker: %s. %s",
+        "Held %d tasks whose functions are not registered in this worker: %s. %s",
+        "Workers import the tasks.py of each app. If the function is in another module, import "
+        "that module in the ready() of the app's AppConfig. What is held runs once a worker has "
+        "the code. You can also cancel it in the admin.",
     ),
 }
 
@@ -63,11 +71,9 @@ class InFlightTasks:
     def set_aside(self, tasks: Sequence[Task], held_for: HeldFor) -> None:
         if not tasks:
             return
-        why, remedy = _WORDS[held_for]
+        one, several, remedy = _WORDS[held_for]
         names = ", ".join(sorted({task.task_name for task in tasks})[:10])
-        logger.warning(
-            "Held %d tasks whose functions are %s: %s. %s", len(tasks), why, names, remedy
-        )
+        logger.warning(one if len(tasks) == 1 else several, len(tasks), names, remedy)
         self.drop(tasks)
         set_aside_claims(tasks, held_for)
 
@@ -89,8 +95,9 @@ class InFlightTasks:
         strays = [task for task in held if not self._has(task)]
         if strays and (released := release_claims(strays)):
             logger.warning(
-                "Released %d tasks that were claimed for this worker without its knowledge.",
+                "Released %d %s claimed for this worker without its knowledge.",
                 released,
+                "task that was" if released == 1 else "tasks that were",
             )
         self.needs_reconciling = False
         keys = {(task.pk, task.token) for task in held}
@@ -109,7 +116,7 @@ class InFlightTasks:
         The task still runs, or has ended just now. In both cases the worker no longer waits for
         its outcome.
         """
-        current.lost_at = time.monotonic()
+        current.lost_at = clock.monotonic()
         current.cancel_requested = True
         if self._tasks.get(current.id) is current.task:
             self._tasks.pop(current.id, None)

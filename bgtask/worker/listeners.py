@@ -1,23 +1,72 @@
-"""Wake an idle runner: by PostgreSQL's notifications, or by SQLite's counter of changes."""
+"""Sleep until a thread, a signal or the database wakes the worker."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import time
+import selectors
+import socket
 from collections.abc import Sequence
 from typing import Any
 
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask import clock
 from bgtask.conf import get_settings
+from bgtask.db.internals import driver_of, separate_connection
 from bgtask.db.postgresql import CHANNEL
-from bgtask.worker.echo import NotHeard, prove
-from bgtask.worker.waker import Waker
+from bgtask.loggers import get_logger
+from bgtask.worker.poolers import NotHeard, check_notifications
 from bgtask.worker.watchdog import limit_waiting
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
+
+# For one call of poll(), which takes its timeout as milliseconds in a C int.
+MAX_SLEEP_SECONDS = 86_400.0
+
+# select() takes no descriptor above 1023, and epoll would open one more for each sleep.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class Waker:
+    """
+    A sleep that a thread or a signal handler may cut short.
+
+    This is a pair of sockets, not a threading.Event, because a signal handler can't safely set an
+    Event. The signal may interrupt the main thread inside wait(), where that thread holds the
+    Event's lock. The handler would then hang.
+    """
+
+    def __init__(self) -> None:
+        self.woken = False  # Whether wake() ended the last sleep.
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def wake(self) -> None:
+        # A full socket wakes the sleeper already. A closed socket has no sleeper.
+        with contextlib.suppress(OSError):
+            self._writer.send(b"\0")
+
+    def sleep(self, seconds: float, *others: Any) -> bool:
+        """
+        Sleep so long, or until wake() is called or one of ``others`` can be read.
+
+        Return whether the sleep was cut short.
+        """
+        with _Selector() as selector:
+            for one in (self._reader, *others):
+                selector.register(one, selectors.EVENT_READ)
+            ringing = [key.fileobj for key, _ in selector.select(min(seconds, MAX_SLEEP_SECONDS))]
+        self.woken = self._reader in ringing
+        if self.woken:
+            self._reader.recv(4096)
+        return bool(ringing)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
 
 SQLITE_POLL_SECONDS = 0.05  # Between two readings of the counter of changes.
 RECONNECT_SECONDS = 30.0  # Until another try after a connection was lost.
@@ -60,21 +109,20 @@ class _OwnConnection(ChangeListener):
     def arm(self) -> None:
         if self._connection is not None:
             return
-        if self._not_before is not None and time.monotonic() < self._not_before:
+        if self._not_before is not None and clock.monotonic() < self._not_before:
             return
-        connection = connections[self._own_alias].copy()
-        connection.settings_dict["OPTIONS"].pop("pool", None)
+        connection = separate_connection(self._own_alias)
         connection.settings_dict["AUTOCOMMIT"] = True  # Otherwise LISTEN is never committed.
         try:
             connection.ensure_connection()  # connect() would raise the driver's errors.
             self._open(connection)
         except Error as error:
             connection.close()
-            self._not_before = time.monotonic() + RECONNECT_SECONDS
+            self._not_before = clock.monotonic() + RECONNECT_SECONDS
             self._lost(error)
         except NotHeard as reason:
             connection.close()
-            self._not_before = time.monotonic() + PROVE_AGAIN_SECONDS
+            self._not_before = clock.monotonic() + PROVE_AGAIN_SECONDS
             self._say_once(str(reason))
         else:
             self._connection, self._not_before, self._dispatched = connection, None, None
@@ -122,7 +170,7 @@ class PostgresListener(_OwnConnection):
         return get_settings().listen or self._alias
 
     def _open(self, connection: BaseDatabaseWrapper) -> None:
-        prove(connection, self._alias)
+        check_notifications(connection, self._alias)
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
 
@@ -131,8 +179,8 @@ class PostgresListener(_OwnConnection):
         self._drain()
 
     def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        end = clock.monotonic() + seconds
+        while (left := end - clock.monotonic()) > 0:
             if self._connection is None:
                 self._waker.sleep(min(left, RECONNECT_SECONDS))
                 return
@@ -172,8 +220,8 @@ class SQLiteListener(_OwnConnection):
         self._version = self._look()
 
     def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        end = clock.monotonic() + seconds
+        while (left := end - clock.monotonic()) > 0:
             if self._waker.sleep(min(left, SQLITE_POLL_SECONDS)) or self._look() != self._version:
                 return
 
@@ -199,4 +247,4 @@ def listener_for(waker: Waker, alias: str, queues: Sequence[str] | None = None) 
 
 
 def _has_psycopg3(connection: Any) -> bool:
-    return bool(connection.Database.__name__ == "psycopg")
+    return bool(driver_of(connection).__name__ == "psycopg")

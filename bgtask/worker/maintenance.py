@@ -6,31 +6,30 @@ Every worker does all of them, on its own clock.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import Error
 
-from bgtask import registry
+from bgtask import clock, registry
 from bgtask.conf import get_settings
 from bgtask.db.routing import queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.lifecycle.retention import Pruning
+from bgtask.loggers import get_logger
 from bgtask.models import QueueHistory, QueuePause, QueueStats, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.service import Service
+from bgtask.worker.service import Service, surviving
 from bgtask.worker.watchdog import watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 STATS_RETENTION_SECONDS = 30 * 86_400.0
 WORKER_RETENTION_SECONDS = 86_400.0
@@ -130,7 +129,7 @@ class Maintenance(Service):
             _PeriodicJob("unhold", unhold, 60.0),
             _PeriodicJob("sample queues", QueueStats.objects.sample, 60.0),
             _PeriodicJob("roll up statistics", QueueHistory.objects.roll_up, 300.0),
-            _PeriodicJob("prune", self._prune, 300.0, time.monotonic() + 30.0),
+            _PeriodicJob("prune", self._prune, 300.0, clock.monotonic() + 30.0),
         ]
         self._stopping = threading.Event()
         super().__init__("maintenance")
@@ -142,28 +141,27 @@ class Maintenance(Service):
     def _run(self) -> None:
         while not self._stopping.is_set():
             for chore in self._chores:
-                if chore.due <= time.monotonic() and not self._stopping.is_set():
+                if chore.due <= clock.monotonic() and not self._stopping.is_set():
                     self._do(chore)
-            wait = min(chore.due for chore in self._chores) - time.monotonic()
+            wait = min(chore.due for chore in self._chores) - clock.monotonic()
             self._stopping.wait(max(wait, 0.05))
 
     def _do(self, chore: _PeriodicJob) -> None:
         # Vary the interval by up to a half. Workers that started together must not stay in step.
-        chore.due = time.monotonic() + chore.interval * random.uniform(0.5, 1.5)  # noqa: S311
-        try:
-            with watched(self._alias):
-                chore.function()
-        except Error as error:
-            logger.warning("The chore %r failed, and will be done later: %s", chore.name, error)
-            reset_connection(self._alias)
-        except Exception:
-            logger.exception("The chore %r failed.", chore.name)
+        chore.due = clock.monotonic() + chore.interval * random.uniform(0.5, 1.5)  # noqa: S311
+        with surviving("The chore %r failed.", chore.name):
+            try:
+                with watched(self._alias):
+                    chore.function()
+            except Error as error:
+                logger.warning("The chore %r failed, and will be done later: %s", chore.name, error)
+                reset_connection(self._alias)
 
     def _prune(self) -> None:
-        end = time.monotonic() + MAX_PRUNE_SECONDS
+        end = clock.monotonic() + MAX_PRUNE_SECONDS
 
         def may_go_on() -> bool:
-            return self._is_idle() and time.monotonic() < end and not self._stopping.is_set()
+            return self._is_idle() and clock.monotonic() < end and not self._stopping.is_set()
 
         self._pruner.prune(may_go_on)
         for sentence in self._pruner.kept_in_words():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -11,14 +10,17 @@ from collections.abc import Callable, Iterable
 
 from django.db import connections
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.context import CurrentTask
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.failures import clear_frames
+from bgtask.lifecycle.attempts import Outcome
+from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.worker.connections import ConnectionGuard
 from bgtask.worker.executor import execute
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 PREFETCH_SECONDS = 0.1  # The worker claims ahead what its threads can start in this time.
 MAX_PREFETCHED_TASKS = 800  # The most tasks that are claimed ahead.
@@ -94,7 +96,7 @@ class Pool:
         return max(ahead - waiting, self.threads - waiting - len(self._running))
 
     def submit(self, tasks: Iterable[Task]) -> None:
-        self._claimed_at = time.monotonic()
+        self._claimed_at = clock.monotonic()
         self._waiting.extend(tasks)
         with self._work:
             self._work.notify_all()
@@ -127,7 +129,7 @@ class Pool:
 
         A stuck thread still runs a task that was rescued from it more than GRACE_PERIOD ago.
         """
-        late = time.monotonic() - get_settings().grace_period
+        late = clock.monotonic() - get_settings().grace_period
         return sum(
             current.lost_at is not None and current.lost_at < late for current in self.running()
         )
@@ -149,7 +151,7 @@ class Pool:
             self._work.notify_all()
         for thread in self._workers:
             while thread.is_alive() and not self._runs_without_effect(thread):
-                left = deadline - time.monotonic()
+                left = deadline - clock.monotonic()
                 if left <= 0:
                     return False
                 thread.join(min(left, 0.2))
@@ -166,14 +168,18 @@ class Pool:
             self._running[me] = current
             guard.before()
             outcome = execute(task, current)
+            if outcome.exception is not None:
+                # The error waits for its outcome to be written, and then for its log line and
+                # signal. Until then, it must not keep what the task held. And no log handler or
+                # error tracker gets the parameters and secrets that local variables hold.
+                clear_frames(outcome.exception)
             if os.getpid() != process:
                 os._exit(0)  # The task forked, and this is the child. The parent has the outcome.
             guard.after(task)
             del self._running[me]
             self.learn(outcome.duration)
             self._on_end(outcome)
-            # An idle thread must not keep the objects that a failed task leaves in its traceback.
-            del outcome
+            del outcome  # An idle thread must not keep the error of its last task.
             if not self._asked and len(self._waiting) <= self._low:
                 self._asked = True
                 self._on_hungry()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +20,13 @@ from django.db import (
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from bgtask import clock
 from bgtask.db import Server, operations_for
+from bgtask.db.internals import separate_connection
+from bgtask.loggers import get_logger
 from bgtask.worker.watchdog import hang_up
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 QUIET_SECONDS = 60.0  # Refusals that follow each other sooner belong to one incident.
 
@@ -87,12 +88,11 @@ class Primary:
     def stale_for(self) -> float:
         """Return for how many seconds only former primaries or other clusters were reached."""
         since = self._stale_since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else clock.monotonic() - since
 
     def try_again(self) -> None:
         """Make a connection to see if it's still refused; raise OperationalError if it is."""
-        connection = connections[self._alias].copy()
-        connection.settings_dict["OPTIONS"].pop("pool", None)
+        connection = separate_connection(self._alias)
         try:
             connection.ensure_connection()
         finally:
@@ -149,7 +149,7 @@ class Primary:
         if fault is None:
             self._newest, self._stale_since = server, None
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         if not server.is_standby and self._stale_since is None:
             self._stale_since = now
         if now > self._last_refusals.get(fault, -QUIET_SECONDS) + QUIET_SECONDS:

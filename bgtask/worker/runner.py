@@ -8,37 +8,34 @@ object. Each of these may begin during any other.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 from django.db import DataError, Error, IntegrityError
 
-from bgtask import registry
+from bgtask import clock, registry
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_known
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
+from bgtask.worker.claim_order import IsolationGate
 from bgtask.worker.claimer import Claimer
 from bgtask.worker.completer import Completer
-from bgtask.worker.connecting import prepared_connections
-from bgtask.worker.connections import reset_connection
+from bgtask.worker.connections import prepared_connections, reset_connection
 from bgtask.worker.events import EventDispatcher
 from bgtask.worker.heartbeat import Heartbeat
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
-from bgtask.worker.listeners import listener_for
+from bgtask.worker.listeners import Waker, listener_for
 from bgtask.worker.maintenance import Maintenance
-from bgtask.worker.pauses import growing_pause, is_worth_logging
 from bgtask.worker.pool import Pool
 from bgtask.worker.primary import Primary
+from bgtask.worker.service import growing_pause, is_worth_logging
 from bgtask.worker.statistics import Statistics
-from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import Watchdog, limit_waiting, watched
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 # Minimum seconds from a poll that found nothing until the next poll.
 MIN_POLL_INTERVAL_SECONDS = 0.003
@@ -60,6 +57,8 @@ class Runner:
 
     ``report`` tells a supervisor that this process is alive, and why it ends. Under a supervisor,
     a process with a stuck thread ends, so that the supervisor replaces it.
+
+    ``success_level`` is the level at which each successful attempt is logged.
     """
 
     worker: Worker
@@ -74,6 +73,7 @@ class Runner:
         drain: bool = False,
         max_tasks: int | None = None,
         report: Callable[[object], None] | None = None,
+        success_level: int = logging.DEBUG,
     ) -> None:
         self.queues = tuple(queues) if queues else None
         self._sleep = sleep
@@ -98,7 +98,7 @@ class Runner:
         self._primary = Primary(self._alias)
         self._watchdog = Watchdog(max(get_settings().lease / 4, MIN_STATEMENT_SECONDS))
         self._statistics = Statistics()
-        self._events = EventDispatcher()
+        self._events = EventDispatcher(success_level)
         self._completer = Completer(self._done, lambda: self._pool.is_idle)
         self._pool = Pool(
             threads,
@@ -139,7 +139,7 @@ class Runner:
             return self._run()
 
     def _run(self) -> bool:
-        end = time.monotonic() + self._duration if self._duration > 0 else None
+        end = clock.monotonic() + self._duration if self._duration > 0 else None
         self._listener = listener_for(self._waker, self._alias, self.queues)
         self._watchdog.start()
         try:
@@ -173,7 +173,7 @@ class Runner:
                     self._listener.sleep(self._pause(end))
         except BaseException:
             self._is_broken = True
-            self._stop_by = time.monotonic() + get_settings().grace_period
+            self._stop_by = clock.monotonic() + get_settings().grace_period
             raise
         finally:
             clean = self._leave()
@@ -195,7 +195,7 @@ class Runner:
         if self._stopping:
             self._forced = True
         else:
-            self._stop_by = time.monotonic() + get_settings().grace_period
+            self._stop_by = clock.monotonic() + get_settings().grace_period
         self._stopping = True
         self._waker.wake()
 
@@ -206,7 +206,7 @@ class Runner:
         Return False if this process was stopped meanwhile, or must be replaced.
         """
         while not self._stopping and not self._on_stale_server():
-            started = time.monotonic()
+            started = clock.monotonic()
             try:
                 with watched(self._alias):
                     check_transactions(self._alias)
@@ -264,12 +264,12 @@ class Runner:
             reset_connection(self._alias)
             self._failed("Unstarted tasks could not be released", error)
             clean = False
-        while not self._pool.close(time.monotonic() + 0.2):
+        while not self._pool.close(clock.monotonic() + 0.2):
             # A thread may have taken its task just before withdraw() and start it only now.
             self._pool.ask_to_stop()
             if self._stopping:
                 self._record_stop()
-            if self._forced or (self._stop_by is not None and time.monotonic() > self._stop_by):
+            if self._forced or (self._stop_by is not None and clock.monotonic() > self._stop_by):
                 logger.error(
                     "Leaving %d tasks that are still running; they will be rescued: %s",
                     len(self._pool.running()),
@@ -337,9 +337,9 @@ class Runner:
             if self._primary.refused:
                 self._primary.try_again()
             wanted = self._wanted()
-            if wanted and time.monotonic() < self._poll_not_before:
+            if wanted and clock.monotonic() < self._poll_not_before:
                 self._poll_again_at = self._poll_not_before
-            if time.monotonic() < (self._poll_not_before if wanted else self._poll_again_at):
+            if clock.monotonic() < (self._poll_not_before if wanted else self._poll_again_at):
                 return False
             claimed = self._claimer.claim(self.worker, wanted)
         except Error as error:
@@ -351,7 +351,7 @@ class Runner:
             return False
         self._failures = 0
         if not claimed:
-            self._poll_not_before = time.monotonic() + MIN_POLL_INTERVAL_SECONDS
+            self._poll_not_before = clock.monotonic() + MIN_POLL_INTERVAL_SECONDS
         return claimed > 0
 
     def _wanted(self) -> int:
@@ -363,7 +363,7 @@ class Runner:
         return wanted
 
     def _polled(self, next_due: float | None) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         self._poll_again_at = now + self._sleep
         self._next_due = None if next_due is None else now + next_due
 
@@ -380,7 +380,7 @@ class Runner:
         """
         self._in_flight_tasks.drop(self._pool.withdraw())
         self._heartbeat.stop()
-        now, before = time.monotonic(), self._declared_dead_at
+        now, before = clock.monotonic(), self._declared_dead_at
         self._declared_dead_at = now
         if before is not None and now < before + get_settings().lease:
             self._astray = (
@@ -456,7 +456,7 @@ class Runner:
     # Pauses
 
     def _is_over(self, end: float | None, found: bool) -> bool:
-        if end is not None and time.monotonic() >= end:
+        if end is not None and clock.monotonic() >= end:
             self._all_done = True
             return True
         if self._has_to_be_replaced():
@@ -496,7 +496,7 @@ class Runner:
     def _end(self, why: str, *, is_broken: bool = False) -> None:
         logger.error("This process stops: %s.", why)
         self._to_be_replaced, self._is_broken = True, is_broken
-        self._stop_by = time.monotonic() + get_settings().grace_period
+        self._stop_by = clock.monotonic() + get_settings().grace_period
 
     def _is_drained(self) -> bool:
         """Return whether nothing is due and no dead or silent worker holds a task."""
@@ -515,7 +515,7 @@ class Runner:
             return False
 
     def _pause(self, end: float | None) -> float:
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._failures:
             return self._outage_pause()
         if not self._heartbeat.trusted():

@@ -16,6 +16,12 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask.db.internals import (
+    attributes_of_django,
+    is_djangos_own,
+    put_wrapper_first,
+    unused_connection,
+)
 from bgtask.worker.drivers import begin_watch, settings_of, unwatch_sqlite, watch_sqlite
 from bgtask.worker.statements import may_change_session
 
@@ -25,9 +31,6 @@ _REPORTED = (
     b"default_transaction_read_only",
 )  # fmt: skip
 _SIMPLE = (str, bytes, int, float, type(None), tuple, list)
-# Attributes that Django sets when it connects.
-_OF_CONNECTING = ("init_commands", "transaction_mode", "isolation_level")
-_DJANGO = ("django.db.backends.", "django.contrib.gis.db.backends.")
 
 _of_thread = threading.local()
 
@@ -71,8 +74,7 @@ class OwnConnection:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        kind: Any = type(connection)
-        self._is_djangos = kind.__module__.startswith(_DJANGO)
+        self._is_djangos = is_djangos_own(type(connection))
         self._attributes = 0
         self._watch = None if connection.connection is None else _Watch(connection)
 
@@ -99,7 +101,7 @@ class OwnConnection:
         if self._is_djangos and len(attributes) == self._attributes:
             return False
         kind: Any = type(self.connection)
-        if attributes.keys() <= _djangos_names(kind):
+        if attributes.keys() <= attributes_of_django(kind):
             self._attributes = len(attributes)
             return False
         initial = _initial_attributes(self.connection.alias)
@@ -145,12 +147,9 @@ class _Watch:
         self.changed = False
         self.used = False
         raw = self._raw = connection.connection
-        wrappers = connection.execute_wrappers
-        wrappers[:] = [wrapper for wrapper in wrappers if not isinstance(wrapper, _Watch)]
         # MySQL's driver gets the parameters inside the text, so read Django's statement there.
-        if not begin_watch(raw, self._vendor, self) or self._vendor == "mysql":
-            # Insert it first. A `with connection.execute_wrapper(…)` removes the last one.
-            wrappers.insert(0, self)
+        asks_django = not begin_watch(raw, self._vendor, self) or self._vendor == "mysql"
+        put_wrapper_first(connection, self if asks_django else None, _Watch)
         self._pgconn = getattr(raw, "pgconn", None)
         self._reported = self._report()
         self._settings = settings_of(raw, self._vendor)
@@ -193,22 +192,14 @@ class _Watch:
 
 
 @lru_cache
-def _djangos_names(kind: Any) -> frozenset[str]:
-    """Return the names of attributes of the Django class that a library's wrapper extends."""
-    own = next((base for base in kind.__mro__ if base.__module__.startswith(_DJANGO)), kind)
-    settings = next(iter(connections.settings.values()))
-    return frozenset([*vars(own(settings, "")), *dir(own), *_OF_CONNECTING])
-
-
-@lru_cache
 def _initial_attributes(alias: str) -> dict[str, Any]:
-    return _own_attributes(connections.create_connection(alias))
+    return _own_attributes(unused_connection(alias))
 
 
 def _own_attributes(connection: BaseDatabaseWrapper) -> dict[str, Any]:
     """Return what a library keeps on the wrapper: a tenant's name, for instance."""
     kind: Any = type(connection)
-    names = _djangos_names(kind)
+    names = attributes_of_django(kind)
     return {
         name: value if isinstance(value, _SIMPLE) else type(value)
         for name, value in vars(connection).items()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections
 
+from bgtask import clock
 from bgtask.db import operations_for
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.status import AttemptOutcome, Status
 
 # The order of STATS_COLUMNS after its key columns.
@@ -39,7 +39,7 @@ class Statistics:
         """Set the time that the database's clock shows at this moment."""
         with self._lock:
             self._origin = now.replace(second=0, microsecond=0)
-            self._origin_at = time.monotonic() - now.second - now.microsecond / 1e6
+            self._origin_at = clock.monotonic() - now.second - now.microsecond / 1e6
 
     def add(self, outcomes: Iterable[tuple[Outcome, str]]) -> None:
         with self._lock:

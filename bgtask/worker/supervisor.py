@@ -7,32 +7,31 @@ The module is long because starting, watching and replacing share the state of e
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import Error, connections
 
+from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
-from bgtask.db.routing import database_now, queue_alias
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.db.routing import queue_alias
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.loggers import get_logger
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, REFUSED, Child
-from bgtask.worker.events import dispatch
-from bgtask.worker.pauses import growing_pause
+from bgtask.worker.listeners import Waker
 from bgtask.worker.primary import Primary
-from bgtask.worker.statistics import Statistics
-from bgtask.worker.waker import Waker
+from bgtask.worker.rescued import announce
+from bgtask.worker.service import growing_pause, surviving
 
-logger = logging.getLogger("bgtask")
+logger = get_logger(__name__)
 
 MIN_CHILD_LIFE_SECONDS = 10.0  # A child that ends sooner is replaced after a growing wait.
 MAX_RESTART_WAIT_SECONDS = 30.0
@@ -63,7 +62,7 @@ class Supervisor:
 
     def __init__(self, argv: Sequence[str], processes: int, duration: float = 0.0) -> None:
         self._command = [*_interpreter(argv), *_without_processes(argv[1:])]
-        self._end = time.monotonic() + duration if duration > 0 else None
+        self._end = clock.monotonic() + duration if duration > 0 else None
         self._rescue_threads: list[threading.Thread] = []
         self._slots = [_Slot() for _ in range(processes)]
         self._waker = Waker()
@@ -96,9 +95,9 @@ class Supervisor:
                     slot.child.process.kill()
                     slot.child.process.wait()
                     slot.child.close()
-            end = time.monotonic() + get_settings().grace_period
+            end = clock.monotonic() + get_settings().grace_period
             for thread in self._rescue_threads:
-                thread.join(max(end - time.monotonic(), 0.0))
+                thread.join(max(end - clock.monotonic(), 0.0))
             self._waker.close()
         return self._clean
 
@@ -111,16 +110,16 @@ class Supervisor:
         if self._stopping:
             self._kill_at = 0.0
         else:
-            self._kill_at = time.monotonic() + get_settings().grace_period + KILL_DELAY_SECONDS
+            self._kill_at = clock.monotonic() + get_settings().grace_period + KILL_DELAY_SECONDS
         self._stopping = True
         self._waker.wake()
 
     def _check_child(self, slot: _Slot) -> None:
         child = slot.child
         if child is None:
-            if self._stopping or (self._end is not None and time.monotonic() >= self._end):
+            if self._stopping or (self._end is not None and clock.monotonic() >= self._end):
                 slot.done = True
-            elif not slot.done and time.monotonic() >= slot.not_before:
+            elif not slot.done and clock.monotonic() >= slot.not_before:
                 try:
                     slot.child = self._spawn()
                 except OSError as error:
@@ -133,7 +132,7 @@ class Supervisor:
             slot.child = None
             self._handle_exit(slot, child)
         elif self._stopping:
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            if self._kill_at is not None and clock.monotonic() >= self._kill_at:
                 child.kill_reason = child.kill_reason or OVERSTAYED
                 child.process.kill()
             elif child.process.stdin is not None:
@@ -150,7 +149,7 @@ class Supervisor:
     def _spawn(self) -> Child:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        now = time.monotonic()
+        now = clock.monotonic()
         command = [*self._command, f"--supervised={writer}"]
         if self._end is not None:
             command.append(f"--duration={max(self._end - now, 0.001):.3f}")
@@ -189,7 +188,7 @@ class Supervisor:
         self._clean = self._clean and not self._stopping
         if child.workers:
             self._take_back(child.workers, reason)
-        if time.monotonic() - child.started < MIN_CHILD_LIFE_SECONDS:
+        if clock.monotonic() - child.started < MIN_CHILD_LIFE_SECONDS:
             _back_off(slot)
         else:
             slot.failures = 0
@@ -207,7 +206,7 @@ class Supervisor:
     def _pause(self) -> float:
         if os.getpid() == 1:
             _reap(self._slots)
-        now = time.monotonic()
+        now = clock.monotonic()
         vacant = (slot for slot in self._slots if slot.child is None and not slot.done)
         waits = [slot.not_before - now for slot in vacant]
         if self._stopping:
@@ -218,7 +217,7 @@ class Supervisor:
 def _back_off(slot: _Slot) -> None:
     slot.failures += 1
     pause = growing_pause(slot.failures, first=1.0, longest=MAX_RESTART_WAIT_SECONDS)
-    slot.not_before = time.monotonic() + pause
+    slot.not_before = clock.monotonic() + pause
 
 
 def _take_back(workers: set[int], reason: str) -> None:
@@ -227,39 +226,26 @@ def _take_back(workers: set[int], reason: str) -> None:
 
     The supervisor learns that the child is dead, and why, before any other process does.
     """
+    with surviving("The tasks of a dead process could not be rescued at once."):
+        try:
+            _rescue(workers, reason)
+        except Error as error:
+            logger.warning("Its tasks will be rescued when its lease ends: %s", error)
+    connections.close_all()
+
+
+def _rescue(workers: set[int], reason: str) -> None:
     rescued: list[Outcome] = []
     connection = connections[queue_alias()]
-    try:
-        # Use one transaction. Otherwise another worker could see the dead worker in between, and
-        # rescue its tasks without knowing the reason.
-        with operations_for(connection).transaction(connection):
-            theirs = Worker.objects.filter(pk__in=workers)
-            if reason == OVERSTAYED:
-                theirs.record_stop()  # The child may have had no time to record the stop.
-            if theirs.declare_dead():
-                rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
-        _tell(rescued)
-    except Error as error:
-        logger.warning("Its tasks will be rescued when its lease ends: %s", error)
-    except Exception:  # Signal receivers and log handlers of the project may raise anything.
-        logger.exception("The outcomes of its tasks could not be announced.")
-    finally:
-        connections.close_all()
-
-
-def _tell(outcomes: list[Outcome]) -> None:
-    """Announce and count these outcomes on behalf of the dead worker."""
-    if not outcomes:
-        return
-    ended = [(outcome, str(outcome.status)) for outcome in outcomes]
-    try:
-        dispatch(ended)
-    finally:
-        alias = queue_alias()
-        statistics = Statistics()
-        statistics.set_clock(database_now(alias))
-        statistics.add(ended)
-        statistics.write(alias, statistics.take())
+    # Use one transaction. Otherwise another worker could see the dead worker in between, and
+    # rescue its tasks without knowing the reason.
+    with operations_for(connection).transaction(connection):
+        theirs = Worker.objects.filter(pk__in=workers)
+        if reason == OVERSTAYED:
+            theirs.record_stop()  # The child may have had no time to record the stop.
+        if theirs.declare_dead():
+            rescue_tasks(Task.objects.filter(locked_by__in=workers), reason, rescued.extend)
+    announce(rescued)
 
 
 def _reap(slots: Sequence[_Slot]) -> None:
@@ -280,7 +266,7 @@ def _reason(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     number = -status
-    name = signal.Signals(number).name if number in signal.Signals._value2member_map_ else ""
+    name = next((one.name for one in signal.Signals if one == number), "")
     hint = ", perhaps out of memory" if number == signal.SIGKILL else ""
     return f"killed by signal {number} {name}{hint}".strip()
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +13,11 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-logger = logging.getLogger("bgtask")
+from bgtask import clock
+from bgtask.loggers import get_logger
+from bgtask.worker.service import surviving
+
+logger = get_logger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 10  # Seconds that an attempt to connect may take.
 CANCEL_TIMEOUT_SECONDS = 2.0  # Seconds that a request to cancel may take.
@@ -69,7 +71,7 @@ def watched(alias: str) -> Iterator[None]:
 class _Section:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.since = time.monotonic()  # When the last statement began or ended.
+        self.since = clock.monotonic()  # When the last statement began or ended.
         self.cancelled = False
         self.raw: Any = None
         self.socket = -1
@@ -78,12 +80,12 @@ class _Section:
     def note(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        self.since = time.monotonic()
+        self.since = clock.monotonic()
         self._look()
         try:
             return execute(sql, params, many, context)
         finally:
-            self.since = time.monotonic()
+            self.since = clock.monotonic()
             self.cancelled = False
 
     def _look(self) -> None:
@@ -120,8 +122,9 @@ class Watchdog:
     def _run(self) -> None:
         while not self._stopping.wait(self._patience / 4):
             for section in list(_sections.values()):
-                if time.monotonic() > section.since + self._patience:
-                    self._interrupt(section)
+                if clock.monotonic() > section.since + self._patience:
+                    with surviving("A statement could not be interrupted."):
+                        self._interrupt(section)
 
     def _interrupt(self, section: _Section) -> None:
         """
@@ -139,7 +142,7 @@ class Watchdog:
         logger.warning(
             "The database has not answered for %g s; closing the connection.", self._patience
         )
-        section.since = time.monotonic()
+        section.since = clock.monotonic()
         hang_up(section.socket)
 
 

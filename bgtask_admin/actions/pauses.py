@@ -10,16 +10,18 @@ from functools import partial
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from bgtask.db.routing import database_now
+from bgtask.db.routing import database_now, queue_alias
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
-from bgtask.models import QueuePause, Task, TaskHold, Worker
+from bgtask.models import QueuePause, Task, TaskHold, Worker, hooks
 from bgtask.status import WorkerState
 from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
-from bgtask_admin.actions.recording import recorded
+from bgtask_admin.actions.recording import name_of, recorded, stop
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.tasks.selection import Selection
@@ -34,8 +36,9 @@ def hold_type(
     The steps of the operation hold the waiting tasks. Workers set aside tasks enqueued later.
     """
     now, hold = _limits(TaskHold, reason, minutes)
-    hold |= {"held_at": now, "held_by": user.get_username()[:255]}
+    hold |= {"held_at": now, "held_by": name_of(user)}
     with recorded(_start(Verb.HOLD_TYPE, task_name, user, reason)) as operation:
+        _stop_running(Verb.RELEASE_TYPE, task_name)
         TaskHold.objects.update_or_create(task_name=task_name, defaults=hold)
     return operation
 
@@ -43,6 +46,7 @@ def hold_type(
 def release_type(task_name: str, *, user: Any) -> Operation:
     """End the hold on this name. The steps of the operation unhold the held tasks."""
     with recorded(_start(Verb.RELEASE_TYPE, task_name, user)) as operation:
+        _stop_running(Verb.HOLD_TYPE, task_name)
         TaskHold.objects.filter(task_name=task_name).delete()
     return operation
 
@@ -50,7 +54,7 @@ def release_type(task_name: str, *, user: Any) -> Operation:
 def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None) -> Operation:
     """Stop workers from claiming tasks of this queue. Waiting tasks keep their status."""
     now, pause = _limits(QueuePause, reason, minutes)
-    pause |= {"paused_at": now, "paused_by": user.get_username()[:255]}
+    pause |= {"paused_at": now, "paused_by": name_of(user)}
     with recorded(_note(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
         QueuePause.objects.update_or_create(queue=queue, defaults=pause)
     return operation
@@ -76,11 +80,26 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
             raise ValidationError(_("%s is alive: its tasks are running.") % worker)
         held = Task.objects.filter(locked_by=worker.pk)
         operation.matched = held.count()
+        rescued: list[Outcome] = []
         operation.changed = rescue_tasks(
-            held, _("returned to the queue by %s") % user.get_username()
+            held, _("returned to the queue by %s") % name_of(user), rescued.extend
         )
+        # A worker logs, signals and counts the tasks that it rescues. Do so here as well.
+        announce = partial(hooks.announce_rescued, rescued)
+        transaction.on_commit(announce, using=queue_alias(), robust=True)
         operation.skipped = max(operation.matched - operation.changed, 0)
     return operation
+
+
+def _stop_running(verb: Verb, task_name: str) -> None:
+    """
+    Stop the running operations of this verb for this task type.
+
+    Their next step would undo what is done now.
+    """
+    for operation in Operation.objects.filter(verb=verb, state=OperationState.RUNNING):
+        if operation.filter_data == {"task": task_name}:
+            stop(operation)
 
 
 def _limits(model: Any, reason: str, minutes: int | None) -> tuple[datetime, dict[str, Any]]:
@@ -104,7 +123,7 @@ def _note(
         Operation.objects.create,
         key=secrets.token_hex(16),
         user_id=user.pk,
-        by=user.get_username()[:255],
+        by=name_of(user),
         verb=verb,
         filter=json.dumps(names),
         filter_words=" · ".join(names.values()),

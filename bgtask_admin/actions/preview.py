@@ -16,6 +16,7 @@ from bgtask.db.routing import database_now
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import Status
 from bgtask_admin.actions.registry import ACTIONS, Action
+from bgtask_admin.tasks.bounds import bounded
 from bgtask_admin.tasks.looking import MOST_DECODED_ROWS, Found
 from bgtask_admin.tasks.selection import SEPARATOR, InvalidSelection, Selection
 
@@ -42,6 +43,11 @@ class Breakdown:
     samples: tuple[int, ...]
     looked_at: int
 
+    @property
+    def runs_again(self) -> bool:
+        """Return whether some of the tasks were successful."""
+        return any(group.status == Status.SUCCESSFUL for group in self.groups)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
@@ -52,7 +58,8 @@ class Preview:
     previewed_at: datetime
     high_water: int
     matched: int
-    looked_at: int = 0  # Number of newest tasks that were searched for an argument. 0: all.
+    looked_at: int = 0  # Number of newest tasks that were read to count. 0: all.
+    above: int = 0  # The breakdown reads only tasks with a greater id.
     key: str = field(default_factory=lambda: secrets.token_hex(16))
     found: Found | None = field(default=None, compare=False, repr=False)
 
@@ -63,21 +70,25 @@ class Preview:
         tasks = Task.objects.all()
         now = database_now(tasks.db)
         scope = scope_of(action, selection, now)
-        found = selection.look(scope, MOST_DECODED_ROWS)
+        statuses = [selection.status] if selection.status else action.meant
+        bounds = bounded(selection, scope, statuses)
+        found = selection.look(bounds.within(), MOST_DECODED_ROWS)
+        has_argument = selection.looks_into_arguments
         return cls(
             action=action,
             selection=selection,
             previewed_at=now,
             high_water=tasks.aggregate(highest=Max("pk"))["highest"] or 0,
-            matched=len(found.ids) if selection.looks_into_arguments else scope.count(),
-            looked_at=found.looked_at,
+            matched=len(found.ids) if has_argument else bounds.count(selection),
+            looked_at=found.looked_at or bounds.looked_at,
+            above=bounds.above,
             found=found,
         )
 
     @property
     def scope(self) -> TaskQuerySet:
         scope = scope_of(self.action, self.selection, self.previewed_at)
-        scope = scope.filter(pk__lte=self.high_water)
+        scope = scope.filter(pk__gt=self.above, pk__lte=self.high_water)
         if not self.selection.looks_into_arguments:
             return scope
         found = self.found or self.selection.look(scope, MOST_DECODED_ROWS)
@@ -152,6 +163,7 @@ class Preview:
                 "high_water": self.high_water,
                 "matched": self.matched,
                 "looked_at": self.looked_at,
+                "above": self.above,
                 "key": self.key,
                 "user": str(user.pk),
             },
@@ -181,6 +193,7 @@ class Preview:
             high_water=data["high_water"],
             matched=data["matched"],
             looked_at=data.get("looked_at", 0),
+            above=data.get("above", 0),
             key=data["key"],
         )
 

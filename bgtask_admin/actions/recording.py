@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 from bgtask.db.routing import queue_alias, writing
 from bgtask_admin.models import Operation, OperationState
 
+MAX_NAME_LENGTH = 255  # Of the columns by, held_by and paused_by.
 LOG_BATCH_ROWS = 20  # Even with long reasons, one INSERT statement stays below 64 KiB.
 
 
@@ -65,6 +66,18 @@ def stop(operation: Operation) -> bool:
             state=OperationState.STOPPED, finished_at=timezone.now()
         )
     )
+
+
+def name_of(user: Any) -> str:
+    """Return the user's name as the columns for it can store it, whatever the user model allows."""
+    return as_stored(user.get_username())
+
+
+def as_stored(name: Any) -> str:
+    """Return the name as text without characters that databases refuse, cut to its column."""
+    text = "" if name is None else str(name)
+    text = text.replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
 
 
 # Django's own history (LogEntry)

@@ -25,6 +25,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from bgtask import clock
 from bgtask.db.routing import writing
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.deletion import Deletion
@@ -32,11 +33,18 @@ from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.actions import sentences
 from bgtask_admin.actions.preview import Preview, scope_of, words_for
-from bgtask_admin.actions.recording import entry_of, is_log_with_tasks, write_history
+from bgtask_admin.actions.recording import (
+    as_stored,
+    entry_of,
+    is_log_with_tasks,
+    name_of,
+    write_history,
+)
 from bgtask_admin.actions.recording import stop as stop  # Callers use run.stop beside run.step.
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.actions.sentences import GONE, REFERRED
 from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.permissions import NO_DETAILS, Details
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
 CHUNK = 1_000  # Rows that one transaction changes. Workers wait only briefly for its locks.
@@ -62,7 +70,7 @@ def start(
         key=preview.key,
         defaults={
             "user_id": user.pk if user else None,
-            "by": (by or user.get_username())[:255],
+            "by": as_stored(by) if by else name_of(user),
             "verb": preview.action.verb,
             "filter": json.dumps(dict(preview.selection.data)),
             "filter_words": preview.in_words(),
@@ -97,7 +105,7 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
 
     Return early if another process has stepped the same operation in the meantime.
     """
-    deadline = time.monotonic() + seconds
+    deadline = clock.monotonic() + seconds
     scope, selection = _scope(operation), _selection(operation)
     has_one_writer = connections[scope.db].vendor == "sqlite"
     while operation.is_running:
@@ -110,23 +118,31 @@ def step(operation: Operation, seconds: float = STEP) -> Operation:
         )
         meant = ahead if begun else selection.having(ahead)
         for ids in [begun] if begun else _batches(meant, CHUNK):
-            began = time.monotonic()
+            began = clock.monotonic()
             if not _advance(operation, ids):
                 operation.refresh_from_db()
                 return operation
             # SQLite allows one writer. Without this pause, waiting workers would never write.
             if has_one_writer:
-                time.sleep(time.monotonic() - began)
-            if time.monotonic() > deadline:
+                time.sleep(clock.monotonic() - began)
+            # After the last chunk, see below whether it was the last of all.
+            if clock.monotonic() > deadline and ids[-1] != meant[-1]:
                 return operation
-        if not begun and len(ahead) < LOOK_AHEAD:
+        if not begun and _is_last(scope, ahead, operation.high_water):
             _finish(operation)
         elif not begun and not _pass(operation, ahead[-1]):
             operation.refresh_from_db()
             return operation
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             return operation
     return operation
+
+
+def _is_last(scope: TaskQuerySet, ahead: Sequence[int], high_water: int) -> bool:
+    """Return whether no task follows these ids. If so, the step that changes them ends it all."""
+    if len(ahead) < LOOK_AHEAD:
+        return True
+    return not scope.filter(pk__gt=ahead[-1], pk__lte=high_water).exists()
 
 
 def _batches(ids: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -320,27 +336,31 @@ def _taken_meanwhile(operation: Operation) -> int:
 
 def log_one(operation: Operation) -> None:
     """Write one entry for the whole operation into Django's own history."""
-    words = filter_in_words(operation, with_arguments=False)  # More users read it there.
+    words = filter_in_words(operation, NO_DETAILS)  # More users read it there.
     name = f"{operation.get_verb_display()}: {words}"
     write_history(operation, [entry_of(operation, Operation, operation.pk, name, CHANGE)])
 
 
-def filter_in_words(operation: Operation, *, with_arguments: bool) -> str:
-    """Return the filter as it was confirmed. Mask the argument unless ``with_arguments``."""
-    if with_arguments or "argument" not in operation.filter_data:
+def filter_in_words(operation: Operation, details: Details) -> str:
+    """Return the filter as it was confirmed. Mask what is not among ``details``."""
+    hidden = {"argument": not details.arguments, "error": not details.errors}
+    if not any(hidden.get(key) for key in operation.filter_data):
         return operation.filter_words
+    if operation.verb not in ACTIONS:
+        return MASK
     try:
         selection = Selection.parse_narrow(operation.filter_data)
     except InvalidSelection:
         return MASK
-    return words_for(ACTIONS[operation.verb], selection.masked())
+    return words_for(ACTIONS[operation.verb], selection.masked(details))
 
 
-def result_in_words(operation: Operation) -> str:
+def result_in_words(operation: Operation, details: Details) -> str:
     """Return the sentences that describe a result.
 
     An example is “468 tasks requeued. 3 tasks skipped: already running.”
     """
     if operation.verb not in ACTIONS:
         return str(operation.get_verb_display())
-    return " ".join([sentences.done(operation), *sentences.skipped(operation.skipped_data)])
+    reasons = sentences.skipped(operation.skipped_data, with_messages=details.errors)
+    return " ".join([sentences.done(operation), *reasons])

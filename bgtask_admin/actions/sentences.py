@@ -155,9 +155,13 @@ def done(operation: Operation) -> str:
     return _counted(words, operation.changed)
 
 
-def skipped(reasons: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each reason, the most frequent first."""
-    return [_skipped(key, count) for key, count in Counter(reasons).most_common()]
+def skipped(reasons: Mapping[str, int], *, with_messages: bool) -> list[str]:
+    """
+    Return a sentence for each reason, the most frequent first.
+
+    Without ``with_messages``, name only the class of an error.
+    """
+    return [_skipped(key, count, with_messages) for key, count in Counter(reasons).most_common()]
 
 
 def _counted(words: Any, count: int) -> str:
@@ -207,15 +211,24 @@ _SKIPPED: Mapping[str, Any] = {
 }
 
 
-def _skipped(key: str, count: int) -> str:
-    if not key.startswith(REFERRED):
+def _skipped(key: str, count: int, with_messages: bool) -> str:
+    if key in _SKIPPED:
         return _counted(_SKIPPED[key], count)
+    if not key.startswith(REFERRED):  # A status of a newer release, or one edited by hand.
+        words = ngettext(
+            "%(count)s task skipped: its status is %(status)s.",
+            "%(count)s tasks skipped: their status is %(status)s.",
+            count,
+        )
+        return words % {"count": f"{count:,}", "status": key}
     table = key.removeprefix(REFERRED)
     if table.startswith(ERROR):
         words = ngettext(
             "%(count)s task skipped: %(error)s.", "%(count)s tasks skipped: %(error)s.", count
         )
-        return words % {"count": f"{count:,}", "error": table.removeprefix(ERROR)}
+        error = table.removeprefix(ERROR)
+        error = error if with_messages else error.partition(":")[0]
+        return words % {"count": f"{count:,}", "error": error}
     words = ngettext(
         "%(count)s task skipped: rows of %(table)s refer to it.",
         "%(count)s tasks skipped: rows of %(table)s refer to them.",

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask_admin.actions.run import filter_in_words, result_in_words
 from bgtask_admin.models import Operation
+from bgtask_admin.permissions import Details
 from bgtask_admin.ui import formatting
 from bgtask_admin.ui.tables import DashboardTable
 
@@ -30,8 +31,8 @@ class OperationTable(DashboardTable):
         empty_text = _("No operations yet.")
         attrs = {"class": "bg-table", "id": "result_list"}
 
-    def __init__(self, rows: Any, *, url: Any, with_arguments: bool) -> None:
-        self._url, self._with_arguments = url, with_arguments
+    def __init__(self, rows: Any, *, url: Any, details: Details) -> None:
+        self._url, self._details = url, details
         super().__init__(rows)
 
     def render_created_at(self, value: Any) -> Any:
@@ -50,7 +51,7 @@ class OperationTable(DashboardTable):
     def render_filter_words(self, record: Operation) -> SafeString:
         return format_html(
             '{}<span class="bg-arguments">{}</span>',
-            formatting.short(filter_in_words(record, with_arguments=self._with_arguments), 160),
+            formatting.short(filter_in_words(record, self._details), 160),
             formatting.short(record.reason, 120),
         )
 
@@ -60,7 +61,9 @@ class OperationTable(DashboardTable):
 
     def render_changed(self, record: Operation) -> SafeString:
         return format_html(
-            '<span title="{}">{}</span>', result_in_words(record), f"{record.changed:,}"
+            '<span title="{}">{}</span>',
+            result_in_words(record, self._details),
+            f"{record.changed:,}",
         )
 
     def render_skipped(self, value: int) -> str:

@@ -16,7 +16,7 @@ from bgtask_admin.actions.registry import ACTIONS
 from bgtask_admin.actions.stepping import lead_on, take_step
 from bgtask_admin.actions.tables import OperationTable
 from bgtask_admin.models import Operation
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
+from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.counts import CAP
 from bgtask_admin.tasks.detail import action_of
 from bgtask_admin.tasks.list import NOT_FILTERS
@@ -66,8 +66,7 @@ def _selection(request: HttpRequest) -> Selection:
             raise InvalidSelection(_("No tasks selected."))
         return Selection.parse_narrow({"ids": ticked})
     selection = Selection.parse_narrow(request.GET, ignore=NOT_FILTERS)
-    if selection.looks_into_arguments:
-        check_permissions(request.user, VIEW_ARGUMENTS)
+    check_permissions(request.user, *selection.permissions)
     return selection
 
 
@@ -77,9 +76,7 @@ def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
     except InvalidSelection as error:
         add_errors(request, error)
         return redirect_back(request, admin_url(request)("bgtask_task_changelist"))
-    check_permissions(request.user, preview.action.permission)
-    if preview.selection.looks_into_arguments:
-        check_permissions(request.user, VIEW_ARGUMENTS)
+    check_permissions(request.user, preview.action.permission, *preview.selection.permissions)
     form = preview.action.form(request.POST)
     reason = ReasonForm(request.POST)
     if not (form.is_valid() and reason.is_valid()):
@@ -142,7 +139,7 @@ def operation_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         table=OperationTable(
             rows.rows,
             url=admin_url(request),
-            with_arguments=request.user.has_perm(VIEW_ARGUMENTS),
+            details=Details.of(request.user),
         ),
     )
 
@@ -151,8 +148,8 @@ def operation_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
 def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> HttpResponse:
     operation = _find(operation_id)
     action = ACTIONS.get(operation.verb)
-    may_see = request.user.has_perm(VIEW_ARGUMENTS)
-    query = _query(operation, may_see) if action else ""
+    details = Details.of(request.user)
+    query = _query(request, operation) if action else ""
     return page(
         request,
         site,
@@ -160,8 +157,8 @@ def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         title=str(operation.get_verb_display()),
         nav="operations",
         operation=operation,
-        words=run.filter_in_words(operation, with_arguments=may_see),
-        result=run.result_in_words(operation),
+        words=run.filter_in_words(operation, details),
+        result=run.result_in_words(operation, details),
         may_step=bool(action and request.user.has_perm(action.permission)),
         list_url=f"{admin_url(request)('bgtask_task_changelist')}?{query}" if query else "",
         options=_options(operation),
@@ -185,19 +182,19 @@ def operation_step(request: HttpRequest, site: AdminSite, operation_id: str) -> 
                 "running": operation.is_running,
                 "handled": operation.handled,
                 "matched": operation.matched,
-                "words": run.result_in_words(operation),
+                "words": run.result_in_words(operation, Details.of(request.user)),
             }
         )
     return HttpResponseRedirect(admin_url(request)("bgtask_admin_operation_change", operation.pk))
 
 
-def _query(operation: Operation, with_arguments: bool) -> str:
+def _query(request: HttpRequest, operation: Operation) -> str:
     """Return the query string for the list of these tasks; "" if the list would refuse it."""
     try:
         selection = Selection.parse_narrow(operation.filter_data)
     except InvalidSelection:
         return ""
-    return "" if selection.looks_into_arguments and not with_arguments else selection.query()
+    return selection.query() if request.user.has_perms(selection.permissions) else ""
 
 
 def _options(operation: Operation) -> list[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 
 from bgtask.db.routing import database_now, queue_alias
 from bgtask.models import Attempt, Task, TaskHold
-from bgtask_admin.permissions import VIEW
+from bgtask_admin.permissions import VIEW, Details
 from bgtask_admin.tasks.counts import CAP, capped
 from bgtask_admin.ui import formatting
 from bgtask_admin.ui.charts import Band, Chart
@@ -44,6 +44,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
     if newest and not names:
         names[newest.task.task_name] = 0
     now = database_now(queue_alias())
+    may_see = Details.of(request.user).errors
     tasks_url = admin_url(request)("bgtask_task_changelist")
     return page(
         request,
@@ -58,7 +59,7 @@ def error_group(request: HttpRequest, site: AdminSite, fingerprint: str) -> Http
         first_seen=oldest,
         number=number,
         count=formatting.count(number, CAP),
-        sections=sections(newest.traceback) if newest else [],
+        sections=sections(newest.traceback) if newest and may_see else [],
         names=names.most_common(10),
         queues=Counter(row[2] for row in rows).most_common(10),
         workers=Counter(row[3] or _("unknown") for row in rows).most_common(10),

@@ -41,16 +41,26 @@ def demand_access(request: HttpRequest) -> None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         if not is_token(token.strip()):
-            raise Refused(401, "This token is not one of BGTASK['MONITOR_TOKENS'].")
+            raise Refused(
+                401, _none_configured() or "This token is not one of BGTASK['MONITOR_TOKENS']."
+            )
         return
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         raise Refused(
             401,
-            "Send one of BGTASK['MONITOR_TOKENS'] as “Authorization: Bearer …”, or sign in.",
+            _none_configured()
+            or "Send one of BGTASK['MONITOR_TOKENS'] as “Authorization: Bearer …”, or sign in.",
         )
     if not user.has_perm(MONITOR):
         raise Refused(403, f"Your account lacks the permission {MONITOR}.")
+
+
+def _none_configured() -> str:
+    """Return what to do if no token is configured, or an empty text."""
+    if get_settings().monitor_tokens:
+        return ""
+    return "No token is configured. Add one to BGTASK['MONITOR_TOKENS'], or sign in."
 
 
 def is_token(given: str) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 import bgtask
 from bgtask import health
 from bgtask.health import Level, QueueHealth
@@ -72,6 +74,17 @@ def _checks(
                     }
                 ],
             )
+    if figures.failed_tasks is not None:
+        check = {
+            "componentType": "system",
+            "observedValue": figures.failed_tasks,
+            "observedUnit": "tasks",
+            "time": time,
+            "status": Level.PASS.value,
+        }
+        if figures.failed_tasks_at_least:
+            check["output"] = _("%(number)s failed tasks") % {"number": figures.failed_number}
+        yield "tasks:failed", [check]
     workers = figures.workers
     for measure, number in (("alive", workers.alive), ("silent", workers.silent)):
         # The checks of the queues say whether enough workers are alive.

@@ -9,6 +9,7 @@ other queues are added up as one.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -24,14 +25,31 @@ from bgtask_admin.monitoring.snapshot import Snapshot
 
 # The label for the queues without series of their own. It is not a valid name of a queue.
 OTHERS = "(other)"
+_PARAMETER = re.compile(
+    r"version=(?:0\.0\.[14]|1\.0\.0)|escaping=(?:allow-utf-8|underscores|dots|values)", re.ASCII
+)
 
 
 def exposition(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     """Return the text and its content type. Use OpenMetrics if ``accept`` asks for it."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(snapshot))
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = choose_encoder(_without_unknown_parameters(accept))
     return encode(registry), content_type
+
+
+def _without_unknown_parameters(accept: str) -> str:
+    """
+    Return the header without parameters that are unknown or invalid.
+
+    The library raises an error for a version that is not a number, and copies some parameters
+    into the response.
+    """
+    types = []
+    for one in accept.split(","):
+        name, *parameters = (part.strip() for part in one.split(";"))
+        types.append(";".join([name, *filter(_PARAMETER.fullmatch, parameters)]))
+    return ",".join(types)
 
 
 def _together(queues: Sequence[QueueHealth]) -> QueueHealth:
@@ -145,6 +163,12 @@ class _Figures(Collector):
         for reason in ("overdue", "silent", "lost"):
             stuck.add_metric([reason], getattr(figures.stuck, reason))
         yield stuck
+        if figures.failed_tasks is not None:
+            yield GaugeMetricFamily(
+                "bgtask_failed_tasks",
+                "Tasks that are FAILED now, of any age and queue, counted up to 10,000.",
+                value=figures.failed_tasks,
+            )
         yield GaugeMetricFamily(
             "bgtask_status",
             "The verdict by the thresholds of the settings: 0 pass, 1 warn, 2 fail.",

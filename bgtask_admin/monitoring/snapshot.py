@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError
 
-from bgtask import health
+from bgtask import clock, health
 
 logger = logging.getLogger("bgtask.monitoring")
 
@@ -29,7 +28,7 @@ class Snapshot:
 
     @property
     def age(self) -> float:
-        return time.monotonic() - self.taken
+        return clock.monotonic() - self.taken
 
 
 _lock = threading.Lock()
@@ -46,9 +45,9 @@ def take() -> Snapshot:
     """
     global _last, _expires
     with _lock:
-        if _last is None or time.monotonic() >= _expires:
+        if _last is None or clock.monotonic() >= _expires:
             _last = _look()
-            _expires = time.monotonic() + KEPT
+            _expires = clock.monotonic() + KEPT
         last = _last
     if isinstance(last, Unreadable):
         raise last
@@ -63,12 +62,12 @@ def forget() -> None:
 
 
 def _look() -> Snapshot | Unreadable:
-    began = time.monotonic()
+    began = clock.monotonic()
     try:
         figures = health.check()
     except (DatabaseError, InterfaceError) as error:
         logger.warning("The state of the queue cannot be read: %s", error)
         # The text of the error may name hosts and users, so only the log contains it.
         return Unreadable(f"The database cannot be read ({type(error).__name__}).")
-    now = time.monotonic()
+    now = clock.monotonic()
     return Snapshot(figures, health.database(), now - began, now)

@@ -101,7 +101,7 @@ def metrics(request: HttpRequest, snapshot: Snapshot) -> HttpResponse:
         if error.name is None or not error.name.startswith("prometheus_client"):
             raise
         return _json(
-            {"detail": "Metrics need the extra: pip install 'django-bgtask[prometheus]'"}, 501
+            {"detail": "Metrics need prometheus_client: pip install prometheus_client"}, 501
         )
     text, content_type = exposition(snapshot, request.headers.get("Accept", ""))
     return HttpResponse(text, content_type=content_type)

@@ -195,9 +195,17 @@ def _tiles(now: Health) -> list[dict[str, Any]]:
         },
         {"label": _("held"), "value": f"{now.total('held'):,}", "query": "status=HELD", "note": ""},
         {
+            "label": _("failed tasks"),
+            "value": now.failed_number,
+            "query": "status=FAILED",
+            "note": _("of any age") if now.failed_tasks else "",
+            "is_bad": bool(now.failed_tasks),
+        },
+        {
+            # No list has these attempts, most of whose tasks will be retried.
             "label": _("failed attempts"),
             "value": f"{failed:,}",
-            "query": "status=FAILED",
+            "query": "",
             "note": _("last %s") % duration(now.window),
         },
         {

@@ -5,54 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import Func, IntegerField, Q, QuerySet, Subquery
+from django.db.models import Q, QuerySet
 
-from bgtask.health.literal import Literal
+from bgtask.db.functions import LimitedCount, StatusLiteral, WithoutIndex
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 
 CAP = 10_000  # Nobody needs a greater number exactly, and counting further takes long.
 
 
-class _Number(Subquery):
-    """The number of rows of a query, up to CAP + 1."""
-
-    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS limited)"
-    output_field = IntegerField()
-
-    def __init__(self, rows: QuerySet[Any]) -> None:
-        super().__init__(rows.order_by().values("pk")[: CAP + 1])
+def capped(rows: QuerySet[Any], most: int = CAP) -> int:
+    """Return the number of rows. ``most`` + 1 means that there are more than ``most``."""
+    return rows.order_by()[: most + 1].count()
 
 
-def capped(rows: QuerySet[Any]) -> int:
-    """Return the number of rows. CAP + 1 means that there are more than CAP."""
-    return rows.order_by()[: CAP + 1].count()
-
-
-class _ByNoIndex(Func):
-    """
-    Refer to a column so that SQLite doesn't use the column's index.
-
-    SQLite assumes that every value is rare, even a frequent one.
-    """
-
-    arity = 1
-    template = "%(expressions)s"
-
-    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        return self.as_sql(compiler, connection, template="+%(expressions)s")
-
-
-def by_status(statuses: Iterable[Status], **which: str) -> Mapping[Status, int]:
+def by_status(statuses: Iterable[Status], most: int = CAP, **which: str) -> Mapping[Status, int]:
     """
     Return the number of tasks of each status.
 
-    One query counts all statuses, each with the index of the status. CAP + 1 means more than CAP.
+    One query counts all statuses, each with the index of the status. ``most`` + 1 means that
+    there are more than ``most``.
     """
     statuses = list(statuses)
-    columns = {f"this_{column}": _ByNoIndex(column) for column in which}
+    columns = {f"this_{column}": WithoutIndex(column) for column in which}
     values = {f"this_{column}": value for column, value in which.items()}
-    numbers = [_Number(of_status(status).alias(**columns).filter(**values)) for status in statuses]
+    numbers = [
+        LimitedCount(of_status(status).alias(**columns).filter(**values), most)
+        for status in statuses
+    ]
     row = Task.objects.order_by("-pk").values_list(*numbers)[:1].first()
     return dict(zip(statuses, row or [0] * len(statuses), strict=True))
 
@@ -60,5 +40,5 @@ def by_status(statuses: Iterable[Status], **which: str) -> Mapping[Status, int]:
 def of_status(status: Status) -> TaskQuerySet:
     # The database uses a partial index only if the query repeats the condition of the index.
     finished = Q(finished_at__isnull=False) if status in FINISHED else Q()
-    tasks: TaskQuerySet = Task.objects.filter(finished, status=Literal(status))
+    tasks: TaskQuerySet = Task.objects.filter(finished, status=StatusLiteral(status))
     return tasks

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 
 from bgtask.models import Task, TaskHold
@@ -19,8 +21,8 @@ from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Action, Verb, offered
 from bgtask_admin.actions.stepping import lead_on
-from bgtask_admin.models import Operation
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
+from bgtask_admin.models import HISTORY_TASKS, Operation
+from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.parsing import id_of
 from bgtask_admin.tasks.selection import Selection
 from bgtask_admin.ui import arguments
@@ -37,7 +39,7 @@ IMMEDIATE_VERBS = (Verb.REQUEUE, Verb.RUN_NOW, Verb.HOLD, Verb.RELEASE, Verb.RES
 def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpResponse:
     task = _find(task_id)
     attempts = list(task.history.order_by("-token")[:50])
-    may_see = request.user.has_perm(VIEW_ARGUMENTS)
+    details = Details.of(request.user)
     actions = offered(request.user, task.status)
     return page(
         request,
@@ -46,16 +48,18 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
         title=visible(task.verbose_name or task.task_name),
         nav="tasks",
         task=task,
-        at_once=[action for action in actions if action.verb in IMMEDIATE_VERBS],
-        asking=[action for action in actions if action.verb not in IMMEDIATE_VERBS],
+        at_once=[action for action in actions if _is_immediate(action, task)],
+        asking=[action for action in actions if not _is_immediate(action, task)],
         timeline=timeline(task, attempts),
-        attempts=[(attempt, sections(attempt.traceback)) for attempt in attempts],
+        attempts=[
+            (attempt, sections(attempt.traceback) if details.errors else []) for attempt in attempts
+        ],
         last_error=sections(task.last_error) if task.last_error and not attempts else [],
-        arguments=arguments.arguments_of(task) if may_see else None,
-        result=arguments.result_of(task) if may_see else None,
+        arguments=arguments.arguments_of(task) if details.arguments else None,
+        result=arguments.result_of(task) if details.arguments else None,
         latest=_latest(task),
         log=_log(task),
-        operations=_operations(task),
+        in_operations_log=_is_maybe_in_operations_log(task),
         hold=TaskHold.objects.in_force().filter(task_name=task.task_name).first(),
     )
 
@@ -67,6 +71,9 @@ def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) ->
     check_permissions(request.user, action.permission)
     task = _find(task_id)
     url = admin_url(request)("bgtask_task_change", task.pk)
+    if _runs_again(action, task):  # The page may have been loaded before the task succeeded.
+        query = urlencode({"verb": verb, "id": task.pk, "next": url})
+        return HttpResponseRedirect(f"{admin_url(request)('bgtask_admin_confirm')}?{query}")
     form = action.form(request.POST)
     if not form.is_valid():
         messages.error(request, " ".join(str(error) for error in form.errors.values()))
@@ -74,6 +81,16 @@ def task_verb(request: HttpRequest, site: AdminSite, task_id: str, verb: str) ->
     preview = Preview.take(action, Selection.parse({"id": str(task.pk)}))
     operation = run.start(preview, form.cleaned_data, user=request.user)
     return lead_on(request, operation, url)
+
+
+def _is_immediate(action: Action, task: Task) -> bool:
+    """Return whether a button of the task's page runs the action at once."""
+    return action.verb in IMMEDIATE_VERBS and not _runs_again(action, task)
+
+
+def _runs_again(action: Action, task: Task) -> bool:
+    """Return whether the action repeats work that was done. If so, it needs a confirmation."""
+    return action.verb == Verb.REQUEUE and task.status == Status.SUCCESSFUL
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         (task.enqueued_at, _("Enqueued"), "", "")
     ]
     for attempt in reversed(attempts):
-        number, outcome = attempt.number, AttemptOutcome(attempt.outcome)
+        number, outcome = attempt.number, attempt.get_outcome_display()
         if attempt.started_at:
             events.append(
                 (
@@ -107,8 +124,8 @@ def timeline(task: Task, attempts: list[Any]) -> list[Event]:
         events.append(
             (
                 attempt.finished_at,
-                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome.label},
-                "" if outcome is AttemptOutcome.INTERRUPTED else "bg-bad",
+                _("Attempt %(number)d: %(outcome)s") % {"number": number, "outcome": outcome},
+                "" if attempt.outcome == AttemptOutcome.INTERRUPTED else "bg-bad",
                 visible(attempt.error_class),
             )
         )
@@ -164,24 +181,22 @@ def _log(task: Task) -> list[LogEntry]:
     return list(entries.select_related("user").order_by("-action_time", "-pk")[:30])
 
 
-def _operations(task: Task) -> list[Operation]:
-    """Return the operations over many tasks whose filter may have matched this task then."""
+def _is_maybe_in_operations_log(task: Task) -> bool:
+    """
+    Return whether an action may have changed this task that left no entry for the task alone.
+
+    Such an action was on many tasks, or had no user. Nobody stored which tasks it changed, so
+    the page must not list it as one of this task's. A finished task stays as it is until an
+    action makes it unfinished or deletes it. So no action that began later has changed it.
+    """
     candidates = Operation.objects.filter(
-        matched__gt=100, high_water__gte=task.pk, created_at__gte=task.enqueued_at
-    ).order_by("-pk")[:50]
-    return [operation for operation in candidates if _may_have_met(operation, task)][:10]
-
-
-def _may_have_met(operation: Operation, task: Task) -> bool:
-    said = operation.filter_data
-    known = {
-        "task": task.task_name,
-        "queue": task.queue,
-        "fingerprint": task.error_fingerprint,
-        "error_class": task.error_class,
-    }
-    same = all(said[key] == value for key, value in known.items() if key in said)
-    return same and operation.last_id >= task.pk
+        Q(matched__gt=HISTORY_TASKS) | Q(changed__gt=HISTORY_TASKS) | Q(user_id=None),
+        high_water__gte=task.pk,
+        created_at__gte=task.enqueued_at,
+    )
+    if task.finished_at is not None:
+        candidates = candidates.filter(previewed_at__lte=task.finished_at)
+    return bool(candidates.exists())
 
 
 def _find(task_id: str) -> Task:

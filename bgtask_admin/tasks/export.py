@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -16,17 +17,27 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS
-from bgtask_admin.tasks.list import listed, read_selection
-from bgtask_admin.tasks.selection import InvalidSelection
+from bgtask_admin.permissions import VIEW, Details
+from bgtask_admin.tasks.bounds import bounded, needs_reading
+from bgtask_admin.tasks.counts import capped
+from bgtask_admin.tasks.list import (
+    MOST_EXPORTED,
+    NEWEST,
+    is_bounded_by_id,
+    listed,
+    read_selection,
+)
+from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.ui.arguments import masked
 from bgtask_admin.ui.pages import permission_required
 
-MOST = 50_000
+MOST = MOST_EXPORTED
 BATCH = 1_000
 MOST_CHARACTERS = 32_767  # Excel cuts a longer text, or spills the rest into other cells.
 BYTE_ORDER_MARK = "\ufeff"  # Without this mark, Excel reads the file as Latin-1.
 FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+# A spreadsheet may split lines at these characters, and so begin a cell behind them.
+_INNER_FORMULA = re.compile(r"([;\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 COLUMNS = (
     "id", "task_name", "verbose_name", "queue", "priority", "status", "attempts", "enqueued_at",
     "run_at", "started_at", "finished_at", "duration_ms", "last_worker", "error_class",
@@ -43,16 +54,13 @@ class _Echo:
 def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase:
     try:
         selection = read_selection(request)
-        tasks = listed(selection.without("argument"))
-        found = selection.look(tasks)
+        tasks, name = _limited(selection)
     except InvalidSelection as error:
         return HttpResponse("\n".join(error.messages), status=400, content_type="text/plain")
-    if selection.looks_into_arguments:
-        tasks = tasks.filter(pk__in=found.ids)
-    name = f"tasks-among-the-newest-{found.looked_at}" if found.looked_at else "tasks"
-    rows = _rows(tasks, request.user.has_perm(VIEW_ARGUMENTS))
+    details = Details.of(request.user)
+    rows = _rows(tasks, details)
     if form == "csv":
-        lines, content_type = _csv(rows), "text/csv; charset=utf-8"
+        lines, content_type = _csv(rows, _header(details)), "text/csv; charset=utf-8"
     elif form == "json":
         lines, content_type = _json(rows), "application/json"
     else:
@@ -65,6 +73,22 @@ def export(request: HttpRequest, site: AdminSite, form: str) -> HttpResponseBase
     return response
 
 
+def _limited(selection: Selection) -> tuple[TaskQuerySet, str]:
+    """Return the tasks to export, and a file name that says if these are not all that match."""
+    tasks = listed(selection.without("argument"))
+    looked_at = NEWEST if is_bounded_by_id(selection.without("argument")) else 0
+    if selection.status:
+        bounds = bounded(selection, tasks, [selection.status])
+        if bounds.looked_at and needs_reading(selection):
+            tasks, looked_at = bounds.within(), bounds.looked_at
+    if selection.looks_into_arguments:
+        found = selection.look(tasks)
+        tasks, looked_at = tasks.filter(pk__in=found.ids), found.looked_at or looked_at
+    if capped(tasks, MOST) > MOST:
+        return tasks, f"tasks-the-newest-{MOST}"
+    return tasks, f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"
+
+
 async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
     """Yield the lines asynchronously under ASGI. A thread reads them from the database."""
     while some := await sync_to_async(lambda: list(islice(lines, BATCH)))():
@@ -72,23 +96,36 @@ async def _read_in_thread(lines: Iterator[str]) -> AsyncIterator[str]:
             yield line
 
 
-def _rows(tasks: TaskQuerySet, with_arguments: bool) -> Iterator[dict[str, Any]]:
+def _header(details: Details) -> list[str]:
+    """Return the names of the columns that somebody with these permissions may see."""
+    return [
+        *COLUMNS,
+        *(["error_message"] if details.errors else []),
+        *(["arguments"] if details.arguments else []),
+    ]
+
+
+def _rows(tasks: TaskQuerySet, details: Details) -> Iterator[dict[str, Any]]:
     """Yield the newest tasks first. Read in batches, so that slow clients keep no cursor open."""
-    columns = [*COLUMNS, "task_params"] if with_arguments else COLUMNS
+    values = {name: _value_of(name) for name in _header(details)}
+    columns = ["task_params" if name == "arguments" else name for name in values]
     last: int | None = None
     left = MOST
     while left > 0:
         page = tasks if last is None else tasks.filter(pk__lt=last)
         found = list(page.only(*columns).order_by("-pk")[: min(BATCH, left)])
         for task in found:
-            row = {name: _plain(getattr(task, name)) for name in COLUMNS}
-            if with_arguments:
-                row["arguments"] = _arguments(task)
-            yield row
+            yield {name: value(task) for name, value in values.items()}
         if len(found) < BATCH:
             return
         last = found[-1].pk
         left -= len(found)
+
+
+def _value_of(column: str) -> Callable[[Task], Any]:
+    if column == "arguments":
+        return _arguments
+    return lambda task: _plain(getattr(task, column))
 
 
 def _plain(value: Any) -> Any:
@@ -102,17 +139,12 @@ def _arguments(task: Task) -> Any:
         return str(error)
 
 
-def _csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+def _csv(rows: Iterator[dict[str, Any]], header: list[str]) -> Iterator[str]:
     writer = csv.writer(_Echo())
-    header: list[str] | None = None
     yield BYTE_ORDER_MARK
+    yield writer.writerow(header)
     for row in rows:
-        if header is None:
-            header = list(row)
-            yield writer.writerow(header)
         yield writer.writerow([_cell(value) for value in row.values()])
-    if header is None:
-        yield writer.writerow(COLUMNS)
 
 
 def _cell(value: Any) -> Any:
@@ -126,11 +158,16 @@ def _cell(value: Any) -> Any:
         value = value.encode("utf-8", "backslashreplace").decode()  # Escape lone surrogates.
     if isinstance(value, str):
         value = value.replace("\x00", "\ufffd")
-        if value.lstrip().startswith(FORMULA_SIGNS) or value.startswith(("\t", "\r", "\n")):
-            value = f"'{value}"
+        value = _without_formulas(value)
         if len(value) > MOST_CHARACTERS:
             value = f"{value[: MOST_CHARACTERS - 1]}…"
     return "" if value is None else value
+
+
+def _without_formulas(text: str) -> str:
+    is_formula = text.lstrip().startswith(FORMULA_SIGNS) or text.startswith(("\t", "\r", "\n"))
+    text = _INNER_FORMULA.sub(r"\1'", text)
+    return f"'{text}" if is_formula else text
 
 
 def _json(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import django_filters
@@ -16,11 +16,20 @@ from django.core.validators import ProhibitNullCharactersValidator
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.health.literal import Literal
+from bgtask.db.functions import StatusLiteral
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 from bgtask.status import FINISHED, Status
-from bgtask_admin.tasks.parsing import FIRST, LAST, YEARS, id_of, in_zone, moment_of
+from bgtask_admin.tasks.parsing import (
+    FIRST,
+    LAST,
+    YEARS,
+    id_of,
+    in_zone,
+    moment_of,
+    readings_of,
+)
+from bgtask_admin.ui.arguments import masked
 
 MAX_IDS = 1_000
 MAX_ARGUMENT_LENGTH = 300
@@ -34,6 +43,9 @@ TIMES = {
     **dict.fromkeys(FINISHED, "finished_at"),
 }
 
+# These filters compare a name exactly. A name may begin or end with blanks.
+NAMES = frozenset({"queue", "task", "worker", "error_class", "fingerprint"})
+
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ARGUMENT = re.compile(r"([^:=]+)[:=](.+)\Z", re.DOTALL)
 _RELATIVE = re.compile(r"\A(\d{1,6})\s*([smhd])\Z")
@@ -45,13 +57,31 @@ class MomentField(forms.Field):
     def to_python(self, value: Any) -> datetime | None:
         if not (text := str(value or "").strip()):
             return None
-        moment = _ago(text) or moment_of(text)
-        if moment is None:
+        if ago := _ago(text):
+            return ago
+        if moment_of(text) is None:
             raise ValidationError(
                 _("“%(value)s” is not a time. Use 24h, 7d or 2026-11-25 14:00."),
                 params={"value": text[:50]},
             )
-        return moment
+        return _only(readings_of(text), text)
+
+
+def _only(readings: list[datetime], text: str) -> datetime:
+    """Return the only reading of a time. Raise ValidationError where clocks skip or repeat it."""
+    params = {"value": text[:50], "zone": timezone.get_current_timezone_name()}
+    if not readings:
+        raise ValidationError(
+            _("Clocks in %(zone)s skip “%(value)s”. Use an earlier or a later time."),
+            params=params,
+        )
+    if len(readings) > 1:
+        first, second = (one.isoformat(" ", "minutes") for one in readings)
+        raise ValidationError(
+            _("“%(value)s” comes twice in %(zone)s. Use %(first)s or %(second)s."),
+            params={**params, "first": first, "second": second},
+        )
+    return readings[0]
 
 
 def _ago(text: str) -> datetime | None:
@@ -137,7 +167,29 @@ class ArgumentField(forms.Field):
                 _('“%(value)s” is not of the form name:value. The empty text is name:"".'),
                 params={"value": text[:50]},
             )
-        return WantedArgument(match[1], match[2])
+        wanted = WantedArgument(match[1], match[2])
+        _check_not_masked(wanted)
+        return wanted
+
+
+def _check_not_masked(wanted: WantedArgument) -> None:
+    """
+    Raise ValidationError if the pages mask this value.
+
+    Otherwise a user could guess a masked value: the right guess finds the task. The rule looks at
+    the search alone. A stored value that is equal to the wanted value is masked as well.
+    """
+    argument = wanted.argument
+    if masked(argument.value, argument.name) != argument.value:
+        raise ValidationError(
+            _("The value of “%(name)s” is masked, so tasks can’t be searched by it."),
+            params={"name": wanted.name[:50]},
+        )
+
+
+class NameFilter(django_filters.CharFilter):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, strip=False, **kwargs)
 
 
 class WholeNumberFilter(django_filters.Filter):
@@ -160,11 +212,16 @@ class ArgumentFilter(django_filters.Filter):
         return queryset.filter(value.argument.candidates()) if value else queryset
 
 
+def _in_utc(moment: datetime) -> datetime:
+    """Return the time in UTC. Two times of one zone are compared as the clock on a wall."""
+    return moment.astimezone(UTC) if timezone.is_aware(moment) else moment
+
+
 class TaskFilterForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
         since, until = data.get("since"), data.get("until")
-        if since and until and since >= until:
+        if since and until and _in_utc(since) >= _in_utc(until):
             raise ValidationError(_("“Until” must be after “since”."))
         if data.get("error") and not since:
             raise ValidationError(
@@ -187,12 +244,10 @@ class TaskFilter(django_filters.FilterSet):
     status = django_filters.ChoiceFilter(
         choices=Status.choices, method="of_status", label=_("Status")
     )
-    queue = django_filters.CharFilter(max_length=100, label=_("Queue"))
-    task = django_filters.CharFilter("task_name", max_length=255, label=_("Task"))
-    error_class = django_filters.CharFilter(max_length=255, label=_("Error class"))
-    fingerprint = django_filters.CharFilter(
-        "error_fingerprint", max_length=32, label=_("Error group")
-    )
+    queue = NameFilter(max_length=100, label=_("Queue"))
+    task = NameFilter("task_name", max_length=255, label=_("Task"))
+    error_class = NameFilter(max_length=255, label=_("Error class"))
+    fingerprint = NameFilter("error_fingerprint", max_length=32, label=_("Error group"))
     error = django_filters.CharFilter(
         "last_error", "icontains", max_length=200, label=_("Error text")
     )
@@ -202,8 +257,8 @@ class TaskFilter(django_filters.FilterSet):
     attempts_max = WholeNumberFilter(
         "attempts", "lte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at most")
     )
-    worker = django_filters.CharFilter("last_worker", max_length=255, label=_("Worker"))
-    backend = django_filters.CharFilter(max_length=100, label=_("Backend"))
+    worker = NameFilter("last_worker", max_length=255, label=_("Worker"))
+    backend = NameFilter(max_length=100, label=_("Backend"))
     argument = ArgumentFilter(label=_("Argument (name:value)"))
     since = MomentFilter(method="unfiltered", label=_("Since"))
     until = MomentFilter(method="unfiltered", label=_("Until"))
@@ -216,7 +271,7 @@ class TaskFilter(django_filters.FilterSet):
         form = TaskFilterForm
 
     def of_status(self, queryset: TaskQuerySet, name: str, value: str) -> TaskQuerySet:
-        return queryset.filter(status=Literal(Status(value)))
+        return queryset.filter(status=StatusLiteral(Status(value)))
 
     def unfiltered(self, queryset: TaskQuerySet, name: str, value: Any) -> TaskQuerySet:
         return queryset  # filter_queryset() sets both ends together.

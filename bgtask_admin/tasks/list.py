@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.core.exceptions import ValidationError
-from django.db.models.functions import Left, Length, Right
+from django.db.models.functions import Left, Length
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
@@ -16,10 +16,12 @@ from bgtask import registry
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 from bgtask_admin.actions.registry import offered
-from bgtask_admin.permissions import VIEW, VIEW_ARGUMENTS, check_permissions
+from bgtask_admin.permissions import VIEW, Details, check_permissions
 from bgtask_admin.tasks.counts import CAP, by_status, capped
 from bgtask_admin.tasks.filters import TaskFilter
 from bgtask_admin.tasks.pagination import KeysetPage, Order, Window, page_in
+from bgtask_admin.tasks.search import text_query
+from bgtask_admin.tasks.searched import Extent, empty_text, offers
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from bgtask_admin.tasks.tables import TaskTable
 from bgtask_admin.ui import formatting
@@ -34,6 +36,7 @@ LONG = 2_000  # Characters of the parameters that a list loads. It doesn't load 
 NEWEST = 10_000
 NEWEST_TEXTS = 2_000  # The same limit for error texts. Searching a traceback takes the longest.
 MOST_DECODED = 2_000  # If more tasks may have the argument, a page looks at this number only.
+MOST_EXPORTED = 50_000  # Tasks in one file.
 TABS = (
     Status.READY, Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.FAILED, Status.CANCELLED,
     Status.SUCCESSFUL,
@@ -61,10 +64,13 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
             looked = look(request, selection)
         except ValidationError as error:
             problems = error.messages
+    details = Details.of(request.user)
     rows = looked.page
     totals = by_status(TABS)
     if looked.matching is None and selection.status:
         looked.matching = totals[selection.status]
+    matching = formatting.count(looked.matching or 0, CAP)
+    extent = Extent(looked.looked_at, looked.is_further, by_id=is_bounded_by_id(selection))
     actions = offered(request.user, selection.status)
     url = admin_url(request)
     return page(
@@ -80,19 +86,25 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
         chips=_chips(selection),
         tabs=_tabs(selection, totals),
         kept_filters=[(k, v) for k, v in selection.data.items() if k in KEPT],
-        form=_form(selection, request.user.has_perm(VIEW_ARGUMENTS)),
+        form=_form(selection, details.arguments),
         table=TaskTable(
             rows.rows,
             url=url,
-            with_arguments=request.user.has_perm(VIEW_ARGUMENTS),
+            details=details,
             with_ticks=bool(actions),
             status=selection.status,
+            empty_text=empty_text(selection, extent),
         ),
         rows=rows,
-        matching=formatting.count(looked.matching or 0, CAP),
-        matches=looked.matching or 0,
+        matching=matching,
         bounded=looked.looked_at,
-        searched=_searched(selection, looked),
+        found=extent.found(looked.matching or 0, matching),
+        offers=offers(selection, rows.older, extent, is_empty=not rows.rows),
+        text_search=_text_search(request) if problems else "",
+        # An export may be longer than a file can be, or than the list has counted.
+        is_export_cut=bool(looked.looked_at)
+        or max(looked.matching or 0, 0 if selection.data else sum(totals.values())) > CAP,
+        most_exported=MOST_EXPORTED,
         actions=actions if rows.rows else [],
         here=f"{request.path}?{selection.query()}",
     )
@@ -100,12 +112,12 @@ def task_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
 
 def read_selection(request: HttpRequest) -> Selection:
     selection = Selection.parse(request.GET, ignore=NOT_FILTERS)
-    if selection.looks_into_arguments:
-        check_permissions(request.user, VIEW_ARGUMENTS)
+    check_permissions(request.user, *selection.permissions)
     return selection
 
 
 def is_bounded_by_id(selection: Selection) -> bool:
+    """Return whether no index helps, so that only the next ids are searched at a time."""
     return not _is_looked_through(selection) and bool(
         selection.data.keys() - {"id", "ids", "task", "fingerprint"}
     )
@@ -113,10 +125,15 @@ def is_bounded_by_id(selection: Selection) -> bool:
 
 def listed(selection: Selection) -> TaskQuerySet:
     """Return the tasks that may match. ``Selection.having`` checks an argument afterwards."""
-    tasks = selection.candidates()
+    tasks = _may_match(selection)
     if is_bounded_by_id(selection):
         newest = Task.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         tasks = tasks.filter(pk__gt=newest - NEWEST)
+    return tasks
+
+
+def _may_match(selection: Selection) -> TaskQuerySet:
+    tasks = selection.candidates()
     if "fingerprint" in selection.data and selection.status is None:
         tasks = tasks.filter(status=Status.FAILED)
     if selection.status in FINISHED:
@@ -139,8 +156,17 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
     order = Order(selection.time_column, selection.status in OLDEST_FIRST)
     after, before = request.GET.get("after", ""), request.GET.get("before", "")
     stretch = Window.of(order, after, before)
+    if is_bounded_by_id(selection):
+        stretch = stretch.within_ids(NEWEST, Task.objects.all())
+        keys = stretch.keys(_may_match(selection), 0, NEWEST + 1)
+        return ListResult(
+            page_in(stretch, keys, SIZE, _load),
+            len(keys),
+            NEWEST if stretch.end else 0,
+            is_further=bool(after or before),
+        )
     tasks = listed(selection)
-    by_index = selection.only(*_indexed(selection))
+    by_index = selection.only(*indexed(selection))
     if _is_looked_through(selection) and by_index.data != selection.data:
         looked_at = NEWEST_TEXTS if "error" in selection.data else NEWEST
         stretch = stretch.no_longer_than(looked_at, listed(by_index))
@@ -167,7 +193,7 @@ def look(request: HttpRequest, selection: Selection) -> ListResult:
         matching = None
     elif selection.data:
         matching = capped(tasks)
-    return ListResult(page, matching, NEWEST if is_bounded_by_id(selection) else 0)
+    return ListResult(page, matching)
 
 
 def _is_looked_through(selection: Selection) -> bool:
@@ -175,7 +201,7 @@ def _is_looked_through(selection: Selection) -> bool:
     return selection.status is not None or selection.looks_into_arguments
 
 
-def _indexed(selection: Selection) -> set[str]:
+def indexed(selection: Selection) -> set[str]:
     """Return the filters that an index in the order of the list can answer alone."""
     keys = {"status", "id", "ids"}
     if selection.time_column:
@@ -190,7 +216,6 @@ def _load(ids: Sequence[int]) -> list[Task]:
         Task.objects.filter(pk__in=ids)
         .defer("last_error", "return_value", "task_params", "result_id")
         .annotate(
-            error_tail=Right("last_error", 300),
             params_length=Length("task_params"),
             params_head=Left("task_params", LONG),
         )
@@ -235,18 +260,12 @@ def _together(key: str) -> tuple[str, ...]:
     return (key, "error") if key in ("status", "since") else (key,)
 
 
-def _searched(selection: Selection, looked: ListResult) -> str:
-    """Return a sentence about the part of the list that was searched, or "" for all of it."""
-    number = f"{looked.looked_at:,}"
-    if not looked.looked_at:
+def _text_search(request: HttpRequest) -> str:
+    """Return the query that searches error texts for exactly what was typed, or "" if it can't."""
+    try:
+        return Selection.parse(text_query(request.GET.get("q", ""))).query()
+    except InvalidSelection:
         return ""
-    if not selection.status and not selection.looks_into_arguments:
-        words = _("Only the newest %s tasks were searched. Choose a status to search all.")
-    elif looked.is_further:
-        words = _("Only the next %s tasks of this list were searched. “Next” continues.")
-    else:
-        words = _("Only the first %s tasks of this list were searched. “Next” continues.")
-    return words % number
 
 
 def _form(selection: Selection, with_arguments: bool) -> list[Any]:

@@ -92,6 +92,21 @@ class Window:
             return self
         return Window(self.order, self.is_forward, self.start, last[0])
 
+    def within_ids(self, length: int, rows: QuerySet[Any]) -> Window:
+        """
+        Return this window, cut off after the next ``length`` ids, if the id alone is the order.
+
+        This skips no rows, unlike ``no_longer_than``. ``rows`` are all rows of the table.
+        """
+        ids = self.order.apply(rows, None, None).values_list("pk", flat=True)
+        sign = 1 if self.order.ascending else -1
+        first = self.start[1] + sign if self.start else ids.first()
+        last = ids.last()
+        if first is None or last is None or (last - first) * sign < length:
+            return self
+        end = first + (length - 1) * sign
+        return Window(self.order, self.is_forward, self.start, (None, end))
+
     def keys(self, rows: QuerySet[Any], start: int, stop: int) -> list[Key]:
         column = self.order.column
         found = self.apply(rows).values_list(column or "id", "id")[start:stop]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.utils import timezone
@@ -23,6 +23,36 @@ def moment_of(text: str) -> datetime | None:
     except ValueError:
         return None
     return in_zone(moment) if moment and moment.year in YEARS else None
+
+
+def readings_of(text: str) -> list[datetime]:
+    """
+    Return the times that a text without an offset can mean in the current time zone.
+
+    There are none in the hour that is skipped when clocks go forward, and two in the hour that is
+    repeated when they go back. A date alone means the time at which the day begins.
+    """
+    moment = moment_of(text)
+    if moment is None:
+        return []
+    if not settings.USE_TZ or _is_date(text) or _has_offset(text):
+        return [moment]
+    wall = moment.replace(tzinfo=None)
+    readings = [moment.replace(fold=fold).astimezone(UTC) for fold in (0, 1)]
+    real = [one for one in readings if timezone.localtime(one).replace(tzinfo=None) == wall]
+    return [timezone.localtime(one) for one in sorted(set(real))]
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return parse_date(text) is not None
+    except ValueError:
+        return False
+
+
+def _has_offset(text: str) -> bool:
+    moment = parse_datetime(text)
+    return moment is not None and timezone.is_aware(moment)
 
 
 def in_zone(moment: datetime) -> datetime:

@@ -20,7 +20,8 @@ from bgtask.models import Task, TaskQuerySet
 from bgtask.models.arguments import Argument
 from bgtask.redaction import MASK
 from bgtask.status import Status
-from bgtask_admin.tasks.filters import TIMES, TaskFilter
+from bgtask_admin.permissions import VIEW_ARGUMENTS, VIEW_TRACEBACK, Details
+from bgtask_admin.tasks.filters import NAMES, TIMES, TaskFilter
 from bgtask_admin.tasks.looking import MOST_ROWS, Found, having, look
 from bgtask_admin.tasks.search import parse_search
 
@@ -53,7 +54,9 @@ class Selection:
                 continue
             if key not in TaskFilter.base_filters and key != "q":
                 raise InvalidSelection(_("There is no filter “%s”.") % key[:50])
-            given = [str(value).strip() for value in values if str(value).strip()]
+            # Names are compared exactly, so they keep their blanks at both ends.
+            texts = [str(value) if key in NAMES else str(value).strip() for value in values]
+            given = [text for text in texts if text.strip()]
             if len(given) > 1:
                 raise InvalidSelection(_("The filter “%s” is given twice.") % key)
             if given:
@@ -118,6 +121,12 @@ class Selection:
         return "argument" in self.data
 
     @property
+    def permissions(self) -> tuple[str, ...]:
+        """Return the permissions to use this filter. Even a count tells what it searches."""
+        needed = {"argument": VIEW_ARGUMENTS, "error": VIEW_TRACEBACK}
+        return tuple(permission for key, permission in needed.items() if key in self.data)
+
+    @property
     def argument(self) -> Argument | None:
         return self.cleaned["argument"].argument if self.looks_into_arguments else None
 
@@ -157,12 +166,14 @@ class Selection:
     def only(self, *keys: str) -> Selection:
         return self.without(*(self.data.keys() - set(keys)))
 
-    def masked(self) -> Selection:
-        """Return a copy to describe to users who may not see arguments."""
-        if not self.looks_into_arguments:
-            return self
-        argument = replace(self.cleaned["argument"], text=MASK)
-        return Selection(self.data, {**self.cleaned, "argument": argument})
+    def masked(self, details: Details) -> Selection:
+        """Return a copy to describe to users who may see only these details of tasks."""
+        cleaned = dict(self.cleaned)
+        if "argument" in cleaned and not details.arguments:
+            cleaned["argument"] = replace(cleaned["argument"], text=MASK)
+        if "error" in cleaned and not details.errors:
+            cleaned["error"] = MASK
+        return Selection(self.data, cleaned)
 
     def query(self, **changes: str | None) -> str:
         data = {**self.data, **changes}

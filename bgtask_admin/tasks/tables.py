@@ -11,12 +11,12 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.models import Task
 from bgtask.status import FINISHED, Status
+from bgtask_admin.permissions import Details
 from bgtask_admin.tasks.filters import TIMES
 from bgtask_admin.templatetags.bgtask_admin import status_badge
 from bgtask_admin.ui import formatting
 from bgtask_admin.ui.arguments import arguments_in_a_line
 from bgtask_admin.ui.tables import DashboardTable
-from bgtask_admin.ui.tracebacks import last_line
 
 WHEN_LABELS = {
     Status.READY: _("Due"),
@@ -67,22 +67,28 @@ class TaskTable(DashboardTable):
     when = tables.Column(accessor="pk", verbose_name=_("When"))
 
     class Meta(DashboardTable.Meta):
-        empty_text = _("No task matches.")
         attrs = {"class": "bg-table bg-tasks", "id": "result_list"}
         row_attrs = {"data-id": lambda record: record.pk}
 
     def __init__(
-        self, rows: Any, *, url: Any, with_arguments: bool, with_ticks: bool, status: Status | None
+        self,
+        rows: Any,
+        *,
+        url: Any,
+        details: Details,
+        with_ticks: bool,
+        status: Status | None,
+        empty_text: str,
     ) -> None:
-        self._url, self._with_arguments = url, with_arguments
+        self._url, self._details = url, details
         exclude = [] if with_ticks else ["tick"]
         exclude += [] if status is None else _SAYS_NOTHING[status]
-        super().__init__(rows, exclude=exclude)
+        super().__init__(rows, exclude=exclude, empty_text=empty_text)
         self.columns["when"].column.verbose_name = WHEN_LABELS[status] if status else _("When")
 
     def render_task(self, record: Task) -> SafeString:
-        arguments = arguments_in_a_line(record) if self._with_arguments else ""
-        if self._with_arguments and getattr(record, "is_long", False):
+        arguments = arguments_in_a_line(record) if self._details.arguments else ""
+        if self._details.arguments and getattr(record, "is_long", False):
             arguments = str(_("(long arguments: see the task)"))
         return format_html(
             '<a class="bg-name" href="{}">{}</a> <span class="bg-quiet">#{}</span>'
@@ -95,7 +101,7 @@ class TaskTable(DashboardTable):
 
     def render_status(self, record: Task) -> SafeString:
         badge = status_badge(record.status)
-        if record.status == Status.SCHEDULED and record.attempts:
+        if record.is_retrying:
             return format_html('{} <span class="bg-quiet">{}</span>', badge, _("retrying"))
         if record.status == Status.RUNNING and record.cancel_requested:
             return format_html('{} <span class="bg-quiet">{}</span>', badge, _("asked to stop"))
@@ -114,8 +120,6 @@ class TaskTable(DashboardTable):
     def render_error(self, record: Task) -> str | SafeString:
         if not record.error_class:
             return ""
-        line = last_line(getattr(record, "error_tail", ""))
-        message = line.removeprefix(record.error_class).removeprefix(": ")
         return format_html(
             '<a href="{}" title="{}">{}</a><span class="bg-arguments">{}</span>',
             self._url("bgtask_admin_error", record.error_fingerprint)
@@ -123,8 +127,11 @@ class TaskTable(DashboardTable):
             else self._url("bgtask_task_change", record.pk),
             formatting.visible(record.error_class),
             formatting.short(record.error_class.rpartition(".")[2], 60),
-            formatting.short(message, 100),
+            formatting.short((self._details.errors and record.error_message) or "", 100),
         )
 
     def render_when(self, record: Task) -> str | SafeString:
-        return formatting.moment(getattr(record, TIMES[Status(record.status)]))
+        # The row may have a status of a newer release, or one that was edited by hand.
+        is_known = record.status in Status.values
+        column = TIMES[Status(record.status)] if is_known else "enqueued_at"
+        return formatting.moment(getattr(record, column))

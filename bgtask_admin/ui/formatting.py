@@ -81,8 +81,8 @@ def whole_duration(seconds: float) -> str:
 
 
 def milliseconds(number: int) -> str:
-    """Return a text such as “250 ms”."""
-    return _("%(number)s ms") % {"number": number}
+    """Return a text such as “250 ms” or “12,345 ms”."""
+    return _("%(number)s ms") % {"number": f"{number:,}"}
 
 
 def percent(ratio: float) -> str:

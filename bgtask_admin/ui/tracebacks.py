@@ -42,9 +42,3 @@ def sections(traceback: str) -> list[Section]:
         text = "\n".join(part[0] for part in lines)
         found.append(Section(text, sum(part[1] for part in lines), is_library))
     return found
-
-
-def last_line(text: str) -> str:
-    """Return the last line of a traceback. It names the error."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""

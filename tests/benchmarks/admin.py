@@ -7,6 +7,8 @@ Measure how fast the dashboard is with many tasks.
 Each page is requested as by a browser without JavaScript. A superuser requests it, and a member of
 staff who has the rights of the dashboard. Then 50,000 failed tasks are requeued while another
 process claims tasks.
+
+The module is long because it lists every page and filter that is measured.
 """
 
 from __future__ import annotations
@@ -286,7 +288,7 @@ def _rate(counter: Any, work: Callable[[], object]) -> float:
 def _claim(counter: Any, stop: Any) -> None:
     """Claim and finish a hundred tasks at a time, at PACE. Run in a process of its own."""
     django.setup()
-    from bgtask.lifecycle.outcome import Outcome
+    from bgtask.lifecycle.attempts import Outcome
     from bgtask.models import Worker
     from bgtask.status import Status
 

@@ -148,6 +148,7 @@ def _ended(cursor: Any, number: int) -> None:
         last_worker=f"'app-' || (n % {WORKERS} + 1) || ':' || (4001 + n % {WORKERS})",
         attempts=f"CASE WHEN {failed} THEN 1 + n % 25 ELSE 1 END",
         last_error="CASE WHEN e.k IS NULL THEN '' ELSE e.traceback || n END",
+        error_message="e.message || ' ' || n",
         error_class="COALESCE(e.class, '')",
         error_fingerprint="COALESCE(e.fingerprint, '')",
         return_value="""CASE WHEN e.k IS NULL THEN '{"sent": true}' END""",
@@ -177,6 +178,7 @@ def _live(cursor: Any, ended: int, number: int) -> None:
         last_worker=f"CASE WHEN {running} THEN 'app-1:4001' ELSE '' END",
         attempts=f"CASE WHEN {running} OR {again} THEN 1 ELSE 0 END",
         last_error="CASE WHEN e.k IS NULL THEN '' ELSE e.traceback || n END",
+        error_message="e.message || ' ' || n",
         error_class="COALESCE(e.class, '')",
         error_fingerprint="COALESCE(e.fingerprint, '')",
     )

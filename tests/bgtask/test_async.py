@@ -1,4 +1,8 @@
-"""Async functions: their database connections, their errors, and what else a call may return."""
+"""
+Async functions: their database connections, their errors, and what else a call may return.
+
+The module is long because a coroutine and synchronous code can call each other in many ways.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +87,7 @@ async def fail_in_a_group_with(name):
         group.create_task(fail_with.function(name))
 
 
-# Connections: the kind of fault is a thread whose connections nobody looks after
+# Connections: the kind of fault is a thread whose connections are never cleaned up
 
 
 @pytest.mark.django_db
@@ -107,7 +111,7 @@ def test_an_async_task_works_in_the_transaction_of_the_test(run):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_transaction_that_an_async_task_leaves_open_takes_no_work_of_the_next(caplog):
+def test_open_transaction_of_an_async_task_does_not_affect_the_next_task(caplog):
     leave_autocommit_off()
     make_group("innocent")
 
@@ -127,7 +131,7 @@ def test_async_tasks_use_the_database_at_the_same_time(process_tasks, tmp_path):
 
 
 @pytest.mark.vendor("postgresql")
-def test_async_tasks_get_over_a_connection_that_was_cut(process_tasks):
+def test_async_tasks_recover_from_a_cut_connection(process_tasks):
     """A connection that breaks costs one attempt at the most, then it is replaced."""
     worker = process_tasks("--sleep=0.1", env={"PGAPPNAME": "cut-me"})
     first = count_groups()
@@ -150,17 +154,17 @@ def test_async_tasks_get_over_a_connection_that_was_cut(process_tasks):
 # Errors: the kind of fault is one that stops the event loop, or the thread, and not the task
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("function", [fail_with, fail_in_a_group_with])
 @pytest.mark.parametrize("name", ERRORS)
-def test_whatever_an_async_task_raises_is_its_failure(function, name):
+def test_any_exception_of_an_async_task_fails_it(function, name):
     error_class = class_of(ERRORS[name])
     if function is fail_in_a_group_with and name == "ValueError":
         error_class = "ExceptionGroup"
     task = function(name)
     after = count_groups()
 
-    run_due(raise_errors=False)
+    Runner(drain=True).run()  # run_due() raises a KeyboardInterrupt.
 
     task.refresh_from_db()
     expected = ("FAILED", error_class)
@@ -193,7 +197,7 @@ def test_coroutines_that_a_task_leaves_running_are_cancelled():
 
 
 @pytest.mark.django_db
-def test_current_task_is_known_wherever_an_async_task_runs_code():
+def test_current_task_is_set_in_all_code_of_an_async_task():
     task = tell_where()
 
     run_due()
@@ -257,7 +261,7 @@ AWAITABLE = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("kind", AWAITABLE)
-def test_whatever_can_be_awaited_is_awaited(kind):
+def test_any_awaitable_result_is_awaited(kind):
     function = background(name=f"tests.async.{kind}")(AWAITABLE[kind])
     function()
 
@@ -306,7 +310,7 @@ def generator_of_another():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("function", [generator, async_generator])
-def test_a_generator_that_a_decorator_hides_fails_instead_of_running_nothing(function):
+def test_generator_function_behind_a_decorator_fails(function):
     hidden_one = background(name=f"tests.async.{function.__name__}", max_attempts=1)(function)
     task = hidden_one()
 
@@ -321,7 +325,7 @@ def test_a_generator_that_a_decorator_hides_fails_instead_of_running_nothing(fun
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("function", [consumed_generator, generator_of_another])
-def test_a_generator_that_is_only_a_value_fails_nothing(function):
+def test_returned_generator_does_not_fail_the_task(function):
     background(name=f"tests.async.{function.__name__}", max_attempts=1)(function)()
 
     (task,) = run_due()
@@ -333,7 +337,7 @@ def test_a_generator_that_is_only_a_value_fails_nothing(function):
 # In an event loop: the kind of fault is a loop that waits for itself
 
 
-def test_now_in_an_event_loop_says_what_to_write():
+def test_error_of_now_in_an_event_loop_names_the_remedy():
     async def view():
         count_groups.now()
 
@@ -342,7 +346,7 @@ def test_now_in_an_event_loop_says_what_to_write():
 
 
 @pytest.mark.django_db
-def test_run_due_in_an_event_loop_says_what_to_write():
+def test_error_of_run_due_in_an_event_loop_names_the_remedy():
     async def test():
         run_due()
 

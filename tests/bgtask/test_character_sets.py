@@ -21,7 +21,8 @@ user = User.objects.create_superuser("ada", password="x")
 client = Client()
 client.force_login(user)
 task = Task.objects.enqueue("greet", verbose_name=TEXT)
-Task.objects.filter(pk=task.pk).update(last_error=TEXT, error_class=TEXT, last_worker=TEXT)
+Task.objects.filter(pk=task.pk).update(
+    last_error=TEXT, error_message=TEXT, error_class=TEXT, last_worker=TEXT)
 Attempt.objects.create(task=task, token=1, number=1, worker=TEXT, finished_at=datetime.now(UTC),
     outcome="failed", error_class=TEXT, message=TEXT, traceback=TEXT)
 answer = client.post("/admin/bgtask_admin/queuehealth/pause/", {"name": "q", "reason": TEXT})
@@ -30,7 +31,8 @@ assert Operation.objects.get().reason == TEXT
 answer = client.get("/admin/bgtask/task/", {"q": TEXT})
 assert answer.status_code == 200, answer
 task = Task.objects.get()
-print({task.verbose_name, task.last_error, task.history.get().traceback} == {TEXT} and "whole")
+texts = {task.verbose_name, task.last_error, task.error_message, task.history.get().traceback}
+print(texts == {TEXT} and "whole")
 """
 
 
@@ -43,7 +45,7 @@ def narrow(request):
         cursor.execute(f"DROP DATABASE {NARROW}")
 
 
-def test_texts_are_whole_and_the_check_names_the_default(app: App, narrow):
+def test_texts_are_stored_whole_and_the_check_names_the_default(app: App, narrow):
     migrated = app.run("migrate", "--verbosity=0", database=narrow)
     assert migrated.returncode == 0, migrated.stderr
 
@@ -64,8 +66,8 @@ def test_columns_are_created_in_utf8mb4_and_those_altered_later_are_named(app: A
         cursor.execute(
             "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = "
             f"'{NARROW}' AND table_name LIKE 'bgtask%%' AND column_name IN ('verbose_name', "
-            "'last_error', 'error_class', 'message', 'traceback', 'reason', 'by', 'label', 'host', "
-            "'filter_words') AND character_set_name <> 'utf8mb4'",
+            "'last_error', 'error_message', 'error_class', 'message', 'traceback', 'reason', 'by', "
+            "'label', 'host', 'filter_words') AND character_set_name <> 'utf8mb4'",
             [],
         )
         assert cursor.fetchall() == ()

@@ -47,14 +47,14 @@ def give(app: App, source: str, *names: str) -> None:
         app.module(f"management/commands/{name}", source.format(name=name))
 
 
-def told(app: App, **options: Any) -> str:
+def reported(app: App, **options: Any) -> str:
     check = app.run("check", **options)
     assert check.returncode == 0, check.stderr
     return " ".join((check.stdout + check.stderr).split())
 
 
 @pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.sample), *NAMES[1:]])
-def test_a_command_that_hides_ours_is_named_with_the_way_out(app: App, name: str) -> None:
+def test_check_names_a_command_that_hides_ours_and_the_remedy(app: App, name: str) -> None:
     give(app, OTHER, name)
 
     second = SECOND_NAMES.get(name)
@@ -62,15 +62,15 @@ def test_a_command_that_hides_ours_is_named_with_the_way_out(app: App, name: str
     assert (
         f"(bgtask.W012) manage.py {name} runs the command of 'shop', which hides that of 'bgtask'. "
         f"HINT: {way_out if second else 'Put'} 'bgtask' before 'shop' in INSTALLED_APPS."
-    ) in told(app, first="shop", installed="")
+    ) in reported(app, first="shop", installed="")
 
 
 @pytest.mark.parametrize("name", ["process_tasks", "bgtask_prune"])
-def test_a_second_name_that_is_hidden_as_well_is_no_way_out(app: App, name: str) -> None:
+def test_hidden_second_name_is_not_offered_as_a_remedy(app: App, name: str) -> None:
     """Kind of fault: the remedy that a message names does not work."""
     give(app, OTHER, name, SECOND_NAMES[name])
 
-    words = told(app, first="shop", installed="")
+    words = reported(app, first="shop", installed="")
 
     assert words.count("HINT: Put 'bgtask' before 'shop' in INSTALLED_APPS.") == 2
     assert "it is the same command" not in words
@@ -86,7 +86,7 @@ def test_both_names_of_a_command_are_the_same_command(app: App, name: str) -> No
     assert words[0].replace(name, SECOND_NAMES[name]) == words[1]
 
 
-def test_the_message_is_true(app: App) -> None:
+def test_named_command_is_the_one_that_runs(app: App) -> None:
     give(app, OTHER, "process_tasks")
 
     assert app.run("process_tasks", first="shop", installed="").stdout == "the other queue\n"
@@ -94,10 +94,10 @@ def test_the_message_is_true(app: App) -> None:
 
 
 @pytest.mark.sample
-def test_a_command_that_ours_hides_is_no_warning(app: App) -> None:
+def test_command_hidden_by_ours_is_only_an_information(app: App) -> None:
     give(app, OTHER, "process_tasks", "sell")
 
-    words = told(app)
+    words = reported(app)
 
     assert "bgtask.W012" not in words
     assert re.findall(
@@ -109,19 +109,19 @@ def test_a_command_that_ours_hides_is_no_warning(app: App) -> None:
 def test_the_other_command_is_not_imported(app: App, order: str) -> None:
     give(app, OTHER, "process_tasks")
 
-    told(app, **{"installed": "", order: "shop"})
+    reported(app, **{"installed": "", order: "shop"})
 
     assert not app.path("management/commands/process_tasks").with_suffix(".imported").exists()
 
 
 @pytest.mark.parametrize("through", [pytest.param("", marks=pytest.mark.sample), "another module"])
-def test_a_command_that_extends_ours_is_meant(app: App, through: str) -> None:
+def test_subclass_of_our_command_is_accepted(app: App, through: str) -> None:
     give(app, WRAPPER, *NAMES)
     if through:
         app.module("workers", WRAPPER.format(name="process_tasks"))
         give(app, "from shop.workers import Command", "process_tasks")
 
-    assert "012)" not in told(app, first="shop", installed="")
+    assert "012)" not in reported(app, first="shop", installed="")
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_a_command_that_extends_ours_is_meant(app: App, through: str) -> None:
 def test_a_broken_command_does_not_break_the_check(app: App, source: str) -> None:
     give(app, source, "process_tasks")
 
-    assert "(bgtask.W012) manage.py process_tasks" in told(app, first="shop", installed="")
+    assert "(bgtask.W012) manage.py process_tasks" in reported(app, first="shop", installed="")

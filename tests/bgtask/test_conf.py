@@ -15,7 +15,7 @@ from bgtask.conf import get_settings
 DAY = 86_400.0
 
 
-def test_defaults():
+def test_settings_have_defaults():
     settings = get_settings()
 
     assert (settings.max_attempts, settings.max_run_time) == (25, 3_600.0)
@@ -30,14 +30,14 @@ def test_defaults():
     assert settings.monitor_tokens == ()
 
 
-def test_plain_settings_are_those_of_the_original(settings):
+def test_plain_settings_of_the_original_are_read(settings):
     settings.MAX_ATTEMPTS = 3
     settings.MAX_RUN_TIME = 120
 
     assert (get_settings().max_attempts, get_settings().max_run_time) == (3, 120.0)
 
 
-def test_bgtask_comes_before_plain_settings(settings):
+def test_bgtask_overrides_plain_settings(settings):
     settings.MAX_ATTEMPTS = 3
     settings.BGTASK = {"MAX_ATTEMPTS": 4}
 
@@ -54,13 +54,13 @@ def test_durations_are_seconds_or_timedeltas(settings, value, seconds):
     assert get_settings().retention["failed"] == seconds
 
 
-def test_what_is_not_said_of_keep_is_as_by_default(settings):
+def test_missing_keys_of_retention_have_their_defaults(settings):
     settings.BGTASK = {"RETENTION": {"successful": None}}
 
     assert get_settings().retention == {"successful": None, "cancelled": 30 * DAY, "failed": None}
 
 
-def test_what_is_not_said_of_thresholds_is_as_by_default(settings):
+def test_missing_keys_of_thresholds_have_their_defaults(settings):
     settings.BGTASK = {"THRESHOLDS": {"queues": {"batch": {"oldest_ready": None}}}}
 
     thresholds = get_settings().thresholds
@@ -68,7 +68,7 @@ def test_what_is_not_said_of_thresholds_is_as_by_default(settings):
     assert thresholds["queues"]["batch"]["oldest_ready"] is None
 
 
-def test_a_ratio_is_a_part_of_the_whole(settings):
+def test_failure_ratio_is_at_most_one(settings):
     settings.BGTASK = {"THRESHOLDS": {"failure_ratio": (0.5, 1)}}
     assert get_settings().thresholds["failure_ratio"] == (0.5, 1.0)
 
@@ -78,7 +78,7 @@ def test_a_ratio_is_a_part_of_the_whole(settings):
 
 
 @pytest.mark.parametrize(("value", "listen"), [(None, None), (True, None), (False, False)])
-def test_workers_listen_unless_told_not_to(settings, value, listen):
+def test_workers_listen_by_default(settings, value, listen):
     settings.BGTASK = {"LISTEN": value}
 
     assert get_settings().listen is listen
@@ -94,7 +94,7 @@ def test_listen_names_a_database(settings):
 # Changes
 
 
-def test_a_change_takes_effect_however_it_is_made(settings):
+def test_any_change_of_the_settings_takes_effect(settings):
     with override_settings(BGTASK={"MAX_ATTEMPTS": 3}):
         assert get_settings().max_attempts == 3
     assert get_settings().max_attempts == 25
@@ -112,7 +112,7 @@ def test_a_change_takes_effect_however_it_is_made(settings):
     assert get_settings().max_attempts == 25
 
 
-def test_what_is_wrong_does_not_become_right_by_asking_twice(settings):
+def test_invalid_settings_fail_each_time_they_are_read(settings):
     settings.BGTASK = {"MAX_ATTEMPTS": 0}
 
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_what_is_wrong_does_not_become_right_by_asking_twice(settings):
 
 
 @pytest.mark.parametrize("name", ["MAX_ATEMPTS", "max_attempts", "QUEUES", 5], ids=repr)
-def test_an_unknown_key_is_an_error_that_names_the_known(settings, name):
+def test_error_of_an_unknown_key_names_the_known_keys(settings, name):
     settings.BGTASK = {name: 1}
 
     with pytest.raises(ImproperlyConfigured) as error:
@@ -143,7 +143,7 @@ def test_an_unknown_key_is_an_error_that_names_the_known(settings, name):
         ("JITTER", "RETRY_JITTER"),
     ],
 )
-def test_a_renamed_key_is_an_error_that_names_the_new_one(settings, old, new):
+def test_error_of_a_renamed_key_names_the_new_key(settings, old, new):
     settings.BGTASK = {new: {"failed": 60} if old == "KEEP" else 2}
     get_settings()
     settings.BGTASK = {old: {"failed": 60} if old == "KEEP" else 2}
@@ -193,7 +193,7 @@ DURATIONS = [0, -1, "60", True, None, math.nan, math.inf, timedelta(), 1e12, tim
     ],
     ids=repr,
 )
-def test_a_wrong_value_is_an_error_that_names_its_setting(settings, name, value):
+def test_error_of_an_invalid_value_names_the_setting(settings, name, value):
     settings.BGTASK = {name: value}
 
     with pytest.raises(ImproperlyConfigured, match=rf"BGTASK\['{name}(\..*)?'\] .*must be "):
@@ -201,7 +201,7 @@ def test_a_wrong_value_is_an_error_that_names_its_setting(settings, name, value)
 
 
 @pytest.mark.parametrize("value", [0, "3", None])
-def test_a_wrong_plain_setting_is_an_error_too(settings, value):
+def test_invalid_plain_setting_is_an_error(settings, value):
     settings.MAX_ATTEMPTS = value
 
     with pytest.raises(ImproperlyConfigured, match="MAX_ATTEMPTS"):
@@ -209,14 +209,14 @@ def test_a_wrong_plain_setting_is_an_error_too(settings, value):
 
 
 @pytest.mark.parametrize("value", [None, [], "LEASE"])
-def test_bgtask_is_a_dictionary(settings, value):
+def test_bgtask_must_be_a_dictionary(settings, value):
     settings.BGTASK = value
 
     with pytest.raises(ImproperlyConfigured, match="BGTASK must be a dictionary"):
         get_settings()
 
 
-def test_the_known_aliases_are_named_where_listen_names_another(settings):
+def test_error_of_an_unknown_listen_alias_names_the_known_aliases(settings):
     settings.BGTASK = {"LISTEN": "direct"}
 
     with pytest.raises(ImproperlyConfigured, match=r"\(default, other\).* not 'direct'"):
@@ -239,7 +239,7 @@ def test_a_token_is_not_shown_in_the_error(settings):
     assert "hunter2" not in str(error.value)
 
 
-def test_a_lease_is_longer_than_two_heartbeats(settings):
+def test_lease_must_be_longer_than_two_heartbeats(settings):
     settings.BGTASK = {"LEASE": 10, "HEARTBEAT_INTERVAL": 6}
 
     with pytest.raises(ImproperlyConfigured, match=r"BGTASK\['LEASE'\] .* at least twice"):

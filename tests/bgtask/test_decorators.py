@@ -1,117 +1,50 @@
-"""@background: what it takes, what it refuses, and what a call stores."""
+"""Test what @background accepts and refuses."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.core.exceptions import SynchronousOnlyOperation
-from django.utils import timezone
 
-from bgtask import InvalidFunction, InvalidOption, InvalidParameters, background, registry
+from bgtask import InvalidFunction, InvalidOption, background, registry
 from bgtask.models import Task
-from bgtask.testing import run_due
 from tests.bgtask import same_name
-from tests.bgtask.times import RESOLUTION, seconds_until
-
-notified: list[int] = []
-
-
-@background(schedule=60)
-def notify_user(user_id):
-    """Look the user up and send a mail."""
-    notified.append(user_id)
-    return f"user {user_id}"
-
-
-@background
-def bare(*args, **kwargs):
-    return [list(args), kwargs]
-
-
-@background()
-def with_empty_parentheses(number):
-    return number
-
-
-@background(
-    name="tests.everything",
-    schedule=timedelta(minutes=5),
-    queue="mail",
-    priority=3,
-    max_attempts=4,
-    max_run_time=timedelta(minutes=2),
-    backoff=30,
-    verbose_name="Everything there is",
+from tests.bgtask.functions import (
+    bare,
+    decorated_twice,
+    notify_user,
+    repeats,
+    with_empty_parentheses,
+    with_every_option,
 )
-def with_every_option():
-    pass
-
-
-@background(queue="reports")
-def has_its_own_queue(queue, priority=0):
-    return [queue, priority]
-
-
-@background
-def repeats(text, repeat, creator=None):
-    return [text, repeat, creator]
-
-
-@background
-async def doubled(number):
-    await asyncio.sleep(0)
-    return 2 * number
-
-
-def logged(function):
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        return ["logged", function(*args, **kwargs)]
-
-    return wrapper
-
-
-@background
-@logged
-def decorated_twice(number):
-    return number
-
-
-@pytest.fixture(autouse=True)
-def _nobody_notified():
-    notified.clear()
-
 
 # What the decorator makes of a function
 
 
-def test_a_function_is_known_by_its_dotted_path_or_by_the_name_it_is_given():
-    assert bare.name == "tests.bgtask.test_decorators.bare"
+def test_function_is_registered_by_its_dotted_path_or_its_given_name():
+    assert bare.name == "tests.bgtask.functions.bare"
     assert with_every_option.name == "tests.everything"
     assert registry.find("tests.everything") is with_every_option
 
 
-def test_keeps_what_is_known_of_the_function():
+def test_decorator_keeps_the_attributes_of_the_function():
     assert notify_user.__name__ == "notify_user"
     assert notify_user.__doc__ == "Look the user up and send a mail."
-    assert notify_user.function.__module__ == __name__
+    assert notify_user.function.__module__ == "tests.bgtask.functions"
 
 
 @pytest.mark.parametrize("function", [bare, with_empty_parentheses, decorated_twice])
-def test_is_found_in_the_registry_by_its_name(function):
+def test_registry_finds_a_function_by_its_name(function):
     assert registry.find(function.name) is function
 
 
-def test_refuses_a_lambda():
+def test_decorator_refuses_a_lambda():
     with pytest.raises(InvalidFunction, match="is a lambda, and has no name"):
         background(lambda: None)
 
 
-def test_refuses_a_function_within_a_function():
+def test_decorator_refuses_a_nested_function():
     def inner():
         pass
 
@@ -119,7 +52,7 @@ def test_refuses_a_function_within_a_function():
         background(inner)
 
 
-def test_takes_a_function_within_a_function_that_has_a_name():
+def test_decorator_accepts_a_nested_function_with_a_name():
     @background(name="tests.inner")
     def inner():
         pass
@@ -127,7 +60,7 @@ def test_takes_a_function_within_a_function_that_has_a_name():
     assert registry.find("tests.inner") is inner
 
 
-def test_refuses_a_method():
+def test_decorator_refuses_a_method():
     with pytest.raises(InvalidFunction, match="is a method, and its self"):
 
         class Account:
@@ -137,7 +70,7 @@ def test_refuses_a_method():
 
 
 @pytest.mark.parametrize("wrap", [staticmethod, classmethod])
-def test_refuses_a_static_or_class_method(wrap):
+def test_decorator_refuses_a_static_or_class_method(wrap):
     def close():
         pass
 
@@ -148,12 +81,12 @@ def test_refuses_a_static_or_class_method(wrap):
 @pytest.mark.parametrize(
     "callable_", [print, functools.partial(print, "x"), "text".upper, dict], ids=repr
 )
-def test_refuses_what_is_no_plain_function(callable_):
+def test_decorator_refuses_other_callables(callable_):
     with pytest.raises(InvalidFunction, match="is not a plain function"):
         background(callable_)
 
 
-def test_refuses_a_generator():
+def test_decorator_refuses_a_generator_function():
     def numbers():
         yield 1
 
@@ -161,12 +94,12 @@ def test_refuses_a_generator():
         background(name="tests.generator")(numbers)
 
 
-def test_refuses_a_background_function():
+def test_decorator_refuses_a_background_function():
     with pytest.raises(InvalidFunction, match="is a background function already"):
         background(bare)
 
 
-def test_two_functions_of_one_name_are_refused_by_an_error_that_names_both_places():
+def test_error_of_two_functions_with_one_name_names_both_places():
     def first():
         pass
 
@@ -181,7 +114,7 @@ def test_two_functions_of_one_name_are_refused_by_an_error_that_names_both_place
     assert other_place in str(refusal.value)
 
 
-def test_a_function_that_is_defined_again_at_its_place_replaces_itself():
+def test_function_defined_again_at_the_same_place_replaces_itself():
     def define():
         @background(name="tests.reloaded")
         def function():
@@ -196,12 +129,12 @@ def test_a_function_that_is_defined_again_at_its_place_replaces_itself():
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 256, 5, "a\x00b", "\udc80"], ids=ascii)
-def test_refuses_a_name_that_cannot_be_a_key(name):
+def test_decorator_refuses_an_invalid_name(name):
     with pytest.raises(InvalidOption, match="name"):
         background(name=name)
 
 
-def test_refuses_a_name_that_is_too_long_where_it_is_derived_too():
+def test_decorator_refuses_a_derived_name_that_is_too_long():
     def function():
         pass
 
@@ -214,7 +147,7 @@ def test_refuses_a_name_that_is_too_long_where_it_is_derived_too():
 @pytest.mark.parametrize(
     "schedule", [60, 0, 1.5, timedelta(minutes=1), datetime(2060, 7, 1)], ids=repr
 )
-def test_a_schedule_in_place_of_the_name_is_told_where_it_belongs(schedule):
+def test_error_of_a_schedule_given_as_name_names_the_remedy(schedule):
     with pytest.raises(InvalidOption) as refusal:
         background(schedule)
 
@@ -234,9 +167,7 @@ def test_a_schedule_in_place_of_the_name_is_told_where_it_belongs(schedule):
         ("remove_existing_tasks", True, "cancel them first"),
     ],
 )
-def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(
-    option, value, instead
-):
+def test_error_of_a_removed_option_names_the_replacement(option, value, instead):
     words = f"{option}= is not supported: {instead}"
     with pytest.raises(InvalidOption, match=words):
         background(**{option: value})
@@ -258,7 +189,7 @@ def test_says_what_to_use_instead_of_options_of_the_original_that_are_no_more(
         ("remove_existing_tasks", None),
     ],
 )
-def test_options_of_the_original_that_ask_for_nothing_do_nothing(option, value):
+def test_options_of_the_original_with_neutral_values_are_ignored(option, value):
     decorated = background(name="tests.of_the_original", **{option: value})(bare.function)
 
     tasks = [
@@ -272,7 +203,7 @@ def test_options_of_the_original_that_ask_for_nothing_do_nothing(option, value):
 
 
 @pytest.mark.django_db
-def test_an_option_of_the_original_is_the_functions_own_where_its_signature_names_it():
+def test_parameter_of_the_function_wins_over_an_option_of_the_original():
     task = repeats("a", repeat=0, creator=None)
 
     assert task.params() == (["a"], {"repeat": 0, "creator": None})
@@ -288,353 +219,12 @@ def test_an_option_of_the_original_is_the_functions_own_where_its_signature_name
         ("EVERY_4_WEEKS", 28 * 86_400),
     ],
 )
-def test_the_words_of_the_original_for_repeats_reach_the_refusal_of_repeats(word, seconds):
+def test_repeat_constants_of_the_original_are_refused_as_repeats(word, seconds):
     assert getattr(Task, word) == seconds
     with pytest.raises(InvalidOption, match="repeat= is not supported: tasks do not repeat yet"):
         notify_user(1, repeat=getattr(Task, word))
 
 
 @pytest.mark.django_db
-def test_the_word_of_the_original_for_no_repeats_is_taken():
+def test_never_of_the_original_is_accepted():
     assert notify_user(1, repeat=Task.NEVER, repeat_until=None).params() == ([1], {})
-
-
-# A call
-
-
-@pytest.mark.django_db
-def test_a_call_stores_a_task_and_returns_it():
-    task = notify_user(7)
-
-    assert not notified
-    stored = Task.objects.get()
-    assert stored == task
-    assert stored.task_name == "tests.bgtask.test_decorators.notify_user"
-    assert stored.params() == ([7], {})
-    assert (stored.status, stored.queue, stored.priority) == ("SCHEDULED", "default", 0)
-    assert (stored.status, stored.run_at) == (task.status, task.run_at)
-    assert stored.enqueued_at == task.enqueued_at
-    assert seconds_until(stored.run_at, stored.enqueued_at) == pytest.approx(60, abs=RESOLUTION)
-
-
-@pytest.mark.django_db
-def test_the_options_of_the_decorator_are_those_of_the_task():
-    task = with_every_option()
-
-    task.refresh_from_db()
-    assert (task.task_name, task.queue, task.priority) == ("tests.everything", "mail", 3)
-    assert (task.max_attempts, task.max_run_time) == (4, 120.0)
-    assert task.verbose_name == "Everything there is"
-    assert seconds_until(task.run_at, task.enqueued_at) == pytest.approx(300, abs=RESOLUTION)
-
-
-@pytest.mark.django_db
-def test_options_at_the_call_come_before_those_of_the_decorator():
-    task = with_every_option(schedule=0, queue="post", priority=-1, verbose_name="Only this one")
-
-    task.refresh_from_db()
-    assert (task.status, task.queue, task.priority) == ("READY", "post", -1)
-    assert task.verbose_name == "Only this one"
-    assert task.max_attempts == 4
-
-
-@pytest.mark.django_db
-def test_positional_and_keyword_parameters_arrive_as_they_were_given():
-    bare(1, "two", None, three=[3.5, {"four": True}])
-
-    (task,) = run_due()
-
-    assert task.return_value == '[[1, "two", null], {"three": [3.5, {"four": true}]}]'
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("args", "kwargs"), [((), {}), ((1, 2), {}), ((), {"user": 1}), ((1,), {"user_id": 1})]
-)
-def test_a_call_that_does_not_fit_the_signature_is_a_type_error_there(args, kwargs):
-    with pytest.raises(TypeError, match=r"notify_user\(user_id\)"):
-        notify_user(*args, **kwargs)
-
-    assert not Task.objects.exists()
-
-
-@pytest.mark.django_db
-def test_a_parameter_that_the_signature_names_is_no_option():
-    task = has_its_own_queue("parameter", priority=9)
-
-    task.refresh_from_db()
-    assert (task.queue, task.priority) == ("reports", 0)
-    assert task.params() == (["parameter"], {"priority": 9})
-
-
-@pytest.mark.django_db
-def test_a_name_that_only_keyword_parameters_would_take_is_an_option():
-    task = bare(queue="mail", colour="red")
-
-    assert task.queue == "mail"
-    assert task.params() == ([], {"colour": "red"})
-
-
-@pytest.mark.django_db
-def test_enqueue_takes_every_argument_for_the_functions_own():
-    task = bare.enqueue(1, queue="parameter", schedule=60)
-
-    task.refresh_from_db()
-    assert (task.queue, task.status) == ("default", "READY")
-    assert task.params() == ([1], {"queue": "parameter", "schedule": 60})
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("option", "value"), [("queue", "no spaces"), ("schedule", "soon"), ("priority", 1.5)]
-)
-def test_a_wrong_option_is_refused_at_the_call(option, value):
-    with pytest.raises(InvalidOption, match=option):
-        notify_user(1, **{option: value})
-
-    assert not Task.objects.exists()
-
-
-# using
-
-
-@pytest.mark.django_db
-def test_using_is_a_copy_with_other_options():
-    hurried = notify_user.using(queue="mail", priority=5, schedule=timedelta(minutes=20))
-
-    task, ordinary = hurried(1), notify_user(1)
-
-    assert (task.queue, task.priority) == ("mail", 5)
-    assert seconds_until(task.run_at, task.enqueued_at) == pytest.approx(1200, abs=RESOLUTION)
-    assert (ordinary.queue, ordinary.priority) == ("default", 0)
-
-
-@pytest.mark.django_db
-def test_using_gives_options_that_the_signature_keeps_for_itself():
-    task = has_its_own_queue.using(queue="mail", priority=5)("parameter")
-
-    assert (task.queue, task.priority) == ("mail", 5)
-    assert task.params() == (["parameter"], {})
-
-
-def test_using_refuses_unknown_options():
-    with pytest.raises(InvalidOption, match="Unknown option 'colour'"):
-        notify_user.using(colour="red")
-
-
-def test_using_refuses_a_back_off_which_is_asked_for_long_after_the_call():
-    with pytest.raises(InvalidOption, match="backoff"):
-        notify_user.using(backoff=5)
-
-
-# When
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("schedule", "seconds"),
-    [(90, 90), (90.25, 90.25), (timedelta(minutes=20), 1200), (timedelta(days=400), 34_560_000)],
-    ids=str,
-)
-def test_is_scheduled_so_much_later_by_the_clock_of_the_database(schedule, seconds):
-    task = notify_user(1, schedule=schedule)
-
-    task.refresh_from_db()
-    assert task.status == "SCHEDULED"
-    assert seconds_until(task.run_at, task.enqueued_at) == pytest.approx(seconds, abs=RESOLUTION)
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("schedule", [0, 0.0, timedelta(), None], ids=repr)
-def test_is_ready_at_once(schedule):
-    task = notify_user(1, schedule=schedule)
-
-    task.refresh_from_db()
-    assert task.status == "READY"
-    assert task.run_at == task.enqueued_at
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("schedule", [-60, timedelta(seconds=-60)], ids=repr)
-def test_a_time_that_has_passed_is_ready(schedule):
-    task = notify_user(1, schedule=schedule)
-
-    task.refresh_from_db()
-    assert task.status == "READY"
-    assert seconds_until(task.run_at, task.enqueued_at) == pytest.approx(-60, abs=RESOLUTION)
-
-
-@pytest.mark.django_db
-def test_an_aware_datetime_is_that_instant():
-    instant = datetime(2060, 7, 1, 12, 0, tzinfo=UTC)
-
-    task = notify_user(1, schedule=instant)
-
-    task.refresh_from_db()
-    assert (task.status, task.run_at) == ("SCHEDULED", instant)
-
-
-@pytest.mark.django_db
-def test_a_naive_datetime_is_in_the_current_time_zone():
-    with timezone.override("America/New_York"):
-        task = notify_user(1, schedule=datetime(2060, 7, 1, 12, 0))
-
-    task.refresh_from_db()
-    assert task.run_at == datetime(2060, 7, 1, 16, 0, tzinfo=UTC)
-
-
-@pytest.mark.django_db
-def test_a_datetime_that_has_passed_is_ready():
-    task = notify_user(1, schedule=datetime(2020, 7, 1, 12, 0, tzinfo=UTC))
-
-    task.refresh_from_db()
-    assert (task.status, task.run_at) == ("READY", datetime(2020, 7, 1, 12, 0, tzinfo=UTC))
-
-
-# now
-
-
-@pytest.mark.django_db
-def test_now_runs_here_and_returns_the_value():
-    assert notify_user.now(7) == "user 7"
-
-    assert notified == [7]
-    assert not Task.objects.exists()
-
-
-def test_now_raises_what_the_function_raises():
-    with pytest.raises(TypeError):
-        notify_user.now()
-
-
-# async
-
-
-@pytest.mark.django_db
-def test_an_async_function_runs():
-    doubled(21)
-
-    (task,) = run_due()
-
-    assert (task.status, task.return_value) == ("SUCCESSFUL", "42")
-
-
-def test_now_runs_an_async_function():
-    assert doubled.now(21) == 42
-
-
-@pytest.mark.django_db(transaction=True)
-def test_aenqueue_stores_a_task():
-    async def view():
-        return await notify_user.using(priority=2).aenqueue(7)
-
-    task = async_to_sync(view)()
-
-    stored = Task.objects.get()
-    assert (stored.pk, stored.priority, stored.params()) == (task.pk, 2, ([7], {}))
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    ("store", "instead"),
-    [
-        (lambda: notify_user(7), "await notify_user.aenqueue(…)"),
-        (lambda: notify_user(7, queue="mail"), "await notify_user.aenqueue(…)"),
-        (
-            lambda: notify_user.enqueue_many([(7,)]),
-            "await sync_to_async(notify_user.enqueue_many)(…)",
-        ),
-    ],
-    ids=["call", "call with options", "enqueue_many"],
-)
-def test_what_a_coroutine_must_not_wait_for_says_what_to_await(store, instead):
-    async def view():
-        store()
-
-    with pytest.raises(SynchronousOnlyOperation) as refusal:
-        asyncio.run(view())
-
-    assert instead in str(refusal.value)
-    assert isinstance(refusal.value.__cause__, SynchronousOnlyOperation)
-    assert not Task.objects.exists()
-
-
-# enqueue_many
-
-
-@pytest.mark.django_db
-def test_enqueue_many_stores_a_task_for_each_item():
-    number = bare.enqueue_many([(1, 2), [3], {"four": 4}, ()])
-
-    assert number == 4
-    assert [task.params() for task in Task.objects.order_by("pk")] == [
-        ([1, 2], {}),
-        ([3], {}),
-        ([], {"four": 4}),
-        ([], {}),
-    ]
-
-
-@pytest.mark.django_db
-def test_enqueue_many_takes_the_options_of_the_function_and_of_using():
-    with_every_option.using(queue="post").enqueue_many([()] * 2)
-
-    tasks = Task.objects.all()
-    assert {(task.queue, task.priority, task.max_attempts) for task in tasks} == {("post", 3, 4)}
-    assert {task.status for task in tasks} == {"SCHEDULED"}
-
-
-@pytest.mark.django_db
-def test_enqueue_many_takes_a_thousand_rows_a_statement(django_assert_max_num_queries):
-    with django_assert_max_num_queries(6):  # Three, a savepoint and a word to sleepers.
-        number = bare.enqueue_many((number,) for number in range(2_500))
-
-    assert number == Task.objects.count() == 2_500
-
-
-@pytest.mark.django_db
-def test_enqueue_many_of_nothing_is_nothing():
-    assert bare.enqueue_many([]) == 0
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("item", [(1, 2), {"user": 1}, ()], ids=repr)
-def test_enqueue_many_refuses_an_item_that_does_not_fit_the_signature(item):
-    with pytest.raises(TypeError, match=r"^Item 1: .*notify_user\(user_id\)") as refusal:
-        notify_user.enqueue_many([(1,), item])
-
-    assert isinstance(refusal.value.__cause__, TypeError)
-    assert not Task.objects.exists()
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("number", [0, 1_500])
-def test_enqueue_many_says_which_item_is_not_json(number):
-    items = [(1,)] * number + [({2},), (3,)]
-
-    with pytest.raises(InvalidParameters, match=rf"^Item {number}: args\[0\] is a") as refusal:
-        notify_user.enqueue_many(items)
-
-    assert isinstance(refusal.value.__cause__, InvalidParameters)
-    assert not Task.objects.exists()
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("item", [7, "text", None, {1}], ids=repr)
-def test_enqueue_many_refuses_an_item_that_is_no_set_of_parameters(item):
-    with pytest.raises(InvalidParameters, match="Item 1 is"):
-        notify_user.enqueue_many([(1,), item])
-
-    assert not Task.objects.exists()
-
-
-# A function wrapped by another decorator
-
-
-@pytest.mark.django_db
-def test_runs_with_what_stands_below_background():
-    decorated_twice(5)
-
-    (task,) = run_due()
-
-    assert task.return_value == '["logged", 5]'

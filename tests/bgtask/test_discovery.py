@@ -1,13 +1,16 @@
-"""Where background functions are looked for, and what becomes of tasks that nobody knows."""
+"""Test where background functions are searched, and what happens to unknown tasks."""
 
 from __future__ import annotations
 
 import pytest
 
 from bgtask import UnknownTask, background, registry
-from bgtask.models import Task
+from bgtask.lifecycle.claim import claim_queue
+from bgtask.models import Task, Worker
+from bgtask.status import HeldFor
 from bgtask.testing import run_due
 from bgtask.worker import maintenance
+from bgtask.worker.in_flight import InFlightTasks
 from tests.bgtask.apps import App
 from tests.factories import TaskFactory
 from tests.tasks import noop
@@ -23,7 +26,7 @@ SHOW_NAMES = "from bgtask import registry; print(*sorted(registry.names()), sep=
 
 
 @pytest.mark.parametrize("installed", ["shop", "shop.apps.ShopConfig"])
-def test_finds_the_tasks_of_every_app_however_it_is_listed(app: App, installed):
+def test_tasks_of_every_installed_app_are_found(app: App, installed):
     app.tasks(GREET)
     app.module(
         "apps", 'from django.apps import AppConfig\nclass ShopConfig(AppConfig): name = "shop"'
@@ -35,7 +38,7 @@ def test_finds_the_tasks_of_every_app_however_it_is_listed(app: App, installed):
     assert "tests.tasks.noop" in shell.stdout.splitlines()
 
 
-def test_an_app_without_tasks_is_an_app(app: App):
+def test_app_without_tasks_is_accepted(app: App):
     assert app.run("check").returncode == 0
 
 
@@ -68,7 +71,7 @@ def test_two_functions_of_one_name_stop_every_command(app: App):
     assert check.stderr.count(f"{app.path('tasks')}:") >= 2
 
 
-def test_asks_for_a_name_that_is_not_there_with_the_places_to_look():
+def test_error_of_an_unknown_task_names_the_searched_modules():
     with pytest.raises(
         UnknownTask, match=r"No background function is named 'nobody' here\..*tasks"
     ):
@@ -82,7 +85,7 @@ UNKNOWN = "shop.tasks.gone"
 
 
 @pytest.mark.django_db
-def test_an_unknown_task_is_held_and_neither_run_nor_charged_nor_in_the_way():
+def test_unknown_task_is_held_and_its_attempt_does_not_count():
     unknown = TaskFactory(task_name=UNKNOWN, priority=9)
     known = noop()
 
@@ -96,7 +99,7 @@ def test_an_unknown_task_is_held_and_neither_run_nor_charged_nor_in_the_way():
 
 
 @pytest.mark.django_db
-def test_stays_held_as_long_as_nobody_knows_it():
+def test_unknown_task_stays_held():
     TaskFactory(task_name=UNKNOWN)
     run_due()
 
@@ -107,7 +110,7 @@ def test_stays_held_as_long_as_nobody_knows_it():
 
 
 @pytest.mark.django_db
-def test_runs_once_the_function_is_back():
+def test_held_task_runs_once_its_function_is_registered():
     task = TaskFactory(task_name="shop.tasks.came_back")
     run_due()
 
@@ -123,7 +126,7 @@ def test_runs_once_the_function_is_back():
 
 
 @pytest.mark.django_db
-def test_what_an_operator_held_is_not_let_go_with_it():
+def test_task_held_by_an_operator_stays_held():
     task = noop()
     task.hold()
 
@@ -131,3 +134,20 @@ def test_what_an_operator_held_is_not_let_go_with_it():
 
     task.refresh_from_db()
     assert (task.status, task.held_for) == ("HELD", "operator")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "Held 1 task whose function is not"), (2, "Held 2 tasks whose functions are not")],
+)
+@pytest.mark.django_db
+def test_a_worker_that_holds_unknown_tasks_says_where_it_looks_for_functions(caplog, number, words):
+    TaskFactory.create_batch(number, task_name=UNKNOWN)
+    tasks = claim_queue(Worker.register(), "default", number, None, 0)
+
+    InFlightTasks().set_aside(tasks, HeldFor.UNKNOWN)
+
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{words} registered in this worker: {UNKNOWN}. Workers import the ")
+    assert "import that module in the ready() of the app's AppConfig" in said
+    assert Task.objects.held().count() == number

@@ -33,20 +33,20 @@ def function():
     ],
     ids=repr,
 )
-def test_refuses_what_is_no_time(schedule):
+def test_options_refuse_an_invalid_schedule(schedule):
     with pytest.raises(InvalidOption, match="schedule"):
         function.using(schedule=schedule)
 
 
 @pytest.mark.parametrize("queue", ["a", "x" * 100, "A-z_0.9", Queues.MAIL], ids=ascii)
-def test_takes_the_name_of_a_queue(queue):
+def test_options_accept_a_valid_queue_name(queue):
     assert function.using(queue=queue).options["queue"] == queue
 
 
 @pytest.mark.parametrize(
     "queue", ["", "x" * 101, "a b", "a\n", "ünï", "a/b", "a,b", 5, b"mail"], ids=ascii
 )
-def test_refuses_what_is_no_name_of_a_queue(queue):
+def test_options_refuse_an_invalid_queue_name(queue):
     with pytest.raises(InvalidOption, match="is not a valid queue name"):
         function.using(queue=queue)
 
@@ -68,7 +68,7 @@ def test_options_have_second_names(give):
 
 
 @pytest.mark.django_db
-def test_the_call_takes_the_second_names_which_replace_those_of_the_decorator():
+def test_second_names_in_a_call_override_the_decorator():
     task = function.using(schedule=60, queue="reports")(run_after=None, queue_name="mail")
 
     assert (task.status, task.queue) == ("READY", "mail")
@@ -80,13 +80,13 @@ def test_the_call_takes_the_second_names_which_replace_those_of_the_decorator():
 @pytest.mark.parametrize(
     "options", [{"schedule": 60, "run_after": 60}, {"queue": None, "queue_name": "mail"}], ids=repr
 )
-def test_refuses_both_names_of_an_option_at_once(give, options):
+def test_options_refuse_both_names_at_once(give, options):
     """Kind of fault: one of two contradicting options is ignored."""
     with pytest.raises(InvalidOption, match=r"= and (run_after|queue_name)= are two names of one"):
         give(**options)
 
 
-def test_errors_say_the_name_that_was_given():
+def test_errors_use_the_given_name():
     with pytest.raises(InvalidOption, match=r"^run_after takes seconds"):
         function.using(run_after="soon")
     with pytest.raises(InvalidOption, match=r"^queue_name='a b' is not a valid queue name"):
@@ -94,7 +94,7 @@ def test_errors_say_the_name_that_was_given():
 
 
 @pytest.mark.django_db
-def test_a_parameter_with_the_second_name_of_an_option_is_the_functions_own():
+def test_parameter_with_a_second_name_belongs_to_the_function():
     """Kind of fault: an argument of the function is taken for an option."""
 
     @background(name="tests.own_names")
@@ -109,19 +109,19 @@ def test_a_parameter_with_the_second_name_of_an_option_is_the_functions_own():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["run_after", "queue_name"])
-def test_what_stores_rows_refuses_the_second_names_rather_than_ignore_them(name):
+def test_queue_manager_refuses_second_names(name):
     with pytest.raises(InvalidOption, match=f"Unknown option '{name}'"):
         Task.objects.enqueue("greet", **{name: None})
 
 
 @pytest.mark.parametrize("priority", [1.5, "5", True, 2**31, -(2**31), math.nan], ids=repr)
-def test_refuses_what_is_no_priority(priority):
+def test_options_refuse_an_invalid_priority(priority):
     with pytest.raises(InvalidOption, match="priority takes a whole number"):
         function.using(priority=priority)
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "5", True, 2**31], ids=repr)
-def test_refuses_what_is_no_number_of_executions(number):
+def test_options_refuse_invalid_max_attempts(number):
     with pytest.raises(InvalidOption, match="max_attempts"):
         background(max_attempts=number)
 
@@ -129,7 +129,7 @@ def test_refuses_what_is_no_number_of_executions(number):
 @pytest.mark.parametrize(
     "time", [0, -1, "60", True, math.nan, math.inf, timedelta(), timedelta.max], ids=repr
 )
-def test_refuses_what_is_no_run_time(time):
+def test_options_refuse_an_invalid_max_run_time(time):
     with pytest.raises(InvalidOption, match="max_run_time"):
         background(max_run_time=time)
 
@@ -137,28 +137,28 @@ def test_refuses_what_is_no_run_time(time):
 @pytest.mark.parametrize(
     "wait", [-1, "5", True, "soon", math.nan, math.inf, [], timedelta(-1)], ids=repr
 )
-def test_refuses_what_is_no_back_off(wait):
+def test_options_refuse_an_invalid_backoff(wait):
     with pytest.raises(InvalidOption, match="backoff"):
         background(backoff=wait)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("option", ["priorty", "backoff"])
-def test_refuses_an_option_there_is_not_for_a_task_by_its_name_too(option):
+def test_enqueue_by_name_refuses_an_unknown_option(option):
     with pytest.raises(InvalidOption, match=rf"Unknown option '{option}'. There are: max_attempts"):
         Task.objects.enqueue("tests.tasks.noop", **{option: 9})
     with pytest.raises(InvalidOption, match=option):
         Task.objects.enqueue_many("tests.tasks.noop", [], **{option: 9})
 
 
-def test_refuses_an_option_there_is_not():
+def test_options_refuse_an_unknown_option():
     with pytest.raises(InvalidOption, match=r"Unknown option 'colour'\. There are: backoff, "):
         background(colour="red")
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("priority", [2**31 - 1, 1 - 2**31])
-def test_every_priority_it_takes_can_be_stored(priority):
+def test_every_accepted_priority_can_be_stored(priority):
     task = function(priority=priority)
 
     task.refresh_from_db()
@@ -167,7 +167,7 @@ def test_every_priority_it_takes_can_be_stored(priority):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("seconds", [36_525 * 86_400, -36_525 * 86_400])
-def test_every_schedule_it_takes_can_be_stored(seconds):
+def test_every_accepted_schedule_can_be_stored(seconds):
     task = function(schedule=seconds)
 
     task.refresh_from_db()
@@ -197,6 +197,6 @@ def test_a_verbose_name_is_made_storable(given, kept):
 @pytest.mark.parametrize(
     "option", ["schedule", "priority", "max_attempts", "max_run_time", "backoff"]
 )
-def test_refuses_a_number_of_thousands_of_digits_in_words(option):
+def test_number_with_thousands_of_digits_is_refused_with_a_message(option):
     with pytest.raises(InvalidOption, match=f"{option}.* thousands of digits"):
         check_options({option: 10**5_000})

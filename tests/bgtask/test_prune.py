@@ -30,7 +30,7 @@ def statuses():
     return sorted(Task.objects.values_list("status", flat=True))
 
 
-def test_each_outcome_is_kept_for_as_long_as_the_settings_say():
+def test_each_outcome_is_kept_for_its_retention():
     finished("SUCCESSFUL", days=8)
     finished("CANCELLED", days=31)
     kept = [
@@ -45,7 +45,16 @@ def test_each_outcome_is_kept_for_as_long_as_the_settings_say():
     assert set(Task.objects.all()) == set(kept)
 
 
-def test_ages_are_settings(settings):
+def test_an_age_is_exact_to_the_second():
+    TaskFactory(status="SUCCESSFUL", finished_at=DatabaseNow(-7 * DAY - 10))
+    kept = TaskFactory(status="SUCCESSFUL", finished_at=DatabaseNow(-7 * DAY + 30))
+
+    maintenance.prune()
+
+    assert Task.objects.get() == kept
+
+
+def test_retention_is_configurable(settings):
     settings.BGTASK = {
         "RETENTION": {"successful": None, "failed": timedelta(days=2), "cancelled": 3 * DAY}
     }
@@ -59,7 +68,7 @@ def test_ages_are_settings(settings):
     assert statuses() == ["FAILED", "SUCCESSFUL"]
 
 
-def test_what_is_not_finished_is_kept_however_old():
+def test_unfinished_tasks_of_any_age_are_kept():
     for status in LIVE:
         TaskFactory(status=status, enqueued_at=DatabaseNow(-4_000 * DAY))
 
@@ -68,7 +77,7 @@ def test_what_is_not_finished_is_kept_however_old():
     assert len(statuses()) == len(LIVE)
 
 
-def test_the_history_of_a_task_goes_with_it():
+def test_history_of_a_task_is_deleted_with_it():
     old, young = finished("SUCCESSFUL", days=8), finished("SUCCESSFUL", days=1)
     for task in (old, young):
         Attempt.objects.create(
@@ -83,7 +92,7 @@ def test_the_history_of_a_task_goes_with_it():
 @pytest.mark.parametrize(
     ("number", "batches"), [(0, []), (2, [2]), (3, [3]), (7, [3, 3, 1])], ids=str
 )
-def test_is_done_in_batches(number, batches):
+def test_pruning_works_in_batches(number, batches):
     for _ in range(number):
         finished("SUCCESSFUL", days=8)
 
@@ -91,7 +100,7 @@ def test_is_done_in_batches(number, batches):
     assert not Task.objects.exists()
 
 
-def test_the_oldest_go_first():
+def test_oldest_tasks_are_pruned_first():
     older, _oldest = finished("SUCCESSFUL", days=9), finished("SUCCESSFUL", days=10)
 
     next(Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=1))
@@ -99,7 +108,7 @@ def test_the_oldest_go_first():
     assert list(Task.objects.all()) == [older]
 
 
-def test_stops_between_batches_when_there_is_something_else_to_do():
+def test_pruning_stops_between_batches_for_other_jobs():
     finished("SUCCESSFUL", days=8)
     finished("CANCELLED", days=31)
 
@@ -110,7 +119,7 @@ def test_stops_between_batches_when_there_is_something_else_to_do():
     assert statuses() == ["CANCELLED"]
 
 
-def test_workers_and_statistics_go_even_if_there_is_always_something_else_to_do():
+def test_workers_and_statistics_are_pruned_despite_other_jobs():
     finished("SUCCESSFUL", days=8)
     WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-2 * DAY))
     TaskStats.objects.create(minute=DatabaseNow(-31 * DAY), queue="a", task_name="b")
@@ -123,7 +132,7 @@ def test_workers_and_statistics_go_even_if_there_is_always_something_else_to_do(
 
 
 @pytest.mark.parametrize("number", [3, 4, 5])
-def test_statistics_go_in_batches_the_oldest_first(number):
+def test_statistics_are_pruned_in_batches_with_the_oldest_first(number):
     for days in range(29, 29 + number):
         for name in ("one", "another"):
             TaskStats.objects.create(minute=DatabaseNow(-days * DAY), queue="a", task_name=name)
@@ -136,7 +145,7 @@ def test_statistics_go_in_batches_the_oldest_first(number):
     assert TaskStats.objects.count() == 4
 
 
-def test_a_task_that_was_requeued_meanwhile_is_kept():
+def test_task_requeued_meanwhile_is_kept():
     finished("SUCCESSFUL", days=9)
     second = finished("SUCCESSFUL", days=8)
     pruning = Pruning(Status.SUCCESSFUL, 7 * DAY, batch_size=1)
@@ -148,7 +157,7 @@ def test_a_task_that_was_requeued_meanwhile_is_kept():
     assert list(Task.objects.ready()) == [second]
 
 
-def test_dead_workers_go_after_a_day_unless_they_hold_something():
+def test_dead_workers_without_tasks_are_pruned_after_a_day():
     WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-2 * DAY))
     recent = WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-DAY / 2))
     alive = WorkerFactory(heartbeat_at=DatabaseNow(-2 * DAY))
@@ -162,7 +171,7 @@ def test_dead_workers_go_after_a_day_unless_they_hold_something():
     assert set(Worker.objects.all()) == {recent, alive, holding}
 
 
-def test_statistics_go_after_a_month():
+def test_statistics_are_pruned_after_a_month():
     for days in (29, 31):
         TaskStats.objects.create(minute=DatabaseNow(-days * DAY), queue="a", task_name="b")
         QueueStats.objects.create(
@@ -175,7 +184,7 @@ def test_statistics_go_after_a_month():
     assert (TaskStats.objects.count(), QueueStats.objects.count()) == (1, 1)
 
 
-def test_the_command_prunes_and_says_what():
+def test_prune_command_reports_what_it_deleted():
     finished("SUCCESSFUL", days=8)
     finished("SUCCESSFUL", days=8)
     output = StringIO()
@@ -186,8 +195,8 @@ def test_the_command_prunes_and_says_what():
     assert not Task.objects.exists()
 
 
-def test_the_command_says_in_a_line_what_the_database_refuses():
-    """A command whose database refuses says so in one line."""
+def test_prune_command_reports_a_refusal_in_one_line():
+    """Kind of fault: a refusal by the database is shown as a traceback."""
 
     def refuse(*args):
         raise OperationalError("no\nroute")

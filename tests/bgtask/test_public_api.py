@@ -26,7 +26,7 @@ def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_public_names_are_there_and_sorted():
+def test_public_names_exist_and_are_sorted():
     assert bgtask.__all__ == sorted(bgtask.__all__)
     for name in bgtask.__all__:
         assert getattr(bgtask, name) is not None
@@ -47,7 +47,7 @@ def test_the_reference_has_every_public_module():
 
 
 @pytest.mark.parametrize("module", LISTED)
-def test_the_reference_lists_what_a_module_calls_public(module):
+def test_reference_lists_all_public_names(module):
     """Kind of fault: a name that users rely on goes, or comes, without a word in the docs."""
     if find_spec(module.partition(".")[0]) is None:
         pytest.skip("The dashboard is not installed.")
@@ -66,12 +66,12 @@ def test_every_exception_is_public_and_caught_by_the_base_class():
             assert issubclass(value, bgtask.BgtaskError)
 
 
-def test_is_imported_and_decorates_before_django_is_set_up():
+def test_background_can_be_used_before_django_is_set_up():
     child = python(
         "-c",
         "import sys, bgtask\n"
         "from django.apps import apps\n"
-        "@bgtask.background(schedule=60)\n"
+        "@bgtask.background(name='own', schedule=60)\n"
         "def notify_user(user_id): ...\n"
         "assert not apps.ready\n"
         "assert 'bgtask.models' not in sys.modules\n"
@@ -81,7 +81,7 @@ def test_is_imported_and_decorates_before_django_is_set_up():
     assert (child.returncode, child.stdout) == (0, "None None\n"), child.stderr
 
 
-def test_needs_nothing_but_django():
+def test_core_needs_only_django():
     """Not bgtask_admin, nor what only that needs."""
     child = python(
         "-c",

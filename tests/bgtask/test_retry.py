@@ -1,4 +1,8 @@
-"""What comes after a failure: another attempt at its time, or the end."""
+"""
+Test what follows a failure: another attempt after its delay, or the end.
+
+The module is long because failures, requested retries and limits are one rule for the next attempt.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +196,7 @@ def test_a_failure_is_a_warning_in_the_log_as_long_as_another_attempt_follows(ca
     run()
 
     (record,) = [record for record in caplog.records if str(task) in record.message]
-    assert (record.name, record.levelno) == ("bgtask", logging.WARNING)
+    assert (record.name, record.levelno) == ("bgtask.worker.events", logging.WARNING)
     assert "will be tried again; attempt 1 of 25" in record.message
     assert "ConnectionError: refused, attempt 1" in record.message
 
@@ -227,7 +231,7 @@ def test_max_attempts_of_the_function_comes_before_the_setting():
     assert (task.status, task.attempts) == ("FAILED", 2)
 
 
-def test_one_execution_is_one():
+def test_max_attempts_one_allows_one_execution():
     task = fails_once()
 
     run()
@@ -242,7 +246,7 @@ def test_the_last_failure_is_one_error_in_the_log(caplog):
     run()
 
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.name == "bgtask"
+    assert record.name == "bgtask.worker.events"
     assert f"{task} has failed; attempt 1 of 1" in record.message
 
 
@@ -280,7 +284,7 @@ def test_giving_up_fails_at_once():
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_back_off_of_its_own_decides(function, seconds):
+def test_backoff_of_the_function_decides(function, seconds):
     task = function()
     Task.objects.update(attempts=2)
 
@@ -289,7 +293,7 @@ def test_a_back_off_of_its_own_decides(function, seconds):
     assert wait_before_next_attempt(task) == pytest.approx(seconds, abs=LATENCY)
 
 
-def test_jitter_only_adds(settings):
+def test_jitter_never_shortens_the_wait(settings):
     settings.BGTASK = {"RETRY_JITTER": 1.0}
     tasks = [waits_half_a_minute() for _ in range(10)]
 
@@ -300,7 +304,7 @@ def test_jitter_only_adds(settings):
 
 
 @pytest.mark.parametrize("seconds", [90, 12.5, 3600])
-def test_a_task_asks_for_another_attempt_after_a_time_of_its_choice(seconds):
+def test_task_requests_a_retry_after_seconds(seconds):
     task = asks_for_another_attempt(in_=seconds)
 
     run()
@@ -311,7 +315,7 @@ def test_a_task_asks_for_another_attempt_after_a_time_of_its_choice(seconds):
 
 
 @pytest.mark.parametrize("in_", [0, -5])
-def test_a_task_asks_for_another_attempt_at_once(in_):
+def test_task_requests_a_retry_at_once(in_):
     task = asks_for_another_attempt(in_=in_)
 
     run()
@@ -323,7 +327,7 @@ def test_a_task_asks_for_another_attempt_at_once(in_):
 @pytest.mark.parametrize(
     "text", ["2060-07-01T12:00+00:00", "2060-07-01T14:00+02:00", "2060-07-01T17:45"]
 )
-def test_a_task_asks_for_another_attempt_at_a_datetime(text):
+def test_task_requests_a_retry_at_a_datetime(text):
     task = asks_for_a_datetime(text)
 
     run()
@@ -332,7 +336,7 @@ def test_a_task_asks_for_another_attempt_at_a_datetime(text):
     assert (task.status, task.run_at) == ("SCHEDULED", LATER)
 
 
-def test_a_task_asks_for_another_attempt_after_a_timedelta():
+def test_task_requests_a_retry_after_a_timedelta():
     task = asks_for_it_in_two_minutes()
 
     run()
@@ -360,7 +364,7 @@ def chooses_badly(how):
 
 
 @pytest.mark.parametrize("how", ["a subclass of its own", "out of all bounds", "without words"])
-def test_a_choice_that_makes_no_sense_means_the_usual_back_off(how):
+def test_invalid_retry_time_means_the_default_delay(how):
     task = chooses_badly(how)
 
     run()
@@ -369,7 +373,7 @@ def test_a_choice_that_makes_no_sense_means_the_usual_back_off(how):
     assert task.status == "SCHEDULED"
 
 
-def test_without_a_time_it_asks_for_the_usual_back_off():
+def test_retry_without_a_time_means_the_default_delay():
     task = asks_for_another_attempt()
 
     run()
@@ -377,7 +381,7 @@ def test_without_a_time_it_asks_for_the_usual_back_off():
     assert wait_before_next_attempt(task) == pytest.approx(6, abs=LATENCY)
 
 
-def test_an_attempt_that_was_asked_for_counts():
+def test_requested_attempt_counts():
     task = asks_for_another_attempt(in_=60)
 
     for _ in range(2):
@@ -388,7 +392,7 @@ def test_an_attempt_that_was_asked_for_counts():
 
 
 @pytest.mark.parametrize("kind", ["at", "in_", "far"])
-def test_asking_for_a_nonsensical_time_means_the_usual_back_off(kind):
+def test_nonsensical_retry_time_means_the_default_delay(kind):
     task = asks_for_nonsense(kind)
 
     run()
@@ -405,9 +409,9 @@ def test_in_and_at_together_are_refused():
 # How long
 
 
-def test_max_run_time_is_the_functions_or_else_the_setting(settings):
+def test_max_run_time_follows_the_function_or_the_setting(settings):
     settings.MAX_RUN_TIME = timedelta(minutes=5)
-    ordinary, short = tells_its_deadline(), tells_its_deadline_early()
+    ordinary, short = records_its_deadline(), records_its_deadline_early()
 
     run()
 
@@ -430,7 +434,7 @@ def stops_when_asked():
     return (current_task().cancel_requested, current_task().stop_requested)
 
 
-def test_a_task_that_was_asked_to_stop_can_end_as_cancelled():
+def test_task_with_a_cancel_request_can_end_as_cancelled():
     stops_when_asked()
     (task,) = claim_queue(Worker.register(), "default", limit=1)
 
@@ -443,7 +447,7 @@ def test_a_task_that_was_asked_to_stop_can_end_as_cancelled():
     assert f"{task} was asked to stop." in task.last_error
 
 
-def test_a_task_that_was_not_asked_goes_on_though_its_worker_is_about_to_stop():
+def test_task_without_a_cancel_request_continues_while_its_worker_stops():
     stops_when_asked()
     (task,) = claim_queue(Worker.register(), "default", limit=1)
 
@@ -453,10 +457,10 @@ def test_a_task_that_was_not_asked_goes_on_though_its_worker_is_about_to_stop():
 
 
 @background
-def tells_its_deadline():
+def records_its_deadline():
     return _seconds_allowed()
 
 
 @background(max_run_time=90)
-def tells_its_deadline_early():
+def records_its_deadline_early():
     return _seconds_allowed()

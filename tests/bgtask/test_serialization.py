@@ -37,7 +37,9 @@ class Plain(Enum):
 
 
 # Any text: NUL, halves of characters and all.
-text = st.text(st.characters(categories=None) | st.sampled_from("\x00\ud83d\ude00\udc80'\"\\"))
+# In an alphabet of all characters, Hypothesis would hardly ever choose one of these few.
+odd = st.sampled_from(["\x00", "\ud83d", "\ude00", "\ud83d\ude00", "\udc80", "'", '"', "\\"])
+text = st.lists(odd | st.text(st.characters(categories=None), max_size=9)).map("".join)
 integers = st.integers() | st.integers(-(2**12_999), 2**12_999)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 atoms = st.none() | st.booleans() | integers | floats | text
@@ -70,7 +72,7 @@ def with_lists(value):
 
 
 @given(st.lists(accepted, max_size=4), st.dictionaries(st.text(), accepted, max_size=4))
-def test_json_is_accepted_and_comes_back_equal_but_for_tuples(args, kwargs):
+def test_json_is_returned_equal_except_for_tuples(args, kwargs):
     stored = dump_params(args, kwargs)
 
     assert stored.isascii()
@@ -78,7 +80,7 @@ def test_json_is_accepted_and_comes_back_equal_but_for_tuples(args, kwargs):
 
 
 @given(anything)
-def test_whatever_is_accepted_comes_back_equal_and_a_refusal_names_the_path(value):
+def test_accepted_values_are_returned_equal_and_errors_name_the_path(value):
     refusal = ""
     try:
         stored = dump_params([], {"key": value})
@@ -111,7 +113,7 @@ def test_reading_a_row_raises_nothing_but_malformed_task(stored):
     ],
     ids=lambda value: ascii(value)[:20],
 )
-def test_accepts_what_is_json_in_other_clothes(value):
+def test_subclasses_of_json_types_are_accepted(value):
     ((back,), _) = load_params(dump_params([value], {}))
 
     assert back == with_lists(value)
@@ -158,7 +160,7 @@ IDS = [what for _, what, _ in REFUSED]
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("value", "what", "remedy"), REFUSED, ids=IDS)
-def test_what_is_no_json_is_refused_at_the_call_and_nothing_is_stored(value, what, remedy):
+def test_values_that_are_not_json_are_refused_at_the_call(value, what, remedy):
     with pytest.raises(InvalidParameters) as refusal:
         noop(value)
 
@@ -198,7 +200,7 @@ def test_ten_megabytes_are_refused_with_the_path_of_the_greatest():
     assert not Task.objects.exists()
 
 
-def test_the_limit_is_a_setting(settings):
+def test_size_limit_is_configurable(settings):
     settings.BGTASK = {"MAX_PARAMS_BYTES": 2_000}
 
     assert load_params(dump_params(["x" * 1_900], {})) == (["x" * 1_900], {})
@@ -219,7 +221,7 @@ def test_a_row_broken_by_hand_is_malformed(stored):
         load_params(stored)
 
 
-def test_a_return_value_is_json_too():
+def test_return_value_is_json():
     assert dump_value((1, {"two": None})) == '[1, {"two": null}]'
     assert dump_value(None) is None
     with pytest.raises(InvalidParameters, match=r"return value\[0\] is a builtins.set"):

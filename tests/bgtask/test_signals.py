@@ -1,16 +1,24 @@
-"""What other apps are told, when, and that they cannot do harm."""
+"""
+What other apps are told, when, and that they cannot do harm.
+
+The module is long because each signal is tested with each way in which an attempt ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 from django.db import transaction
 
 from bgtask import GiveUp, InvalidParameters, background, current_task, signals
-from bgtask.models import Task
+from bgtask.db import DatabaseNow
+from bgtask.lifecycle.rescue import rescue_tasks
+from bgtask.models import Task, Worker
 from bgtask.testing import immediately, run_due
-from tests.factories import TaskFactory
+from bgtask.worker.events import dispatch
+from tests.factories import TaskFactory, WorkerFactory
 from tests.tasks import add, fail, noop
 
 NAMES = ("enqueued", "started", "succeeded", "failed", "retried")
@@ -62,7 +70,11 @@ def listener():
         getattr(signals, f"task_{name}").disconnect(receiver)
 
 
-@pytest.fixture(params=[(name, error) for name in NAMES for error in (RuntimeError, SystemExit)])
+# What a receiver may raise. Django's send_robust() catches only the first of these.
+RAISED = (RuntimeError, SystemExit, asyncio.CancelledError, GeneratorExit)
+
+
+@pytest.fixture(params=[(name, error) for name in NAMES for error in RAISED])
 def _fails_to_listen(request):
     """Connect a receiver that raises to one of the signals."""
     name, error = request.param
@@ -89,7 +101,7 @@ pytestmark = pytest.mark.django_db
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_is_sent_once_and_after_what_it_tells_of_is_stored(listener, function, heard):
+def test_each_signal_is_sent_once_after_its_event_is_stored(listener, function, heard):
     task = function()
 
     run_due(raise_errors=False)
@@ -98,7 +110,7 @@ def test_each_is_sent_once_and_after_what_it_tells_of_is_stored(listener, functi
     assert {told.pk for told in listener.tasks} == {task.pk}
 
 
-def test_the_task_tells_what_it_has_become(listener):
+def test_task_of_a_signal_has_its_new_status(listener):
     fail()
 
     run_due(raise_errors=False)
@@ -107,7 +119,7 @@ def test_the_task_tells_what_it_has_become(listener):
     assert (retried.task_name, retried.status, retried.attempts) == (fail.name, "SCHEDULED", 1)
 
 
-def test_failures_come_with_their_error(listener):
+def test_signals_of_failures_have_the_error(listener):
     fail("no luck")
     fail_once()
 
@@ -129,6 +141,44 @@ def test_a_failed_attempt_of_a_task_to_be_cancelled_sends_neither_failed_nor_ret
     assert [name for name, _ in listener.heard] == ["enqueued", "started"]
 
 
+def test_a_last_failed_attempt_of_a_task_to_be_cancelled_sends_failed(listener):
+    task = fail_after_a_request_to_cancel.using(max_attempts=1)()
+
+    run_due(raise_errors=False)
+
+    task.refresh_from_db()
+    assert task.status == "FAILED"
+    assert listener.heard[-1] == ("failed", "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("fields", "heard"),
+    [
+        ({"deadline_at": DatabaseNow(-1)}, []),
+        ({"deadline_at": DatabaseNow(-1), "max_attempts": 1}, [("failed", "FAILED")]),
+        ({"locked_by": "lost"}, []),
+        ({"locked_by": "lost", "crashes": 2}, [("failed", "FAILED")]),
+        ({"locked_by": "stopped"}, []),
+    ],
+    ids=["timed out", "timed out for the last time", "lost", "poison", "interrupted"],
+)
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "not cancelled"])
+def test_a_rescued_task_sends_what_its_status_says(listener, fields, heard, cancelled):
+    """Kind of fault: a receiver waits for a signal that does not follow after a cancel."""
+    if "locked_by" in fields:
+        worker = WorkerFactory(dead=True)
+        if fields["locked_by"] == "stopped":
+            Worker.objects.filter(pk=worker.pk).update(stopped_at=DatabaseNow(-1))
+        fields = fields | {"locked_by": worker}
+    TaskFactory(status="RUNNING", attempts=1, cancel_requested=cancelled, **fields)
+
+    rescue_tasks(tell=lambda ended: dispatch([(one, str(one.status)) for one in ended]))
+
+    status = Task.objects.get().status
+    assert listener.heard == (heard if heard or cancelled else [("retried", status)])
+    assert (status == "CANCELLED") == (cancelled and not heard)
+
+
 def test_a_malformed_task_fails_and_was_never_started(listener):
     TaskFactory(task_name=noop.name, task_params="nonsense")
 
@@ -137,7 +187,7 @@ def test_a_malformed_task_fails_and_was_never_started(listener):
     assert listener.heard == [("failed", "FAILED")]
 
 
-def test_each_attempt_is_told_of(listener):
+def test_signals_are_sent_for_each_attempt(listener):
     fail_twice = fail.using(max_attempts=2)
     fail_twice()
 
@@ -150,28 +200,28 @@ def test_each_attempt_is_told_of(listener):
     ]
 
 
-def test_each_of_many_is_told_of(listener):
+def test_signals_are_sent_for_each_task_of_enqueue_many(listener):
     noop.enqueue_many([(1,), (2,)])
 
     assert listener.heard == [("enqueued", "READY")] * 2
     assert [task.params() for task in listener.tasks] == [([1], {}), ([2], {})]
 
 
-def test_of_many_that_are_refused_the_wrong_one_is_named(listener):
+def test_error_of_enqueue_many_names_the_invalid_item(listener):
     with pytest.raises(InvalidParameters, match=r"^Item 1: args\[0\]"):
         noop.enqueue_many([(1,), (object(),)])
 
     assert not Task.objects.exists()
 
 
-def test_what_is_scheduled_is_told_of_when_it_is_stored(listener):
+def test_signal_of_a_scheduled_task_is_sent_when_it_is_stored(listener):
     noop(schedule=60)
 
     assert listener.heard == [("enqueued", "SCHEDULED")]
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
-def test_what_waits_for_another_transaction_is_told_of_when_it_is_stored(listener):
+def test_signal_of_a_task_waiting_for_a_commit_is_sent_when_it_is_stored(listener):
     with transaction.atomic(using="other"):
         noop()
         heard_before = list(listener.heard)
@@ -193,23 +243,26 @@ def test_a_receiver_that_raises_changes_no_outcome(function, status):
     assert (task.status, task.attempts) == (status, 1)
 
 
-@pytest.mark.parametrize("_fails_to_listen", [("succeeded", RuntimeError)], indirect=True)
+@pytest.mark.parametrize(
+    "_fails_to_listen", [("succeeded", RuntimeError), ("succeeded", SystemExit)], indirect=True
+)
 def test_a_receiver_that_raises_is_named_in_the_log(_fails_to_listen, caplog):
     task = noop()
 
     run_due()
 
-    (record,) = [record for record in caplog.records if record.name == "bgtask"]
+    (record,) = [record for record in caplog.records if record.name.startswith("bgtask")]
     assert record.levelno == logging.ERROR
     assert "_fails_to_listen.<locals>.receiver" in record.message
     assert str(task) in record.message
-    assert "RuntimeError: not listening" in caplog.text
+    assert ": not listening" in caplog.text
+    assert record.exc_info[0] in RAISED
 
 
-@pytest.mark.parametrize("_fails_to_listen", [("succeeded", RuntimeError)], indirect=True)
-def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
-    _fails_to_listen, listener
-):
+@pytest.mark.parametrize(
+    "_fails_to_listen", [("succeeded", error) for error in RAISED], indirect=True
+)
+def test_receiver_that_raises_does_not_block_other_receivers(_fails_to_listen, listener):
     noop()
 
     run_due()
@@ -217,7 +270,39 @@ def test_a_receiver_that_raises_does_not_keep_the_others_from_being_told(
     assert ("succeeded", "SUCCESSFUL") in listener.heard
 
 
-def test_are_sent_where_tasks_are_run_immediately(listener):
+@pytest.mark.parametrize("error", RAISED)
+def test_an_async_receiver_that_raises_does_not_reach_the_code_that_enqueues(
+    listener, error, caplog
+):
+    async def receiver(**kwargs):
+        raise error("not listening")
+
+    signals.task_enqueued.connect(receiver)
+    try:
+        noop()
+    finally:
+        signals.task_enqueued.disconnect(receiver)
+
+    assert listener.heard == [("enqueued", "READY")]
+    (record,) = [record for record in caplog.records if record.name.startswith("bgtask")]
+    assert "<locals>.receiver' of a signal about" in record.message
+
+
+def test_ctrl_c_during_a_receiver_ends_the_program():
+    """A user who presses Ctrl-C in a command that enqueues tasks wants to end it."""
+
+    def receiver(**kwargs):
+        raise KeyboardInterrupt
+
+    signals.task_enqueued.connect(receiver)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            noop()
+    finally:
+        signals.task_enqueued.disconnect(receiver)
+
+
+def test_signals_are_sent_for_tasks_run_immediately(listener):
     with immediately():
         add(1, 2)
 

@@ -9,10 +9,13 @@ from django.db import connection
 
 from bgtask import background, registry
 from bgtask.failures import MAX_MESSAGE, MAX_TEXT
+from bgtask.lifecycle.claim import claim_these
+from bgtask.lifecycle.finish import finish_attempts
 from bgtask.models import Task
 from bgtask.testing import run_due
+from bgtask.worker.executor import execute
 from tests.bgtask.test_failures import HOSTILE, endless
-from tests.factories import TaskFactory
+from tests.factories import TaskFactory, WorkerFactory
 from tests.tasks import fail
 
 
@@ -57,7 +60,7 @@ def stop_iteration():
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"interrupt"}))
 def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     task = raise_hostile(name)
 
@@ -68,6 +71,7 @@ def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     assert (task.status, task.attempts) == ("SCHEDULED", 1)
     assert task.error_class == attempt.error_class != ""
     assert task.last_error == attempt.traceback != ""
+    assert task.error_message == attempt.message is not None
     assert len(task.last_error) <= MAX_TEXT
     assert len(attempt.message) <= MAX_MESSAGE
 
@@ -77,13 +81,12 @@ def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     ("function", "error_class", "message"),
     [
         (leave, "SystemExit", "leaving\ufffdearly"),
-        (interrupt, "KeyboardInterrupt", ""),
         (recurse, "RecursionError", "maximum recursion depth exceeded"),
         (stop_iteration, "StopIteration", ""),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_would_end_a_process_is_a_failure_of_the_task(function, error_class, message):
+def test_exceptions_that_end_a_process_fail_only_the_task(function, error_class, message):
     task = function()
 
     run_due(raise_errors=False)
@@ -94,6 +97,18 @@ def test_what_would_end_a_process_is_a_failure_of_the_task(function, error_class
 
 
 @pytest.mark.django_db
+def test_a_keyboard_interrupt_fails_only_the_task_in_a_worker():
+    """``run_due`` raises it instead, because a user may want to end the tests."""
+    task = interrupt()
+    (claimed,) = claim_these(Task.objects.ready(), WorkerFactory())
+
+    finish_attempts([execute(claimed)])
+
+    task.refresh_from_db()
+    assert (task.status, task.error_class) == ("SCHEDULED", "KeyboardInterrupt")
+
+
+@pytest.mark.django_db
 def test_any_character_is_stored():
     text = "".join(map(chr, [*range(0x20), 0xA0, 0x2028, 0xFFFF, 0x1F600, 0x10FFFF])) + "\ud83d"
     task = speak(text)
@@ -101,7 +116,8 @@ def test_any_character_is_stored():
     run_due(raise_errors=False)
 
     stored = text.replace("\x00", "\ufffd").replace("\ud83d", "\\ud83d")
-    assert task.history.get().message == stored
+    task.refresh_from_db()
+    assert task.error_message == task.history.get().message == stored
 
 
 @pytest.mark.django_db
@@ -113,12 +129,14 @@ def test_secrets_reach_neither_the_row_nor_the_log(caplog):
     task.refresh_from_db()
     attempt = task.history.get()
     assert "postgres://ada:********@db/app refused" in task.last_error
-    for written in (task.last_error, attempt.message, attempt.traceback, caplog.text):
+    for written in (
+        task.last_error, task.error_message, attempt.message, attempt.traceback, caplog.text
+    ):  # fmt: skip
         assert "hunter2" not in written
 
 
 @pytest.mark.django_db
-def test_a_return_value_that_is_no_json_is_no_failure_and_is_told_of(caplog):
+def test_return_value_that_is_not_json_is_logged_and_not_a_failure(caplog):
     task = return_what_json_has_not()
 
     run_due()
@@ -139,6 +157,7 @@ def test_a_row_broken_by_hand_fails_alone_as_malformed(params):
     broken.refresh_from_db()
     assert (broken.status, broken.error_class) == ("FAILED", "malformed")
     assert broken.last_error.startswith("task_params")
+    assert broken.error_message == broken.history.get().message == broken.last_error
     assert broken.history.get().outcome == "failed"
     assert {Task.objects.get(pk=task.pk).status for task in neighbours} == {"SUCCESSFUL"}
 
@@ -155,7 +174,7 @@ def find_another(name):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("kind", ["MalformedTask", "UnknownTask"])
-def test_what_the_queue_raises_within_a_task_is_an_error_like_any_other(kind):
+def test_errors_of_the_queue_within_a_task_are_ordinary_errors(kind):
     broken = TaskFactory(task_params="nonsense", status="FAILED")
     task = read_another(broken.pk) if kind == "MalformedTask" else find_another("nobody")
 
@@ -191,7 +210,7 @@ REFUSE = {
 
 
 @pytest.fixture
-def _squeamish_database(transactional_db):
+def _refusing_database(transactional_db):
     """One that refuses a certain word in an error."""
     with connection.cursor() as cursor:
         cursor.execute(REFUSE[connection.vendor])
@@ -204,8 +223,8 @@ def _squeamish_database(transactional_db):
 
 
 @pytest.mark.acceptance
-@pytest.mark.usefixtures("_squeamish_database")
-def test_an_outcome_that_the_database_refuses_is_stored_in_plain_words(process_tasks):
+@pytest.mark.usefixtures("_refusing_database")
+def test_refused_outcome_is_replaced_by_an_error(process_tasks):
     refused = fail("unspeakable")
     neighbours = [fail("sayable"), *[TaskFactory() for _ in range(5)]]
 
@@ -216,6 +235,7 @@ def test_an_outcome_that_the_database_refuses_is_stored_in_plain_words(process_t
     assert (refused.status, refused.attempts) == ("SCHEDULED", 1)
     assert refused.error_class == "bgtask.Unstorable"
     assert refused.last_error.startswith("The task failed, and the database refused the text")
+    assert refused.error_message == refused.last_error
     assert "not in this house" in worker.output()
     statuses = [Task.objects.get(pk=task.pk).status for task in neighbours]
     assert statuses == ["SCHEDULED", *["SUCCESSFUL"] * 5]

@@ -1,6 +1,12 @@
-"""bgtask.testing: what a project's own tests say."""
+"""
+Test the functions of bgtask.testing, which the tests of a project call.
+
+The module is long because each function of that module has its own cases.
+"""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 from django.contrib.auth.models import Group
@@ -66,7 +72,7 @@ def _nothing_noted():
 # run_due
 
 
-def test_runs_what_is_due_and_returns_it_as_it_ended():
+def test_run_due_runs_due_tasks_and_returns_them():
     add(1, 2)
     later = add(3, 4, schedule=60)
 
@@ -77,11 +83,11 @@ def test_runs_what_is_due_and_returns_it_as_it_ended():
     assert later.status == "SCHEDULED"
 
 
-def test_runs_nothing_when_nothing_is_due():
+def test_run_due_runs_nothing_without_due_tasks():
     assert run_due() == []
 
 
-def test_runs_what_is_scheduled_when_told_so():
+def test_run_due_runs_scheduled_tasks_on_request():
     add(3, 4, schedule=3_600)
 
     (task,) = run_due(scheduled=True)
@@ -89,7 +95,7 @@ def test_runs_what_is_scheduled_when_told_so():
     assert task.status == "SUCCESSFUL"
 
 
-def test_runs_in_the_order_of_a_worker():
+def test_run_due_uses_the_order_of_a_worker():
     note("ordinary")
     note("hurried", priority=5)
     note("earlier", schedule=-60)
@@ -100,13 +106,13 @@ def test_runs_in_the_order_of_a_worker():
     assert order == ["hurried elsewhere", "hurried", "earlier", "ordinary"]
 
 
-def test_runs_what_becomes_due_by_it():
+def test_run_due_runs_tasks_that_become_due_meanwhile():
     enqueue_another(3)
 
     assert len(run_due()) == 4
 
 
-def test_ends_when_tasks_enqueue_themselves_without_end():
+def test_run_due_stops_at_its_limit():
     enqueue_without_end()
 
     with pytest.raises(AssertionError, match="More than 5 tasks; do they enqueue themselves"):
@@ -116,20 +122,20 @@ def test_ends_when_tasks_enqueue_themselves_without_end():
     assert Task.objects.ready().count() == 1
 
 
-def test_as_many_as_the_limit_are_not_too_many():
+def test_run_due_accepts_as_many_tasks_as_its_limit():
     noop.enqueue_many([()] * 5)
 
     assert len(run_due(limit=5)) == 5
 
 
-def test_runs_only_the_queues_it_is_told():
+def test_run_due_runs_only_the_given_queues():
     mailed = noop(queue="mail")
     noop()
 
     assert run_due(queues=["mail"]) == [mailed]
 
 
-def test_a_queue_may_be_told_by_its_name_alone():
+def test_run_due_accepts_the_name_of_one_queue():
     mailed = noop(queue="mail")
     noop()
 
@@ -137,7 +143,7 @@ def test_a_queue_may_be_told_by_its_name_alone():
     assert Worker.objects.get().queues == "mail"
 
 
-def test_runs_nothing_of_no_queues():
+def test_run_due_runs_nothing_without_queues():
     noop()
     TaskFactory(crashes=1)
 
@@ -145,7 +151,7 @@ def test_runs_nothing_of_no_queues():
     assert Task.objects.ready().count() == 2
 
 
-def test_leaves_alone_what_is_paused_or_on_hold():
+def test_run_due_skips_paused_queues_and_types_on_hold():
     now = database_now("default")
     QueuePause.objects.create(queue="mail", paused_at=now)
     TaskHold.objects.create(task_name=add.name, held_at=now)
@@ -159,20 +165,20 @@ def test_leaves_alone_what_is_paused_or_on_hold():
     assert (of_held_kind.status, of_held_kind.held_for) == ("HELD", "type")
 
 
-def test_runs_suspects_too():
+def test_run_due_runs_suspects():
     suspect = TaskFactory(crashes=1)
 
     assert run_due() == [suspect]
 
 
-def test_leaves_no_worker_behind():
+def test_run_due_leaves_no_worker():
     noop()
     run_due()
 
     assert not Worker.objects.living().exists()
 
 
-def test_raises_the_error_of_a_task_with_its_cause():
+def test_run_due_raises_the_error_of_a_task_with_its_cause():
     task = fail("on purpose")
 
     with pytest.raises(TaskFailed, match=r"tests\.tasks\.fail .* failed: RuntimeError") as failure:
@@ -184,7 +190,7 @@ def test_raises_the_error_of_a_task_with_its_cause():
     assert task.status == "SCHEDULED"
 
 
-def test_after_an_error_gives_back_what_it_did_not_run():
+def test_run_due_releases_unstarted_tasks_after_an_error():
     fail()
     noop.enqueue_many([()] * 3)
 
@@ -194,7 +200,7 @@ def test_after_an_error_gives_back_what_it_did_not_run():
     assert Task.objects.ready().filter(attempts=0).count() == 3
 
 
-def test_records_the_error_as_a_worker_would_when_told_so():
+def test_run_due_can_record_errors_like_a_worker():
     task = fail("on purpose")
 
     (ran,) = run_due(raise_errors=False)
@@ -203,7 +209,7 @@ def test_records_the_error_as_a_worker_would_when_told_so():
     assert (ran.status, ran.attempts, ran.error_class) == ("SCHEDULED", 1, "RuntimeError")
 
 
-def test_another_attempt_that_was_asked_for_is_no_error():
+def test_run_due_raises_no_error_for_a_requested_retry():
     ask_for_another_attempt()
 
     (task,) = run_due()
@@ -211,7 +217,7 @@ def test_another_attempt_that_was_asked_for_is_no_error():
     assert task.status == "SCHEDULED"
 
 
-def test_what_a_task_wrote_before_it_failed_stays_as_with_a_worker():
+def test_writes_of_a_failed_task_are_kept_as_with_a_worker():
     make_group_then_fail("kept")
 
     run_due(raise_errors=False)
@@ -219,7 +225,7 @@ def test_what_a_task_wrote_before_it_failed_stays_as_with_a_worker():
     assert Group.objects.filter(name="kept").exists()
 
 
-def test_an_error_of_the_database_does_not_spoil_the_tests_transaction():
+def test_database_error_of_a_task_does_not_break_the_transaction_of_the_test():
     Group.objects.create(name="taken")
     task = make_group("taken")
 
@@ -232,7 +238,7 @@ def test_an_error_of_the_database_does_not_spoil_the_tests_transaction():
     assert Group.objects.count() == 1
 
 
-def test_a_task_that_breaks_its_transaction_does_not_spoil_the_tests():
+def test_task_with_a_broken_transaction_does_not_break_that_of_the_test():
     break_the_transaction()
 
     run_due(raise_errors=False)
@@ -242,7 +248,7 @@ def test_a_task_that_breaks_its_transaction_does_not_spoil_the_tests():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_runs_outside_a_transaction_too():
+def test_run_due_works_outside_a_transaction():
     make_group("outside")
 
     (task,) = run_due()
@@ -252,14 +258,14 @@ def test_runs_outside_a_transaction_too():
 
 
 class InATestCase(TestCase):
-    def test_runs_tasks(self):
+    def test_run_due_runs_tasks(self):
         note("here")
 
         run_due()
 
         assert order == ["here"]
 
-    def test_on_commit_runs_when_it_is_told_so(self):
+    def test_on_commit_runs_on_request(self):
         with self.captureOnCommitCallbacks(execute=True):
             transaction.on_commit(lambda: note("later"))
 
@@ -267,7 +273,7 @@ class InATestCase(TestCase):
 
 
 class InATransactionTestCase(TransactionTestCase):
-    def test_runs_tasks(self):
+    def test_run_due_runs_tasks(self):
         note("here")
 
         run_due()
@@ -304,14 +310,14 @@ def test_immediately_raises_the_error_of_the_task():
         fail()
 
 
-def test_immediately_records_the_error_when_told_so():
+def test_immediately_can_record_errors():
     with immediately(raise_errors=False):
         task = fail()
 
     assert (task.status, task.error_class) == ("SCHEDULED", "RuntimeError")
 
 
-def test_immediately_is_over_at_its_end():
+def test_immediately_ends_with_its_block():
     with immediately():
         pass
 
@@ -321,7 +327,7 @@ def test_immediately_is_over_at_its_end():
     assert task.status == "READY"
 
 
-def test_immediately_leaves_alone_what_waited_before():
+def test_immediately_does_not_run_earlier_tasks():
     before = add(1, 2)
 
     with immediately():
@@ -334,7 +340,7 @@ def test_immediately_leaves_alone_what_waited_before():
 # enqueued
 
 
-def test_enqueued_are_those_that_wait():
+def test_enqueued_returns_waiting_tasks():
     first, second = add(1, 2), add(3, 4, schedule=60)
     noop()
     TaskFactory(task_name=add.name, status="SUCCESSFUL")
@@ -344,21 +350,81 @@ def test_enqueued_are_those_that_wait():
     assert enqueued().count() == 3
 
 
-def test_enqueued_with_just_these_parameters():
+def test_enqueued_compares_all_parameters():
     first = add(1, b=[2, "two"])
     add(1, b=3)
 
     assert list(enqueued(add, 1, b=[2, "two"])) == [first]
-    assert not enqueued(add, 1, [2, "two"]).exists()
+    assert not enqueued(add, 1, [2, "three"]).exists()
+
+
+def test_parameters_are_compared_by_name_however_they_were_passed():
+    """Kind of fault: a test that can't find the task that it enqueued in another spelling."""
+    tasks = {add(1, 2), add(1, b=2), add(b=2, a=1)}
+    add(2, 1)
+
+    assert set(enqueued(add, 1, 2)) == tasks
+    assert set(enqueued(add, b=2, a=1)) == tasks
+    assert set(enqueued(add.name, 1, b=2)) == tasks
+    assert_enqueued(add, 1, 2, times=3)
+
+
+def test_parameters_of_other_types_are_other_parameters():
+    add(1, 2)
+
+    for other in (True, 1.0, "1"):
+        assert not enqueued(add, other, 2).exists()
+
+
+def test_dictionaries_among_the_parameters_are_the_same_in_any_order():
+    add({"x": 1, "y": 2}, 0)
+
+    assert_enqueued(add, {"y": 2, "x": 1}, 0)
+
+
+def test_tasks_of_an_unknown_name_are_found_by_their_parameters():
+    task = Task.objects.enqueue("tests.unknown", (1,), {"b": 2})
+    TaskFactory(task_name="tests.unknown", task_params="broken")
+
+    assert list(enqueued("tests.unknown", 1, b=2)) == [task]
+
+
+@background
+def remind(text, times=1, *, function="", schedule=""):
+    return [text, times, function, schedule]
+
+
+@background
+def webhook(**payload):
+    return payload
+
+
+def test_a_parameter_named_like_one_of_the_helpers_is_the_functions_own():
+    remind.enqueue("hello", times=3, function="f", schedule="daily")
+
+    assert_enqueued(remind, "hello", times=3, function="f", schedule="daily")
+    assert enqueued(remind, "hello", 3, function="f", schedule="daily").count() == 1
+    with pytest.raises(AssertionError, match="waits 0 times"):
+        assert_enqueued(remind, "hello", times=2)
+
+
+def test_parameters_with_the_names_of_pythons_own_are_found():
+    payload = {"self": "https://example.org", "function": 1, "args": [2], "kwargs": {}, "cls": 3}
+    webhook(**payload)
+
+    assert_enqueued(webhook, **payload)
+    assert list(enqueued(webhook, **payload)) == list(enqueued())
+    (task,) = run_due()
+    assert json.loads(task.return_value) == payload
 
 
 @pytest.mark.parametrize("look", [enqueued, lambda **kwargs: assert_enqueued(add, **kwargs)])
-def test_what_are_no_parameters_of_the_function_are_not_silently_nothing(look):
+def test_enqueued_refuses_parameters_that_do_not_fit(look):
     with pytest.raises(TypeError, match=r"enqueued\(…\)\.filter\(queue=…\)"):
         look(queue="mail")
 
 
-def test_assert_enqueued_passes_where_it_waits():
+def test_assert_enqueued_passes_for_a_waiting_task():
     add(1, 2)
     add(1, 2)
 
@@ -369,7 +435,7 @@ def test_assert_enqueued_passes_where_it_waits():
 
 
 @pytest.mark.parametrize("times", [None, 1, 3])
-def test_assert_enqueued_fails_and_says_what_waits(times):
+def test_assert_enqueued_names_the_waiting_tasks(times):
     add(1, 2)
     add(1, 2)
     args = (9, 9) if times is None else (1, 2)

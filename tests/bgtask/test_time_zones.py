@@ -27,8 +27,8 @@ STORED = ROOT / "tests/bgtask/test_times_stored.py"
         pytest.param(True, "Pacific/Chatham", id="stored east of UTC, with summer time"),
     ],
 )
-def test_times_are_right(use_tz, zone, child_env, tmp_path):
-    settings = in_a_database_of_its_own(tmp_path) | {"TIME_ZONE": zone}
+def test_times_are_right_in_each_time_zone_setting(use_tz, zone, child_env, tmp_path):
+    settings = in_its_own_database(tmp_path) | {"TIME_ZONE": zone}
     env = child_env | {
         "BGTASK_TEST_DATABASE": json.dumps(settings),
         "BGTASK_TEST_USE_TZ": "1" if use_tz else "0",
@@ -47,7 +47,7 @@ def test_times_are_right(use_tz, zone, child_env, tmp_path):
     assert tests.returncode == 0, tests.stdout + tests.stderr
 
 
-def in_a_database_of_its_own(directory: Path) -> dict[str, object]:
+def in_its_own_database(directory: Path) -> dict[str, object]:
     """Return the settings of this server with a test database that the suite does not use."""
     settings = connection.settings_dict
     name = str(settings["NAME"]) + "_zones"
@@ -67,5 +67,5 @@ def in_a_database_of_its_own(directory: Path) -> dict[str, object]:
     ],
     ids=str,
 )
-def test_the_clock_is_right_in_the_hours_around_its_change(instant, hours):
+def test_database_clock_is_right_around_a_change_of_the_clocks(instant, hours):
     assert offset_at(instant, ZoneInfo("America/New_York")) == hours * 3600

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from bgtask import Retry, background
@@ -23,6 +24,7 @@ from bgtask.lifecycle.retention import Pruning
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.testing import run_due
+from tests.helpers import eventually
 from tests.tasks import add, fail
 
 pytestmark = pytest.mark.django_db
@@ -56,6 +58,14 @@ def test_the_clock_of_the_database_is_read_as_now():
     assert from_now(database_now("default")) == pytest.approx(0, abs=MINUTE)
 
 
+def test_the_clock_of_the_database_goes_on_within_a_transaction():
+    """Kind of fault: PostgreSQL's now() is the start of the transaction, however long ago."""
+    with transaction.atomic():
+        before = database_now("default")
+
+        eventually(lambda: database_now("default") > before)
+
+
 @pytest.mark.parametrize("schedule", [None, 3_600, timedelta(hours=-1)], ids=repr)
 def test_a_task_is_stored_with_times_by_the_clock(schedule):
     task = add.using(schedule=schedule)(1, 2)
@@ -79,7 +89,7 @@ def test_a_datetime_is_ready_or_scheduled_by_the_clock(minutes, status):
 
 
 @pytest.mark.parametrize(("minutes", "status"), [(-10, "READY"), (10, "SCHEDULED")])
-def test_a_datetime_of_the_other_kind_is_that_instant_too(minutes, status):
+def test_naive_and_aware_datetimes_mean_the_same_instant(minutes, status):
     when = datetime.now(UTC) + timedelta(minutes=minutes)
     if settings.USE_TZ:
         when = timezone.make_naive(when)
@@ -91,7 +101,7 @@ def test_a_datetime_of_the_other_kind_is_that_instant_too(minutes, status):
     assert from_now(task.run_at) == pytest.approx(minutes * 60, abs=MINUTE)
 
 
-def test_many_are_stored_with_times_by_the_clock():
+def test_enqueue_many_stores_times_by_the_clock():
     add.using(schedule=now_as_given(hours=2)).enqueue_many([(1, 2), (3, 4)])
     add.using(schedule=60 * 60).enqueue_many([(5, 6)])
 
@@ -102,7 +112,7 @@ def test_many_are_stored_with_times_by_the_clock():
     assert {task.status for task in tasks} == {"SCHEDULED"}
 
 
-def test_what_is_due_is_promoted_and_what_is_not_is_not():
+def test_only_due_tasks_are_promoted():
     due = add(1, 2, schedule=600)
     Task.objects.filter(pk=due.pk).update(run_at=now_as_given(seconds=-5))
     add(3, 4, schedule=600)
@@ -113,7 +123,7 @@ def test_what_is_due_is_promoted_and_what_is_not_is_not():
     assert list(Task.objects.ready()) == [due]
 
 
-def test_the_outlook_knows_when_the_next_is_due():
+def test_snapshot_has_the_time_of_the_next_due_task():
     add(1, 2, schedule=600)
 
     assert take_snapshot().next_due == pytest.approx(600, abs=MINUTE)
@@ -159,7 +169,7 @@ def test_a_silent_worker_is_found():
     assert list(Worker.objects.silent()) == [worker]
 
 
-def test_what_is_past_its_deadline_is_rescued():
+def test_task_past_its_deadline_is_rescued():
     worker = Worker.register()
     add.enqueue_many([(1, 2)] * 2)
     late, punctual = claim_queue(worker, "default", limit=2)
@@ -227,7 +237,7 @@ def test_a_requeued_task_is_due_now():
     assert from_now(task.run_at) == pytest.approx(0, abs=MINUTE)
 
 
-def test_what_is_old_is_pruned():
+def test_old_tasks_are_pruned():
     add.enqueue_many([(1, 2)] * 2)
     old, young = run_due()
     Task.objects.filter(pk=old.pk).update(finished_at=now_as_given(minutes=-10))

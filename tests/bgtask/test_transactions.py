@@ -93,7 +93,7 @@ def test_a_call_in_a_transaction_of_another_database_that_rolls_back_leaves_no_t
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
-def test_parameters_that_are_no_json_are_refused_at_the_call_even_if_storing_waits():
+def test_parameters_that_are_not_json_are_refused_at_the_call_even_before_a_commit():
     with transaction.atomic(using="other"):
         with pytest.raises(TypeError, match=r"args\[0\]"):
             add(object(), 2)
@@ -104,7 +104,7 @@ def test_parameters_that_are_no_json_are_refused_at_the_call_even_if_storing_wai
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
-def test_a_transaction_on_both_databases_decides_by_that_of_the_queue():
+def test_transaction_of_the_queue_database_decides_if_both_are_open():
     with transaction.atomic(using="other"), transaction.atomic():
         task = add(1, 2)
         stored_at_once = task.pk is not None

@@ -9,6 +9,8 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import translation
 
+from bgtask_admin.actions import run
+
 Operator = Callable[..., Any]
 
 
@@ -17,6 +19,12 @@ def language() -> Iterator[None]:
     """Reset the language after each test. A request in another language leaves it in the thread."""
     yield
     translation.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each step of an action end its work, even on a machine that is busy."""
+    monkeypatch.setattr(run.step, "__defaults__", (60.0,))
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def operator(db: None) -> Operator:
 
 @pytest.fixture
 def log_in(operator: Operator) -> Callable[..., Client]:
-    """``log_in("view_task")``: the browser of somebody with these rights."""
+    """``log_in("view_task")``: the browser of a user with these permissions."""
 
     def enter(*codenames: str) -> Client:
         client = Client()

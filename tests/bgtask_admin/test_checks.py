@@ -14,12 +14,12 @@ def complaints():
     return [message for message in run_checks() if message.id == "bgtask_admin.W001"]
 
 
-def test_a_project_that_has_it_all_hears_nothing():
+def test_complete_project_gets_no_message():
     assert complaints() == []
 
 
 @pytest.mark.parametrize("name", ["django_filters", "django_tables2"])
-def test_an_app_that_is_left_out_is_named(name):
+def test_missing_app_is_named(name):
     assert name in NEEDED
     with override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if app != name]):
         (complaint,) = complaints()

@@ -71,7 +71,7 @@ def pages(client):
     yield OPERATIONS
 
 
-def test_no_page_breaks_or_lets_it_through(admin_client, rows, hostile):
+def test_every_page_escapes_hostile_text(admin_client, rows, hostile):
     admin_client.post(f"{TASKS}{Task.objects.failed().get().pk}/do/requeue/")
     for url in pages(admin_client):
         response = admin_client.get(url)
@@ -92,7 +92,7 @@ def visible_part(page: str) -> str:
     return "".join(part.partition('"')[2] for part in main.split(' value="'))
 
 
-def test_an_export_keeps_it_in_its_cell(admin_client, rows, hostile):
+def test_export_keeps_hostile_text_in_its_cell(admin_client, rows, hostile):
     as_csv, as_json = (
         b"".join(admin_client.get(f"{TASKS}export.{form}")).decode() for form in ("csv", "json")
     )
@@ -106,7 +106,7 @@ def test_an_export_keeps_it_in_its_cell(admin_client, rows, hostile):
 
 
 @pytest.mark.parametrize("page", ["", "{pk}/change/", "export.csv", "export.json"])
-def test_half_a_character_of_a_file_name_breaks_no_page(admin_client, page):
+def test_surrogate_in_a_file_name_breaks_no_page(admin_client, page):
     halved = b"rapport-\xe9.pdf".decode("utf-8", "surrogateescape")
     task = Task.objects.enqueue("tests.tasks.noop", [halved], {halved: halved})
     Task.objects.update(return_value='"\\udce9"')
@@ -118,7 +118,7 @@ def test_half_a_character_of_a_file_name_breaks_no_page(admin_client, page):
 
 
 @pytest.mark.parametrize("where", ["q", "queue", "task", "error_class", "since", "after", "x"])
-def test_no_page_breaks_on_what_is_asked_for(admin_client, hostile, where):
+def test_hostile_query_breaks_no_page(admin_client, hostile, where):
     response = admin_client.get(TASKS, {where: hostile, "status": "FAILED"})
 
     assert response.status_code in (200, 400)
@@ -135,7 +135,7 @@ def test_no_page_breaks_on_what_is_asked_for(admin_client, hostile, where):
         ("before", "9999-12-31T23:59:59-10:00~1"),
     ],
 )
-def test_a_time_beyond_all_times_is_refused_in_words(admin_client, key, value):
+def test_time_out_of_range_is_refused_with_a_message(admin_client, key, value):
     assert admin_client.get(TASKS, {key: value, "status": "FAILED"}).status_code == 400
 
 
@@ -144,13 +144,13 @@ LONG = "x" * 300
 
 @pytest.mark.parametrize("page", ["hold", "release", "pause", "resume"])
 @pytest.mark.parametrize("name", ["", " ", "a\x00b", LONG], ids=["none", "blank", "nul", "long"])
-def test_what_no_row_can_be_named_is_not_found(admin_client, page, name):
+def test_impossible_task_name_is_not_found(admin_client, page, name):
     assert admin_client.post(f"{LANDING}{page}/", {"name": name}).status_code == 404
     assert not TaskHold.objects.exists()
     assert not QueuePause.objects.exists()
 
 
-def test_nor_is_a_queue_with_the_name_of_a_task(admin_client):
+def test_impossible_queue_name_is_not_found(admin_client):
     name = "x" * 101
 
     assert admin_client.get(f"{LANDING}pause/", {"name": name}).status_code == 404
@@ -158,12 +158,12 @@ def test_nor_is_a_queue_with_the_name_of_a_task(admin_client):
     assert admin_client.post(f"{LANDING}hold/", {"name": name}).status_code == 302
 
 
-def test_nor_an_error_group_that_the_database_could_not_keep(admin_client):
+def test_impossible_error_group_is_not_found(admin_client):
     assert admin_client.get(f"{LANDING}error/%00/").status_code == 404
 
 
 @pytest.mark.parametrize("reason", ["a\x00b", "x" * 501], ids=["nul", "long"])
-def test_a_reason_that_cannot_be_kept_is_asked_for_again(admin_client, reason):
+def test_reason_that_cannot_be_stored_is_requested_again(admin_client, reason):
     TaskFactory(status=Status.FAILED)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
 

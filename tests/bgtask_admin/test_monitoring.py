@@ -1,3 +1,9 @@
+"""
+Test the endpoints /health, /stats and /metrics.
+
+The module is long because the three endpoints share most of their promises.
+"""
+
 from __future__ import annotations
 
 import json
@@ -8,6 +14,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from hypothesis import HealthCheck, given
+from hypothesis import settings as h_settings
+from hypothesis import strategies as st
 
 from bgtask.db import DatabaseNow
 from bgtask.models import Task
@@ -45,7 +54,7 @@ def behind(age: float = 400) -> None:
 
 
 class TestHealth:
-    def test_is_200_and_pass_when_all_is_well(self, client) -> None:
+    def test_health_is_200_and_pass_without_problems(self, client) -> None:
         WorkerFactory()
 
         response = client.get(HEALTH, headers=BEARER)
@@ -57,36 +66,38 @@ class TestHealth:
         assert document["notes"] == ["OK: nothing is behind; 0 ready, 0 running, 1 worker"]
         assert "output" not in document
 
-    def test_is_200_and_warn_when_somebody_should_look(self, client) -> None:
+    def test_health_is_200_and_warn_with_a_warning(self, client) -> None:
         behind(100)
 
         response = client.get(HEALTH, headers=BEARER)
 
         assert response.status_code == 200
         assert response.json()["status"] == "warn"
-        assert response.json()["output"].startswith("WARNING: mail has been behind since")
+        assert response.json()["output"].startswith("WARNING: mail is behind: ")
 
-    def test_is_503_and_fail_when_somebody_must_look(self, client) -> None:
+    def test_health_is_503_and_fail_with_a_failure(self, client) -> None:
         behind()
 
         response = client.get(HEALTH, headers=BEARER)
 
         assert response.status_code == 503
         assert response.json()["status"] == "fail"
-        assert response.json()["output"].startswith("CRITICAL: mail has been behind since")
+        assert response.json()["output"].startswith("CRITICAL: mail is behind: ")
 
-    def test_may_be_asked_to_fail_on_a_warning(self, client) -> None:
+    def test_health_can_fail_on_a_warning(self, client) -> None:
         behind(100)
 
         assert client.get(f"{HEALTH}?fail_on=warn", headers=BEARER).status_code == 503
 
-    def test_may_be_told_what_it_does_anyhow(self, client) -> None:
+    def test_health_accepts_its_default_as_a_parameter(self, client) -> None:
         behind(100)
 
         assert client.get(f"{HEALTH}?fail_on=fail", headers=BEARER).status_code == 200
 
     @pytest.mark.parametrize("asked", ["fail_on=fail&fail_on=warn", "fail_on=warn&fail_on=fail"])
-    def test_fails_on_a_warning_where_that_is_asked_for_among_others(self, client, asked) -> None:
+    def test_health_fails_on_a_warning_if_one_of_several_values_requests_it(
+        self, client, asked
+    ) -> None:
         behind(100)
 
         assert client.get(f"{HEALTH}?{asked}", headers=BEARER).status_code == 503
@@ -102,22 +113,22 @@ class TestHealth:
             ("fail_on=warn&fail_on=never", "“never”"),
         ],
     )
-    def test_refuses_to_fail_on_what_there_is_not(self, client, asked: str, wrong: str) -> None:
+    def test_health_refuses_an_unknown_level(self, client, asked: str, wrong: str) -> None:
         response = client.get(f"{HEALTH}?{asked}", headers=BEARER)
 
         assert response.status_code == 400
         assert response["Content-Type"] == "application/json"
         assert response.json()["detail"] == f"fail_on takes “fail” or “warn”, not {wrong}."
 
-    def test_ignores_what_is_no_parameter_of_its(self, client) -> None:
+    def test_health_ignores_unknown_parameters(self, client) -> None:
         WorkerFactory()
 
         assert client.get(f"{HEALTH}?colour=red", headers=BEARER).status_code == 200
 
-    def test_tells_nobody_unknown_what_it_takes(self, client) -> None:
+    def test_refused_request_does_not_name_the_parameters(self, client) -> None:
         assert client.get(f"{HEALTH}?fail_on=warning").status_code == 401
 
-    def test_tells_each_check_with_its_own_verdict(self, client) -> None:
+    def test_health_has_a_verdict_for_each_check(self, client) -> None:
         behind()
         TaskFactory(status=Status.RUNNING, deadline_at=DatabaseNow(-1))
 
@@ -133,7 +144,7 @@ class TestHealth:
         assert checks["queue.default:stuck"][0]["status"] == "warn"
         assert checks["queue.mail:failure_ratio"][0]["observedValue"] is None
 
-    def test_says_that_no_worker_is_alive(self, client) -> None:
+    def test_health_reports_that_no_worker_is_alive(self, client) -> None:
         TaskFactory(run_at=DatabaseNow(-400))
 
         (workers,) = client.get(HEALTH, headers=BEARER).json()["checks"]["workers:alive"]
@@ -150,7 +161,7 @@ class TestHealth:
 
 
 class TestStats:
-    def test_is_200_however_bad_it_is(self, client) -> None:
+    def test_stats_is_200_with_any_verdict(self, client) -> None:
         behind()
 
         response = client.get(STATS, headers=BEARER)
@@ -159,9 +170,10 @@ class TestStats:
         assert response["Content-Type"] == "application/json"
         assert response.json()["status"] == "fail"
 
-    def test_has_all_figures(self, client) -> None:
+    def test_stats_has_all_figures(self, client) -> None:
         behind()
-        TaskFactory(status=Status.SCHEDULED, attempts=2)
+        TaskFactory(status=Status.SCHEDULED, attempts=2, error_class="ValueError")
+        TaskFactory(status=Status.FAILED)
         TaskStatsFactory(queue="mail", succeeded=70, failed=10, retried=20)
         PauseFactory(queue="reports")
 
@@ -169,6 +181,8 @@ class TestStats:
 
         assert document["totals"]["ready"] == 1
         assert document["totals"]["retrying"] == 1
+        assert document["totals"]["failed_tasks"] == 1
+        assert document["totals"]["failed_tasks_at_least"] is False
         assert document["workers"]["alive"] == 1
         queues = {queue["name"]: queue for queue in document["queues"]}
         assert queues["mail"]["failure_ratio"] == pytest.approx(0.3)
@@ -182,7 +196,7 @@ class TestStats:
 
         assert_conforms(client.get(STATS, headers=BEARER).json(), "stats.schema.json")
 
-    def test_tells_nothing_of_single_tasks(self, client) -> None:
+    def test_stats_has_no_single_tasks(self, client) -> None:
         secret = "s3cret-argument"
         TaskFactory(task_params=f'[["{secret}"], {{}}]', task_name="app.tasks.private")
         TaskFactory(status=Status.FAILED, last_error=secret, error_class="PrivateError")
@@ -193,7 +207,7 @@ class TestStats:
             assert secret not in text
             assert "private" not in text.lower()
 
-    def test_tells_the_time_in_utc(self, client) -> None:
+    def test_stats_has_its_time_in_utc(self, client) -> None:
         moment = datetime.fromisoformat(client.get(STATS, headers=BEARER).json()["generated_at"])
 
         assert moment.utcoffset() == timedelta(0)
@@ -201,11 +215,12 @@ class TestStats:
 
 
 class TestMetrics:
-    def test_are_the_text_that_prometheus_reads(self, client) -> None:
+    def test_metrics_are_in_the_text_format_of_prometheus(self, client) -> None:
         from prometheus_client.parser import text_string_to_metric_families
 
         behind()
-        TaskFactory(status=Status.SCHEDULED, attempts=2)
+        TaskFactory(status=Status.SCHEDULED, attempts=2, error_class="ValueError")
+        TaskFactory(status=Status.FAILED)
 
         response = client.get(METRICS, headers=BEARER)
 
@@ -222,8 +237,9 @@ class TestMetrics:
         assert samples["bgtask_queue_oldest_ready_age_seconds", ("queue", "mail")] >= 400
         assert samples["bgtask_workers", ("status", "alive")] == 1
         assert samples[("bgtask_status",)] == 2
+        assert samples[("bgtask_failed_tasks",)] == 1
 
-    def test_are_openmetrics_where_that_is_asked_for(self, client) -> None:
+    def test_metrics_are_openmetrics_on_request(self, client) -> None:
         from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
         behind()
@@ -236,12 +252,12 @@ class TestMetrics:
         assert text.endswith("# EOF\n")
         assert list(text_string_to_metric_families(text))
 
-    def test_are_200_however_bad_it_is(self, client) -> None:
+    def test_metrics_are_200_with_any_verdict(self, client) -> None:
         behind()
 
         assert client.get(METRICS, headers=BEARER).status_code == 200
 
-    def test_leave_nothing_in_the_registry_of_the_process(self, client) -> None:
+    def test_metrics_leave_nothing_in_the_default_registry(self, client) -> None:
         from prometheus_client import generate_latest
 
         behind()
@@ -249,7 +265,7 @@ class TestMetrics:
 
         assert b"bgtask" not in generate_latest()
 
-    def test_name_the_extra_where_the_library_is_missing(self, client, monkeypatch) -> None:
+    def test_name_the_library_where_it_is_missing(self, client, monkeypatch) -> None:
         for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr(sys, "meta_path", [Without("prometheus_client"), *sys.meta_path])
@@ -258,7 +274,7 @@ class TestMetrics:
         response = client.get(METRICS, headers=BEARER)
 
         assert response.status_code == 501
-        assert "django-bgtask[prometheus]" in response.json()["detail"]
+        assert "pip install prometheus_client" in response.json()["detail"]
 
 
 class Without:
@@ -275,7 +291,7 @@ class Without:
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 class TestAccess:
-    def test_takes_any_of_the_tokens(self, client, path: str) -> None:
+    def test_any_of_the_tokens_is_accepted(self, client, path: str) -> None:
         for token in (TOKEN, "another" * 6):
             response = client.get(path, headers={"Authorization": f"Bearer {token}"})
 
@@ -296,7 +312,7 @@ class TestAccess:
             "Bearer \xe9\xff",
         ],
     )
-    def test_refuses_in_json_without_a_redirect(self, client, path: str, header) -> None:
+    def test_refusal_is_json_without_a_redirect(self, client, path: str, header) -> None:
         response = client.get(path, headers={} if header is None else {"Authorization": header})
 
         assert response.status_code == 401
@@ -305,25 +321,27 @@ class TestAccess:
         assert response.json()["detail"]
         assert TOKEN not in response.content.decode()
 
-    def test_refuses_everybody_where_there_is_no_token(self, client, settings, path) -> None:
+    def test_every_request_is_refused_without_configured_tokens(
+        self, client, settings, path
+    ) -> None:
         settings.BGTASK = {}
 
         for header in ("Bearer ", "Bearer None", "Bearer []"):
             assert client.get(path, headers={"Authorization": header}).status_code == 401
 
-    def test_refuses_a_token_in_the_url_even_when_it_is_right(self, client, path: str) -> None:
+    def test_token_in_the_url_is_refused(self, client, path: str) -> None:
         for query in (f"token={TOKEN}", f"access_token={TOKEN}", f"x={TOKEN}"):
             assert client.get(f"{path}?{query}").status_code == 401
             assert client.get(f"{path}?{query}", headers=BEARER).status_code == 401
 
-    def test_lets_in_a_session_with_the_right_to_monitor(self, client, path: str) -> None:
+    def test_session_with_the_monitor_permission_is_accepted(self, client, path: str) -> None:
         user = User.objects.create_user("ann")
         user.user_permissions.add(Permission.objects.get(codename="monitor"))
         client.force_login(user)
 
         assert client.get(path).status_code == 200
 
-    def test_refuses_a_session_without_that_right(self, client, path: str) -> None:
+    def test_session_without_the_monitor_permission_is_refused(self, client, path: str) -> None:
         user = User.objects.create_user("bob", is_staff=True)
         client.force_login(user)
 
@@ -332,7 +350,7 @@ class TestAccess:
         assert response.status_code == 403
         assert "bgtask.monitor" in response.json()["detail"]
 
-    def test_refuses_a_user_who_is_not_active_any_more(self, client, path: str) -> None:
+    def test_inactive_user_is_refused(self, client, path: str) -> None:
         user = User.objects.create_superuser("eve")
         client.force_login(user)
         User.objects.update(is_active=False)
@@ -346,9 +364,20 @@ class TestAccess:
 
         assert response.status_code == 401
 
-    def test_does_not_meet_the_login_page_of_a_closed_project(
-        self, client, settings, path: str
+    @pytest.mark.parametrize("headers", [{}, BEARER], ids=["nothing", "token"])
+    def test_an_endpoint_without_configured_tokens_explains_the_setting(
+        self, client, settings, path: str, headers
     ) -> None:
+        settings.BGTASK = {}
+
+        response = client.get(path, headers=headers)
+
+        assert response.status_code == 401
+        assert response.json()["detail"].startswith("No token is configured. Add one to BGTASK")
+        settings.BGTASK = {"MONITOR_TOKENS": ["x" * 32]}
+        assert "No token is configured" not in client.get(path, headers=headers).text
+
+    def test_login_required_middleware_does_not_redirect(self, client, settings, path: str) -> None:
         settings.MIDDLEWARE = [
             *settings.MIDDLEWARE,
             "django.contrib.auth.middleware.LoginRequiredMiddleware",
@@ -359,8 +388,8 @@ class TestAccess:
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-class TestAnyAnswer:
-    def test_may_not_be_kept_nor_indexed(self, client, path: str) -> None:
+class TestResponses:
+    def test_response_must_not_be_cached_or_indexed(self, client, path: str) -> None:
         for headers in (BEARER, {}):
             response = client.get(path, headers=headers)
 
@@ -368,7 +397,7 @@ class TestAnyAnswer:
             assert response["X-Robots-Tag"] == "noindex"
             assert {"Authorization", "Cookie", "Accept"} <= set(response["Vary"].split(", "))
 
-    def test_may_not_be_framed_sniffed_nor_told_of(self, client, settings, path: str) -> None:
+    def test_response_has_security_headers(self, client, settings, path: str) -> None:
         settings.MIDDLEWARE = []
         for headers in (BEARER, {}):
             response = client.get(path, headers=headers)
@@ -378,33 +407,34 @@ class TestAnyAnswer:
             assert response["Referrer-Policy"] == "no-referrer"
             assert "frame-ancestors 'none'" in response["Content-Security-Policy"]
 
-    def test_comes_with_or_without_a_slash(self, client, path: str) -> None:
+    def test_url_works_with_and_without_a_slash(self, client, path: str) -> None:
         assert client.get(f"{path}/", headers=BEARER).status_code == 200
 
-    def test_to_head_is_the_same_without_a_body(self, client, path: str) -> None:
+    def test_head_has_no_body(self, client, path: str) -> None:
         response = client.head(path, headers=BEARER)
 
         assert response.status_code == 200
         assert response.content == b""
 
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
-    def test_to_another_method_is_405(self, client, path: str, method: str) -> None:
+    def test_other_methods_get_405(self, client, path: str, method: str) -> None:
         response = getattr(client, method)(path, headers=BEARER)
 
         assert response.status_code == 405
         assert response["Allow"] == "GET, HEAD"
 
-    def test_costs_four_queries_and_writes_nothing(
-        self, client, path: str, django_assert_num_queries
+    @pytest.mark.parametrize(("age", "number"), [(0, 4), (400, 5)])
+    def test_costs_four_queries_and_one_for_since_when(
+        self, client, path: str, django_assert_num_queries, age: int, number: int
     ) -> None:
-        behind()
+        behind(age)
 
-        with django_assert_num_queries(4) as captured:
+        with django_assert_num_queries(number) as captured:
             client.get(path, headers=BEARER)
 
         assert all(query["sql"].lstrip("( ").startswith("SELECT") for query in captured)
 
-    def test_costs_nothing_a_moment_later(
+    def test_response_is_cached_for_a_moment(
         self, client, path: str, django_assert_num_queries
     ) -> None:
         client.get(HEALTH, headers=BEARER)
@@ -413,7 +443,7 @@ class TestAnyAnswer:
             for _ in range(10):
                 client.get(path, headers=BEARER)
 
-    def test_is_503_in_json_when_the_database_cannot_be_read(
+    def test_response_is_503_in_json_if_the_database_cannot_be_read(
         self, client, path: str, tables_missing, caplog
     ) -> None:
         response = client.get(path, headers=BEARER)
@@ -424,17 +454,19 @@ class TestAnyAnswer:
         (record,) = (one for one in caplog.records if one.name == "bgtask.monitoring")
         assert record.levelno == logging.WARNING
 
-    def test_is_open_to_nobody_when_the_database_cannot_be_read(
+    def test_response_needs_a_token_even_if_the_database_cannot_be_read(
         self, client, path: str, tables_missing
     ) -> None:
         assert client.get(path).status_code == 401
 
-    def test_does_not_tell_what_the_database_said(self, client, path: str, tables_missing) -> None:
+    def test_response_hides_the_error_of_the_database(
+        self, client, path: str, tables_missing
+    ) -> None:
         assert "not_there" not in client.get(path, headers=BEARER).content.decode()
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-def test_answers_when_the_database_is_away(command, tmp_path, path: str) -> None:
+def test_endpoints_answer_while_the_database_is_away(command, tmp_path, path: str) -> None:
     nowhere = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(tmp_path / "no" / "such"),
@@ -457,7 +489,7 @@ print(response.status_code, response.content.decode())
     assert_conforms(json.loads(body), "health.schema.json")
 
 
-def test_an_answer_is_taken_again_when_it_has_become_old(client, monkeypatch) -> None:
+def test_old_snapshot_is_replaced(client, monkeypatch) -> None:
     monkeypatch.setattr(snapshot, "KEPT", 0.0)
     client.get(STATS, headers=BEARER)
     TaskFactory()
@@ -465,7 +497,7 @@ def test_an_answer_is_taken_again_when_it_has_become_old(client, monkeypatch) ->
     assert client.get(STATS, headers=BEARER).json()["totals"]["ready"] == 1
 
 
-def test_says_how_old_it_is(client) -> None:
+def test_response_has_the_age_of_its_snapshot(client) -> None:
     first = client.get(STATS, headers=BEARER).json()
     second = client.get(STATS, headers=BEARER).json()
 
@@ -474,7 +506,7 @@ def test_says_how_old_it_is(client) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_probes_at_once_cost_one(settings) -> None:
+def test_concurrent_requests_share_one_snapshot(settings) -> None:
     TaskFactory()
 
     def probe() -> str:
@@ -484,7 +516,7 @@ def test_many_probes_at_once_cost_one(settings) -> None:
     assert len(set(all_at_once(*[probe] * 5))) == 1
 
 
-def test_speaks_the_language_of_the_project_to_all_callers(client, settings) -> None:
+def test_responses_use_the_language_of_the_project(client, settings) -> None:
     settings.MIDDLEWARE = [
         *settings.MIDDLEWARE,
         "django.middleware.locale.LocaleMiddleware",
@@ -495,7 +527,7 @@ def test_speaks_the_language_of_the_project_to_all_callers(client, settings) -> 
     assert document["sentence"].startswith("OK: nothing is behind")
 
 
-def test_answers_where_every_request_is_a_transaction(
+def test_endpoints_work_with_atomic_requests(
     client, monkeypatch, django_assert_num_queries
 ) -> None:
     from django.db import connection
@@ -504,3 +536,82 @@ def test_answers_where_every_request_is_a_transaction(
 
     with django_assert_num_queries(5):  # And no savepoint.
         assert client.get(HEALTH, headers=BEARER).status_code == 200
+
+
+ACCEPTED = [
+    "application/openmetrics-text; version=abc",
+    "application/openmetrics-text; version=1.x.0",
+    "application/openmetrics-text; version=",
+    "application/openmetrics-text; version=99999999999999999999.0.0",
+    "application/openmetrics-text; version=-1.0.0",
+    "application/openmetrics-text; version=\u0661.0.0",
+    "application/openmetrics-text; version=1.0.0; escaping=nothing",
+    "application/openmetrics-text; version=1.0.0; escaping=",
+    "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8",
+    "application/openmetrics-text;;;version;=;escaping",
+    "text/plain; version=abc",
+    "text/plain; version=1.0.0; escaping=\xe9",
+    "text/plain; version=0.0.4; q=x, */*; q=-1",
+    ";",
+    ",",
+    ",;,=" * 2_000,
+    "*/*",
+    "\x00\xff",
+]
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("accept", ACCEPTED, ids=range(len(ACCEPTED)))
+def test_an_endpoint_answers_any_accept_header(client, path: str, accept: str) -> None:
+    """Hostile headers: a library parses one and raises an error that nobody expects."""
+    response = client.get(path, headers={**BEARER, "Accept": accept})
+
+    assert response.status_code == 200
+    assert response.content
+
+
+HEADERS = (
+    "Accept", "Accept-Language", "Accept-Encoding", "Authorization", "Cookie", "Content-Type",
+    "Content-Length", "If-None-Match", "If-Modified-Since", "Range", "Referer", "User-Agent",
+    "X-Forwarded-For", "X-Requested-With", "Origin",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@given(
+    name=st.sampled_from(HEADERS),
+    value=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n"), max_size=60),
+)
+@h_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_header_breaks_an_endpoint(path: str, name: str, value: str) -> None:
+    headers = {**BEARER, "Accept": "application/openmetrics-text; version=1.0.0", name: value}
+
+    assert Client().get(path, headers=headers).status_code in (200, 400, 401)
+
+
+def test_a_failure_is_kept_so_that_a_second_probe_costs_nothing(
+    client, tables_missing, django_assert_num_queries
+) -> None:
+    assert client.get(HEALTH, headers=BEARER).status_code == 503
+
+    with django_assert_num_queries(0):
+        for path in ENDPOINTS:
+            assert client.get(path, headers=BEARER).status_code == 503
+
+
+def test_every_endpoint_tells_the_same_number_of_failed_tasks(client) -> None:
+    """Kind of fault: two pages tell two numbers of one thing."""
+    TaskFactory.create_batch(3, status=Status.FAILED)
+
+    health = client.get(HEALTH, headers=BEARER).json()
+    stats = client.get(STATS, headers=BEARER).json()
+    metrics = client.get(METRICS, headers=BEARER).content.decode()
+
+    (check,) = health["checks"]["tasks:failed"]
+    assert (check["observedValue"], check["status"]) == (3, "pass")
+    assert health["notes"] == [stats["sentence"]]
+    assert stats["sentence"].endswith("; 3 failed tasks")
+    assert stats["totals"]["failed_tasks"] == 3
+    assert "bgtask_failed_tasks 3.0" in metrics
+    assert_conforms(health, "health.schema.json")
+    assert_conforms(stats, "stats.schema.json")

@@ -75,7 +75,7 @@ def selectors(expression: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield name, dict(MATCHER.findall(matchers))
 
 
-def test_there_are_the_alerts_that_are_promised() -> None:
+def test_documented_alerts_exist() -> None:
     assert list(expressions_of_alerts()) == [
         "BgtaskOldestReadyHigh",
         "BgtaskFailureRatioHigh",
@@ -87,7 +87,7 @@ def test_there_are_the_alerts_that_are_promised() -> None:
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
-def test_asks_only_for_what_is_exposed(exposed, where: str) -> None:
+def test_dashboard_uses_only_exposed_metrics(exposed, where: str) -> None:
     asked = list(selectors(EXPRESSIONS[where]))
 
     assert asked
@@ -101,7 +101,7 @@ def test_asks_only_for_what_is_exposed(exposed, where: str) -> None:
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
-def test_groups_only_by_labels_that_there_are(exposed, where: str) -> None:
+def test_dashboard_groups_only_by_existing_labels(exposed, where: str) -> None:
     expression = EXPRESSIONS[where]
     known = {"instance"}  # Prometheus adds it.
     for metric, _ in selectors(expression):
@@ -127,7 +127,7 @@ def test_panels_do_not_overlap() -> None:
                 assert x < 24
 
 
-def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     if (promtool := shutil.which("promtool")) is None:
         missing = pytest.fail if is_required("promtool") else pytest.skip
         missing("no promtool here: apt-get install prometheus")

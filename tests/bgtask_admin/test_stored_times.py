@@ -67,14 +67,14 @@ def test_a_window_holds_the_instants_at_its_ends(by_the_clock, end):
     assert tasks.count() == 7
 
 
-def test_what_ended_at_the_instant_of_the_preview_is_meant(by_the_clock):
+def test_preview_includes_a_task_that_ended_at_its_instant(by_the_clock):
     """A stored time and a parameter: what ended when the operator looked is meant."""
     narrow = ACTIONS[Verb.REQUEUE].narrow(by_the_clock)
 
     assert Task.objects.filter(narrow).count() == 7
 
 
-def test_a_preview_means_what_ended_just_before_it():
+def test_preview_includes_a_task_that_ended_just_before():
     """A stored time and a parameter: what ended before the operator looked is meant."""
     for _ in range(50):  # Within one millisecond, now and then.
         task = TaskFactory(status=Status.FAILED)

@@ -72,7 +72,7 @@ def start(verb: str, user=None, **query: str) -> Operation:
 
 
 @pytest.mark.parametrize("verb", OFFERED)
-def test_every_verb_is_done_and_logged(admin_client, split, verb):
+def test_every_action_runs_and_is_logged(admin_client, split, verb):
     task = TaskFactory(status=STATUSES.get(verb, Status.READY))
 
     page = admin_client.post(f"{TASKS}{task.pk}/do/{verb}/", OPTIONS.get(verb, {}))
@@ -83,7 +83,7 @@ def test_every_verb_is_done_and_logged(admin_client, split, verb):
     assert LogEntry.objects.get().object_id == str(task.pk)
 
 
-def test_a_confirmed_action_is_done_logged_and_shown(admin_client, split):
+def test_confirmed_action_runs_is_logged_and_is_shown(admin_client, split):
     task = TaskFactory(status=Status.FAILED)
     page = admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED").content.decode()
     signed = html.unescape(re.search(r'name="preview" value="([^"]*)"', page)[1])
@@ -96,7 +96,7 @@ def test_a_confirmed_action_is_done_logged_and_shown(admin_client, split):
         assert admin_client.get(url).status_code == 200
 
 
-def test_what_is_stopped_and_let_go_is_logged(admin_client, split):
+def test_pause_and_resume_are_logged(admin_client, split):
     worker = WorkerFactory(state=WorkerState.DEAD)
     TaskFactory(status=Status.RUNNING, locked_by=worker)
 
@@ -120,7 +120,7 @@ def test_what_is_stopped_and_let_go_is_logged(admin_client, split):
     assert not QueuePause.objects.exists()
 
 
-def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_user, split):
+def test_deleting_a_user_does_not_read_the_log_and_keeps_the_name(admin_user, split):
     TaskFactory(status=Status.FAILED)
     operation = start(Verb.REQUEUE, admin_user, status="FAILED")
 
@@ -135,7 +135,7 @@ def test_a_user_is_deleted_without_a_look_at_the_log_which_keeps_the_name(admin_
 
 
 @pytest.mark.parametrize("model", [TaskHold, QueuePause])
-def test_nothing_is_stopped_that_the_log_did_not_take(admin_user, split, model, monkeypatch):
+def test_pause_is_not_stored_if_logging_fails(admin_user, split, model, monkeypatch):
     """A change and its entry in the log: both, or neither."""
     client = Client(raise_request_exception=False)
     client.force_login(admin_user)
@@ -149,7 +149,7 @@ def test_nothing_is_stopped_that_the_log_did_not_take(admin_user, split, model, 
 
 
 @pytest.mark.parametrize("model", [TaskHold, QueuePause])
-def test_a_stop_that_fails_is_in_the_log_only_as_stopped(admin_client, split, model, monkeypatch):
+def test_failed_pause_is_logged_only_as_stopped(admin_client, split, model, monkeypatch):
     """A change and its entry in the log: an entry across two databases says what failed."""
     monkeypatch.setattr(model, "save", refuse)
 
@@ -166,7 +166,7 @@ def refuse(*args, **kwargs):
     raise DatabaseError("disk full")
 
 
-def test_a_chunk_that_failed_is_done_again(split, monkeypatch):
+def test_failed_chunk_is_repeated(split, monkeypatch):
     """A mark in the log follows the tasks: no chunk is skipped that was rolled back."""
     monkeypatch.setattr(run, "CHUNK", 2)
     TaskFactory.create_batch(5)
@@ -179,7 +179,7 @@ def test_a_chunk_that_failed_is_done_again(split, monkeypatch):
     assert (operation.changed, operation.skipped, Task.objects.held().count()) == (5, 0, 5)
 
 
-def test_what_somebody_else_did_after_a_failure_is_not_counted(log_in_other):
+def test_changes_by_others_after_a_failure_are_not_counted(log_in_other):
     """A mark in the log follows the tasks: a chunk that was rolled back has changed nothing."""
     task, *others = TaskFactory.create_batch(3)
     operation = start(Verb.HOLD, status="READY")
@@ -237,7 +237,7 @@ def test_a_chunk_whose_mark_was_lost_is_counted_once(log_in_other, admin_user, v
 
 
 @pytest.mark.parametrize("chosen", [True, False], ids=["ticked", "all that match"])
-def test_who_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
+def test_step_that_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
     """A mark in the log follows the tasks: a chunk that is begun is neither replaced nor ended."""
     tasks = TaskFactory.create_batch(3)
     ids = ",".join(str(task.pk) for task in tasks)
@@ -252,7 +252,7 @@ def test_who_does_not_know_of_a_chunk_gives_way(log_in_other, chosen):
     assert (yours.state, yours.changed, yours.skipped) == (OperationState.DONE, 3, 0)
 
 
-def test_a_chunk_that_somebody_else_marked_is_not_counted_again(log_in_other):
+def test_chunk_marked_by_another_step_is_not_counted_again(log_in_other):
     """A mark in the log follows the tasks: of two who step, one counts."""
     TaskFactory.create_batch(3)
     mine = start(Verb.HOLD, status="READY")

@@ -16,7 +16,7 @@ def draw(photo, name="Chloé Dvořák"):
 
 
 @pytest.mark.parametrize("seed", [2, 3], ids=["upright", "on its side"])
-def test_shows_the_portrait_upright(site, seed):
+def test_portrait_is_upright(site, seed):
     portraits.take(site / "photo.jpg", seed=seed)
 
     card = draw(site / "photo.jpg")
@@ -29,20 +29,20 @@ def test_shows_the_portrait_upright(site, seed):
 
 
 @pytest.mark.parametrize("name", ["Zoë", "", "Ada Maria de la Cruz", "李 小龍"])
-def test_draws_any_name(site, name):
+def test_card_accepts_any_name(site, name):
     portraits.take(site / "photo.jpg", seed=1)
 
     assert draw(site / "photo.jpg", name).size == cards.SIZE
 
 
-def test_refuses_what_is_no_picture(site):
+def test_invalid_picture_is_refused(site):
     (site / "photo.jpg").write_bytes(b"no picture")
 
     with pytest.raises(UnidentifiedImageError):
         draw(site / "photo.jpg")
 
 
-def test_portraits_are_as_large_as_a_telephone_makes_them(site):
+def test_portraits_have_the_size_of_phone_pictures(site):
     portraits.take(site / "photo.jpg", seed=3)
 
     with Image.open(site / "photo.jpg") as photo:

@@ -89,7 +89,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_all_tasks_end_as_they_should(demo):
+def test_all_tasks_of_the_demo_end_as_expected(demo):
     demo = demo("--exit")
 
     assert demo.end() == 0, demo.output()
@@ -131,7 +131,7 @@ def test_serves_the_site_until_ctrl_c(demo, port):
 @pytest.mark.parametrize(
     "signum", [pytest.param(signal.SIGINT, marks=pytest.mark.sample), signal.SIGTERM]
 )
-def test_can_be_stopped_in_the_middle(demo, signum):
+def test_demo_can_be_stopped_early(demo, signum):
     demo = demo("--exit")
     demo.says(STARTED)
     eventually(demo.workers)
@@ -142,7 +142,7 @@ def test_can_be_stopped_in_the_middle(demo, signum):
     assert not any(map(is_running, demo.workers()))
 
 
-def test_starts_again_in_the_folder_of_an_earlier_one(demo):
+def test_demo_restarts_in_the_folder_of_an_earlier_demo(demo):
     first = demo("--exit")
     first.says(STARTED)
     first.end(signal.SIGTERM)
@@ -152,7 +152,7 @@ def test_starts_again_in_the_folder_of_an_earlier_one(demo):
     second.says(STARTED)
 
 
-def test_says_when_the_port_is_taken(demo, port):
+def test_demo_reports_a_used_port(demo, port):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
@@ -165,7 +165,7 @@ def test_says_when_the_port_is_taken(demo, port):
     assert f"--port={port + 1}" in line
 
 
-def test_says_when_pillow_is_missing(demo, tmp_path):
+def test_demo_reports_a_missing_pillow(demo, tmp_path):
     # A module without a loader is one that nobody finds.
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\n"

@@ -6,7 +6,7 @@ from django.core.management import CommandError
 from example_project.members.demo.folder import emptied
 
 
-def test_removes_what_an_earlier_demo_left(site):
+def test_files_of_an_earlier_demo_are_removed(site):
     folder = site / "demo"
     with emptied(folder):
         (folder / "media").mkdir()
@@ -17,7 +17,7 @@ def test_removes_what_an_earlier_demo_left(site):
         assert {path.name for path in folder.iterdir()} <= {"demo.lock", "demo.lock-journal"}
 
 
-def test_removes_nothing_that_is_not_the_demos(site):
+def test_other_files_are_not_removed(site):
     (site / "thesis.txt").touch()
 
     with pytest.raises(CommandError, match="not the demo's"), emptied(site):
@@ -26,7 +26,7 @@ def test_removes_nothing_that_is_not_the_demos(site):
     assert (site / "thesis.txt").exists()
 
 
-def test_two_demos_do_not_share_it(site):
+def test_two_demos_do_not_share_a_folder(site):
     folder = site / "demo"
 
     with (

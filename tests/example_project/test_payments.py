@@ -9,7 +9,7 @@ from example_project.members.demo import payments_file
 from example_project.members.payments import Sums
 
 
-def test_the_file_is_of_real_size_and_awkward():
+def test_payment_file_is_large_and_irregular():
     payments_file.write(2025, ["M-0001", "M-0002"])
 
     text = payments.path(2025).read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ def test_the_file_is_of_real_size_and_awkward():
     assert '"called ""the lamp fund"" by the donor"' in text
 
 
-def test_is_the_same_file_each_time():
+def test_payment_file_is_the_same_each_time():
     payments_file.write(2025, ["M-0001"], rows=100)
     first = payments.path(2025).read_bytes()
 
@@ -29,7 +29,7 @@ def test_is_the_same_file_each_time():
     assert payments.path(2025).read_bytes() == first
 
 
-def test_all_months_add_up_to_what_was_written():
+def test_sum_of_all_months_equals_the_written_payments():
     written = payments_file.write(2025, ["M-0001"], rows=3_000)
 
     read = {month: payments.add_up(2025, month) for month in range(1, 13)}
@@ -48,6 +48,6 @@ def test_a_month_without_payments_is_zero():
     assert payments.add_up(2025, 1) == Sums(0, 0, 0)
 
 
-def test_says_which_file_is_missing():
+def test_error_names_the_missing_file():
     with pytest.raises(FileNotFoundError, match=r"payments-1999\.csv"):
         payments.add_up(1999, 1)

@@ -53,5 +53,10 @@ def test_writes_plain_lines_elsewhere_and_not_too_many():
 
 
 @pytest.mark.parametrize("total", [0, 1])
-def test_copes_with_next_to_nothing(total):
-    Progress(total, OutputWrapper(Terminal())).show(total, 0)
+def test_a_demo_of_next_to_nothing_is_complete(monkeypatch, total):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Terminal()
+
+    Progress(total, OutputWrapper(out)).show(total, 0)
+
+    assert f"[########################] {total} of {total} tasks" in out.getvalue()

@@ -26,7 +26,7 @@ def test_mails_the_fee_that_is_due(member):
     assert "90.00" in message.body
 
 
-def test_knows_no_fee_for_an_honorary_member(make_member):
+def test_honorary_member_has_no_fee(make_member):
     member = make_member(plan=Plan.HONORARY)
 
     with pytest.raises(KeyError, match="honorary"):
@@ -36,7 +36,7 @@ def test_knows_no_fee_for_an_honorary_member(make_member):
 
 
 @pytest.mark.django_db
-def test_reports_what_the_bank_says():
+def test_error_of_the_bank_is_reported():
     expected = payments_file.write(2025, ["M-0001"], rows=500)
 
     reported = tasks.report_payments.now(2025, 3)

@@ -8,12 +8,12 @@ import sys
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError
 
 from bgtask import health
 from bgtask.health import Health, Level, Thresholds
-from bgtask.management.arguments import queue_name
+from bgtask.management.arguments import queue_name, queue_names
 
 UNKNOWN = 3
 EXIT_CODES = {Level.PASS: 0, Level.WARN: 1, Level.FAIL: 2}
@@ -51,7 +51,11 @@ class Command(BaseCommand):
         return parser
 
     def handle(self, **options: Any) -> None:
-        queues, warn, crit = options["queues"], options["warn_age"], options["crit_age"]
+        warn, crit = options["warn_age"], options["crit_age"]
+        try:
+            queues = queue_names(options["queues"])
+        except CommandError as error:
+            self._unknown(str(error))
         if warn is not None and crit is not None and warn > crit:
             self._unknown(f"--warn-age {warn:g} is later than --crit-age {crit:g}")
         try:
@@ -73,10 +77,11 @@ class Command(BaseCommand):
 
 def _one_line(text: str) -> str:
     """
-    Return the text without line breaks and bars.
+    Return the text without line breaks and bars, and with escapes for what has no encoding.
 
     A line break would end the message. A bar would begin the figures.
     """
+    text = text.encode("utf-8", "backslashreplace").decode()
     return " ".join(text.split()).replace("|", "/")
 
 
@@ -95,6 +100,8 @@ def _perfdata(verdict: Health, thresholds: Thresholds) -> list[str]:
             warn, fail = limits.failure_ratio or (None, None)
             ratio = _range(None if warn is None or fail is None else (warn * 100, fail * 100))
             figures.append(f"{queue.name}_failed={queue.failure_ratio * 100:.2f}%;{ratio};0;100")
+    if verdict.failed_tasks is not None:
+        figures.append(f"failed_tasks={verdict.failed_tasks};;;0")
     return [
         *figures,
         f"workers={verdict.workers.alive};;;0",

@@ -13,15 +13,19 @@ from django.db import DatabaseError, InterfaceError
 import bgtask
 from bgtask import health
 from bgtask.health import Health, QueueHealth, duration
-from bgtask.management.arguments import queue_name
+from bgtask.management.arguments import queue_name, queue_names, without_usage
 
 HEADINGS = (
-    "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed", "per minute",
+    "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed attempts",
+    "per minute",
 )  # fmt: skip
 
 
 class Command(BaseCommand):
     help = "Print the figures of the queues and the workers, for people or as JSON."
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
+        return without_usage(super().create_parser(*args, **kwargs))
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -42,7 +46,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            verdict = health.check(options["queues"])
+            verdict = health.check(queue_names(options["queues"]))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         except (DatabaseError, InterfaceError) as error:
@@ -64,6 +68,8 @@ def _lines(verdict: Health) -> Iterator[str]:
         if omitted:
             yield f"… and {len(omitted):,} more queues with less to do; --queue NAME prints one."
         yield ""
+    if verdict.failed_tasks is not None:
+        yield f"failed tasks: {verdict.failed_number}"
     workers = verdict.workers
     said = f"{workers.alive} alive with {workers.threads} threads, {workers.busy} tasks running"
     if workers.stopping:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import signal
@@ -15,18 +16,16 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, ProgrammingError, connections
-from django.utils import autoreload
 
 from bgtask.conf import get_settings, require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
-from bgtask.management.arguments import queue_name
+from bgtask.db.internals import is_from_command_line, is_restarted_by_reloader, run_with_reloader
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
+from bgtask.management.arguments import queue_name, queue_names, without_usage
 from bgtask.worker import Runner, logs
 from bgtask.worker.child import leave_with_parent, reporter
-from bgtask.worker.connecting import prepared_connections
-from bgtask.worker.connections import disable_pooling
+from bgtask.worker.connections import disable_pooling, prepared_connections
+from bgtask.worker.listeners import Waker
 from bgtask.worker.supervisor import Supervisor
-from bgtask.worker.waker import Waker
 from bgtask.worker.watchdog import limit_waiting
 
 SLACK = 5.0  # Seconds after all grace periods. A process that still has not stopped is ended then.
@@ -38,9 +37,7 @@ class Command(BaseCommand):
     def create_parser(self, *args: Any, **kwargs: Any) -> CommandParser:
         # Refuse abbreviated options. A supervisor starts its children with this command line and
         # leaves out some options, which it finds by their full names.
-        parser = super().create_parser(*args, allow_abbrev=False, **kwargs)
-        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]
-        return parser  # An error takes one line, without the usage. --help shows the rest.
+        return without_usage(super().create_parser(*args, allow_abbrev=False, **kwargs))
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
@@ -53,7 +50,8 @@ class Command(BaseCommand):
         add("--log-std", action="store_true",
             help="Write what tasks print to the log.")  # fmt: skip
         add("--log-level", type=str.upper, choices=logs.LEVELS, metavar="LEVEL",
-            help=f"One of {', '.join(logs.LEVELS)}.")  # fmt: skip
+            help=f"One of {', '.join(logs.LEVELS)}. By default, --verbosity decides: "
+                 "0 logs warnings and errors, 2 also each success, 3 everything.")  # fmt: skip
         add("--queue", action="append", dest="queues", type=queue_name, metavar="NAME",
             help="Run only tasks of this queue. May be repeated.")  # fmt: skip
         add("--threads", type=_count, default=1, metavar="N",
@@ -69,7 +67,7 @@ class Command(BaseCommand):
         add("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
-
+        options["queues"] = queue_names(options["queues"])
         try:
             get_settings()
             require_autocommit(queue_alias())
@@ -77,16 +75,16 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["reload"] and options["processes"] > 1:
             raise CommandError("--reload cannot be combined with --processes above 1.")
-        if options["processes"] > 1 and not self._called_from_command_line:  # type: ignore[attr-defined]
+        if options["processes"] > 1 and not is_from_command_line(self):
             raise CommandError("--processes can only be used from the command line.")
-        if self._called_from_command_line:  # type: ignore[attr-defined]
+        if is_from_command_line(self):
             disable_pooling()  # Only in a process that runs nothing but this command.
         threads = set(threading.enumerate())
         with contextlib.ExitStack() as stack:
             stack.enter_context(prepared_connections())
             try:
                 stack.enter_context(
-                    logs.configured(options["log_file"], options["log_level"], options["log_std"])
+                    logs.configured(options["log_file"], _log_level(options), options["log_std"])
                 )
             except OSError as error:
                 raise CommandError(
@@ -113,6 +111,7 @@ class Command(BaseCommand):
             drain=options["drain"],
             max_tasks=options["max_tasks"],
             report=options["supervised"] and reporter(options["supervised"]),
+            success_level=logging.INFO if options["verbosity"] > 1 else logging.DEBUG,
         )
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(_ended_in_time(runner.stop))
@@ -135,12 +134,12 @@ class Command(BaseCommand):
         self._stop: Callable[[], None] = lambda: None
         self._has_left = threading.Event()
         self._has_left.set()
-        if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+        if not is_restarted_by_reloader():
             # Ctrl-C also reaches the process that the reloader restarts. This process must wait
             # for that one to end.
             signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            autoreload.run_with_reloader(self._run, **options)
+            run_with_reloader(self._run, **options)
         finally:
             self._stop()
             self._has_left.wait(get_settings().grace_period + SLACK)
@@ -167,7 +166,7 @@ class Command(BaseCommand):
         Exit with 1, or raise CommandError, if the worker has not ended cleanly.
         """
         left = {thread for thread in threading.enumerate() if not thread.daemon} - threads
-        if self._called_from_command_line and (left or not clean):  # type: ignore[attr-defined]
+        if is_from_command_line(self) and (left or not clean):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0 if clean else 1)
@@ -175,6 +174,13 @@ class Command(BaseCommand):
             raise CommandError(
                 "The worker stopped before all of its tasks were finished and recorded."
             )
+
+
+def _log_level(options: dict[str, Any]) -> str | None:
+    """Return the level that the options ask for, or None to leave it to the project."""
+    by_verbosity = {0: "WARNING", 2: "INFO", 3: "DEBUG"}
+    level: str | None = options["log_level"] or by_verbosity.get(options["verbosity"])
+    return level
 
 
 @contextlib.contextmanager

@@ -11,13 +11,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
 from bgtask.conf import require_autocommit
-from bgtask.db.routing import queue_alias
-from bgtask.db.transactions import TransactionsRefused, check_transactions
+from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.models import Task
 from bgtask.status import FINISHED, Status
+from bgtask.values import as_text, is_encodable
 from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.recording import as_stored
 from bgtask_admin.actions.registry import ACTIONS, Verb
+from bgtask_admin.permissions import ALL_DETAILS
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 
 # The names of these options in the filter.
@@ -109,7 +111,7 @@ class Command(BaseCommand):
                     f"{group.count:>10,}  {group.task_name} in queue {group.queue}, {group.status}"
                 )
             return
-        by = f"{_user()} (shell)"
+        by = f"{as_stored(_user())[:200]} (shell)"
         operation = run.start(preview, options, by=by)
         while operation.is_running:
             try:
@@ -122,7 +124,7 @@ class Command(BaseCommand):
                 ) from error
             if operation.is_running:
                 self.stdout.write(f"{operation.handled:,} of {operation.matched:,}")
-        self.stdout.write(self.style.SUCCESS(run.result_in_words(operation)))
+        self.stdout.write(self.style.SUCCESS(run.result_in_words(operation, ALL_DETAILS)))
 
 
 class _Once(argparse.Action):
@@ -147,6 +149,23 @@ def _user() -> str:
         return f"uid {os.getuid()}"
 
 
+def _value(option: str, value: Any) -> str:
+    try:
+        text = as_text(value)
+        text = str(value) if text is None else text
+    except Exception as error:  # Code may give any object.
+        raise CommandError(
+            f"{_flag(option)} can't be turned into text: {type(error).__name__}."
+        ) from error
+    if not is_encodable(text):
+        raise CommandError(f"{_flag(option)}={text!a} has characters that no encoding has.")
+    return text
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
 def _missing(selection: Selection) -> list[int]:
     """Return the chosen ids that no task has. Other filters are ignored."""
     ids = selection.cleaned.get("ids", ())
@@ -164,12 +183,10 @@ def _filter(given: dict[str, Any]) -> dict[str, str]:
     for option, name in _FILTERS.items():
         if given[option] is None:
             continue
-        said[name] = str(given[option])
+        said[name] = _value(option, given[option])
         if not said[name].strip():
             # A script may pass an empty variable. Ignoring the option would requeue more tasks.
-            raise CommandError(
-                f"--{option.replace('_', '-')} says nothing: give it a value, or leave it out."
-            )
+            raise CommandError(f"{_flag(option)} says nothing: give it a value, or leave it out.")
     if not said:
         raise CommandError(
             "Without any filter this would mean every task. Say which: all that failed are "

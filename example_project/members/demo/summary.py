@@ -107,14 +107,14 @@ def _manner(rows: Rows, pks: Sequence[int]) -> str:
 
 def _reason(pks: Sequence[int]) -> Iterator[str]:
     """
-    Yield the error of the first task, which is the last line of its traceback.
+    Yield the error of the first task, in a line.
 
     One error stands for all errors of its class.
     """
-    errors = Task.objects.filter(pk__in=pks).order_by("pk").values_list("last_error", flat=True)
-    if error := (errors[0] or "").strip():
-        kind, _, message = error.splitlines()[-1].partition(":")
-        line = f"{kind.rpartition('.')[2]}:{message}"
+    errors = Task.objects.filter(pk__in=pks).order_by("pk")
+    kind, message = errors.values_list("error_class", "error_message")[0]
+    if kind:
+        line = f"{kind.rpartition('.')[2]}: {message}"
         yield "       " + textwrap.shorten(line, WIDTH - 7, placeholder=" ...")
 
 

@@ -276,7 +276,7 @@ def test_a_failure_is_logged_by_bgtask_if_django_does_not(caplog, quiet):
     run_due(raise_errors=False)
 
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert [record.name for record in errors] == ["bgtask"]
+    assert [record.name for record in errors] == ["bgtask.worker.events"]
 
 
 # Queries

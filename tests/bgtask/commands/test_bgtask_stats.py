@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 SCHEMA = Path(__file__).parents[3] / "docs" / "monitoring" / "stats.schema.json"
 
 
-def test_shows_a_table_that_people_can_read(capsys) -> None:
+def test_stats_command_prints_a_readable_table(capsys) -> None:
     TaskFactory.create_batch(2, queue="mail", run_at=DatabaseNow(-400))
     TaskStatsFactory(queue="mail", succeeded=75, failed=25)
     PauseFactory(queue="reports")
@@ -24,26 +24,27 @@ def test_shows_a_table_that_people_can_read(capsys) -> None:
 
     call_command("bgtask_stats")
 
-    verdict, _, headings, mail, reports, _, workers = capsys.readouterr().out.splitlines()
+    verdict, _, headings, mail, reports, _, failed, workers = capsys.readouterr().out.splitlines()
     assert verdict.startswith("CRITICAL: ")
     assert headings.split() == [
         "queue", "status", "ready", "oldest", "scheduled", "running", "held", "failed",
-        "per", "minute",
+        "attempts", "per", "minute",
     ]  # fmt: skip
     assert mail.split()[:5] == ["mail", "fail", "2", "6", "m"]
     assert "25 (25%)" in mail
     assert reports.split()[:4] == ["reports", "paused", "0", "-"]
     assert mail.index("fail") == reports.index("paused") == headings.index("status")
+    assert failed == "failed tasks: 0"
     assert workers.startswith("workers: 1 alive with 4 threads, 0 tasks running")
 
 
-def test_says_so_where_there_is_nothing(capsys) -> None:
+def test_stats_command_reports_that_there_are_no_tasks(capsys) -> None:
     call_command("bgtask_stats")
 
     assert capsys.readouterr().out.startswith("OK: nothing is behind")
 
 
-def test_prints_json_of_the_documented_shape(capsys) -> None:
+def test_stats_command_prints_json_of_the_documented_shape(capsys) -> None:
     TaskFactory(run_at=DatabaseNow(-400))
 
     call_command("bgtask_stats", "--json")
@@ -54,7 +55,7 @@ def test_prints_json_of_the_documented_shape(capsys) -> None:
     assert document["totals"]["ready"] == 1
 
 
-def test_says_that_the_database_cannot_be_read(monkeypatch) -> None:
+def test_stats_command_reports_an_unreadable_database(monkeypatch) -> None:
     monkeypatch.setattr(Task._meta, "db_table", "not_there")
 
     with pytest.raises(CommandError, match="The database cannot be read"):

@@ -1,3 +1,9 @@
+"""
+Test the figures that the health check reads from the database.
+
+The module is long because each figure of the health check has its own tests.
+"""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -26,11 +32,11 @@ def only_queue(name: str = "default") -> health.QueueHealth:
     return queue
 
 
-def test_says_nothing_of_a_queue_that_nobody_uses() -> None:
+def test_unused_queue_has_no_figures() -> None:
     assert health.measure().queues == ()
 
 
-def test_tells_the_time_by_the_clock_of_the_database() -> None:
+def test_figures_have_the_time_of_the_database_clock() -> None:
     before = database_now(Task.objects.all().db)
 
     figures = health.measure()
@@ -39,11 +45,11 @@ def test_tells_the_time_by_the_clock_of_the_database() -> None:
     assert before <= figures.generated_at <= after
 
 
-def test_counts_what_is_live_by_queue_and_status() -> None:
+def test_live_tasks_are_counted_by_queue_and_status() -> None:
     worker = WorkerFactory()
     TaskFactory.create_batch(2)
     TaskFactory(status=Status.SCHEDULED)
-    TaskFactory(status=Status.SCHEDULED, attempts=3)
+    TaskFactory(status=Status.SCHEDULED, attempts=3, error_class="ValueError")
     TaskFactory(status=Status.RUNNING, locked_by=worker)
     TaskFactory(status=Status.HELD)
     TaskFactory(queue="mail")
@@ -60,7 +66,7 @@ def test_counts_what_is_live_by_queue_and_status() -> None:
     assert queues["mail"].scheduled == queues["mail"].running == queues["mail"].held == 0
 
 
-def test_looks_only_at_the_queues_it_is_asked_for() -> None:
+def test_only_the_requested_queues_are_measured() -> None:
     TaskFactory(queue="mail")
     TaskFactory(queue="reports")
     TaskStatsFactory(queue="reports", succeeded=1)
@@ -71,7 +77,7 @@ def test_looks_only_at_the_queues_it_is_asked_for() -> None:
 
 
 class TestOldestReady:
-    def test_is_as_old_as_the_task_that_was_due_first(self) -> None:
+    def test_oldest_ready_age_is_that_of_the_task_due_first(self) -> None:
         TaskFactory(run_at=DatabaseNow(-5))
         oldest = TaskFactory(run_at=DatabaseNow(-400))
 
@@ -81,7 +87,7 @@ class TestOldestReady:
         assert queue.oldest_ready_since == oldest.run_at
 
     @pytest.mark.parametrize("crashes_of_the_oldest", [0, 1])
-    def test_may_have_been_lost_before(self, crashes_of_the_oldest: int) -> None:
+    def test_oldest_ready_task_can_be_a_suspect(self, crashes_of_the_oldest: int) -> None:
         TaskFactory(run_at=DatabaseNow(-5), crashes=1 - crashes_of_the_oldest)
         oldest = TaskFactory(run_at=DatabaseNow(-400), crashes=crashes_of_the_oldest)
 
@@ -90,7 +96,7 @@ class TestOldestReady:
         assert queue.ready == 2
         assert queue.oldest_ready_since == oldest.run_at
 
-    def test_is_zero_where_nothing_is_ready(self) -> None:
+    def test_oldest_ready_age_is_zero_without_ready_tasks(self) -> None:
         TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-400))  # Not promoted yet.
         TaskFactory(status=Status.HELD, run_at=DatabaseNow(-400))
         TaskFactory(status=Status.RUNNING, run_at=DatabaseNow(-400))
@@ -100,7 +106,7 @@ class TestOldestReady:
         assert queue.oldest_ready_age == 0
         assert queue.oldest_ready_since is None
 
-    def test_leaves_out_a_queue_that_is_paused(self) -> None:
+    def test_paused_queue_does_not_count_for_the_oldest_ready_age(self) -> None:
         TaskFactory(run_at=DatabaseNow(-400))
         PauseFactory()
 
@@ -111,7 +117,7 @@ class TestOldestReady:
         assert queue.oldest_ready_age == 0
         assert queue.oldest_ready_since is None
 
-    def test_comes_back_once_the_pause_is_over(self) -> None:
+    def test_queue_counts_again_for_the_oldest_ready_age_after_its_pause(self) -> None:
         TaskFactory(run_at=DatabaseNow(-400))
         PauseFactory(expires_at=DatabaseNow(-1))
 
@@ -120,7 +126,7 @@ class TestOldestReady:
         assert not queue.paused
         assert queue.oldest_ready_age >= 400
 
-    def test_leaves_out_what_is_on_hold_by_its_name(self) -> None:
+    def test_task_types_on_hold_do_not_count_for_the_oldest_ready_age(self) -> None:
         TaskFactory(task_name="tests.tasks.fail", run_at=DatabaseNow(-400))
         TaskFactory(run_at=DatabaseNow(-5))
         HoldFactory(task_name="tests.tasks.fail")
@@ -130,20 +136,20 @@ class TestOldestReady:
         assert queue.ready == 2
         assert 5 <= queue.oldest_ready_age < 65
 
-    def test_is_zero_where_all_is_on_hold(self) -> None:
+    def test_oldest_ready_age_is_zero_if_all_tasks_are_on_hold(self) -> None:
         TaskFactory(run_at=DatabaseNow(-400))
         HoldFactory()
 
         assert only_queue().oldest_ready_age == 0
 
-    def test_is_the_same_as_a_claim_sees_it(self) -> None:
+    def test_oldest_ready_age_of_a_new_task_is_near_zero(self) -> None:
         noop()
 
         assert 0 <= only_queue().oldest_ready_age < 60
 
 
 class TestRunning:
-    def test_knows_how_long_the_longest_has_been_running(self) -> None:
+    def test_longest_run_time_is_measured(self) -> None:
         worker = WorkerFactory()
         TaskFactory(status=Status.RUNNING, locked_by=worker, locked_at=DatabaseNow(-90))
         TaskFactory(status=Status.RUNNING, locked_by=worker, locked_at=DatabaseNow(-10))
@@ -153,13 +159,13 @@ class TestRunning:
         assert 90 <= figures.max_running_seconds < 150
         assert figures.workers.busy == 2
 
-    def test_is_stuck_past_its_deadline(self) -> None:
+    def test_running_task_past_its_deadline_is_stuck(self) -> None:
         TaskFactory(status=Status.RUNNING, deadline_at=DatabaseNow(-1))
         TaskFactory(status=Status.RUNNING)
 
         assert only_queue().stuck == health.Stuck(overdue=1)
 
-    def test_is_stuck_with_a_worker_that_is_silent_or_dead(self) -> None:
+    def test_running_task_of_a_silent_or_dead_worker_is_stuck(self) -> None:
         TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(silent=True))
         TaskFactory(status=Status.RUNNING, locked_by=WorkerFactory(dead=True))
 
@@ -168,7 +174,7 @@ class TestRunning:
         assert figures.stuck == health.Stuck(silent=1, lost=1)
         assert figures.workers.busy == 0
 
-    def test_is_counted_once_whatever_is_wrong(self) -> None:
+    def test_stuck_task_is_counted_once_with_several_faults(self) -> None:
         dead = WorkerFactory(dead=True, silent=True)
         TaskFactory(status=Status.RUNNING, locked_by=dead, deadline_at=DatabaseNow(-1))
         silent = WorkerFactory(silent=True)
@@ -178,7 +184,7 @@ class TestRunning:
 
 
 class TestResults:
-    def test_an_attempt_that_will_be_repeated_has_failed_too(self) -> None:
+    def test_attempt_that_will_be_retried_counts_as_failed(self) -> None:
         TaskStatsFactory(succeeded=70, failed=10, retried=20)
 
         queue = only_queue()
@@ -186,12 +192,18 @@ class TestResults:
         assert (queue.finished_window, queue.failed_window) == (100, 30)
         assert queue.failure_ratio == pytest.approx(0.3)
 
-    def test_too_few_of_them_say_nothing(self) -> None:
+    def test_failure_ratio_of_too_few_attempts_is_unknown(self) -> None:
         TaskStatsFactory(failed=19)
 
         assert only_queue().failure_ratio is None
 
-    def test_those_before_the_window_do_not_count(self) -> None:
+    @pytest.mark.parametrize(("attempts", "is_judged"), [(19, False), (20, True)])
+    def test_are_judged_from_exactly_the_least_sample_on(self, attempts, is_judged) -> None:
+        TaskStatsFactory(succeeded=attempts - 5, failed=5)
+
+        assert (only_queue().failure_ratio is not None) == is_judged
+
+    def test_attempts_before_the_window_do_not_count(self) -> None:
         TaskStatsFactory(minute=1, succeeded=30)
         TaskStatsFactory(minute=17, failed=1000)
 
@@ -199,7 +211,7 @@ class TestResults:
 
         assert (queue.finished_window, queue.failed_window) == (30, 0)
 
-    def test_a_queue_may_have_a_window_of_its_own(self, settings) -> None:
+    def test_queue_can_have_its_own_window(self, settings) -> None:
         settings.BGTASK = {"THRESHOLDS": {"queues": {"mail": {"failure_window": 7200}}}}
         for queue in ("default", "mail"):
             TaskStatsFactory(queue=queue, minute=100, failed=30)
@@ -208,7 +220,7 @@ class TestResults:
         assert only_queue("mail").failure_ratio == pytest.approx(0.3)
         assert only_queue("default").failure_ratio == 0
 
-    def test_throughput_is_that_of_the_last_minutes(self) -> None:
+    def test_throughput_covers_the_last_minutes(self) -> None:
         TaskStatsFactory(minute=2, succeeded=60, failed=3)
         TaskStatsFactory(minute=8, succeeded=1000)
 
@@ -223,7 +235,7 @@ class TestResults:
 
 
 class TestWorkers:
-    def test_are_counted_by_what_they_are(self) -> None:
+    def test_workers_are_counted_by_state(self) -> None:
         WorkerFactory(threads=4, heartbeat_at=DatabaseNow(-3))
         WorkerFactory(threads=2)
         WorkerFactory(threads=8, state=WorkerState.STOPPING)
@@ -236,7 +248,7 @@ class TestWorkers:
         assert workers.threads == 6
         assert 250 <= workers.heartbeat_age_max < 310
 
-    def test_serve_the_queues_they_name_or_all(self) -> None:
+    def test_workers_serve_their_named_queues_or_all(self) -> None:
         for queue in ("mail", "reports", "mail-2"):
             TaskFactory(queue=queue)
         WorkerFactory(queues="mail,other")
@@ -249,7 +261,7 @@ class TestWorkers:
         assert served == {"mail": 2, "mail-2": 1, "reports": 1}
 
 
-def test_adds_up_the_queues() -> None:
+def test_totals_are_the_sums_of_the_queues() -> None:
     TaskFactory(queue="mail", run_at=DatabaseNow(-100))
     TaskFactory.create_batch(2, queue="reports", run_at=DatabaseNow(-300))
 
@@ -261,11 +273,14 @@ def test_adds_up_the_queues() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 10])
-def test_takes_four_queries_however_much_there_is(django_assert_num_queries, number: int) -> None:
+def test_measuring_takes_four_queries_with_any_number_of_tasks(
+    django_assert_num_queries, number: int
+) -> None:
     for index in range(number):
         queue = f"queue-{index}"
-        TaskFactory(queue=queue)
+        TaskFactory(queue=queue, run_at=DatabaseNow())
         TaskFactory(queue=queue, status=Status.RUNNING)
+        TaskFactory(queue=queue, status=Status.FAILED)
         TaskStatsFactory(queue=queue, succeeded=5)
         PauseFactory(queue=queue)
         HoldFactory(task_name=f"task-{index}")
@@ -274,3 +289,53 @@ def test_takes_four_queries_however_much_there_is(django_assert_num_queries, num
         health.check()
 
     assert all(query["sql"].lstrip("( ").startswith("SELECT") for query in captured)
+
+
+def test_a_task_that_was_requeued_for_later_is_not_retrying(settings) -> None:
+    """Kind of fault: requeued successes count as retries, and an alarm goes off."""
+    settings.BGTASK = {"MAX_ATTEMPTS": 5}
+    retrying = TaskFactory(status=Status.SCHEDULED, attempts=3, error_class="ValueError")
+    TaskFactory(status=Status.SUCCESSFUL, attempts=1)
+    TaskFactory(status=Status.FAILED, attempts=5, error_class="ValueError")
+    TaskFactory(status=Status.FAILED, attempts=2, max_attempts=2, error_class="ValueError")
+    Task.objects.finished().requeue(spread=3600)
+
+    (queue,) = health.measure().queues
+
+    assert (queue.scheduled, queue.retrying) == (4, 1)
+    assert list(Task.objects.retrying()) == [retrying]
+    assert [task for task in Task.objects.all() if task.is_retrying] == [retrying]
+
+
+def test_counts_failed_tasks_of_any_age_up_to_a_limit(monkeypatch) -> None:
+    monkeypatch.setattr("bgtask.health.collect.MOST_FAILED", 2)
+    assert health.measure().failed_tasks == 0
+
+    TaskFactory(status=Status.FAILED, finished_at=DatabaseNow(-90 * 86_400))
+    TaskFactory(status=Status.FAILED, queue="mail")
+    figures = health.measure()
+    assert (figures.failed_tasks, figures.failed_tasks_at_least) == (2, False)
+    assert figures.failed_number == "2"
+
+    TaskFactory(status=Status.FAILED)
+    figures = health.measure()
+    assert (figures.failed_tasks, figures.failed_tasks_at_least) == (2, True)
+    assert figures.failed_number == "2+"
+
+
+def test_counts_no_failed_tasks_for_single_queues() -> None:
+    TaskFactory(status=Status.FAILED, queue="mail")
+
+    assert health.measure(["mail"]).failed_tasks is None
+    assert health.only(health.check(), ["mail"]).failed_tasks is None
+
+
+def test_counting_failed_tasks_reads_no_more_than_the_limit(django_assert_num_queries) -> None:
+    """Kind of fault: the health check becomes slower with each task that is kept."""
+    TaskFactory(status=Status.FAILED)
+
+    with django_assert_num_queries(4) as captured:
+        health.measure()
+
+    (counted,) = (query["sql"] for query in captured if "'FAILED'" in query["sql"])
+    assert "LIMIT 10001" in counted

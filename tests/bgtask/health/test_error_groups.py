@@ -15,13 +15,13 @@ pytestmark = pytest.mark.django_db
 SMTP, TIMEOUT = "5" * 32, "7" * 32
 
 
-def test_nothing_fails_where_nothing_failed() -> None:
+def test_no_error_group_exists_without_failures() -> None:
     TaskFactory(status=Status.SUCCESSFUL)
 
     assert failing_now().groups == ()
 
 
-def test_puts_attempts_of_one_kind_together_the_most_frequent_first() -> None:
+def test_attempts_with_one_fingerprint_form_a_group_and_the_largest_is_first() -> None:
     AttemptFactory(error_fingerprint=TIMEOUT, error_class="TimeoutError")
     AttemptFactory.create_batch(3, error_fingerprint=SMTP, error_class="SMTPError")
 
@@ -33,7 +33,7 @@ def test_puts_attempts_of_one_kind_together_the_most_frequent_first() -> None:
     ]
 
 
-def test_describes_a_group_by_its_newest() -> None:
+def test_newest_attempt_describes_its_group() -> None:
     first: Any = AttemptFactory(finished_at=DatabaseNow(-300), message="user 7 not found\nmore")
     last: Any = AttemptFactory(finished_at=DatabaseNow(-5), message="user 8 not found\nmore")
 
@@ -44,7 +44,7 @@ def test_describes_a_group_by_its_newest() -> None:
     assert (group.first_seen, group.last_seen) == (first.finished_at, last.finished_at)
 
 
-def test_tells_attempts_from_tasks_and_from_tasks_that_failed_for_good() -> None:
+def test_attempts_tasks_and_failed_tasks_are_counted_separately() -> None:
     for status in (Status.SCHEDULED, Status.FAILED):
         task = TaskFactory(status=status, error_fingerprint=SMTP)
         AttemptFactory.create_batch(2, task=task, error_fingerprint=SMTP)
@@ -55,7 +55,7 @@ def test_tells_attempts_from_tasks_and_from_tasks_that_failed_for_good() -> None
     assert (group.count, group.tasks, group.failed) == (4, 2, 2)
 
 
-def test_names_the_tasks_and_queues_that_are_hit() -> None:
+def test_group_names_the_affected_tasks_and_queues() -> None:
     often = TaskFactory(status=Status.FAILED, task_name="app.send", queue="mail")
     once = TaskFactory(status=Status.FAILED, task_name="app.invite", queue="default")
     AttemptFactory.create_batch(2, task=often)
@@ -67,7 +67,7 @@ def test_names_the_tasks_and_queues_that_are_hit() -> None:
     assert group.queues == ("mail", "default")
 
 
-def test_leaves_out_what_was_before_and_what_is_no_error() -> None:
+def test_older_attempts_and_other_outcomes_are_left_out() -> None:
     AttemptFactory(finished_at=DatabaseNow(-700))
     AttemptFactory(outcome=AttemptOutcome.CANCELLED)
     AttemptFactory(outcome=AttemptOutcome.INTERRUPTED)
@@ -77,13 +77,13 @@ def test_leaves_out_what_was_before_and_what_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("outcome", [AttemptOutcome.LOST, AttemptOutcome.TIMED_OUT])
-def test_a_task_that_was_taken_back_has_failed(outcome: AttemptOutcome) -> None:
+def test_rescued_task_counts_as_failed(outcome: AttemptOutcome) -> None:
     AttemptFactory(outcome=outcome)
 
     assert failing_now().groups[0].count == 1
 
 
-def test_of_too_many_it_looks_at_the_newest_and_says_so(monkeypatch) -> None:
+def test_only_the_newest_attempts_are_read_and_the_limit_is_reported(monkeypatch) -> None:
     monkeypatch.setattr(error_groups, "CAP", 3)
     task = TaskFactory(status=Status.FAILED)
     for age in range(1, 11):
@@ -96,13 +96,13 @@ def test_of_too_many_it_looks_at_the_newest_and_says_so(monkeypatch) -> None:
     assert now.groups[0].first_seen > now.since
 
 
-def test_all_of_a_few_are_looked_at() -> None:
+def test_all_attempts_are_read_if_there_are_few() -> None:
     AttemptFactory()
 
     assert not failing_now().capped
 
 
-def test_shows_no_more_groups_than_asked_for() -> None:
+def test_number_of_groups_is_limited() -> None:
     for number in range(5):
         AttemptFactory(error_fingerprint=str(number) * 32)
 
@@ -110,7 +110,9 @@ def test_shows_no_more_groups_than_asked_for() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 8])
-def test_takes_few_queries_however_much_fails(django_assert_max_num_queries, number: int) -> None:
+def test_error_groups_take_few_queries_with_any_number_of_failures(
+    django_assert_max_num_queries, number: int
+) -> None:
     for index in range(number):
         AttemptFactory(error_fingerprint=str(index) * 32)
 
@@ -118,7 +120,7 @@ def test_takes_few_queries_however_much_fails(django_assert_max_num_queries, num
         failing_now()
 
 
-def test_an_attempt_whose_task_was_pruned_is_gone_with_it() -> None:
+def test_attempts_of_pruned_tasks_are_deleted() -> None:
     attempt: Any = AttemptFactory()
     Task.objects.filter(pk=attempt.task_id).delete()
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
     [(1, 1, 60), (24, 15, 96), (7 * 24, 60, 168)],
     ids=["an hour", "a day", "a week"],
 )
-def test_has_as_many_points_as_a_chart_can_show(hours: int, minutes: int, points: int) -> None:
+def test_history_has_as_many_points_as_a_chart_shows(hours: int, minutes: int, points: int) -> None:
     past = read_history(hours)
 
     assert past.step == timedelta(minutes=minutes)
@@ -26,7 +26,7 @@ def test_has_as_many_points_as_a_chart_can_show(hours: int, minutes: int, points
     assert past.end - past.start == points * past.step
 
 
-def test_ends_with_the_step_that_goes_on() -> None:
+def test_history_ends_with_the_current_step() -> None:
     before = database_now(Task.objects.all().db)
 
     past = read_history(1)
@@ -35,7 +35,7 @@ def test_ends_with_the_step_that_goes_on() -> None:
     assert past.end > before
 
 
-def test_begins_its_steps_on_the_clock_on_the_wall() -> None:
+def test_steps_are_aligned_to_local_time() -> None:
     past = read_history(24)
 
     wall = timezone.localtime(past.start) if timezone.is_aware(past.start) else past.start
@@ -74,7 +74,7 @@ def test_a_step_is_the_sum_of_its_minutes_and_the_peak_of_its_backlog() -> None:
     assert full.oldest_ready_age == peak
 
 
-def test_adds_up_the_tasks_of_a_queue_and_the_queues() -> None:
+def test_history_adds_up_the_tasks_of_a_queue_and_the_queues() -> None:
     at = minutes_ago(3)
     TaskStatsFactory(minute=at, task_name="a", succeeded=1)
     TaskStatsFactory(minute=at, task_name="b", succeeded=2)
@@ -91,7 +91,7 @@ def test_adds_up_the_tasks_of_a_queue_and_the_queues() -> None:
     assert (total.succeeded, total.ready, total.oldest_ready_age) == (7, 11, 9)
 
 
-def test_tells_no_backlog_from_one_that_nobody_looked_at() -> None:
+def test_missing_sample_differs_from_an_empty_backlog() -> None:
     at = minutes_ago(2)
     QueueStatsFactory(minute=at, ready=0)
 
@@ -108,7 +108,7 @@ def test_a_queue_without_rows_has_empty_points() -> None:
     assert {point.finished for point in series.points} == {0}
 
 
-def test_leaves_out_other_queues_and_other_times() -> None:
+def test_other_queues_and_other_times_are_left_out() -> None:
     TaskStatsFactory(minute=1, queue="mail", succeeded=1)
     TaskStatsFactory(minute=1, succeeded=10)
     TaskStatsFactory(minute=90, queue="mail", succeeded=100)
@@ -132,7 +132,7 @@ def days() -> None:
 
 @pytest.mark.parametrize("hours", [1, 6, 24, 48, 7 * 24])
 @pytest.mark.usefixtures("days")
-def test_is_the_same_when_quarters_have_been_added_up(hours: int) -> None:
+def test_history_is_the_same_after_a_roll_up(hours: int) -> None:
     now = database_now(Task.objects.all().db)
     before = read_history(hours, now=now)
 
@@ -142,7 +142,7 @@ def test_is_the_same_when_quarters_have_been_added_up(hours: int) -> None:
 
 
 @pytest.mark.usefixtures("days")
-def test_reads_the_quarters_and_not_their_minutes(django_assert_num_queries) -> None:
+def test_history_reads_quarters_instead_of_their_minutes(django_assert_num_queries) -> None:
     now = database_now(Task.objects.all().db)
     before = read_history(7 * 24, now=now)
     QueueHistory.objects.roll_up()
@@ -157,7 +157,7 @@ def test_reads_the_quarters_and_not_their_minutes(django_assert_num_queries) -> 
 
 
 @pytest.mark.usefixtures("days")
-def test_reads_the_minutes_where_nobody_adds_up_any_more() -> None:
+def test_history_reads_minutes_that_are_not_rolled_up() -> None:
     now = database_now(Task.objects.all().db)
     before = read_history(24, now=now)
     QueueHistory.objects.roll_up()
@@ -166,7 +166,7 @@ def test_reads_the_minutes_where_nobody_adds_up_any_more() -> None:
     assert read_history(24, now=now) == before
 
 
-def test_takes_few_queries_however_long_it_is(django_assert_max_num_queries) -> None:
+def test_history_of_any_length_takes_few_queries(django_assert_max_num_queries) -> None:
     for minute in range(0, 3000, 100):
         TaskStatsFactory(minute=minute, queue=f"queue-{minute}")
 

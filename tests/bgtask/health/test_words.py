@@ -21,12 +21,12 @@ from bgtask.health.formatting import percent
         (86_400 * 400, "400 d"),
     ],
 )
-def test_durations_are_as_exact_as_people_need(seconds: float, words: str) -> None:
+def test_durations_are_rounded_for_people(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(
     ("ratio", "words"), [(0, "0 %"), (0.004, "0.4 %"), (0.05, "5 %"), (1, "100 %")]
 )
-def test_a_small_share_is_not_nothing(ratio: float, words: str) -> None:
+def test_small_share_is_not_shown_as_zero(ratio: float, words: str) -> None:
     assert percent(ratio) == words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bgtask.failures import Failure
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task
 from bgtask.status import AttemptOutcome, Status
 

@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from bgtask.db import operations_for
+from bgtask.db import DatabaseNow, operations_for
 from bgtask.lifecycle import promote
 from bgtask.lifecycle.promote import unhold_expired, unhold_known
 from bgtask.models import Attempt, Task, TaskStats, deletion
@@ -31,12 +31,12 @@ def few_parameters():
         yield
 
 
-class TestLetGo:
+class TestUnhold:
     @pytest.fixture(autouse=True)
     def page_of_two(self, monkeypatch):
         monkeypatch.setattr(promote, "PAGE", 2)
 
-    def test_takes_one_statement_where_nothing_is_held(self, django_assert_num_queries):
+    def test_unhold_takes_one_statement_without_held_tasks(self, django_assert_num_queries):
         TaskFactory()
         TaskFactory(status=Status.HELD, held_for=HeldFor.OPERATOR)
 
@@ -44,7 +44,7 @@ class TestLetGo:
             assert unhold_known({"tests.tasks.noop"}.__contains__) == 0
 
     @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-    def test_lets_all_go_whatever_their_number(self, number):
+    def test_unhold_releases_any_number_of_tasks(self, number):
         TaskFactory.create_batch(number, status=Status.HELD, held_for=HeldFor.UNKNOWN)
         TaskFactory.create_batch(
             number, task_name="another", status=Status.HELD, held_for=HeldFor.UNKNOWN
@@ -54,7 +54,7 @@ class TestLetGo:
         assert unhold_known({"tests.tasks.noop", "another"}.__contains__) == 2 * number
         assert Task.objects.held().get().task_name == "a third"
 
-    def test_leaves_what_is_still_on_hold(self):
+    def test_unhold_leaves_tasks_that_are_still_on_hold(self):
         HoldFactory(task_name="another")
         TaskFactory.create_batch(3, status=Status.HELD, held_for=HeldFor.TYPE)
         TaskFactory(task_name="another", status=Status.HELD, held_for=HeldFor.TYPE)
@@ -62,8 +62,17 @@ class TestLetGo:
         assert unhold_expired() == 3
         assert Task.objects.held().get().task_name == "another"
 
+    def test_unhold_ignores_a_hold_that_is_over_and_not_deleted(self):
+        HoldFactory(expires_at=DatabaseNow(-1))
+        HoldFactory(task_name="another", expires_at=DatabaseNow(3600))
+        TaskFactory(status=Status.HELD, held_for=HeldFor.TYPE)
+        TaskFactory(task_name="another", status=Status.HELD, held_for=HeldFor.TYPE)
+
+        assert unhold_expired() == 1
+        assert Task.objects.held().get().task_name == "another"
+
     @pytest.mark.django_db(transaction=True)
-    def test_what_was_let_go_before_an_error_stays_so(self):
+    def test_tasks_released_before_an_error_stay_released(self):
         TaskFactory.create_batch(5, status=Status.HELD, held_for=HeldFor.UNKNOWN)
 
         with (
@@ -78,7 +87,7 @@ class TestLetGo:
 
 class TestDelete:
     @pytest.mark.usefixtures("few_parameters")
-    def test_takes_more_tasks_than_a_statement_takes_parameters(self):
+    def test_delete_handles_more_tasks_than_a_statement_takes_parameters(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(100)))
         Task.objects.bulk_create(
             [Task(task_name="tests.tasks.noop") for _ in range(deletion.PAGE)], batch_size=20
@@ -92,7 +101,7 @@ class TestDelete:
         assert not Attempt.objects.exists()
 
     @pytest.mark.django_db(transaction=True)
-    def test_is_all_or_none(self, monkeypatch):
+    def test_delete_is_atomic(self, monkeypatch):
         monkeypatch.setattr(deletion, "PAGE", 2)
         TaskFactory.create_batch(5, status=Status.FAILED)
 

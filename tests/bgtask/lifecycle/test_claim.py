@@ -1,9 +1,12 @@
-"""A claim takes the most pressing ready tasks of one queue, and nobody else gets them."""
+"""
+Test that a claim takes the most pressing ready tasks of a queue for one worker alone.
+
+The module is long because all ways to claim must agree on order, limits and locks.
+"""
 
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from datetime import timedelta
 
@@ -21,6 +24,7 @@ from bgtask.lifecycle.claim import (
 )
 from bgtask.models import Task, Worker
 from bgtask.status import Status
+from tests.bgtask.lifecycle.locks import locked_by_another
 from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
 from tests.threads import all_at_once
 
@@ -36,7 +40,8 @@ def seconds_between(start, end):
 
 
 class TestOrder:
-    def test_by_priority_then_run_at_then_id(self):
+    @pytest.mark.parametrize("limit", [1, 10])
+    def test_claims_are_ordered_by_priority_run_at_and_id(self, limit):
         later = timezone.now() - timedelta(seconds=30)
         noon = later - timedelta(seconds=1)
         last = TaskFactory(priority=-5, run_at=noon)
@@ -45,11 +50,12 @@ class TestOrder:
         third = TaskFactory(priority=0, run_at=noon)
         first = TaskFactory(priority=7, run_at=later)
 
-        claimed = claim_queue(WorkerFactory(), "default", 10)
+        worker = WorkerFactory()
+        claimed = [task for _ in range(5) for task in claim_queue(worker, "default", limit)]
 
         assert ids(claimed) == ids([first, second, third, fourth, last])
 
-    def test_one_claim_goes_on_where_the_last_one_ended(self):
+    def test_claim_continues_behind_the_previous_one(self):
         dice = random.Random(1)
         tasks = [TaskFactory(priority=dice.randint(-2, 2)) for _ in range(12)]
         expected = ids(sorted(tasks, key=lambda task: (-task.priority, task.run_at, task.pk)))
@@ -60,9 +66,9 @@ class TestOrder:
         assert claims == [expected[:5], expected[5:10], expected[10:], []]
 
 
-class TestChoice:
+class TestChosenTasks:
     @pytest.mark.parametrize("limit", [1, 2, 3])
-    def test_takes_no_more_than_it_was_asked_for(self, limit):
+    def test_claim_respects_its_limit(self, limit):
         TaskFactory.create_batch(4)
 
         claimed = claim_queue(WorkerFactory(), "default", limit)
@@ -71,7 +77,7 @@ class TestChoice:
         assert Task.objects.running().count() == limit
 
     @pytest.mark.parametrize("nothing", [Task.objects.none, lambda: Task.objects.filter(pk__in=[])])
-    def test_of_nothing_is_nothing(self, nothing):
+    def test_claim_with_limit_zero_returns_nothing(self, nothing):
         TaskFactory()
         TaskFactory(status=Status.SCHEDULED, run_at=DatabaseNow(-1))
 
@@ -82,7 +88,7 @@ class TestChoice:
         assert take_snapshot([]).heads == []
         assert set(Task.objects.values_list("status", flat=True)) == {"READY", "SCHEDULED"}
 
-    def test_takes_from_its_queue_only_and_compares_it_to_the_letter(self):
+    def test_claim_matches_the_name_of_the_queue_exactly(self):
         mine = TaskFactory(queue="mail")
         for other in ("Mail", "mail2", "mai", "default"):
             TaskFactory(queue=other)
@@ -91,7 +97,7 @@ class TestChoice:
 
         assert ids(claimed) == [mine.pk]
 
-    def test_leaves_suspects_to_a_claim_of_their_own(self):
+    def test_ordinary_claim_skips_suspects(self):
         suspect = TaskFactory(crashes=1, priority=9)
         innocent = TaskFactory()
 
@@ -101,12 +107,12 @@ class TestChoice:
         assert ids(claim_suspect(WorkerFactory())) == [suspect.pk]
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.READY}))
-    def test_takes_nothing_but_what_is_ready(self, status):
+    def test_claim_takes_ready_tasks_only(self, status):
         TaskFactory(status=status, run_at=DatabaseNow(-60))
 
         assert claim_queue(WorkerFactory(), "default", 10) == []
 
-    def test_a_floor_leaves_what_is_less_pressing(self):
+    def test_claim_with_a_floor_skips_lower_priorities(self):
         TaskFactory(priority=1)
         wanted = [TaskFactory(priority=3), TaskFactory(priority=2)]
 
@@ -114,7 +120,7 @@ class TestChoice:
 
         assert ids(claimed) == ids(wanted)
 
-    def test_a_hint_begins_behind_the_task_that_was_claimed_last(self):
+    def test_claim_with_a_cursor_begins_behind_the_last_claimed_task(self):
         TaskFactory.create_batch(4)
         worker = WorkerFactory()
         expected = ids(Task.objects.claimable("default"))
@@ -126,7 +132,7 @@ class TestChoice:
         assert ids(claimed) == expected[2:]
         assert ids(claim_queue(worker, "default", 10)) == [forgotten.pk]
 
-    def test_a_hint_passes_over_nothing_that_was_enqueued_at_the_same_moment(self):
+    def test_claim_with_a_cursor_skips_no_task_enqueued_at_the_same_moment(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(6)))
         worker = WorkerFactory()
         expected = ids(Task.objects.claimable("default"))
@@ -136,7 +142,7 @@ class TestChoice:
 
         assert ids(claimed) == expected[2:]
 
-    def test_a_hint_stays_at_its_priority(self):
+    def test_claim_with_a_cursor_stays_at_its_priority(self):
         TaskFactory(priority=5)
         same = TaskFactory(priority=5)
         TaskFactory(priority=4)
@@ -149,10 +155,10 @@ class TestChoice:
 
 
 @pytest.mark.vendor("postgresql")
-class TestNews:
+class TestNotifiedClaim:
     """A claim by who was told that something was enqueued, and has not looked around."""
 
-    def test_takes_the_same_as_any_other_claim(self):
+    def test_notified_claim_takes_the_same_tasks_as_another_claim(self):
         dice = random.Random(2)
         for _ in range(12):
             TaskFactory(priority=dice.randint(-2, 2), queue=dice.choice(["mail", "Mail"]))
@@ -172,13 +178,13 @@ class TestNews:
         assert min(task.token for task in first + rest) > 0
         assert set(Task.objects.running().values_list("locked_by", flat=True)) == {worker.pk}
 
-    def test_takes_nothing_of_a_paused_queue(self):
+    def test_notified_claim_skips_paused_queues(self):
         PauseFactory(queue="mail")
         TaskFactory(queue="mail")
 
         assert claim_notified(WorkerFactory(), "mail", 10) == []
 
-    def test_leaves_what_is_on_hold(self):
+    def test_notified_claim_skips_task_types_on_hold(self):
         HoldFactory(task_name="poison")
         TaskFactory(task_name="poison", priority=9)
         fine = TaskFactory(task_name="fine")
@@ -187,7 +193,7 @@ class TestNews:
 
         assert ids(claimed) == [fine.pk]
 
-    def test_a_pause_or_a_hold_that_is_over_stops_nothing(self):
+    def test_expired_pauses_and_holds_have_no_effect(self):
         PauseFactory(queue="mail", expires_at=DatabaseNow(-1))
         HoldFactory(task_name="poison", expires_at=DatabaseNow(-1))
         task = TaskFactory(queue="mail", task_name="poison")
@@ -196,7 +202,7 @@ class TestNews:
 
 
 class TestSuspects:
-    def test_are_claimed_one_at_a_time_the_least_suspect_first(self):
+    def test_suspects_are_claimed_one_at_a_time_with_the_fewest_crashes_first(self):
         twice = TaskFactory(crashes=2, priority=9)
         once = TaskFactory(crashes=1)
         worker = WorkerFactory()
@@ -205,18 +211,19 @@ class TestSuspects:
 
         assert claims == [[once.pk], [twice.pk], []]
 
-    def test_only_of_the_wanted_queues_that_are_not_paused(self):
-        TaskFactory(crashes=1, queue="other")
-        TaskFactory(crashes=1, queue="paused")
+    def test_suspects_are_claimed_from_the_given_queues_that_are_not_paused(self):
+        # In the order of the claim, the wanted task is the last of them.
+        TaskFactory(crashes=1, queue="another")
+        TaskFactory(crashes=1, queue="halted")
         wanted = TaskFactory(crashes=1, queue="mail")
 
-        claimed = claim_suspect(WorkerFactory(), queues=["mail", "paused"], paused=["paused"])
+        claimed = claim_suspect(WorkerFactory(), queues=["mail", "halted"], paused=["halted"])
 
         assert ids(claimed) == [wanted.pk]
 
 
 class TestRow:
-    def test_says_who_holds_it_since_when_and_until_when(self):
+    def test_claimed_row_names_its_worker_its_start_and_its_deadline(self):
         task = TaskFactory(token=4, attempts=2)
         worker = WorkerFactory()
 
@@ -232,7 +239,7 @@ class TestRow:
             locked_at__gt=DatabaseNow(-60), locked_at__lte=DatabaseNow(), started_at=None
         ).exists()
 
-    def test_the_worker_is_told_what_the_row_says(self):
+    def test_claimed_task_has_the_values_of_its_row(self):
         TaskFactory(token=4, attempts=2, queue="mail", priority=3, max_attempts=9, max_run_time=7)
         worker = WorkerFactory()
 
@@ -247,9 +254,7 @@ class TestRow:
         assert 59 < claimed.waited < 60 + 300
 
     @pytest.mark.parametrize(("own", "expected"), [(None, 120), (7.5, 7.5), (86_400.0, 86_400)])
-    def test_the_deadline_is_the_tasks_own_or_else_that_of_the_settings(
-        self, settings, own, expected
-    ):
+    def test_deadline_follows_the_task_or_the_setting(self, settings, own, expected):
         settings.MAX_RUN_TIME = 120
         task = TaskFactory(max_run_time=own)
 
@@ -260,7 +265,7 @@ class TestRow:
         assert seconds_between(task.locked_at, task.deadline_at) == pytest.approx(expected, abs=0.1)
 
     @pytest.mark.parametrize("broken", ["", "{", "[1]", "null", "[[], {}]" * 2, "\u2028ü😀"])
-    def test_parameters_that_cannot_be_read_disturb_nobody(self, broken):
+    def test_malformed_parameters_do_not_fail_a_claim(self, broken):
         tasks = [TaskFactory(), TaskFactory(task_params=broken), TaskFactory()]
 
         claimed = claim_queue(WorkerFactory(), "default", 10)
@@ -270,11 +275,11 @@ class TestRow:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestMany:
+class TestConcurrentClaims:
     WORKERS = 8
     EACH = 1_000
 
-    def test_workers_at_once_share_the_tasks_and_no_two_get_the_same(self):
+    def test_concurrent_workers_claim_different_tasks(self):
         number = self.WORKERS * self.EACH
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(number)))
         workers = [Worker.register() for _ in range(self.WORKERS)]
@@ -304,34 +309,21 @@ class TestMany:
             assert set(held) == set(mine)
 
     @pytest.mark.vendor("postgresql", "mysql")
-    def test_a_locked_row_is_passed_over_not_waited_for(self):
+    def test_claim_skips_locked_rows_without_waiting(self):
         locked, *free = TaskFactory.create_batch(3)
-        holds, done = threading.Event(), threading.Event()
 
-        def lock_the_first():
-            with transaction.atomic():
-                Task.objects.select_for_update().get(pk=locked.pk)
-                holds.set()
-                assert done.wait(60)
-
-        def claim():
-            assert holds.wait(60)
-            try:
-                return ids(claim_queue(WorkerFactory(), "default", 10))
-            finally:
-                done.set()
-
-        _, claimed = all_at_once(lock_the_first, claim)
+        with locked_by_another(locked):
+            claimed = ids(claim_queue(WorkerFactory(), "default", 10))
 
         assert claimed == ids(free)
         assert ids(claim_queue(WorkerFactory(), "default", 10)) == [locked.pk]
 
     @pytest.mark.vendor("mysql")
-    def test_nor_is_it_where_the_statistics_say_that_hardly_any_is_ready(self, analyzed):
+    def test_claim_skips_locked_rows_if_the_statistics_expect_few_ready_rows(self, analyzed):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(5_000)))
         analyzed()
         Task.objects.all()._raw_delete("default")
-        self.test_a_locked_row_is_passed_over_not_waited_for()
+        self.test_claim_skips_locked_rows_without_waiting()
 
     @pytest.fixture
     def analyzed(self):
@@ -345,7 +337,7 @@ class TestMany:
         analyze()
 
     @pytest.mark.vendor("sqlite")
-    def test_a_claim_leaves_no_lock_behind(self):
+    def test_claim_leaves_no_lock(self):
         TaskFactory.create_batch(3)
 
         claim_queue(WorkerFactory(), "default", 1)
@@ -357,7 +349,7 @@ class TestMany:
 
         assert all_at_once(write_without_waiting) == [2]
 
-    def test_a_claim_in_a_transaction_that_is_rolled_back_took_nothing(self):
+    def test_rolled_back_claim_has_no_effect(self):
         TaskFactory()
         worker = WorkerFactory()
 

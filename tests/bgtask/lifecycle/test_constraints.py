@@ -22,35 +22,35 @@ def refuses(task, **changes):
 
 
 @pytest.mark.parametrize("missing", ["locked_by", "locked_at", "deadline_at"])
-def test_what_runs_is_held_by_somebody_since_and_until_a_time(missing):
+def test_running_task_needs_a_worker_a_start_and_a_deadline(missing):
     assert refuses(TaskFactory(status=Status.RUNNING), **{missing: None})
 
 
 @pytest.mark.parametrize("stray", ["locked_by", "locked_at", "deadline_at"])
 @pytest.mark.parametrize("status", NOT_RUNNING)
-def test_what_does_not_run_is_held_by_nobody(status, stray):
+def test_task_that_is_not_running_has_no_worker(status, stray):
     value = WorkerFactory() if stray == "locked_by" else DatabaseNow()
 
     assert refuses(TaskFactory(status=status), **{stray: value})
 
 
 @pytest.mark.parametrize("status", NOT_RUNNING)
-def test_nothing_stops_running_and_stays_locked(status):
+def test_task_cannot_leave_running_and_stay_locked(status):
     held_for = HeldFor.TYPE if status == Status.HELD else None
 
     assert refuses(TaskFactory(status=Status.RUNNING), status=status, held_for=held_for)
 
 
-def test_what_is_held_says_for_what():
+def test_held_task_needs_a_reason():
     assert refuses(TaskFactory(status=Status.HELD), held_for=None)
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - {Status.HELD}))
-def test_what_is_not_held_is_held_for_nothing(status):
+def test_task_that_is_not_held_has_no_hold_reason(status):
     assert refuses(TaskFactory(status=status), held_for=HeldFor.OPERATOR)
 
 
-def test_nobody_holds_what_no_worker_has_reported_for():
+def test_task_cannot_be_locked_by_an_unknown_worker():
     task = TaskFactory(status=Status.RUNNING)
 
     def assign():
@@ -64,7 +64,7 @@ def test_nobody_holds_what_no_worker_has_reported_for():
 
 
 @pytest.mark.parametrize("outcome", AttemptOutcome)
-def test_the_value_of_an_outcome_is_one_word_that_its_column_holds(outcome):
+def test_outcome_values_are_single_words_that_fit_their_column(outcome):
     """Kind of fault: a value that URLs, JSON and metrics have to quote."""
     attempt = AttemptFactory(outcome=outcome)
 
@@ -72,7 +72,7 @@ def test_the_value_of_an_outcome_is_one_word_that_its_column_holds(outcome):
     assert attempt.outcome == outcome.name.lower()
 
 
-def test_an_attempt_has_one_end():
+def test_attempt_has_only_one_row_of_history():
     task = TaskFactory()
     Attempt.objects.create(task=task, token=1, number=1, finished_at=DatabaseNow())
 
@@ -80,7 +80,7 @@ def test_an_attempt_has_one_end():
         Attempt.objects.create(task=task, token=1, number=1, finished_at=DatabaseNow())
 
 
-def test_a_unique_key_stands_once_and_no_key_any_number_of_times():
+def test_unique_key_is_unique_and_null_is_not():
     TaskFactory.create_batch(2, unique_key=None)
     TaskFactory(unique_key="Invoice 7")
     TaskFactory(unique_key="invoice 7")

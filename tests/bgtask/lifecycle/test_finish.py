@@ -1,4 +1,8 @@
-"""An outcome is written once, by the attempt it belongs to; all others are left alone."""
+"""
+Test that each outcome is written once, and only to the task that still has its token.
+
+The module is long because each kind of outcome, time and text is one case of the same write.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.failures import MAX_MESSAGE, MAX_TEXT, plain_failure
+from bgtask.lifecycle.attempts import Outcome, attempt_of, record_attempts
 from bgtask.lifecycle.claim import claim_queue, release_claims, set_aside_claims
 from bgtask.lifecycle.finish import already_finished, finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, HeldFor, Status
@@ -24,9 +28,9 @@ from tests.threads import all_at_once
 
 pytestmark = pytest.mark.django_db
 
-ERROR = ("last_error", "error_class", "error_fingerprint")
-AN_ERROR = (FAILURE.traceback, FAILURE.error_class, FAILURE.fingerprint)
-NO_ERROR = ("", "", "")
+ERROR = ("last_error", "error_message", "error_class", "error_fingerprint")
+AN_ERROR = (FAILURE.traceback, FAILURE.message, FAILURE.error_class, FAILURE.fingerprint)
+NO_ERROR = ("", None, "", "")
 
 
 def claim(number=1):
@@ -57,9 +61,11 @@ def everything():
     return list(Task.objects.order_by("pk").values()), list(Attempt.objects.order_by("pk").values())
 
 
-class TestKinds:
-    def test_success(self):
-        task = claimed(last_error="old", error_class="Old", error_fingerprint="o" * 32)
+class TestKindsOfOutcome:
+    def test_success_is_written(self):
+        task = claimed(
+            last_error="old", error_message="old", error_class="Old", error_fingerprint="o" * 32
+        )
 
         accepted = finish_attempts([success(task, return_value='"ü"', duration=1.2344)])
 
@@ -74,7 +80,7 @@ class TestKinds:
         assert values(task, *ERROR) == NO_ERROR
         assert not Attempt.objects.exists()
 
-    def test_failure(self):
+    def test_failure_is_written(self):
         task = claimed()
 
         accepted = finish_attempts([failure(task, duration=2)])
@@ -89,7 +95,7 @@ class TestKinds:
         )
         assert values(task, *ERROR) == AN_ERROR
 
-    def test_retry(self):
+    def test_retry_is_written(self):
         task = claimed(return_value="1")
 
         accepted = finish_attempts([retry(task, delay=60)])
@@ -105,7 +111,7 @@ class TestKinds:
         assert values(task, *ERROR) == AN_ERROR
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_nobody_holds_it_any_more(self, kind):
+    def test_finished_task_has_no_worker(self, kind):
         task = claimed()
 
         finish_attempts([KINDS[kind](task)])
@@ -117,7 +123,7 @@ class TestKinds:
         ("kind", "expected"),
         [("success", "SUCCESSFUL"), ("failure", "FAILED"), ("retry", "CANCELLED")],
     )
-    def test_a_requested_cancel_only_stops_another_attempt(self, kind, expected):
+    def test_requested_cancel_prevents_only_another_attempt(self, kind, expected):
         task = claimed()
         task.cancel()
 
@@ -129,7 +135,7 @@ class TestKinds:
 
 
 class TestTimes:
-    def test_ages_are_subtracted_from_the_clock_of_the_database(self):
+    def test_ages_are_subtracted_from_the_database_clock(self):
         task = claimed()
         ended = time.monotonic() - 100
 
@@ -145,7 +151,7 @@ class TestTimes:
 
         assert seconds_since("run_at") == pytest.approx(-900, abs=10)
 
-    def test_the_wait_is_exact_between_the_end_of_the_attempt_and_the_next(self):
+    def test_delay_lasts_exactly_from_the_end_of_the_attempt(self):
         task = claimed()
 
         finish_attempts([retry(task, delay=630)])
@@ -154,7 +160,7 @@ class TestTimes:
         # Two statements, so two ages: they may only differ by what lies between them.
         assert (row.run_at - attempt.finished_at).total_seconds() == pytest.approx(630, abs=0.5)
 
-    def test_a_retry_may_name_its_time(self):
+    def test_retry_can_have_an_explicit_time(self):
         task = claimed()
         chosen = timezone.now().replace(microsecond=123_000) + timedelta(days=3)
 
@@ -163,7 +169,7 @@ class TestTimes:
         assert values(task, "run_at") == (chosen,)
 
     @pytest.mark.parametrize("kind", ["success", "failure"])
-    def test_the_end_of_a_task_leaves_its_run_at(self, kind):
+    def test_finish_does_not_change_run_at(self, kind):
         run_at = TaskFactory().run_at
         (task,) = claim()
 
@@ -171,7 +177,7 @@ class TestTimes:
 
         assert values(task, "run_at") == (run_at,)
 
-    def test_started_at_is_that_of_the_first_attempt(self):
+    def test_started_at_is_the_start_of_the_first_attempt(self):
         task = claimed()
         finish_attempts([retry(task, delay=0, ended=time.monotonic() - 50)])
         first = values(task, "started_at")
@@ -183,7 +189,7 @@ class TestTimes:
         assert first != (None,)
         assert values(task, "started_at") == first
 
-    def test_an_outcome_in_mixed_company_keeps_its_own_times(self):
+    def test_outcome_in_a_mixed_batch_keeps_its_own_times(self):
         TaskFactory.create_batch(3)
         one, two, three = claim(3)
         named = timezone.now().replace(microsecond=0) + timedelta(hours=5)
@@ -211,7 +217,7 @@ class TestFence:
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_does_not_run_is_left_alone_even_with_the_right_token(self, kind, status):
+    def test_task_that_is_not_running_is_left_alone_even_with_the_right_token(self, kind, status):
         task = TaskFactory(status=status)
         before = everything()
 
@@ -219,16 +225,16 @@ class TestFence:
         assert everything() == before
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_was_deleted_is_no_harm(self, kind):
+    def test_deleted_task_does_not_fail_the_batch(self, kind):
         task = claimed()
         Task.objects.filter(pk=task.pk).delete()
 
         assert finish_attempts([KINDS[kind](task)]) == {}
 
-    def test_nothing_at_all_is_no_harm(self):
+    def test_empty_batch_has_no_effect(self):
         assert finish_attempts([]) == {}
 
-    def test_a_stale_outcome_does_not_keep_its_neighbours(self):
+    def test_stale_outcome_does_not_block_other_outcomes(self):
         TaskFactory.create_batch(3)
         one, stale, two = claim(3)
         Task.objects.filter(pk=stale.pk).cancel(force=True)
@@ -238,7 +244,7 @@ class TestFence:
         assert accepted == {one.pk: Status.SCHEDULED, two.pk: Status.SUCCESSFUL}
         assert values(stale, "status") == (Status.CANCELLED,)
 
-    def test_of_two_attempts_in_one_batch_only_the_present_one_counts(self):
+    def test_only_the_current_of_two_attempts_in_a_batch_is_accepted(self):
         stale = claimed()
         release_claims([stale])
         (present,) = claim()
@@ -270,18 +276,18 @@ class TestLostReply:
     """A flush was accepted, but its reply never came: the worker asks what became of it."""
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_was_accepted_is_known_by_its_token(self, kind):
+    def test_accepted_outcome_is_found_by_its_token(self, kind):
         outcome = KINDS[kind](claimed())
         accepted = finish_attempts([outcome])
 
         assert already_finished([outcome]) == accepted != {}
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_still_runs_was_not(self, kind):
+    def test_running_task_was_not_accepted(self, kind):
         assert already_finished([KINDS[kind](claimed())]) == {}
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_others_took_back_was_not(self, kind):
+    def test_rescued_task_was_not_accepted(self, kind):
         worker = Worker.register()
         TaskFactory.create_batch(5)
         released, cancelled, parked, overdue, lost = claim_queue(worker, "default", 5)
@@ -297,7 +303,7 @@ class TestLostReply:
         assert finish_attempts(outcomes) == {}
         assert already_finished(outcomes) == {}
 
-    def test_a_retry_that_was_claimed_again_is_known_by_its_history(self):
+    def test_retry_that_was_claimed_again_is_found_by_its_history(self):
         outcome = retry(claimed())
         finish_attempts([outcome])
         Task.objects.run_now()
@@ -306,7 +312,7 @@ class TestLostReply:
         assert already_finished([outcome]) == {outcome.task.pk: Status.SCHEDULED}
 
     @pytest.mark.parametrize("next_move", ["run_now", "hold"])
-    def test_a_retry_that_waits_otherwise_by_now_was_a_retry(self, next_move):
+    def test_retry_that_was_changed_since_is_found(self, next_move):
         outcome = retry(claimed())
         finish_attempts([outcome])
         getattr(Task.objects.all(), next_move)()
@@ -317,7 +323,7 @@ class TestLostReply:
 class TestText:
     """Said by a caller, not taken from an exception."""
 
-    def test_is_made_storable(self):
+    def test_text_is_made_storable(self):
         task = claimed()
 
         finish_attempts([plainly_failed(task, "a\x00b\udc80")])
@@ -325,7 +331,7 @@ class TestText:
         stored = Task.objects.get()
         assert stored.last_error == Attempt.objects.get().message == "a\ufffdb\\udc80"
 
-    def test_is_cut_where_it_is_too_long(self):
+    def test_too_long_text_is_cut(self):
         finish_attempts([plainly_failed(claimed(), "x" * 300_000)])
 
         attempt = Attempt.objects.get()
@@ -334,7 +340,7 @@ class TestText:
 
 
 class TestHistory:
-    def test_says_what_the_outcome_said(self):
+    def test_history_has_the_values_of_the_outcome(self):
         task = claimed(attempts=3, token=8)
 
         finish_attempts([failure(task, duration=30, ended=time.monotonic() - 20)])
@@ -354,7 +360,29 @@ class TestHistory:
         assert attempt.finished == pytest.approx(20, abs=10)
         assert attempt.started == pytest.approx(50, abs=10)
 
-    def test_has_a_row_for_each_attempt_that_did_not_succeed(self):
+    def test_is_stored_with_the_outcome_or_the_outcome_is_not(self):
+        """Kind of fault: two statements of one change, and only the first committed."""
+        task = claimed()
+
+        def refuse(run, sql, *args):
+            if "bgtask_attempt" in sql:
+                raise OperationalError("the server closed the connection")
+            return run(sql, *args)
+
+        with connection.execute_wrapper(refuse), pytest.raises(OperationalError):
+            finish_attempts([failure(task)])
+
+        assert values(task, "status") == (Status.RUNNING,)
+
+    def test_of_the_same_attempt_is_stored_once(self):
+        task = claimed()
+
+        for _ in range(2):
+            record_attempts("default", [attempt_of(failure(task), AttemptOutcome.FAILED)])
+
+        assert Attempt.objects.get().token == task.token
+
+    def test_history_has_a_row_for_each_attempt_without_success(self):
         first = claimed()
         finish_attempts([retry(first)])
         Task.objects.run_now()
@@ -370,7 +398,7 @@ class TestHistory:
 
 
 class TestBatch:
-    def test_is_the_same_as_one_by_one_in_any_order(self):
+    def test_batch_has_the_same_result_as_single_writes_in_any_order(self):
         dice = random.Random(7)
         batch = self.batch()
         results = []
@@ -443,8 +471,8 @@ class TestBatch:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAtOnce:
-    def test_two_flushes_of_the_same_outcomes_in_opposite_orders_lose_none(self):
+class TestConcurrency:
+    def test_concurrent_flushes_in_opposite_orders_lose_no_outcome(self):
         for _ in range(10):
             Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(100)))
             tasks = claim(100)
@@ -464,7 +492,7 @@ class TestAtOnce:
 
 
 def persistently(outcomes):
-    """As the completer does it: what the database could not do now, it is asked again."""
+    """Write as the completer does: repeat a write that failed for a temporary reason."""
     while True:
         try:
             return finish_attempts(outcomes)

@@ -1,4 +1,8 @@
-"""Whatever happens in whatever order, the database holds what the protocol says."""
+"""
+Test that the database matches the protocol after any steps in any order.
+
+The module is long because the state machine lists every step and every invariant.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +143,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.unstarted())
     @rule(chosen=CHOSEN)
     def start(self, chosen):
-        """Nothing is written: somebody declared dead may do so, and not know it."""
+        """Nothing is written. A worker that was declared dead may still flush."""
         self._start(pick(chosen, self.unstarted()))
 
     def _start(self, claim):
@@ -275,8 +279,8 @@ class Histories(RuleBasedStateMachine):
         history = list(Attempt.objects.values_list("task", "token"))
         self.every_task_is_there_and_as_expected(tasks)
         self.tokens_never_fall(tasks)
-        self.what_runs_has_one_holder_and_a_deadline(tasks)
-        self.an_end_stands_until_somebody_requeues(tasks)
+        self.running_tasks_have_one_worker_and_a_deadline(tasks)
+        self.an_end_is_kept_until_a_requeue(tasks)
         self.each_attempt_that_did_not_succeed_has_its_row(history)
         self.executions_are_bounded()
 
@@ -299,12 +303,12 @@ class Histories(RuleBasedStateMachine):
             assert task.token >= self.tokens.get(task.pk, 0)
             self.tokens[task.pk] = task.token
 
-    def what_runs_has_one_holder_and_a_deadline(self, tasks):
+    def running_tasks_have_one_worker_and_a_deadline(self, tasks):
         for task in tasks:
             held = [task.locked_by_id, task.locked_at, task.deadline_at]
             assert [value is not None for value in held] == [task.status == "RUNNING"] * 3
 
-    def an_end_stands_until_somebody_requeues(self, tasks):
+    def an_end_is_kept_until_a_requeue(self, tasks):
         for task in tasks:
             assert (task.finished_at is not None) == task.is_finished
             if task.is_finished:
@@ -348,7 +352,7 @@ def _outcome(task, succeeds):
 
 
 @pytest.mark.parametrize("examples", [pytest.param(10, marks=pytest.mark.sample), 50])
-def test_any_history_ends_as_the_protocol_says(settings_of_the_queue, examples):
+def test_any_history_ends_as_the_protocol_requires(settings_of_the_queue, examples):
     run_state_machine_as_test(
         Histories,
         settings=settings(

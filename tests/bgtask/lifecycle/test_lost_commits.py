@@ -109,7 +109,7 @@ def test_one_claim_raises_all_its_tokens_by_one_number_so_that_a_release_is_one_
     assert sum("UPDATE" in query["sql"] for query in asked) == 1
 
 
-def test_number_is_above_zero_and_within_its_bounds():
+def test_token_jump_is_within_its_bounds():
     numbers = [token_jump() for _ in range(1_000)]
 
     assert min(numbers) >= 1
@@ -146,7 +146,7 @@ def test_forked_child_does_not_draw_the_numbers_of_its_parent():
 
 @pytest.mark.parametrize("token", [TOKEN_CEILING - 1, TOKEN_CEILING, 2**63 - 2, 2**63 - 1])
 def test_token_near_the_maximum_stops_neither_its_task_nor_the_queue(token):
-    """Somebody edited the token. No move may exceed 64 bits, and the fence still works."""
+    """The token was edited by hand. No move may exceed 64 bits, and the fence still works."""
     edited = TaskFactory(token=token)
     neighbour = TaskFactory()
 

@@ -1,4 +1,8 @@
-"""Every verb on a task of every status: the moves that are drawn happen, and no others."""
+"""
+Test every action on a task of every status: only the documented transitions happen.
+
+The module is long because each action is tested on each status.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,14 @@ from bgtask.lifecycle.claim import (
     claim_these,
     release_claims,
     set_aside_claims,
+    take_snapshot,
 )
 from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.promote import promote_due, unhold_expired, unhold_known
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status
+from tests.bgtask.lifecycle.locks import locked_by_another
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 
@@ -46,7 +52,7 @@ def a_worker():
     return WorkerFactory()
 
 
-# Each way there is to say a verb, of one task that somebody holds in memory.
+# Each way to run an action, on one task that is in memory.
 WAYS = {
     "promote": [
         lambda task: promote_due(),
@@ -105,13 +111,13 @@ def drawn(verb):
     return set(start.split()), set(end.split())
 
 
-def test_the_moves_in_the_code_are_those_of_the_design():
+def test_transitions_in_the_code_match_the_design():
     assert {verb: (set(start), set(end)) for verb, (start, end) in TRANSITIONS.items()} == {
         verb: drawn(verb) for verb in DESIGN
     }
 
 
-def test_the_statuses_are_of_three_kinds():
+def test_each_status_is_waiting_running_or_finished():
     assert set(Status) == WAITING | {Status.RUNNING} | FINISHED
     assert WAITING | {Status.RUNNING} == LIVE
     assert not WAITING & FINISHED
@@ -119,7 +125,7 @@ def test_the_statuses_are_of_three_kinds():
 
 @pytest.mark.parametrize("status", sorted(Status))
 @pytest.mark.parametrize("verb", DESIGN)
-def test_a_verb_moves_what_it_may_and_nothing_else(verb, status):
+def test_action_changes_only_tasks_whose_status_allows_it(verb, status):
     reached = set()
     for way in WAYS[verb]:
         for fields in circumstances(status):
@@ -156,9 +162,15 @@ def expected_rise(verb, before, after):
 
 class TestRequeue:
     @pytest.mark.parametrize("status", sorted(FINISHED))
-    def test_wipes_the_slate_but_keeps_what_happened(self, status):
+    def test_requeue_clears_the_outcome_and_keeps_the_history(self, status):
         task = TaskFactory(
-            status=status, attempts=3, crashes=2, token=9, cancel_requested=True, last_error="Oh"
+            status=status,
+            attempts=3,
+            crashes=2,
+            token=9,
+            cancel_requested=True,
+            last_error="Oh",
+            error_message="Oh",
         )
         Attempt.objects.create(task=task, token=9, number=3, finished_at=DatabaseNow())
 
@@ -167,10 +179,11 @@ class TestRequeue:
         task.refresh_from_db()
         assert (task.crashes, task.cancel_requested, task.finished_at) == (0, False, None)
         assert (task.attempts, task.token, task.last_error) == (3, 10, "Oh")
+        assert task.error_message == "Oh"
         assert task.history.count() == 1
         assert Task.objects.filter(run_at__gt=DatabaseNow(-10), run_at__lte=DatabaseNow()).exists()
 
-    def test_grants_one_more_execution_where_all_were_used_up(self):
+    def test_requeue_grants_one_execution_if_attempts_are_used_up(self):
         TaskFactory(status=Status.FAILED, attempts=25).requeue()
 
         (task,) = claim_queue(WorkerFactory(), "default", 1)
@@ -178,7 +191,7 @@ class TestRequeue:
         assert task.attempts == 26
         assert not task.has_attempts_left
 
-    def test_grants_all_of_them_by_resetting(self):
+    def test_requeue_with_reset_grants_all_attempts(self):
         TaskFactory(status=Status.FAILED, attempts=25).requeue(reset_attempts=True)
 
         (task,) = claim_queue(WorkerFactory(), "default", 1)
@@ -186,7 +199,7 @@ class TestRequeue:
         assert task.attempts == 1
         assert task.has_attempts_left
 
-    def test_spreads_many_over_some_time(self):
+    def test_requeue_can_spread_tasks_over_time(self):
         for number in range(20):
             TaskFactory(pk=1 + number * 500, status=Status.FAILED)
 
@@ -199,7 +212,7 @@ class TestRequeue:
 
 class TestCancel:
     @pytest.mark.parametrize("status", sorted(WAITING))
-    def test_what_waits_is_finished_at_once(self, status):
+    def test_cancel_finishes_waiting_tasks_at_once(self, status):
         task = TaskFactory(status=status)
 
         task.cancel()
@@ -210,7 +223,7 @@ class TestCancel:
             finished_at__gt=DatabaseNow(-10), finished_at__lte=DatabaseNow()
         ).exists()
 
-    def test_what_runs_is_asked_to_stop_and_goes_on(self):
+    def test_cancel_requests_running_tasks_to_stop(self):
         task = TaskFactory(status=Status.RUNNING)
 
         assert task.cancel()
@@ -227,7 +240,7 @@ class TestCancel:
         ],
         ids=["released", "retried", "parked"],
     )
-    def test_what_leaves_running_meanwhile_does_not_get_away(self, leave):
+    def test_cancel_catches_tasks_that_leave_running_meanwhile(self, leave):
         task = TaskFactory(status=Status.RUNNING)
 
         with connection.execute_wrapper(after_the_first_statement(lambda: leave(task))):
@@ -235,7 +248,7 @@ class TestCancel:
 
         assert Task.objects.get().status == Status.CANCELLED
 
-    def test_what_is_claimed_meanwhile_does_not_get_away(self):
+    def test_cancel_catches_tasks_that_are_claimed_meanwhile(self):
         TaskFactory()
 
         with connection.execute_wrapper(
@@ -246,7 +259,7 @@ class TestCancel:
         task = Task.objects.get()
         assert task.status == Status.CANCELLED or task.cancel_requested
 
-    def test_what_has_finished_meanwhile_is_left_as_it_is(self):
+    def test_cancel_leaves_tasks_that_finished_meanwhile(self):
         """Chosen by way of another table, as MariaDB does before it updates."""
         task = TaskFactory(status=Status.RUNNING)
 
@@ -275,14 +288,14 @@ def after_the_first_statement(do):
 
 class TestHold:
     @pytest.mark.parametrize("held_for", HeldFor)
-    def test_says_for_what(self, held_for):
+    def test_hold_stores_its_reason(self, held_for):
         TaskFactory()
 
         Task.objects.hold(held_for)
 
         assert Task.objects.get().held_for == held_for
 
-    def test_what_is_held_for_one_reason_is_not_let_go_for_another(self):
+    def test_unhold_leaves_tasks_held_for_another_reason(self):
         for_type = TaskFactory(status=Status.HELD, held_for=HeldFor.TYPE)
         unknown = TaskFactory(status=Status.HELD, held_for=HeldFor.UNKNOWN)
         by_operator = TaskFactory(status=Status.HELD, held_for=HeldFor.OPERATOR)
@@ -295,7 +308,7 @@ class TestHold:
 
 
 class TestPromote:
-    def test_takes_the_longest_due_first_and_no_more_than_its_limit(self):
+    def test_promotion_takes_the_longest_due_first_up_to_its_limit(self):
         later, sooner = (
             TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-5)),
             TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-9)),
@@ -306,16 +319,76 @@ class TestPromote:
         assert promote_due(limit=5) == 1
         assert set(Task.objects.ready()) == {sooner, later}
 
-    def test_leaves_run_at_as_it_was_so_that_the_wait_is_known(self):
+    def test_promotion_does_not_change_run_at(self):
         task = TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-5))
 
         promote_due()
 
         assert Task.objects.get().run_at == task.run_at
 
-    def test_run_now_makes_it_due_now(self):
+    def test_run_now_makes_a_task_due_now(self):
         TaskFactory(status="SCHEDULED")
 
         Task.objects.run_now()
 
         assert Task.objects.filter(run_at__gt=DatabaseNow(-10), run_at__lte=DatabaseNow()).exists()
+
+    def test_is_due_again_when_the_nearest_is(self):
+        for seconds in (7200, 3600, 10_800):
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(seconds))
+
+        assert take_snapshot().next_due == pytest.approx(3600, abs=60)
+
+    def test_never_makes_a_task_ready_before_it_is_due(self):
+        for seconds in (0, 0.1, 0.3, 1, 3, 10, 30):
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(seconds))
+
+        promote_due()
+
+        # The clock has gone on since, so what was due then is due now.
+        assert Task.objects.ready().exists()
+        assert not Task.objects.ready().filter(run_at__gt=DatabaseNow()).exists()
+
+    @pytest.mark.vendor("postgresql", "mysql")
+    @pytest.mark.django_db(transaction=True)
+    def test_passes_over_a_locked_task_and_does_not_wait_for_it(self):
+        locked, free = (
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-9)),
+            TaskFactory(status="SCHEDULED", run_at=DatabaseNow(-5)),
+        )
+
+        with locked_by_another(locked):
+            assert promote_due() == 1
+
+        assert set(Task.objects.ready()) == {free}
+
+
+class TestDiscard:
+    def test_deletes_everything_but_what_runs(self):
+        """Kind of fault: a row is deleted while its worker runs the task."""
+        for status in Status:
+            TaskFactory(status=status)
+
+        assert Task.objects.discard() == len(Status) - 1
+
+        assert Task.objects.get().status == Status.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "change", "after"),
+    [
+        ("priority", 1, lambda tasks: tasks.reprioritise(7), 7),
+        ("queue", "mail", lambda tasks: tasks.move("post"), "post"),
+        ("attempts", 3, lambda tasks: tasks.reset_attempts(), 0),
+        ("crashes", 1, lambda tasks: tasks.reset_attempts(), 0),
+    ],
+)
+def test_only_what_waits_is_changed(column, before, change, after):
+    """Kind of fault: a row changes while its worker runs the task, or after its end."""
+    for status in Status:
+        TaskFactory(status=status, **{column: before})
+
+    assert change(Task.objects.all()) == len(WAITING)
+
+    values = dict(Task.objects.values_list("status", column))
+    assert values == {status: after if status in WAITING else before for status in Status}

@@ -52,7 +52,7 @@ HELD_FOR = "CASE n.n % 10 WHEN 7 THEN 'operator' END"
 
 @pytest.fixture(scope="module", params=["fresh statistics", "those of an empty table"])
 def loaded(request, django_db_setup, django_db_blocker):
-    """100,000 tasks that nobody can claim, and some that one can."""
+    """Store 100,000 tasks that can't be claimed, and some that can."""
     with django_db_blocker.unblock():
         execute(STATISTICS_BY_HAND.get(connection.vendor, "SELECT 1"))
         analyze()
@@ -136,14 +136,14 @@ class TestClaim:
             options = {"after": last.claim_key}
         return plan_of(lambda: claim(worker, **options))
 
-    def test_finds_its_tasks_by_its_index(self, plan):
+    def test_claim_uses_its_index(self, plan):
         assert "bgtask_task_claim" in plan.indexes, shown(plan)
         assert not plan.reads_all, shown(plan)
 
-    def test_takes_them_in_the_order_of_the_index(self, plan):
+    def test_claim_reads_in_index_order(self, plan):
         assert plan.sorts == [], shown(plan)
 
-    def test_looks_at_little_more_than_it_takes(self, plan):
+    def test_claim_reads_few_more_rows_than_it_takes(self, plan):
         if connection.vendor == "sqlite":
             pytest.skip("SQLite does not count rows; it stops at the LIMIT of an index in order")
         # Each task once to find it, and once by its primary key to change it.
@@ -154,7 +154,7 @@ def claim(worker, **options):
     assert len(claim_queue(worker, "default", BATCH, **options)) == BATCH
 
 
-def test_a_claim_of_a_suspect_takes_the_first_of_the_index(worker):
+def test_claim_of_a_suspect_uses_its_index(worker):
     plan = plan_of(lambda: claim_suspect(worker))
 
     assert "bgtask_task_claim" in plan.indexes, shown(plan)
@@ -163,7 +163,7 @@ def test_a_claim_of_a_suspect_takes_the_first_of_the_index(worker):
 
 
 @pytest.mark.parametrize("queues", [None, ["default", "q1", "q2", "none"]], ids=["all", "some"])
-def test_the_outlook_probes_the_index_once_a_queue(worker, queues):
+def test_snapshot_probes_the_index_once_per_queue(worker, queues):
     plan = plan_of(lambda: take_snapshot(queues))
 
     assert {"bgtask_task_claim", "bgtask_task_promote"} <= plan.indexes, shown(plan)
@@ -177,7 +177,7 @@ def test_the_outlook_probes_the_index_once_a_queue(worker, queues):
         assert plan.rows <= most, shown(plan)
 
 
-def test_promotion_finds_what_is_due_by_its_index(worker):
+def test_promotion_uses_its_index(worker):
     plan = plan_of(lambda: promote_due(BATCH))
 
     assert "bgtask_task_promote" in plan.indexes, shown(plan)
@@ -221,7 +221,7 @@ ACTIONS = {
 }
 
 
-def test_a_flush_finds_its_tasks_by_primary_key_and_not_among_all_that_run(worker):
+def test_flush_finds_its_tasks_by_primary_key(worker):
     claim_queue(worker, "default", 500)
     tasks = list(Task.objects.running().order_by("-pk")[:400])
 
@@ -240,14 +240,14 @@ CHORES = {
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_nothing_that_is_done_all_the_time_reads_the_whole_table(worker, action):
+def test_no_frequent_statement_reads_the_whole_table(worker, action):
     plan = plan_of(ACTIONS[action](worker))
 
     assert not plan.reads_all, shown(plan)
 
 
 @pytest.mark.parametrize("chore", CHORES)
-def test_no_chore_reads_the_whole_table(worker, loaded, chore):
+def test_no_maintenance_job_reads_the_whole_table(worker, loaded, chore):
     if loaded != "fresh statistics":
         pytest.skip("once a minute it may, until the table is analyzed")
 
@@ -256,7 +256,7 @@ def test_no_chore_reads_the_whole_table(worker, loaded, chore):
     assert not plan.reads_all, shown(plan)
 
 
-def test_an_index_is_missed_where_there_is_none(worker):
+def test_missing_index_is_noticed(worker):
     """So the tests above can fail."""
     plan = plan_of(lambda: list(Task.objects.filter(verbose_name="x").order_by("duration_ms")))
 
@@ -264,7 +264,7 @@ def test_an_index_is_missed_where_there_is_none(worker):
     assert plan.sorts
 
 
-def test_the_table_is_as_it_was_said_to_be(worker):
+def test_table_matches_its_description(worker):
     counts = Task.objects.count_by_status()
 
     assert sum(counts.values()) == 100_000 + 2_400

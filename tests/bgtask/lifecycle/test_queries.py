@@ -1,4 +1,4 @@
-"""What decides how fast it is: how often the database is asked, whatever the number of tasks."""
+"""Test that the number of statements doesn't depend on the number of tasks."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def worker():
 
 class TestEnqueue:
     @pytest.mark.parametrize("schedule", [None, 60, -1])
-    def test_takes_one_round_trip(self, schedule):
+    def test_enqueue_takes_one_round_trip(self, schedule):
         with Asked() as asked:
             noop.using(schedule=schedule)(1)
 
         assert len(asked) == 1, asked.statements
 
-    def test_of_many_takes_one_statement_for_a_thousand(self):
+    def test_enqueue_many_takes_one_statement_per_thousand_tasks(self):
         with Asked() as asked:
             noop.enqueue_many((number,) for number in range(2_001))
 
@@ -62,7 +62,9 @@ class TestEnqueue:
 
 class TestClaim:
     @pytest.mark.parametrize("number", [1, 400])
-    def test_asks_as_often_for_one_as_for_hundreds(self, number, worker, one_or_two):
+    def test_number_of_statements_does_not_depend_on_the_number_of_tasks(
+        self, number, worker, one_or_two
+    ):
         noop.enqueue_many((n,) for n in range(number))
 
         with Asked() as asked:
@@ -71,7 +73,7 @@ class TestClaim:
         assert len(tasks) == number
         assert len(asked) == one_or_two, asked.statements
 
-    def test_brings_all_that_a_task_needs_to_run(self, worker):
+    def test_claim_reads_all_columns_that_a_run_needs(self, worker):
         noop.enqueue_many((n,) for n in range(3))
         tasks = claim_queue(worker, "default", 3)
 
@@ -82,7 +84,7 @@ class TestClaim:
         assert len(asked) == 0, asked.statements
 
     @pytest.mark.parametrize("named", [True, False])
-    def test_is_chosen_by_one_statement_whatever_the_number_of_queues(self, named, database_vendor):
+    def test_one_statement_finds_the_next_queue_among_any_number(self, named, database_vendor):
         queues = [f"queue-{number}" for number in range(20)]
         for queue in queues:
             noop.using(queue=queue)(1)
@@ -97,7 +99,9 @@ class TestClaim:
 
 class TestFinish:
     @pytest.mark.parametrize("number", [1, 400])
-    def test_asks_as_often_for_one_as_for_hundreds(self, number, worker, one_or_two):
+    def test_number_of_statements_does_not_depend_on_the_number_of_tasks(
+        self, number, worker, one_or_two
+    ):
         noop.enqueue_many((n,) for n in range(number))
         outcomes = [success(task) for task in claim_queue(worker, "default", number)]
 
@@ -107,7 +111,7 @@ class TestFinish:
         assert len(accepted) == number
         assert len(asked) == one_or_two, asked.statements
 
-    def test_takes_one_more_for_the_history_of_all_that_failed(self, worker, one_or_two):
+    def test_history_of_all_failures_takes_one_more_statement(self, worker, one_or_two):
         noop.enqueue_many((n,) for n in range(50))
         outcomes = [failure(task) for task in claim_queue(worker, "default", 50)]
 
@@ -117,7 +121,7 @@ class TestFinish:
         assert len(accepted) == 50
         assert len(asked) == one_or_two + 1, asked.statements
 
-    def test_what_was_not_started_goes_back_by_one_statement(self, worker):
+    def test_unstarted_tasks_are_released_by_one_statement(self, worker):
         noop.enqueue_many((n,) for n in range(50))
         tasks = claim_queue(worker, "default", 50)
 

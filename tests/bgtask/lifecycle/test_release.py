@@ -30,7 +30,7 @@ def return_claims(request):
     return lambda tasks: set_aside_claims(tasks, HeldFor.UNKNOWN)
 
 
-def test_a_released_task_is_ready_and_has_its_attempt_back():
+def test_released_task_is_ready_and_its_attempt_does_not_count():
     before = TaskFactory(token=6, attempts=2)
     (task,) = claim_queue(WorkerFactory(), "default", 1)
 
@@ -42,7 +42,7 @@ def test_a_released_task_is_ready_and_has_its_attempt_back():
 
 
 @pytest.mark.parametrize("reason", HeldFor)
-def test_a_parked_task_is_held_for_a_reason_and_has_its_attempt_back(reason):
+def test_set_aside_task_is_held_for_a_reason_and_its_attempt_does_not_count(reason):
     TaskFactory(token=6, attempts=2)
     (task,) = claim_queue(WorkerFactory(), "default", 1)
 
@@ -51,7 +51,7 @@ def test_a_parked_task_is_held_for_a_reason_and_has_its_attempt_back(reason):
     assert state_of(task) == (Status.HELD, reason, task.token + 1, 2, None, None, None)
 
 
-def test_no_history_is_written_for_what_never_ran(return_claims):
+def test_release_writes_no_history(return_claims):
     TaskFactory()
 
     return_claims(claim_queue(WorkerFactory(), "default", 1))
@@ -59,7 +59,7 @@ def test_no_history_is_written_for_what_never_ran(return_claims):
     assert not Attempt.objects.exists()
 
 
-def test_a_released_task_can_be_claimed_again_by_another_token():
+def test_released_task_can_be_claimed_again_with_another_token():
     TaskFactory()
     (task,) = claim_queue(WorkerFactory(), "default", 1)
     release_claims([task])
@@ -70,7 +70,7 @@ def test_a_released_task_can_be_claimed_again_by_another_token():
     assert again.token > task.token + 1
 
 
-def test_a_task_whose_cancel_was_requested_is_cancelled_instead(return_claims):
+def test_release_cancels_a_task_with_a_cancel_request(return_claims):
     TaskFactory()
     (task,) = claim_queue(WorkerFactory(), "default", 1)
     task.cancel()
@@ -82,7 +82,7 @@ def test_a_task_whose_cancel_was_requested_is_cancelled_instead(return_claims):
     assert Task.objects.get().finished_at is not None
 
 
-def test_some_cancelled_some_not_and_of_different_tokens(return_claims):
+def test_release_handles_cancelled_tasks_and_different_tokens_together(return_claims):
     TaskFactory.create_batch(2)
     TaskFactory(token=7)
     cancelled, plain, other = claim_queue(WorkerFactory(), "default", 3)
@@ -98,8 +98,18 @@ def test_some_cancelled_some_not_and_of_different_tokens(return_claims):
         assert state_of(task)[2] == task.token + 1
 
 
-def test_nothing_at_all_is_no_harm(return_claims):
+def test_empty_batch_has_no_effect(return_claims):
     assert return_claims([]) == 0
+
+
+def test_a_task_whose_attempts_were_set_to_zero_meanwhile_has_no_fewer(return_claims):
+    """Kind of fault: one row whose counter would go below zero fails the release of all others."""
+    edited, other = TaskFactory.create_batch(2, status=Status.RUNNING, attempts=1, token=1)
+    Task.objects.filter(pk=edited.pk).update(attempts=0)
+
+    assert return_claims([edited, other]) == 2
+
+    assert set(Task.objects.values_list("attempts", flat=True)) == {0}
 
 
 class TestFence:
@@ -114,14 +124,16 @@ class TestFence:
         assert everything() == before
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
-    def test_what_does_not_run_is_left_alone_even_with_the_right_token(self, return_claims, status):
+    def test_task_that_is_not_running_is_left_alone_even_with_the_right_token(
+        self, return_claims, status
+    ):
         task = TaskFactory(status=status)
         before = everything()
 
         assert return_claims([task]) == 0
         assert everything() == before
 
-    def test_a_stale_task_does_not_keep_its_neighbours(self, return_claims):
+    def test_stale_task_does_not_block_other_tasks(self, return_claims):
         TaskFactory.create_batch(2)
         stale, fresh = claim_queue(WorkerFactory(), "default", 2)
         Task.objects.get(pk=stale.pk).cancel(force=True)
@@ -130,7 +142,7 @@ class TestFence:
         assert state_of(stale)[0] == Status.CANCELLED
         assert state_of(fresh)[0] != Status.RUNNING
 
-    def test_what_was_put_back_is_not_put_back_again(self, return_claims):
+    def test_released_task_is_not_released_again(self, return_claims):
         TaskFactory()
         (task,) = claim_queue(WorkerFactory(), "default", 1)
 

@@ -1,4 +1,8 @@
-"""What dead workers hold and what ran too long is taken back, once, and nothing else is."""
+"""
+Test that only tasks of dead workers and overdue tasks are rescued, and each once.
+
+The module is long because each cause of a rescue has its own row in the design.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import Attempt, Task, Worker
 from bgtask.status import AttemptOutcome, Status
+from tests.bgtask.lifecycle.locks import locked_by_another
 from tests.bgtask.lifecycle.outcomes import failure, retry, success
 from tests.factories import TaskFactory, WorkerFactory
 from tests.threads import all_at_once
@@ -38,7 +43,7 @@ class Result(NamedTuple):
 
 
 def lost(case: Case, max_crashes: int) -> Result:
-    """Its worker died: the first time nobody knows whether the task had even started."""
+    """Its worker died. At the first time the task may not even have started."""
     if case.crashes == 0:
         again = "CANCELLED" if case.cancel_requested else "READY"
         return Result(again, case.attempts - 1, 1)
@@ -97,7 +102,7 @@ def everything():
 class TestEachCase:
     @pytest.mark.parametrize("max_crashes", [2, 3])
     @pytest.mark.parametrize("oracle", [lost, interrupted, overdue])
-    def test_ends_as_the_design_says(self, settings, oracle, max_crashes):
+    def test_rescued_task_ends_as_the_design_requires(self, settings, oracle, max_crashes):
         settings.BGTASK = {"MAX_CRASHES": max_crashes}
         changes = circumstances()[oracle.__name__]
         tasks = {
@@ -127,7 +132,7 @@ class TestEachCase:
             ("overdue", AttemptOutcome.TIMED_OUT),
         ],
     )
-    def test_leaves_a_row_of_history(self, settings, reason, outcome, max_crashes):
+    def test_rescue_writes_a_row_of_history(self, settings, reason, outcome, max_crashes):
         settings.BGTASK = {"MAX_CRASHES": max_crashes}
         changes = circumstances()[reason]
         tasks = [running(token=5, **case._asdict(), **changes) for case in cases(max_crashes)]
@@ -147,7 +152,7 @@ class TestEachCase:
 
 class TestTimedOut:
     @pytest.mark.parametrize("attempts", [1, 2, 5])
-    def test_waits_as_after_any_failure(self, attempts):
+    def test_timed_out_task_waits_as_after_a_failure(self, attempts):
         running(attempts=attempts, deadline_at=DatabaseNow(-1))
 
         rescue_tasks()
@@ -155,16 +160,17 @@ class TestTimedOut:
         waited = Task.objects.annotate(since=SecondsSince("run_at")).get().since
         assert waited == pytest.approx(-(attempts**4 + 5), abs=4)
 
-    def test_says_how_long_it_was_allowed_to_run(self):
+    def test_error_of_a_timed_out_task_names_its_limit(self):
         running(max_run_time=7.5, deadline_at=DatabaseNow(-1))
 
         rescue_tasks()
 
         task = Task.objects.get()
         assert "7.5 seconds" in task.last_error
+        assert task.error_message == task.last_error == Attempt.objects.get().message
         assert task.error_class == "bgtask.TimedOut"
 
-    def test_with_a_dead_worker_it_is_lost(self):
+    def test_timed_out_task_of_a_dead_worker_is_lost(self):
         running(WorkerFactory(dead=True), deadline_at=DatabaseNow(-1))
 
         rescue_tasks()
@@ -173,14 +179,14 @@ class TestTimedOut:
 
 
 class TestLost:
-    def test_is_ready_when_it_was_ready_before(self):
+    def test_lost_task_keeps_its_run_at(self):
         task = running(WorkerFactory(dead=True))
 
         rescue_tasks()
 
         assert Task.objects.get().run_at == task.run_at
 
-    def test_says_why(self):
+    def test_error_of_a_lost_task_names_the_reason(self):
         running(WorkerFactory(dead=True, label="tower:7"))
 
         rescue_tasks(reason="killed by signal 9")
@@ -188,14 +194,15 @@ class TestLost:
         assert "tower:7" in Attempt.objects.get().message
         assert "killed by signal 9" in Attempt.objects.get().message
 
-    def test_a_task_that_may_run_again_bears_no_error(self):
+    def test_lost_task_that_will_run_again_has_no_error(self):
         running(WorkerFactory(dead=True))
 
         rescue_tasks()
 
-        assert Task.objects.get().last_error == ""
+        task = Task.objects.get()
+        assert (task.last_error, task.error_message) == ("", None)
 
-    def test_a_convicted_one_says_what_it_was_convicted_of(self, settings):
+    def test_suspect_that_fails_names_the_reason(self, settings):
         settings.BGTASK = {"MAX_CRASHES": 2}
         running(WorkerFactory(dead=True), crashes=1)
 
@@ -205,7 +212,7 @@ class TestLost:
 
 
 class TestInterrupted:
-    def test_is_what_was_left_by_a_worker_that_had_been_told_to_stop(self):
+    def test_task_of_a_stopping_worker_is_interrupted(self):
         worker = WorkerFactory()
         running(worker)
         worker.record_stop()
@@ -219,7 +226,7 @@ class TestInterrupted:
         assert worker.label in attempt.message
         assert "killed by signal 9" in attempt.message
 
-    def test_makes_no_suspect_and_clears_none(self):
+    def test_interruption_does_not_change_the_crashes(self):
         stopped = WorkerFactory(stopped=True, dead=True)
         fine, suspect = running(stopped), running(stopped, crashes=1)
 
@@ -228,18 +235,18 @@ class TestInterrupted:
         crashes = dict(Task.objects.values_list("pk", "crashes"))
         assert crashes == {fine.pk: 0, suspect.pk: 1}
 
-    def test_is_not_what_had_run_for_too_long(self):
+    def test_task_past_its_deadline_is_not_interrupted(self):
         running(WorkerFactory(stopped=True, dead=True), deadline_at=DatabaseNow(-1))
 
         rescue_tasks()
 
         assert Attempt.objects.get().outcome == AttemptOutcome.TIMED_OUT
 
-    def test_is_no_excuse_without_limit(self, settings):
+    def test_task_is_lost_after_too_many_interruptions(self, settings):
         settings.BGTASK = {"MAX_ATTEMPTS": 2, "MAX_CRASHES": 2}
         task = running(WorkerFactory(stopped=True, dead=True))
         crashes = []
-        while task.status != Status.FAILED:
+        for _ in range(4):
             rescue_tasks()
             task.refresh_from_db()
             crashes.append(task.crashes)
@@ -247,8 +254,9 @@ class TestInterrupted:
             Worker.objects.declare_dead()
 
         assert crashes == [0, 0, 1, 2]
+        assert task.status == Status.FAILED
 
-    def test_is_told_apart_from_the_lost_of_the_same_page(self):
+    def test_interrupted_and_lost_tasks_of_one_page_are_distinguished(self):
         stopped, killed = WorkerFactory(stopped=True, dead=True), WorkerFactory(dead=True)
         left, lost = running(stopped), running(killed)
 
@@ -258,17 +266,17 @@ class TestInterrupted:
         assert found == {left.pk: AttemptOutcome.INTERRUPTED, lost.pk: AttemptOutcome.LOST}
 
 
-class TestBystanders:
+class TestOtherTasks:
     @pytest.mark.parametrize(
         "holder",
         [
             {},
             {"stopped": True},
-            {"silent": True},  # Somebody has to declare it dead first.
+            {"silent": True},  # The worker must be declared dead first.
         ],
         ids=["alive", "stopping", "silent"],
     )
-    def test_what_a_worker_holds_that_nobody_declared_dead_is_left_to_it(self, holder):
+    def test_tasks_of_a_living_worker_are_left_alone(self, holder):
         running(WorkerFactory(**holder))
         before = everything()
 
@@ -276,7 +284,7 @@ class TestBystanders:
         assert everything() == before
 
     @pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING}))
-    def test_what_does_not_run_is_left_alone(self, status):
+    def test_tasks_that_are_not_running_are_left_alone(self, status):
         WorkerFactory(dead=True)
         TaskFactory(status=status, crashes=1)
         before = everything()
@@ -284,7 +292,7 @@ class TestBystanders:
         assert rescue_tasks() == 0
         assert everything() == before
 
-    def test_neighbours_of_the_lost_are_left_alone(self):
+    def test_other_tasks_are_left_alone(self):
         alive, dead = WorkerFactory(), WorkerFactory(dead=True)
         kept = running(alive)
         running(dead)
@@ -293,7 +301,7 @@ class TestBystanders:
         assert rescue_tasks() == 1
         assert set(Task.objects.running()) == {kept, too}
 
-    def test_only_those_of_the_queryset(self):
+    def test_rescue_respects_the_queryset(self):
         dead = WorkerFactory(dead=True)
         wanted, other = running(dead), running(dead)
 
@@ -301,8 +309,8 @@ class TestBystanders:
         assert set(Task.objects.running()) == {other}
 
 
-class TestTold:
-    def test_what_was_committed_before_an_error_has_been_told(self, monkeypatch):
+class TestReports:
+    def test_pages_committed_before_an_error_are_reported(self, monkeypatch):
         monkeypatch.setattr(rescue, "PAGE", 2)
         dead = WorkerFactory(dead=True)
         first = [running(dead).pk for _ in range(2)]
@@ -328,7 +336,7 @@ class TestTold:
 
 
 class TestForce:
-    def test_a_running_task_is_cancelled_at_once_and_has_a_history(self):
+    def test_forced_cancel_ends_a_running_task_and_writes_history(self):
         task = running(token=3, attempts=2)
 
         number = Task.objects.cancel(force=True)
@@ -340,19 +348,19 @@ class TestForce:
         assert task.finished_at is not None
         assert (attempt.outcome, attempt.token) == (AttemptOutcome.CANCELLED, 3)
 
-    def test_what_was_asked_before_is_no_longer_waited_for(self):
+    def test_forced_cancel_ends_a_task_with_a_cancel_request(self):
         running(cancel_requested=True)
 
         assert Task.objects.filter(cancel_requested=True).cancel(force=True) == 1
         assert Task.objects.get().status == Status.CANCELLED
 
-    def test_what_was_not_asked_before_need_not_be_first(self):
+    def test_forced_cancel_needs_no_earlier_request(self):
         running()
 
         assert Task.objects.filter(cancel_requested=False).cancel(force=True) == 1
         assert Task.objects.get().status == Status.CANCELLED
 
-    def test_what_its_worker_says_of_it_later_is_dropped(self):
+    def test_outcome_after_a_forced_cancel_is_dropped(self):
         task = running()
         task.cancel(force=True)
 
@@ -361,8 +369,8 @@ class TestForce:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAtOnce:
-    def test_two_rescuers_take_back_each_task_once(self):
+class TestConcurrency:
+    def test_two_rescuers_rescue_each_task_once(self):
         dead = WorkerFactory(dead=True)
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(450)))
         claim_queue(dead, "default", 450)
@@ -377,8 +385,19 @@ class TestAtOnce:
         assert Task.objects.running().count() == 5
         assert Attempt.objects.count() == 450
 
+    @pytest.mark.vendor("postgresql", "mysql")
+    def test_a_locked_task_is_passed_over_and_not_waited_for(self):
+        dead = WorkerFactory(dead=True)
+        locked, free = TaskFactory.create_batch(2, status=Status.RUNNING, locked_by=dead)
+
+        with locked_by_another(locked):
+            assert rescue_tasks() == 1
+
+        assert set(Task.objects.ready()) == {free}
+        assert rescue_tasks() == 1
+
     @pytest.mark.parametrize("outcome", [success, failure, retry])
-    def test_a_finish_that_comes_first_stands(self, outcome):
+    def test_finish_before_the_rescue_is_kept(self, outcome):
         worker = WorkerFactory()
         TaskFactory()
         (task,) = claim_queue(worker, "default", 1)
@@ -390,7 +409,7 @@ class TestAtOnce:
         assert Task.objects.get().status == accepted[task.pk]
 
     @pytest.mark.parametrize("outcome", [success, failure, retry])
-    def test_a_finish_that_comes_second_is_refused(self, outcome):
+    def test_finish_after_the_rescue_is_refused(self, outcome):
         worker = WorkerFactory()
         TaskFactory()
         (task,) = claim_queue(worker, "default", 1)
@@ -402,7 +421,7 @@ class TestAtOnce:
         assert everything() == before
 
     @pytest.mark.parametrize("outcome", [success, failure, retry])
-    def test_a_finish_between_the_look_and_the_rescue_stands(self, outcome):
+    def test_finish_between_search_and_rescue_is_kept(self, outcome):
         TaskFactory.create_batch(2)
         finished, taken = claim_queue(WorkerFactory(), "default", 2)
         told = finished.token
@@ -426,7 +445,7 @@ class TestAtOnce:
         assert (finished.token, finished.crashes) == (told, 0)
         assert (taken.status, taken.token, taken.crashes) == (Status.READY, told + 1, 1)
 
-    def test_in_any_order_each_claim_has_one_end(self):
+    def test_concurrent_ends_leave_each_claim_one_end(self):
         for _, order in product(range(5), (1, -1)):
             Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(60)))
             tasks = claim_queue(WorkerFactory(), "default", 60)

@@ -46,7 +46,7 @@ def test_no_migration_is_missing(capsys):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_migrations_can_be_undone_and_done_again():
+def test_migrations_can_be_reversed_and_applied_again():
     before = tables(), constraints().keys()
 
     try:
@@ -90,7 +90,7 @@ def test_a_table_that_a_router_keeps_out_is_not_altered(settings, routers, state
 
 
 @pytest.mark.django_db
-def test_pauses_and_holds_have_no_rights_beside_that_to_see_them():
+def test_pauses_and_holds_have_only_the_view_permission():
     """Kind of fault: a right that changes nothing, since other rights decide."""
     found = Permission.objects.filter(content_type__model__in=["queuepause", "taskhold"])
 
@@ -100,14 +100,14 @@ def test_pauses_and_holds_have_no_rights_beside_that_to_see_them():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", INDEXES)
-def test_every_index_of_the_model_is_there(name):
+def test_every_index_of_the_model_exists(name):
     assert name in constraints()
 
 
 @pytest.mark.django_db
 @pytest.mark.vendor("postgresql", "sqlite")
 @pytest.mark.parametrize("name", PARTIAL)
-def test_an_index_is_of_the_rows_it_is_for(name):
+def test_partial_index_covers_only_its_rows(name):
     ((lookup, value),) = INDEXES[name].where.items()
     column = lookup.removesuffix("__isnull").replace("locked_by", "locked_by_id")
     condition = f"{column} IS NOT NULL" if lookup.endswith("__isnull") else f"{column} = '{value}'"
@@ -121,7 +121,7 @@ def test_an_index_is_of_the_rows_it_is_for(name):
 @pytest.mark.django_db
 @pytest.mark.vendor("mysql")
 @pytest.mark.parametrize("name", PARTIAL)
-def test_an_index_of_all_rows_has_in_front_what_tells_its_rows_from_the_others(name):
+def test_full_index_begins_with_the_condition_columns(name):
     index = INDEXES[name]
     front = {"bgtask_task_deadline": [], "bgtask_task_held": ["held_for"]}.get(
         name, ["status"] if "status" in index.where else []
@@ -132,7 +132,7 @@ def test_an_index_of_all_rows_has_in_front_what_tells_its_rows_from_the_others(n
 
 
 @pytest.mark.django_db
-def test_the_claim_walks_its_index_forwards():
+def test_claim_reads_its_index_forwards():
     orders = constraints()["bgtask_task_claim"]["orders"]
 
     assert orders[-4:] == ["ASC", "DESC", "ASC", "ASC"]

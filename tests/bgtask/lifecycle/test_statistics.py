@@ -49,7 +49,7 @@ def figures(**which):
 
 
 class TestTasks:
-    def test_sums_are_added_and_of_peaks_the_greater_is_kept(self):
+    def test_sums_are_added_and_the_greater_peak_is_kept(self):
         when = minute()
 
         add(when, ["mail", "send", 1, 2, 3, 40, 50, 30, 9])
@@ -58,7 +58,7 @@ class TestTasks:
         assert figures() == (11, 2, 4, 100, 55, 30, 10)
         assert TaskStats.objects.get().minute == when
 
-    def test_each_queue_name_and_minute_has_its_own(self):
+    def test_each_queue_name_and_minute_has_its_own_figures(self):
         when = minute()
         before = when - timedelta(minutes=1)
 
@@ -81,7 +81,7 @@ class TestTasks:
         assert figures() == (2, 0, 0, 2**41, 2**41, 2**40, 2**40)
 
     @pytest.mark.django_db(transaction=True)
-    def test_two_that_add_at_once_lose_nothing(self):
+    def test_concurrent_additions_lose_nothing(self):
         when = minute()
         names = [f"task {number}" for number in range(10)]
 
@@ -96,7 +96,7 @@ class TestTasks:
 
 
 class TestQueues:
-    def test_a_sample_says_how_much_is_ready_and_how_old_the_oldest_is(self):
+    def test_sample_has_the_number_of_ready_tasks_and_the_oldest_age(self):
         TaskFactory(queue="mail", run_at=DatabaseNow(-100))
         TaskFactory(queue="mail", run_at=DatabaseNow(-10))
         TaskFactory(queue="other", status="SCHEDULED")
@@ -110,7 +110,7 @@ class TestQueues:
         assert (row.minute.second, row.minute.microsecond) == (0, 0)
 
     @pytest.mark.parametrize("crashes_of_the_oldest", [0, 1])
-    def test_what_was_lost_before_is_ready_as_well(self, crashes_of_the_oldest):
+    def test_sample_counts_suspects(self, crashes_of_the_oldest):
         TaskFactory(queue="mail", run_at=DatabaseNow(-100), crashes=crashes_of_the_oldest)
         TaskFactory(queue="mail", run_at=DatabaseNow(-10), crashes=1 - crashes_of_the_oldest)
 
@@ -120,18 +120,19 @@ class TestQueues:
         assert (row.queue, row.ready) == ("mail", 2)
         assert 100_000 <= row.oldest_ready_age < 400_000
 
-    def test_it_is_taken_once_a_minute_for_all_callers(self):
+    def test_sample_is_taken_once_per_minute_for_all_callers(self):
         TaskFactory()
         QueueStats.objects.sample()
         taken = QueueStats.objects.get()
         TaskFactory()
 
-        QueueStats.objects.sample()
+        new = QueueStats.objects.sample()
 
         # Unless the minute has just turned, which makes another row and leaves the first.
+        assert new == QueueStats.objects.exclude(minute=taken.minute).count()
         assert QueueStats.objects.get(minute=taken.minute).ready == 1
 
-    def test_a_queue_that_is_empty_by_now_gets_its_zero(self):
+    def test_sample_of_an_emptied_queue_is_zero(self):
         earlier = minute() - timedelta(minutes=5)
         QueueStats.objects.create(minute=earlier, queue="mail", ready=7, oldest_ready_age=1)
 
@@ -140,13 +141,13 @@ class TestQueues:
         latest = QueueStats.objects.latest("minute")
         assert (latest.queue, latest.ready, latest.oldest_ready_age) == ("mail", 0, 0)
 
-    def test_a_queue_that_was_long_empty_is_forgotten(self):
+    def test_queue_without_recent_samples_gets_no_row(self):
         earlier = minute() - timedelta(hours=2)
         QueueStats.objects.create(minute=earlier, queue="mail", ready=7, oldest_ready_age=1)
 
         assert QueueStats.objects.sample() == 0
 
-    def test_of_many_queues_those_with_most_get_a_row_and_the_others_one_together(self):
+    def test_largest_queues_get_a_sample_each_and_the_others_one_together(self):
         """Kind of fault: rows in each minute for every queue that there is."""
         ready(MOST_QUEUES + 50)
         TaskFactory(queue="q7", run_at=DatabaseNow(-7200))
@@ -161,7 +162,7 @@ class TestQueues:
         assert rows[OTHER_QUEUES].ready == 50
         assert sum(row.ready for row in rows.values()) == MOST_QUEUES + 50 + 4
 
-    def test_the_others_get_their_zero_as_well(self):
+    def test_sample_of_the_other_queues_becomes_zero(self):
         earlier = minute() - timedelta(minutes=5)
         QueueStats.objects.create(minute=earlier, queue=OTHER_QUEUES, ready=7, oldest_ready_age=1)
 
@@ -171,7 +172,7 @@ class TestQueues:
         assert (latest.queue, latest.ready) == (OTHER_QUEUES, 0)
 
     @pytest.mark.django_db(transaction=True)
-    def test_two_samples_at_once_make_one_row(self):
+    def test_concurrent_samples_make_one_row(self):
         Task.objects.enqueue_many("tests.tasks.noop", (([n], {}) for n in range(50)))
 
         all_at_once(*[QueueStats.objects.sample] * 4)
@@ -189,7 +190,7 @@ class TestHistory:
     def note(self, when, queue="mail", name="send", **figures):
         TaskStats.objects.create(minute=when, queue=queue, task_name=name, **figures)
 
-    def test_a_quarter_is_the_sum_of_its_minutes_and_the_peak_of_its_backlog(self):
+    def test_quarter_has_the_sum_of_its_minutes_and_the_peak_of_its_backlog(self):
         quarter = start_of_quarter(minute() - timedelta(hours=3))
         for offset, name in ((0, "send"), (7, "send"), (7, "print"), (14, "send")):
             when = quarter + timedelta(minutes=offset)
@@ -208,7 +209,7 @@ class TestHistory:
         assert (row.minute, row.queue) == (quarter, "mail")
         assert [getattr(row, name) for name in self.columns] == [40, 4, 8, 9, 97]
 
-    def test_each_queue_and_quarter_has_a_row_of_its_own(self):
+    def test_each_queue_and_quarter_has_its_own_row(self):
         quarter = start_of_quarter(minute() - timedelta(hours=3))
         after = quarter + timedelta(minutes=15)
         for when, queue in ((quarter, "mail"), (quarter, "Mail"), (after, "mail")):
@@ -219,7 +220,7 @@ class TestHistory:
         rows = QueueHistory.objects.order_by("minute", "queue").values_list("minute", "queue")
         assert sorted(rows) == [(quarter, "Mail"), (quarter, "mail"), (after, "mail")]
 
-    def test_of_many_queues_the_busiest_get_a_row_and_the_others_one_together(self):
+    def test_busiest_queues_get_a_row_each_and_the_others_one_together(self):
         when = start_of_quarter(minute() - timedelta(hours=3))
         TaskStats.objects.bulk_create(
             TaskStats(minute=when, queue=f"q{number}", task_name="send", succeeded=number)
@@ -235,7 +236,7 @@ class TestHistory:
         assert rows[OTHER_QUEUES].succeeded == sum(range(1, 51))
         assert (rows[OTHER_QUEUES].ready, rows[OTHER_QUEUES].oldest_ready_age) == (5, 1_000)
 
-    def test_a_quarter_that_nobody_looked_at_has_no_backlog_rather_than_none_waiting(self):
+    def test_quarter_without_samples_has_no_backlog_instead_of_zero(self):
         self.note(minute() - timedelta(hours=3), succeeded=1)
 
         QueueHistory.objects.roll_up()
@@ -243,13 +244,13 @@ class TestHistory:
         row = QueueHistory.objects.get()
         assert (row.ready, row.oldest_ready_age) == (None, None)
 
-    def test_the_last_hour_is_left_alone_for_its_figures_may_still_come(self):
+    def test_last_hour_is_not_rolled_up_yet(self):
         self.note(minute() - timedelta(minutes=50), succeeded=1)
 
         assert QueueHistory.objects.roll_up() == 0
         assert not QueueHistory.objects.exists()
 
-    def test_goes_on_behind_what_was_added_up_and_over_days_without_anything(self):
+    def test_roll_up_continues_behind_the_last_and_across_empty_days(self):
         for days in (9, 5, 1):
             self.note(minute() - timedelta(days=days), succeeded=days)
         assert QueueHistory.objects.roll_up() == 3
@@ -262,7 +263,7 @@ class TestHistory:
         assert list(rows) == [9, 5, 1, 20]
 
     @pytest.mark.django_db(transaction=True)
-    def test_two_that_add_up_at_once_make_each_quarter_once(self):
+    def test_concurrent_roll_ups_make_each_quarter_once(self):
         for hours in range(2, 40):
             self.note(minute() - timedelta(hours=hours), succeeded=hours)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from django.db import connection
 
@@ -39,7 +41,7 @@ def lose_workers():
 
 
 class TestLease:
-    def test_runs_from_the_moment_it_reports_for_duty(self, settings):
+    def test_lease_starts_with_the_registration(self, settings):
         settings.BGTASK = {"LEASE": 90}
 
         worker = Worker.register(["mail", "default"], threads=3)
@@ -48,15 +50,21 @@ class TestLease:
         assert lease_of(worker) == pytest.approx(90, abs=10)
         assert (worker.queues, worker.threads) == ("mail,default", 3)
 
-    def test_a_beat_renews_it(self, settings):
+    def test_heartbeat_renews_the_lease(self, settings):
         settings.BGTASK = {"LEASE": 90}
         worker = WorkerFactory(silent=True)
 
         assert worker.beat()
         assert lease_of(worker) == pytest.approx(90, abs=10)
 
-    def test_each_incarnation_has_a_row_of_its_own(self):
-        assert Worker.register().pk != Worker.register().pk
+    def test_each_registration_makes_a_new_row(self):
+        """Even of one process: the row of a worker that was declared dead stays dead."""
+        first = Worker.register()
+        first.deregister()
+        second = Worker.register()
+
+        assert (state_of(first), state_of(second)) == (WorkerState.DEAD, WorkerState.ALIVE)
+        assert (first.pid, first.label) == (second.pid, second.label)
 
     @pytest.mark.django_db(transaction=True)
     def test_an_id_whose_row_was_lost_is_not_given_to_another(self):
@@ -71,14 +79,14 @@ class TestLease:
 
 
 class TestDeath:
-    def test_is_declared_of_the_silent_only(self):
+    def test_only_silent_workers_are_declared_dead(self):
         silent, alive = WorkerFactory(silent=True), WorkerFactory()
 
         assert Worker.objects.silent().declare_dead() == 1
         assert (state_of(silent), state_of(alive)) == (WorkerState.DEAD, WorkerState.ALIVE)
 
     @pytest.mark.parametrize("state", [WorkerState.ALIVE, WorkerState.STOPPING])
-    def test_is_final(self, state):
+    def test_dead_worker_stays_dead(self, state):
         worker = WorkerFactory(state=state)
         Worker.objects.all().declare_dead()
         lease = Worker.objects.get().lease_expires_at
@@ -90,7 +98,7 @@ class TestDeath:
         assert Worker.objects.get().lease_expires_at == lease
         assert state_of(worker) == WorkerState.DEAD
 
-    def test_a_late_beat_comes_in_time_if_nobody_has_said_so(self):
+    def test_late_heartbeat_succeeds_before_the_worker_is_declared_dead(self):
         worker = WorkerFactory(silent=True)
         worker.beat()
 
@@ -98,7 +106,7 @@ class TestDeath:
         assert worker.beat()
 
     @pytest.mark.django_db(transaction=True)
-    def test_of_a_beat_and_a_declaration_at_once_one_has_its_way(self):
+    def test_only_one_of_a_concurrent_heartbeat_and_declaration_succeeds(self):
         for _ in range(10):
             worker = WorkerFactory(silent=True)
 
@@ -108,7 +116,19 @@ class TestDeath:
             assert beaten or declared
             assert worker.beat() == (not declared)
 
-    def test_its_tasks_are_not_touched_by_that_alone(self):
+    def test_the_first_time_that_it_was_told_to_stop_is_kept(self):
+        stopped = WorkerFactory(stopped_at=DatabaseNow(-100))
+        told_now = WorkerFactory()
+
+        assert Worker.objects.all().record_stop() == 1
+
+        since = dict(
+            Worker.objects.annotate(since=SecondsSince("stopped_at")).values_list("pk", "since")
+        )
+        assert since[stopped.pk] >= 100
+        assert since[told_now.pk] < 100
+
+    def test_declaring_a_worker_dead_does_not_change_its_tasks(self):
         task = TaskFactory(status="RUNNING")
 
         Worker.objects.all().declare_dead()
@@ -117,7 +137,7 @@ class TestDeath:
 
 
 class TestEnd:
-    def test_who_retires_keeps_its_lease_and_beats_on(self):
+    def test_stopping_worker_keeps_its_lease_and_its_heartbeats(self):
         worker = WorkerFactory()
 
         assert worker.mark_stopping()
@@ -125,13 +145,13 @@ class TestEnd:
         assert worker.beat()
         assert state_of(worker) == WorkerState.STOPPING
 
-    def test_who_leaves_is_dead(self):
+    def test_deregistered_worker_is_dead(self):
         worker = WorkerFactory()
 
         assert worker.deregister()
         assert state_of(worker) == WorkerState.DEAD
 
-    def test_the_long_dead_that_hold_nothing_are_forgotten(self):
+    def test_old_dead_workers_without_tasks_are_deleted(self):
         kept = [
             WorkerFactory(dead=True),
             WorkerFactory(heartbeat_at=DatabaseNow(-1000)),
@@ -140,5 +160,8 @@ class TestEnd:
         TaskFactory(status="RUNNING", locked_by=kept[-1])
         WorkerFactory(dead=True, heartbeat_at=DatabaseNow(-1000))
 
-        assert Worker.objects.prune(500) == 1
+        refused: Counter[str] = Counter()
+
+        assert Worker.objects.prune(500, refused) == 1
         assert set(Worker.objects.all()) == set(kept)
+        assert not refused

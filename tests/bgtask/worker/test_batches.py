@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -10,8 +11,9 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
+from bgtask.context import CurrentTask
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import claim_queue
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.models import Task, Worker
 from bgtask.status import Status
 from bgtask.worker import Runner
@@ -44,11 +46,11 @@ def tasks_of(function, *args, number=1):
 
 
 class TestClaimingAhead:
-    def test_begins_with_one_task_for_each_thread(self):
+    def test_pool_begins_with_one_task_per_thread(self):
         with pool_of(3) as (pool, _):
             assert pool.wanted() == 3
 
-    def test_goes_up_to_hundreds_for_tasks_that_take_no_time(self):
+    def test_pool_wants_hundreds_of_short_tasks(self):
         with pool_of(1) as (pool, ended):
             pool.submit(tasks_of(noop, number=200))
             eventually(lambda: len(ended) == 200)
@@ -56,7 +58,7 @@ class TestClaimingAhead:
 
             assert 100 <= pool.wanted() <= MOST_CLAIMED
 
-    def test_goes_back_to_the_free_threads_once_a_task_was_slow(self):
+    def test_pool_wants_one_task_per_free_thread_after_a_slow_task(self):
         with pool_of(2) as (pool, ended):
             pool.submit(tasks_of(noop, number=200))
             eventually(lambda: len(ended) == 200)
@@ -67,9 +69,39 @@ class TestClaimingAhead:
             assert pool.wanted() == 2
 
 
+class TestStarting:
+    def test_waits_until_it_may(self):
+        asked, allowed, ended = [], [], []
+
+        def may_start():
+            asked.append(True)
+            return bool(allowed)
+
+        pool = Pool(2, may_start=may_start, on_end=ended.append, on_hungry=lambda: None)
+        pool.start()
+        try:
+            pool.submit(tasks_of(noop, number=3))
+            eventually(lambda: len(asked) >= 4, timeout=5)
+            assert ended == []
+
+            allowed.append(True)
+            eventually(lambda: len(ended) == 3)
+        finally:
+            assert pool.close(float("inf"))
+
+    def test_a_thread_is_stuck_once_its_lost_task_has_had_the_grace_period(self, settings):
+        settings.BGTASK = {"GRACE_PERIOD": 30}
+        pool = Pool(3, may_start=lambda: True, on_end=print, on_hungry=lambda: None)
+        now = time.monotonic()
+        for thread, lost_at in enumerate([None, now - 1, now - 300]):
+            pool._running[thread] = CurrentTask(Task(), lost_at=lost_at)
+
+        assert pool.stuck == 1
+
+
 @pytest.mark.django_db(transaction=True)
 class TestWriting:
-    def test_takes_all_that_waits_up_to_some_hundreds(self):
+    def test_flush_takes_all_waiting_outcomes_up_to_its_limit(self):
         noop.enqueue_many((n,) for n in range(2 * MOST_WRITTEN + 50))
         claimed = claim_queue(Worker.register(), "default", 2 * MOST_WRITTEN + 50)
         batches = []
@@ -83,7 +115,7 @@ class TestWriting:
         assert batches == [MOST_WRITTEN, MOST_WRITTEN, 50]
         assert Task.objects.succeeded().count() == len(claimed)
 
-    def test_a_runner_asks_the_database_for_many_tasks_at_once(self):
+    def test_runner_claims_many_tasks_at_once(self):
         number = 2_000
         noop.enqueue_many((n,) for n in range(number))
         asked: Counter[str] = Counter()
@@ -95,7 +127,7 @@ class TestWriting:
         assert asked.total() < number / 5, asked
 
     @pytest.mark.vendor("postgresql")
-    def test_a_runner_that_is_told_of_a_task_claims_it_before_it_looks_around(self):
+    def test_notified_runner_claims_before_it_polls(self):
         said: list[str] = []
         runner = Runner(sleep=3600)
 

@@ -28,7 +28,7 @@ def child(pipe):
     return Child(process=None, pipe=pipe[0], started=0.0, heard=0.0)
 
 
-def test_hears_each_word_whole_however_much_was_said(child, pipe):
+def test_supervisor_reads_each_of_many_reports_whole(child, pipe):
     os.write(pipe[1], b"12345\n" * 1_500)
 
     child.listen()
@@ -36,7 +36,7 @@ def test_hears_each_word_whole_however_much_was_said(child, pipe):
     assert child.workers == {12345}
 
 
-def test_reads_a_word_that_arrives_in_two_parts(child, pipe):
+def test_supervisor_reads_a_report_that_arrives_in_two_parts(child, pipe):
     os.write(pipe[1], b"12")
     child.listen()
     os.write(pipe[1], b"345\n")
@@ -45,7 +45,7 @@ def test_reads_a_word_that_arrives_in_two_parts(child, pipe):
     assert child.workers == {12345}
 
 
-def test_hears_why_it_leaves(child, pipe):
+def test_supervisor_reads_the_reason_of_the_exit(child, pipe):
     tell = reporter(pipe[1])
     tell(0)
     tell(7)
@@ -57,7 +57,7 @@ def test_hears_why_it_leaves(child, pipe):
 
 
 @pytest.mark.django_db
-def test_a_process_that_cannot_be_started_is_tried_again_later(monkeypatch, caplog):
+def test_failed_start_of_a_process_is_retried_later(monkeypatch, caplog):
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     supervisor = Supervisor(["manage.py", "process_tasks"], processes=2)
     files = len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,8 @@
-"""The thread that writes outcomes is woken, and says what it could not write."""
+"""
+The thread that writes outcomes is woken, and says what it could not write.
+
+The module is long because it tests each way in which a database refuses outcomes.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +32,14 @@ def claimed():
 
 
 @pytest.fixture
-def told():
+def reported():
     return []
 
 
 @pytest.fixture
-def completer(told):
+def completer(reported):
     completer = Completer(
-        lambda accepted, fenced: told.append((accepted, fenced)), is_idle=lambda: False
+        lambda accepted, fenced: reported.append((accepted, fenced)), is_idle=lambda: False
     )
     completer.start()
     yield completer
@@ -51,9 +55,7 @@ def test_outcomes_that_come_in_at_the_same_moment_are_written(completer, claimed
     eventually(lambda: Task.objects.succeeded().count() == 2)
 
 
-def test_what_is_too_much_for_the_memory_at_once_is_written_one_by_one(
-    monkeypatch, completer, claimed
-):
+def test_outcomes_too_large_for_the_memory_are_written_one_by_one(monkeypatch, completer, claimed):
     flush = module.flush
 
     def flush_one(outcomes):
@@ -93,12 +95,12 @@ def the_table_away():
             cursor.execute("ALTER TABLE bgtask_task_away RENAME TO bgtask_task")
 
 
-class TestAnOutage:
+class TestOutage:
     """An outage must not cost a return value, a traceback or an outcome."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.sample)])
-    def test_of_more_than_three_tries_costs_no_return_value_and_no_traceback(
+    def test_outage_of_many_tries_loses_no_return_value_and_no_traceback(
         self, completer, claimed, flushes, count
     ):
         outcomes = [
@@ -118,22 +120,43 @@ class TestAnOutage:
         assert {row.last_error for row in rows[1:]} <= {FAILURE.traceback}
         assert {row.error_class for row in rows[1:]} <= {FAILURE.error_class}
 
-    def test_is_not_called_written_at_the_stop(self, completer, claimed):
+    def test_stop_returns_false_for_unwritten_outcomes(self, completer, claimed):
         with the_table_away():
             completer.put(success(claimed[0]))
 
             assert not completer.stop(0.5)
 
-    def test_is_not_told_of_as_if_others_had_taken_it(self, completer, claimed, told):
+    def test_unwritten_outcome_is_not_reported_as_rescued(self, completer, claimed, reported):
         with the_table_away():
             completer.put(success(claimed[0]))
             completer.stop(0.5)
 
-        assert [(accepted, fenced) for accepted, fenced in told if accepted or fenced] == []
+        assert [(accepted, fenced) for accepted, fenced in reported if accepted or fenced] == []
 
-    def test_that_ends_between_two_flushes_blames_nobody(self, completer, claimed, monkeypatch):
-        """The first refusal may be an outage's, as of a server that has just been promoted."""
-        really, errors = module.flush, [DataError("refused once")]
+    def test_of_the_reply_alone_is_found_out_by_reading_back(
+        self, completer, claimed, monkeypatch, reported
+    ):
+        """Kind of fault: an outcome is accepted, and no signal tells so."""
+        really, lost = module.finish_attempts, [True]
+
+        def finish_attempts(outcomes):
+            accepted = really(outcomes)
+            if lost and lost.pop():
+                raise OperationalError("the server closed the connection")
+            return accepted
+
+        monkeypatch.setattr(module, "finish_attempts", finish_attempts)
+        outcome = success(claimed[0])
+        completer.put(outcome)
+
+        assert eventually(lambda: reported) == [([(outcome, "SUCCESSFUL")], [])]
+
+    @pytest.mark.parametrize("refusals", [1, 2, 3])
+    def test_outage_that_ends_between_two_flushes_replaces_no_outcome(
+        self, completer, claimed, monkeypatch, refusals
+    ):
+        """The first refusals may be an outage's, as of a server that has just been promoted."""
+        really, errors = module.flush, [DataError("refused")] * refusals
 
         def flush(outcomes):
             if errors:
@@ -147,7 +170,7 @@ class TestAnOutage:
         assert Task.objects.get(pk=claimed[0].pk).return_value == '"kept"'
 
 
-# An error that the same row meets each time, and that is none of its data's.
+# An error that the same row causes each time, and that is not about its data.
 CANNOT = {
     "sqlite": [
         "CREATE TRIGGER cannot BEFORE UPDATE ON bgtask_task "
@@ -187,11 +210,11 @@ def triggers(statements):
                 cursor.execute("DROP TRIGGER cannot")
 
 
-class TestAnOutcomeThatTheDatabaseDoesNotTake:
+class TestRefusedOutcome:
     """A single refused outcome must neither keep its neighbours nor be lost."""
 
-    def test_is_kept_whole_while_its_neighbours_are_written(
-        self, completer, claimed, monkeypatch, told
+    def test_refused_outcome_is_kept_while_others_are_written(
+        self, completer, claimed, monkeypatch, reported
     ):
         monkeypatch.setattr(module, "KEPT_RETRY_SECONDS", 0.2)
         with triggers(CANNOT):
@@ -205,11 +228,11 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
 
         assert Task.objects.get(pk=claimed[0].pk).return_value == '"hard"'
         assert Task.objects.get(pk=claimed[1].pk).return_value == '"easy"'
-        assert sorted(outcome.task.pk for accepted, _ in told for outcome, _ in accepted) == sorted(
-            task.pk for task in claimed
-        )
+        assert sorted(
+            outcome.task.pk for accepted, _ in reported for outcome, _ in accepted
+        ) == sorted(task.pk for task in claimed)
 
-    def test_that_came_alone_does_not_keep_those_that_come_later(self, completer, claimed, flushes):
+    def test_refused_outcome_does_not_block_later_outcomes(self, completer, claimed, flushes):
         with triggers(CANNOT):
             completer.put(success(claimed[0], return_value='"hard"'))
             eventually(lambda: len(flushes) >= 3, timeout=60)
@@ -218,16 +241,18 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
             eventually(lambda: Task.objects.succeeded().count() == 1, timeout=60)
             assert Task.objects.get(pk=claimed[0].pk).status == "RUNNING"
 
-    def test_is_not_called_written_at_the_stop(self, completer, claimed, told):
+    def test_stop_returns_false_for_unwritten_outcomes(self, completer, claimed, reported):
         with triggers(CANNOT):
             completer.put(success(claimed[0], return_value='"hard"'))
             completer.put(success(claimed[1]))
             eventually(lambda: Task.objects.succeeded().count() == 1, timeout=60)
 
             assert not completer.stop(0.5)
-        assert not any(fenced for _, fenced in told)
+        assert not any(fenced for _, fenced in reported)
 
-    def test_is_fenced_off_once_its_task_is_deleted(self, completer, claimed, monkeypatch, told):
+    def test_refused_outcome_is_dropped_once_its_task_is_deleted(
+        self, completer, claimed, monkeypatch, reported
+    ):
         monkeypatch.setattr(module, "KEPT_RETRY_SECONDS", 0.2)
         with triggers(CANNOT):
             hard = success(claimed[0], return_value='"hard"')
@@ -237,11 +262,9 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
             Task.objects.filter(pk=claimed[0].pk).delete()
             eventually(lambda: not completer.backlog, timeout=60)
 
-        assert [fenced for _, fenced in told if fenced] == [[hard]]
+        assert [fenced for _, fenced in reported if fenced] == [[hard]]
 
-    def test_is_written_in_plain_words_if_its_data_is_refused_twice(
-        self, completer, claimed, flushes
-    ):
+    def test_outcome_refused_twice_is_replaced_by_an_error(self, completer, claimed, flushes):
         with triggers(REFUSES):
             completer.put(success(claimed[0], return_value='"hard"'))
             completer.put(success(claimed[1], return_value='"easy"'))
@@ -250,7 +273,7 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
         assert Task.objects.get(pk=claimed[0].pk).return_value is None
         assert Task.objects.get(pk=claimed[1].pk).return_value == '"easy"'
 
-    def test_keeps_the_time_that_its_task_chose_for_the_next_attempt(self, completer, claimed):
+    def test_replaced_outcome_keeps_the_requested_retry_time(self, completer, claimed):
         tomorrow = timezone.now().replace(microsecond=0) + timedelta(days=1)
         with triggers(REFUSES):
             completer.put(retry(claimed[0], delay=None, run_at=tomorrow, return_value='"hard"'))
@@ -259,9 +282,7 @@ class TestAnOutcomeThatTheDatabaseDoesNotTake:
         assert Task.objects.scheduled().get().run_at == tomorrow
 
 
-def test_a_handler_of_the_log_that_raises_costs_no_outcome(
-    completer, claimed, monkeypatch, request
-):
+def test_logging_handler_that_raises_loses_no_outcome(completer, claimed, monkeypatch, request):
     class Broken(logging.Handler):
         def emit(self, record):
             raise RuntimeError("disk full")

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bgtask import signals
-from bgtask.lifecycle.outcome import Outcome
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Task
 from bgtask.status import AttemptOutcome, Status
 from bgtask.worker.events import EventDispatcher, dispatch
@@ -28,7 +28,7 @@ def patient():
     signals.task_succeeded.disconnect(receiver)
 
 
-def test_what_was_not_announced_at_the_stop_is_told_of(patient, caplog):
+def test_unannounced_outcomes_are_reported_at_the_stop(patient, caplog):
     announcer = EventDispatcher()
     announcer.start()
     announcer.put([(success(Task(pk=1)), "SUCCESSFUL")] * 3)
@@ -38,7 +38,7 @@ def test_what_was_not_announced_at_the_stop_is_told_of(patient, caplog):
     assert "3 outcomes are written, and were not announced" in caplog.text
 
 
-def test_all_is_announced_where_there_is_time(patient):
+def test_all_outcomes_are_announced_in_time(patient):
     announcer = EventDispatcher()
     announcer.start()
     announcer.put([(success(Task(pk=1)), "SUCCESSFUL")] * 3)
@@ -59,7 +59,7 @@ def test_all_is_announced_where_there_is_time(patient):
     ],
     ids=["ready", "scheduled", "failed", "cancelled"],
 )
-def test_the_signal_of_an_attempt_that_did_not_succeed_tells_what_follows(kind, status, sent):
+def test_signals_match_the_new_status_of_the_task(kind, status, sent):
     """Kind of fault: a receiver of failures hears of attempts that will be tried again."""
     assert _signals_of(Outcome(Task(pk=1), status, kind=kind), status) == sent
 

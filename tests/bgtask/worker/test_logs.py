@@ -23,7 +23,7 @@ def in_a_thread(function, *args):
     thread.join()
 
 
-def test_halves_of_lines_of_two_threads_are_not_joined(stream, caplog):
+def test_partial_lines_of_two_threads_are_not_joined(stream, caplog):
     stream.write("one ")
     in_a_thread(stream.write, "another line\n")
     stream.write("line\n")
@@ -31,7 +31,7 @@ def test_halves_of_lines_of_two_threads_are_not_joined(stream, caplog):
     assert caplog.messages == ["another line", "one line"]
 
 
-def test_to_flush_is_to_log_what_this_thread_has_said(stream, caplog):
+def test_flush_logs_the_partial_line_of_this_thread(stream, caplog):
     stream.write("in the middle ")
     in_a_thread(lambda: print("at once", end="", file=stream, flush=True))
     stream.write("of a line\n")
@@ -39,7 +39,7 @@ def test_to_flush_is_to_log_what_this_thread_has_said(stream, caplog):
     assert caplog.messages == ["at once", "in the middle of a line"]
 
 
-def test_nothing_is_lost_at_the_end_from_any_thread(caplog):
+def test_partial_lines_of_all_threads_are_logged_at_the_end(caplog):
     caplog.set_level(logging.INFO, "bgtask")
 
     with configured(None, None, log_std=True):

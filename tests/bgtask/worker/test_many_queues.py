@@ -1,4 +1,8 @@
-"""Many queues cost no more than few: how a worker chooses between queues, and what it asks."""
+"""
+Test how a worker chooses between queues, and that many queues cost no more than few.
+
+The module is long because speed, order and limits of one choice belong together.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,11 @@ from django.test.utils import CaptureQueriesContext
 from bgtask.db import DatabaseNow, mysql
 from bgtask.lifecycle.claim import claim_heads, take_snapshot
 from bgtask.models import Task
-from bgtask.status import Status
+from bgtask.status import HeldFor, Status
 from bgtask.worker import claimer as claimer_module
+from bgtask.worker.claim_order import FEW_QUEUES, IsolationGate
 from bgtask.worker.claimer import Claimer
-from bgtask.worker.heads import FEW_QUEUES
 from bgtask.worker.in_flight import InFlightTasks
-from bgtask.worker.isolation import IsolationGate
 from bgtask.worker.pool import Pool
 from tests.factories import HoldFactory, PauseFactory, TaskFactory, WorkerFactory
 
@@ -78,7 +81,7 @@ class TestStatements:
     """Kind of fault: a look and a claim for each queue, so time grew with its square."""
 
     @pytest.mark.parametrize("named", [False, True], ids=["all queues", "named queues"])
-    def test_are_few_for_a_drain_of_many_queues(self, named):
+    def test_drain_of_many_queues_takes_few_statements(self, named):
         enqueue(dict.fromkeys(names(MANY), 0))
         claims = Claims(names(MANY) if named else None)
 
@@ -89,7 +92,7 @@ class TestStatements:
         # MariaDB takes some more for a look, and three for a claim and its transaction.
         assert len(asked) <= (50 if connection.vendor == "mysql" else 15)
 
-    def test_are_few_where_every_priority_is_another(self):
+    def test_drain_with_many_priorities_takes_few_statements(self):
         enqueue({name: place for place, name in enumerate(names(MANY))})
 
         with CaptureQueriesContext(connection) as asked:
@@ -98,7 +101,7 @@ class TestStatements:
         assert [len(batch) for batch in batches] == [100, 100, 100]
         assert len(asked) <= (50 if connection.vendor == "mysql" else 15)
 
-    def test_are_few_where_each_queue_has_some(self):
+    def test_drain_of_queues_with_several_tasks_takes_few_statements(self):
         enqueue(dict.fromkeys(names(100), [0] * 3))
 
         with CaptureQueriesContext(connection) as asked:
@@ -108,7 +111,7 @@ class TestStatements:
         assert len(asked) <= (90 if connection.vendor == "mysql" else 20)
 
     @pytest.mark.vendor("mysql")
-    def test_of_one_look_are_limited_where_queues_are_long(self, monkeypatch):
+    def test_poll_of_long_queues_takes_a_limited_number_of_statements(self, monkeypatch):
         monkeypatch.setattr(mysql, "MOST_STEPS", 10)
         enqueue(dict.fromkeys(names(30), [0] * 3))
 
@@ -127,7 +130,7 @@ class TestOrder:
         return request.param
 
     @pytest.mark.parametrize("each", [1, 2, 5])
-    def test_is_that_of_the_priorities(self, each):
+    def test_tasks_run_in_the_order_of_their_priorities(self, each):
         dice = random.Random(each)
         enqueue({name: [dice.randint(0, 9) for _ in range(each)] for name in names(60)})
 
@@ -136,7 +139,7 @@ class TestOrder:
         assert len(claimed) == 60 * each
         assert claimed == sorted(claimed, reverse=True)
 
-    def test_what_a_queue_has_left_comes_before_less_pressing_heads(self):
+    def test_rest_of_a_queue_comes_before_heads_with_lower_priority(self):
         enqueue({**dict.fromkeys(names(50), 1), "urgent": [9, 8, 7], "next": [9, 3, 0]})
 
         claimed = [task.priority for batch in Claims().until_empty(4) for task in batch]
@@ -151,7 +154,7 @@ class TestOrder:
 
         assert sorted(task.queue for batch in batches for task in batch) == sorted(names(130))
 
-    def test_a_pressing_queue_beyond_the_first_look_is_served_within_one_circle(self, limit):
+    def test_pressing_queue_beyond_the_first_poll_is_served_within_one_round(self, limit):
         enqueue({**dict.fromkeys(names(130), [0] * 10), "zzz": [9] * 30})
         claims = Claims()
 
@@ -173,7 +176,7 @@ class TestOrder:
 
         assert set(names(40)) <= {task.queue for task in (*first, *second)}
 
-    def test_nor_many_short_ones_a_long_one(self):
+    def test_many_short_queues_do_not_starve_a_long_one(self):
         enqueue({"newsletter": [0] * 50, **dict.fromkeys(names(40), [0] * 5)})
         claims = Claims()
 
@@ -204,7 +207,7 @@ class TestLimits:
 
         assert sorted(claimed) == sorted(set(names(100)) - set(names(50)))
 
-    def test_more_paused_queues_than_a_look_reads_hide_nothing(self, monkeypatch):
+    def test_many_paused_queues_hide_no_other_queue(self, monkeypatch):
         monkeypatch.setattr(claimer_module, "MOST_HEADS", 20)
         enqueue({**dict.fromkeys(names(50), 5), "zzz": 0})
         for name in names(50):
@@ -215,7 +218,7 @@ class TestLimits:
         assert [task.queue for task in claims.claim(10)] == ["zzz"]
         assert not claims._claimer.has_claimable()
 
-    def test_suspects_of_many_paused_queues_hide_no_other_suspect(self):
+    def test_suspects_of_paused_queues_hide_no_other_suspect(self):
         for name in names(110):
             PauseFactory(queue=name)
             TaskFactory(queue=name, crashes=1)
@@ -223,14 +226,14 @@ class TestLimits:
 
         assert [task.queue for task in Claims().claim(10)] == ["zzz"]
 
-    def test_suspects_of_other_queues_hide_none_of_a_named_queue(self):
+    def test_suspects_of_other_queues_hide_no_suspect_of_a_named_queue(self):
         for name in names(110):
             TaskFactory(queue=name, crashes=1)
         TaskFactory(queue="zzz", crashes=1)
 
         assert [task.queue for task in Claims(["zzz"]).claim(10)] == ["zzz"]
 
-    def test_suspects_are_passed_over_while_there_is_anything_else(self):
+    def test_suspects_wait_while_other_tasks_are_ready(self):
         enqueue(dict.fromkeys(names(40), 0))
         suspect = TaskFactory(queue="tenant-7", crashes=1, priority=9)
 
@@ -239,15 +242,15 @@ class TestLimits:
         assert len(claimed) == 40
         assert suspect not in claimed
 
-    def test_held_types_are_put_aside(self):
+    def test_tasks_of_types_on_hold_are_set_aside(self):
         enqueue(dict.fromkeys(names(40), 0))
-        Task.objects.filter(queue__in=names(10)).update(task_name="poison")
-        HoldFactory(task_name="poison")
+        Task.objects.filter(queue__in=names(10)).update(task_name="tests.tasks.add")
+        HoldFactory(task_name="tests.tasks.add")
 
         claimed = [task for batch in Claims().until_empty(100) for task in batch]
 
         assert len(claimed) == 30
-        assert Task.objects.held().count() == 10
+        assert Task.objects.held().filter(held_for=HeldFor.TYPE).count() == 10
 
     def test_only_named_queues_are_served(self):
         enqueue(dict.fromkeys(names(60), 0))
@@ -263,7 +266,7 @@ class TestHeads:
         enqueue({name: place for place, name in enumerate(names(12))})
         return sorted(take_snapshot().heads, key=lambda head: -head.priority)
 
-    def test_a_look_tells_the_head_and_what_is_behind_it(self):
+    def test_snapshot_has_the_head_and_the_next_priority(self):
         enqueue({"one": [4], "two": [3, 5], "three": [1, 1, 7]})
 
         for queues in (None, ["one", "two", "three", "none"]):
@@ -275,7 +278,7 @@ class TestHeads:
                 assert head.next == (others[0].priority if others else None)
 
     @pytest.mark.parametrize("limit", [1, 3, 11, 12, 13])
-    def test_looks_go_on_behind_one_another(self, heads, limit):
+    def test_snapshots_continue_behind_each_other(self, heads, limit):
         seen, after = [], ""
         while True:
             snapshot = take_snapshot(None, after, limit)
@@ -287,7 +290,7 @@ class TestHeads:
 
         assert sorted(seen) == sorted(names(12))
 
-    def test_are_claimed_in_their_order_and_no_more_than_wanted(self, heads):
+    def test_heads_are_claimed_in_order_up_to_the_limit(self, heads):
         claimed = claim_heads(WorkerFactory(), heads, 5)
 
         assert [task.pk for task in claimed] == [head.id for head in heads[:5]]
@@ -305,14 +308,14 @@ class TestHeads:
         ],
         ids=lambda change: next(iter(change)),
     )
-    def test_what_changed_since_the_look_is_passed_over(self, heads, change):
+    def test_heads_that_changed_since_the_snapshot_are_skipped(self, heads, change):
         Task.objects.filter(pk=heads[1].id).update(**change)
 
         claimed = claim_heads(WorkerFactory(), heads, 3)
 
         assert [task.pk for task in claimed] == [heads[0].id, heads[2].id, heads[3].id]
 
-    def test_what_others_have_claimed_meanwhile_is_theirs(self, heads):
+    def test_heads_claimed_by_other_workers_are_skipped(self, heads):
         theirs = claim_heads(WorkerFactory(), heads[:3], 3)
         ours = claim_heads(WorkerFactory(), heads, 3)
 

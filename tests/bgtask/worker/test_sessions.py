@@ -1,4 +1,8 @@
-"""The kind of fault: what a task sets for its session stays for the next task of that thread."""
+"""
+The kind of fault: what a task sets for its session stays for the next task of that thread.
+
+The module is long because each kind of session change is one case of the same test.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.db.models import Count, F
 from django.db.models.functions import Concat, ExtractYear, Lower, Now
 
@@ -16,11 +20,18 @@ from bgtask.signals import task_succeeded
 from bgtask.worker import Runner
 from bgtask.worker.connections import ConnectionGuard
 from bgtask.worker.statements import may_change_session
+from tests.bgtask.worker.session_changes import (
+    DRIVERS_WAYS,
+    OF_SESSION,
+    VENDORS,
+    WAYS,
+    WAYS_OF_ALL,
+    used,
+    value_of,
+)
 from tests.tasks import noop
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-used: list[object] = []  # The driver's connections, kept so that none is a new one by chance.
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +39,6 @@ def _nothing_used():
     used.clear()
     yield
     used.clear()
-
-
-def value_of(sql):
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        return str(cursor.fetchone()[0]) if cursor.description else None
 
 
 @background(priority=9, max_attempts=1)
@@ -130,182 +135,6 @@ def test_the_next_task_starts_in_a_clean_session(change, look):
     assert used[0] is not used[1]
 
 
-# Settings here are those that no PostgreSQL reports: what is sent has to tell.
-
-
-def _by_raw_connection(sql):
-    def way():
-        connection.connection.cursor().execute(sql)
-
-    return way
-
-
-def _composed():
-    from psycopg import sql
-
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("SET {} TO 7000").format(sql.Identifier("statement_timeout")))
-
-
-def _many():
-    with connection.cursor() as cursor:
-        cursor.executemany("SELECT set_config(%s, %s, false)", [("statement_timeout", "7s")])
-
-
-def _called(procedure, *params):
-    def way():
-        with connection.cursor() as cursor:
-            cursor.callproc(procedure, params)
-
-    return way
-
-
-def _psycopg_execute():
-    connection.connection.execute("SET statement_timeout = '7s'")
-
-
-def _own_function():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT hurry()")
-
-
-def _own_function_as_a_table():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT * FROM public.hurry()")
-
-
-def _raw_autocommit():
-    connection.connection.autocommit = False
-
-
-def _raw_autocommit_of_mysql():
-    connection.connection.autocommit(False)
-
-
-def _raw_transaction_of_sqlite():
-    connection.connection.execute("BEGIN")
-
-
-def _entered(make):
-    """Enter a context of the driver's, and never leave it."""
-
-    def way():
-        context = make(connection.connection)
-        context.__enter__()
-        used.append(context)  # Or the collector would leave it.
-
-    return way
-
-
-def _own_function_by_server_cursor():
-    cursor = connection.connection.cursor("mine", withhold=True)
-    cursor.execute("SELECT hurry()")
-    cursor.fetchone()
-    cursor.close()
-
-
-def _begin_below_the_driver():
-    connection.connection.pgconn.exec_(b"BEGIN")
-
-
-def _setting(name, value):
-    def way():
-        setattr(connection.connection, name, value)
-
-    return way
-
-
-def _calling(name, *args):
-    def way():
-        getattr(connection.connection, name)(*args)
-
-    return way
-
-
-def _another_user():
-    own = connection.get_connection_params()
-    raw = connection.connection
-    raw.change_user(own["user"], own.get("password", ""), "information_schema")
-
-
-def _two_statements():
-    with connection.connection.cursor() as cursor:
-        cursor.execute("SELECT 1; SET SESSION sql_mode = ''")
-        cursor.nextset()
-
-
-def _script_of_djangos_cursor():
-    with connection.cursor() as cursor:
-        cursor.executescript("SELECT 1; PRAGMA query_only = ON")
-
-
-def _as_dictionaries(cursor, row):
-    return {"no": "tuple"}
-
-
-def _deleted():
-    value_of(OF_SESSION[connection.vendor][0])
-    connection.ensure_connection()
-    used.append(connections["default"])
-    del connections["default"]
-    connection.ensure_connection()
-
-
-def _deleted_in_a_transaction():
-    context = transaction.atomic()
-    context.__enter__()
-    used.extend([context, connections["default"]])
-    del connections["default"]
-    connection.ensure_connection()
-
-
-OF_SESSION = {
-    "sqlite": ("PRAGMA query_only=ON", "PRAGMA query_only"),
-    "postgresql": ("SET statement_timeout = '7s'", "SHOW statement_timeout"),
-    "mysql": ("SET sql_mode = ''", "SELECT @@sql_mode"),
-}
-DRIVERS_WAYS = {
-    "postgresql": {
-        "transaction block": _entered(lambda raw: raw.transaction()),
-        "below the driver": _begin_below_the_driver,
-        "copy": _entered(lambda raw: raw.cursor().copy("COPY auth_group (name) FROM STDIN")),
-        "pipeline": _entered(lambda raw: raw.pipeline()),
-        "server-side cursor": _own_function_by_server_cursor,
-        "row factory": _setting("row_factory", _as_dictionaries),
-        "read only": _setting("read_only", True),
-        "isolation level": _setting("isolation_level", 4),
-        "closed": _calling("close"),
-    },
-    "mysql": {
-        "two statements": _two_statements,
-        "lock": _by_raw_connection("SELECT GET_LOCK('mine', 1)"),
-        "variable": _by_raw_connection("SELECT 7 INTO @mine"),
-        "database": _calling("select_db", "information_schema"),
-        "user": _another_user,
-        "character set": _calling("set_character_set", "latin1"),
-        "cursor class": _setting("cursorclass", dict),
-        "closed": _calling("close"),
-    },
-    "sqlite": {
-        "pragma": _by_raw_connection("PRAGMA query_only = ON"),
-        "execute": _calling("execute", "PRAGMA query_only = ON"),
-        "script": _calling("executescript", "SELECT 1; PRAGMA query_only = ON"),
-        "script of Django's cursor": _script_of_djangos_cursor,
-        "function": _calling("create_function", "sum", 1, str),
-        "row factory": _setting("row_factory", _as_dictionaries),
-        "text factory": _setting("text_factory", bytes),
-        "isolation level": _setting("isolation_level", "DEFERRED"),
-        "closed": _calling("close"),
-    },
-}
-WAYS_OF_ALL = {
-    "deleted": _deleted,
-    "deleted in a transaction": _deleted_in_a_transaction,
-}
-for _vendor in DRIVERS_WAYS:
-    DRIVERS_WAYS[_vendor].update(WAYS_OF_ALL)
-
-
 @background(priority=9, max_attempts=1)
 def leave_by_driver(how):
     connection.ensure_connection()
@@ -319,28 +148,6 @@ def write():
     with transaction.atomic():
         Group.objects.create(name="written")
         return [Group.objects.get().name, value_of(OF_SESSION[connection.vendor][1])]
-
-
-WAYS = {
-    "raw cursor": _by_raw_connection("SET statement_timeout = '7s'"),
-    "raw cursor of mysql": _by_raw_connection("SET sql_mode = ''"),
-    "raw connection": _psycopg_execute,
-    "composed": _composed,
-    "executemany": _many,
-    "callproc": _called("set_config", "statement_timeout", "7s", False),
-    "callproc of mysql": _called("out_of_mode", 1),
-    "function": _own_function,
-    "function as a table": _own_function_as_a_table,
-    "raw autocommit": _raw_autocommit,
-    "raw autocommit of mysql": _raw_autocommit_of_mysql,
-    "raw transaction of sqlite": _raw_transaction_of_sqlite,
-}
-VENDORS = {
-    "raw cursor of mysql": "mysql",
-    "callproc of mysql": "mysql",
-    "raw autocommit of mysql": "mysql",
-    "raw transaction of sqlite": "sqlite",
-}
 
 
 @pytest.fixture
@@ -365,7 +172,7 @@ def _stored_functions():
     "how",
     [pytest.param(way, marks=pytest.mark.vendor(VENDORS.get(way, "postgresql"))) for way in WAYS],
 )
-def test_a_change_is_noticed_whichever_way_it_takes(how):
+def test_session_change_is_noticed_in_any_way_of_execution(how):
     look = {"postgresql": "SHOW statement_timeout", "mysql": "SELECT @@sql_mode"}.get(
         connection.vendor, "SELECT 1"
     )
@@ -389,7 +196,7 @@ def test_a_change_is_noticed_whichever_way_it_takes(how):
         for way in ways
     ],
 )
-def test_a_change_below_django_is_noticed(how):
+def test_session_change_through_the_driver_is_noticed(how):
     """The kind of fault: a driver's connection that is changed, used or closed past Django."""
     before = value_of(OF_SESSION[connection.vendor][1])
     noop(priority=10)  # So that the change alone is what the connection has seen since.
@@ -408,7 +215,7 @@ def test_a_change_below_django_is_noticed(how):
 
 
 @pytest.mark.vendor("postgresql")
-def test_what_a_function_sets_is_noticed_where_the_server_reports_it():
+def test_setting_changed_by_a_function_is_noticed_if_the_server_reports_it():
     """The text of the query does not tell, but PostgreSQL does."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -428,7 +235,7 @@ def test_what_a_function_sets_is_noticed_where_the_server_reports_it():
 
 
 @pytest.mark.vendor("postgresql")
-def test_a_changed_session_goes_back_to_no_pool(monkeypatch):
+def test_changed_session_is_not_returned_to_a_pool(monkeypatch):
     """A worker inside another process shares the pool of the driver with it."""
     connection.close()
     monkeypatch.setitem(
@@ -455,8 +262,8 @@ def test_a_changed_session_goes_back_to_no_pool(monkeypatch):
 
 
 @pytest.mark.vendor("postgresql", "mysql")
-def test_a_connection_that_is_none_of_the_threads_own_is_left_alone():
-    """Django makes some for itself, with an alias that nobody configured."""
+def test_unconfigured_connection_of_django_is_left_alone():
+    """Django makes some for itself, with an alias that isn't configured."""
     connected = []
 
     def connect(**kwargs):
@@ -474,7 +281,7 @@ def test_a_connection_that_is_none_of_the_threads_own_is_left_alone():
     assert connected == [1]
 
 
-def test_what_is_not_committed_without_autocommit_is_not_left_to_the_next(monkeypatch):
+def test_uncommitted_changes_are_rolled_back_before_the_next_task(monkeypatch):
     """A task may use a database without autocommit, if it is not the queue's."""
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
@@ -509,7 +316,7 @@ def work():
     used.append(connection.connection)
 
 
-def test_a_task_that_leaves_nothing_keeps_its_connection():
+def test_clean_task_keeps_its_connection():
     for _ in range(3):
         work()
 
@@ -519,7 +326,7 @@ def test_a_task_that_leaves_nothing_keeps_its_connection():
     assert used[0] is used[1] is used[2]
 
 
-def test_a_task_that_leaves_nothing_costs_no_statement_more():
+def test_clean_task_takes_no_additional_statement():
     connection.ensure_connection()
     guard, statements = ConnectionGuard(), []
 
@@ -549,7 +356,7 @@ def recall():
 
 
 @pytest.mark.parametrize("connected", [True, False])
-def test_what_a_library_keeps_on_djangos_connection_is_forgotten(connected):
+def test_attributes_that_a_library_sets_on_a_connection_are_removed(connected):
     """As the tenant's name of django-tenants, which sets a schema by it at the next cursor."""
     remember("tenant_a", connected)
     found = recall()
@@ -560,7 +367,7 @@ def test_what_a_library_keeps_on_djangos_connection_is_forgotten(connected):
     assert (found.status, found.return_value) == ("SUCCESSFUL", None)
 
 
-def test_a_signal_receiver_leaves_no_session_to_the_next():
+def test_session_of_a_signal_receiver_does_not_affect_the_next():
     look = OF_SESSION[connection.vendor]
     before, found = value_of(look[1]), []
 
@@ -602,7 +409,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("sql", PLAIN)
-def test_plain_statements_are_no_change(sql):
+def test_ordinary_statements_do_not_change_the_session(sql):
     assert not may_change_session(sql, connection.vendor)
 
 
@@ -611,13 +418,13 @@ def test_plain_statements_are_no_change(sql):
     "sql",
     ["SET LOCAL search_path TO a", "set constraints all deferred", "SET TRANSACTION READ ONLY"],
 )
-def test_what_ends_with_its_transaction_is_no_change(sql):
+def test_transaction_settings_do_not_change_the_session(sql):
     assert not may_change_session(sql, "postgresql")
     assert may_change_session(sql, "mysql")  # There LOCAL is another word for SESSION.
 
 
 @pytest.mark.parametrize("sql", [object(), b"SET a TO b", "/* open", "/* a; b */ SET a TO b"])
-def test_in_doubt_it_is_a_change(sql):
+def test_unclear_statements_count_as_a_session_change(sql):
     assert may_change_session(sql, connection.vendor)
 
 

@@ -1,4 +1,4 @@
-"""How a supervisor paces itself: up to an hour of it, on a clock that nobody has to wait for."""
+"""Test the pauses of a supervisor over an hour, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Simulation:
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simulation]:
     def prepare(lives: Iterable[Life], stop_after: float) -> Simulation:
         simulation = Simulation(lives, stop_after)
-        monkeypatch.setattr(supervisor, "time", simulation)
+        monkeypatch.setattr(supervisor, "clock", simulation)
         monkeypatch.setattr(supervisor, "Waker", lambda: simulation)
         monkeypatch.setattr(Supervisor, "_spawn", lambda supervisor: simulation.spawn())
         return simulation
@@ -119,7 +119,7 @@ def test_process_that_has_lived_for_long_is_replaced_at_once_and_the_waits_begin
     assert simulation.waits == pytest.approx([0, 1, 2, 4, 0, 1, 2], abs=0.1)
 
 
-def test_stop_is_not_kept_waiting_for_a_process_that_starts_later(simulated):
+def test_stop_does_not_wait_for_a_delayed_start(simulated):
     simulation = simulated(repeat(SHORT), stop_after=100)
 
     is_clean = simulation.run(processes=1)
@@ -129,7 +129,7 @@ def test_stop_is_not_kept_waiting_for_a_process_that_starts_later(simulated):
     assert simulation.waits[-1] == pytest.approx(MAX_RESTART_WAIT_SECONDS)
 
 
-def test_what_is_over_gives_it_nothing_to_do_while_the_others_work(simulated):
+def test_supervisor_is_idle_about_completed_processes(simulated):
     simulation = simulated([WORK_DONE, UNTIL_TOLD], stop_after=HOUR)
 
     is_clean = simulation.run(processes=2)
@@ -138,7 +138,7 @@ def test_what_is_over_gives_it_nothing_to_do_while_the_others_work(simulated):
     assert simulation.looks < HOUR + 100
 
 
-def test_process_that_was_never_a_worker_has_left_nothing_in_the_database(simulated, caplog):
+def test_process_without_a_worker_causes_no_query(simulated, caplog):
     simulated([SHORT, UNTIL_TOLD], stop_after=10).run(processes=1)
 
     # To ask it would raise: this test has not told pytest that it needs a database.

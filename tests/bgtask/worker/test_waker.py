@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from bgtask.worker.waker import Waker
+from bgtask.worker.listeners import Waker
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def waker():
     waker.close()
 
 
-def test_a_ring_before_the_sleep_cuts_it_short_once(waker):
+def test_wake_before_the_sleep_shortens_one_sleep(waker):
     waker.wake()
 
     assert waker.sleep(60)
@@ -56,7 +56,7 @@ def test_a_ring_before_the_sleep_cuts_it_short_once(waker):
     assert not waker.woken
 
 
-def test_what_can_be_read_cuts_it_short_and_is_no_ring(waker, pair):
+def test_readable_socket_ends_the_sleep_without_a_wake(waker, pair):
     reader, writer = pair
     writer.send(b"news")
 
@@ -64,7 +64,7 @@ def test_what_can_be_read_cuts_it_short_and_is_no_ring(waker, pair):
     assert not waker.woken
 
 
-def test_descriptors_above_a_thousand_are_heard(waker, pair, beyond_select):
+def test_descriptors_above_a_thousand_end_the_sleep(waker, pair, beyond_select):
     reader, writer = pair
     writer.send(b"news")
 
@@ -72,7 +72,7 @@ def test_descriptors_above_a_thousand_are_heard(waker, pair, beyond_select):
 
 
 @pytest.mark.parametrize("seconds", [-1, 1e9, float("inf")])
-def test_takes_any_number_of_seconds(waker, seconds):
+def test_sleep_accepts_any_number_of_seconds(waker, seconds):
     if seconds > 0:
         waker.wake()
 

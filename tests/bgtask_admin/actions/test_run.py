@@ -1,3 +1,9 @@
+"""
+Test that an operation changes the tasks of its preview, and logs it.
+
+The module is long because every action goes through the same preview, steps and log.
+"""
+
 from __future__ import annotations
 
 import threading
@@ -18,6 +24,7 @@ from bgtask_admin.actions.preview import GROUPS, Preview
 from bgtask_admin.actions.registry import ACTIONS, OFFERED, Verb
 from bgtask_admin.actions.run import result_in_words
 from bgtask_admin.models import Operation, OperationState
+from bgtask_admin.permissions import ALL_DETAILS
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from tests.factories import TaskFactory, WorkerFactory
 from tests.models import project_models
@@ -36,7 +43,11 @@ def run_all(one: Preview, user, **options) -> Operation:
     return operation
 
 
-def test_requeues_what_matches_and_nothing_else(admin_user):
+def words_of(operation: Operation) -> str:
+    return result_in_words(operation, ALL_DETAILS)
+
+
+def test_requeue_changes_only_matching_tasks(admin_user):
     TaskFactory.create_batch(3, status=Status.FAILED, queue="mail")
     other = TaskFactory(status=Status.FAILED, queue="reports")
     TaskFactory(status=Status.SUCCESSFUL, queue="mail")
@@ -47,10 +58,10 @@ def test_requeues_what_matches_and_nothing_else(admin_user):
     other.refresh_from_db()
     assert other.status == Status.FAILED
     assert Task.objects.succeeded().count() == 1
-    assert result_in_words(operation) == "3 tasks requeued."
+    assert words_of(operation) == "3 tasks requeued."
 
 
-def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
+def test_result_counts_tasks_claimed_meanwhile(admin_user):
     tasks = TaskFactory.create_batch(4, status=Status.FAILED, queue="mail")
     seen = preview(status="FAILED", queue="mail")
     tasks[0].requeue()
@@ -58,11 +69,11 @@ def test_says_how_many_a_worker_has_taken_meanwhile(admin_user):
 
     operation = run_all(seen, admin_user)
 
-    assert result_in_words(operation) == "3 tasks requeued. 1 task skipped: already running."
+    assert words_of(operation) == "3 tasks requeued. 1 task skipped: already running."
     assert Task.objects.running().count() == 1
 
 
-def test_accounts_for_what_was_taken_or_deleted_meanwhile_by_the_text_of_the_error(admin_user):
+def test_result_counts_tasks_changed_meanwhile_in_a_search_by_error_text(admin_user):
     tasks = TaskFactory.create_batch(
         4, status=Status.FAILED, queue="mail", last_error="connection refused"
     )
@@ -78,17 +89,17 @@ def test_accounts_for_what_was_taken_or_deleted_meanwhile_by_the_text_of_the_err
     assert (operation.changed, operation.skipped_data) == (2, {"RUNNING": 1, "gone": 1})
 
 
-def test_tells_why_a_chosen_task_was_skipped(admin_user):
+def test_result_explains_why_a_chosen_task_was_skipped(admin_user):
     failed = TaskFactory(status=Status.FAILED)
     running = TaskFactory(status=Status.RUNNING)
 
     operation = run_all(preview(ids=f"{failed.pk},{running.pk}"), admin_user)
 
-    assert result_in_words(operation) == "1 task requeued. 1 task skipped: already running."
+    assert words_of(operation) == "1 task requeued. 1 task skipped: already running."
     assert (operation.matched, operation.changed, operation.skipped) == (2, 1, 1)
 
 
-def test_leaves_alone_what_was_enqueued_after_the_preview(admin_user):
+def test_tasks_enqueued_after_the_preview_are_left_alone(admin_user):
     TaskFactory(status=Status.READY)
     seen = preview(Verb.CANCEL, queue="default")
     later = TaskFactory(status=Status.READY)
@@ -100,7 +111,7 @@ def test_leaves_alone_what_was_enqueued_after_the_preview(admin_user):
     assert Task.objects.cancelled().count() == 1
 
 
-def test_leaves_alone_what_failed_again_after_the_preview(admin_user):
+def test_tasks_that_failed_again_after_the_preview_are_left_alone(admin_user):
     task = TaskFactory(status=Status.FAILED)
     seen = preview(status="FAILED")
     Task.objects.filter(pk=task.pk).update(finished_at=timezone.now() + timedelta(minutes=1))
@@ -111,7 +122,7 @@ def test_leaves_alone_what_failed_again_after_the_preview(admin_user):
     assert Task.objects.failed().count() == 1
 
 
-def test_breaks_down_what_it_means_by_task_queue_and_status():
+def test_preview_counts_by_task_queue_and_status():
     TaskFactory.create_batch(3, status=Status.FAILED, queue="mail", enqueued_at=DatabaseNow(-50))
     newest = TaskFactory(status=Status.FAILED, queue="mail", enqueued_at=DatabaseNow(-10))
     TaskFactory(status=Status.CANCELLED, queue="mail")
@@ -129,7 +140,7 @@ def test_breaks_down_what_it_means_by_task_queue_and_status():
     assert len(seen.samples) == 3
 
 
-def test_breaks_down_the_newest_where_there_are_too_many():
+def test_preview_counts_only_the_newest_of_too_many_tasks():
     for age in range(5):
         TaskFactory(status=Status.FAILED, queue=f"q{age}", finished_at=DatabaseNow(-age * 10 - 10))
 
@@ -140,7 +151,7 @@ def test_breaks_down_the_newest_where_there_are_too_many():
 
 
 @pytest.mark.parametrize("status", ["FAILED", None], ids=["by-time", "by-id"])
-def test_breaks_down_each_task_once_where_it_reads_several_slices(monkeypatch, status):
+def test_preview_counts_each_task_once_over_several_slices(monkeypatch, status):
     monkeypatch.setattr(preview_module, "SLICE_ROWS", 2)
     at = DatabaseNow(-10)
     tasks = [
@@ -157,7 +168,7 @@ def test_breaks_down_each_task_once_where_it_reads_several_slices(monkeypatch, s
     assert seen.samples == tuple(task.pk for task in reversed(tasks[-3:]))
 
 
-def test_tells_how_many_more_kinds_there_are_than_it_shows():
+def test_preview_names_the_number_of_hidden_kinds():
     for number in range(GROUPS + 3):
         TaskFactory(status=Status.FAILED, task_name=f"kind {number}")
 
@@ -166,7 +177,7 @@ def test_tells_how_many_more_kinds_there_are_than_it_shows():
     assert (len(seen.groups), seen.others) == (GROUPS, 3)
 
 
-def test_goes_on_after_a_crash_where_it_was(admin_user, monkeypatch):
+def test_operation_continues_after_a_crash(admin_user, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 2)
     TaskFactory.create_batch(5, status=Status.FAILED)
     operation = run.start(preview(status="FAILED"), {}, user=admin_user)
@@ -180,7 +191,7 @@ def test_goes_on_after_a_crash_where_it_was(admin_user, monkeypatch):
     assert (found.changed, found.skipped, found.state) == (5, 0, OperationState.DONE)
 
 
-def test_two_who_step_one_operation_do_not_count_twice(admin_user, monkeypatch):
+def test_concurrent_steps_of_one_operation_count_once(admin_user, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 2)
     TaskFactory.create_batch(6, status=Status.FAILED)
     mine = run.start(preview(status="FAILED"), {}, user=admin_user)
@@ -193,7 +204,7 @@ def test_two_who_step_one_operation_do_not_count_twice(admin_user, monkeypatch):
     assert (yours.changed, yours.skipped) == (6, 0)
 
 
-def test_a_form_that_is_sent_twice_is_one_operation(admin_user):
+def test_form_sent_twice_starts_one_operation(admin_user):
     TaskFactory(status=Status.FAILED)
     seen = preview(status="FAILED")
 
@@ -233,12 +244,12 @@ def test_two_operators_at_once_change_each_task_once(admin_user):
     [{}, {"queue": " "}, {"status": "faild"}, {"stauts": "FAILED"}, {"since": "yesterday"}],
     ids=["empty", "blank", "wrong value", "wrong key", "wrong time"],
 )
-def test_refuses_a_filter_that_would_mean_everything(query):
+def test_action_refuses_a_filter_that_matches_all_tasks(query):
     with pytest.raises(InvalidSelection):
         preview(**query)
 
 
-def test_a_status_that_does_not_allow_the_verb_matches_nothing(admin_user):
+def test_status_that_does_not_allow_the_action_matches_nothing(admin_user):
     TaskFactory(status=Status.RUNNING)
 
     assert preview(Verb.DELETE, status="RUNNING").matched == 0
@@ -259,7 +270,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("verb", CASES)
-def test_every_verb_reaches_its_tasks(verb, admin_user):
+def test_every_action_changes_its_tasks(verb, admin_user):
     before, difference = CASES[verb]
     columns = ("status", "attempts", "crashes", "priority", "queue")
     task = TaskFactory(**before)
@@ -271,7 +282,7 @@ def test_every_verb_reaches_its_tasks(verb, admin_user):
     assert Task.objects.values(*columns).get() == then
 
 
-def test_delete_deletes(admin_user):
+def test_delete_removes_tasks(admin_user):
     task, other = TaskFactory.create_batch(2, status=Status.FAILED)
 
     operation = run_all(preview(Verb.DELETE, id=str(task.pk)), admin_user)
@@ -281,7 +292,7 @@ def test_delete_deletes(admin_user):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_delete_tells_which_table_keeps_a_task(admin_user):
+def test_delete_names_the_table_that_keeps_a_task(admin_user):
     """Kind of fault: a refusal for one task undoes the deletion of all."""
     field = models.ForeignKey("bgtask.Task", models.PROTECT, related_name="+")
     with project_models(("Job", {"task": field})) as (job,):
@@ -292,8 +303,7 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
 
         assert (operation.matched, operation.changed, operation.skipped) == (3, 2, 1)
         assert (
-            result_in_words(operation)
-            == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
+            words_of(operation) == "2 tasks deleted. 1 task skipped: rows of shop_job refer to it."
         )
         assert Task.objects.get() == tasks[1]
         entries = LogEntry.objects.values_list("object_id", flat=True)
@@ -301,7 +311,7 @@ def test_delete_tells_which_table_keeps_a_task(admin_user):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_delete_tells_which_error_keeps_a_task(admin_user):
+def test_delete_names_the_error_that_keeps_a_task(admin_user):
     """Kind of fault: code of the project that raises ends an operation."""
 
     def value():
@@ -315,12 +325,12 @@ def test_delete_tells_which_error_keeps_a_task(admin_user):
         operation = run_all(preview(Verb.DELETE, status="FAILED"), admin_user)
 
         words = "2 tasks deleted. 1 task skipped: ValueError: nobody is on duty."
-        assert result_in_words(operation) == words
+        assert words_of(operation) == words
         assert Task.objects.get() == tasks[1]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_page_of_a_task_tells_which_table_keeps_it(admin_client):
+def test_task_page_names_the_table_that_keeps_a_task(admin_client):
     field = models.ForeignKey("bgtask.Task", models.PROTECT, related_name="+")
     with project_models(("Job", {"task": field})) as (job,):
         task = TaskFactory(status=Status.FAILED)
@@ -332,12 +342,12 @@ def test_the_page_of_a_task_tells_which_table_keeps_it(admin_client):
         assert "0 tasks deleted. 1 task skipped: rows of shop_job refer to it." in response.text
 
 
-def test_no_verb_is_left_out():
+def test_every_action_is_tested():
     assert {*CASES, Verb.DELETE} == {*OFFERED}
 
 
 @pytest.mark.parametrize("verb", OFFERED)
-def test_no_verb_but_cancel_touches_a_running_task(verb, admin_user):
+def test_only_cancel_changes_a_running_task(verb, admin_user):
     task = TaskFactory(status=Status.RUNNING)
 
     operation = run_all(preview(verb, id=str(task.pk)), admin_user, **OPTIONS.get(verb, {}))
@@ -348,7 +358,7 @@ def test_no_verb_but_cancel_touches_a_running_task(verb, admin_user):
     assert operation.skipped == (0 if verb == Verb.CANCEL else 1)
 
 
-def test_options_reach_the_verb(admin_user):
+def test_action_gets_its_options(admin_user):
     task = TaskFactory(status=Status.FAILED, attempts=5)
 
     run_all(preview(id=str(task.pk)), admin_user, reset_attempts=True, spread=10)
@@ -358,7 +368,7 @@ def test_options_reach_the_verb(admin_user):
     assert task.run_at > Task.objects.get().enqueued_at
 
 
-def test_cancels_a_running_task_by_force(admin_user):
+def test_forced_cancel_cancels_a_running_task(admin_user):
     task = TaskFactory(status=Status.RUNNING)
 
     run_all(preview(Verb.CANCEL, id=str(task.pk)), admin_user, force=True)
@@ -367,7 +377,7 @@ def test_cancels_a_running_task_by_force(admin_user):
     assert task.status == Status.CANCELLED
 
 
-def test_does_not_release_what_its_type_holds(admin_user):
+def test_unhold_leaves_tasks_of_a_type_on_hold(admin_user):
     task = TaskFactory(status=Status.HELD, held_for=HeldFor.TYPE)
 
     operation = run_all(preview(Verb.RELEASE, id=str(task.pk)), admin_user)
@@ -385,7 +395,7 @@ def test_a_few_tasks_have_an_entry_each_in_the_history(admin_user):
     }
 
 
-def test_only_those_that_were_changed_have_an_entry_in_the_history(admin_user):
+def test_only_changed_tasks_get_an_entry_in_the_history(admin_user):
     again, *others = TaskFactory.create_batch(3, status=Status.FAILED)
     seen = preview(ids=",".join(str(task.pk) for task in (again, *others)))
     Task.objects.filter(pk=again.pk).update(finished_at=timezone.now() + timedelta(minutes=1))
@@ -398,7 +408,7 @@ def test_only_those_that_were_changed_have_an_entry_in_the_history(admin_user):
     }
 
 
-def test_of_a_deleted_task_the_history_keeps_the_name(admin_user):
+def test_history_keeps_the_name_of_a_deleted_task(admin_user):
     task = TaskFactory(status=Status.FAILED, task_name="shop.send")
 
     run_all(preview(Verb.DELETE, id=str(task.pk)), admin_user)
@@ -415,7 +425,7 @@ def test_many_tasks_have_one_entry_in_the_history(admin_user):
     assert LogEntry.objects.get().object_id == str(operation.pk)
 
 
-def test_the_history_tells_no_value_of_an_argument(admin_user):
+def test_history_shows_no_value_of_an_argument(admin_user):
     TaskFactory.create_batch(101, status=Status.FAILED, task_params='[[], {"user_id": 4711}]')
 
     run_all(preview(status="FAILED", argument="user_id:4711"), admin_user)
@@ -424,7 +434,7 @@ def test_the_history_tells_no_value_of_an_argument(admin_user):
     assert said == "Requeue: Failed · argument user_id = ********"
 
 
-def test_what_is_stopped_leaves_the_rest(admin_user, monkeypatch):
+def test_stopped_operation_leaves_the_remaining_tasks(admin_user, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 1)
     TaskFactory.create_batch(3, status=Status.FAILED)
     operation = run.start(preview(status="FAILED"), {}, user=admin_user)
@@ -436,7 +446,7 @@ def test_what_is_stopped_leaves_the_rest(admin_user, monkeypatch):
     assert (Task.objects.failed().count(), operation.state) == (2, OperationState.STOPPED)
 
 
-def test_a_confirmation_is_for_who_saw_the_preview(admin_user, operator):
+def test_confirmation_is_valid_only_for_the_user_of_the_preview(admin_user, operator):
     TaskFactory(status=Status.FAILED)
     signed = preview(status="FAILED").signed(admin_user)
 
@@ -447,9 +457,44 @@ def test_a_confirmation_is_for_who_saw_the_preview(admin_user, operator):
         Preview.load(signed[:-1], admin_user)
 
 
-def test_workers_are_not_needed(admin_user):
+def test_actions_need_no_worker(admin_user):
     TaskFactory(status=Status.FAILED)
 
     run_all(preview(status="FAILED"), admin_user)
 
     assert not Worker.objects.exists()
+
+
+@pytest.mark.parametrize("look_ahead", [3, 10])
+def test_the_step_that_changes_the_last_task_ends_the_operation(
+    admin_user, monkeypatch, look_ahead
+):
+    """Kind of fault: all tasks are changed, and page and log say “running” until somebody looks."""
+    monkeypatch.setattr(run, "CHUNK", 3)
+    monkeypatch.setattr(run, "LOOK_AHEAD", look_ahead)
+    TaskFactory.create_batch(6, status=Status.FAILED)
+    operation = run.start(preview(status="FAILED"), {}, user=admin_user)
+
+    run.step(operation, seconds=0)
+    assert (operation.handled, operation.state) == (3, OperationState.RUNNING)
+    run.step(operation, seconds=0)
+
+    operation.refresh_from_db()
+    assert (operation.handled, operation.state) == (6, OperationState.DONE)
+    assert operation.finished_at is not None
+
+
+@pytest.mark.parametrize("change", [{"queue": "other"}, {"error_fingerprint": "other"}])
+def test_leaves_alone_what_left_the_filter_after_its_id_was_read(admin_user, change):
+    """Between the read of the ids and the change: a task that no longer matches."""
+    left, stayed = TaskFactory.create_batch(
+        2, status=Status.FAILED, queue="mail", error_fingerprint="abc"
+    )
+    operation = run.start(preview(queue="mail", fingerprint="abc"), {}, user=admin_user)
+    Task.objects.filter(pk=left.pk).update(**change)
+
+    assert run._advance(operation, [left.pk, stayed.pk])
+
+    assert Task.objects.failed().get() == left
+    assert Task.objects.ready().get() == stayed
+    assert (operation.changed, operation.last_id) == (1, stayed.pk)

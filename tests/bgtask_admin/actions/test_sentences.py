@@ -12,7 +12,7 @@ from bgtask_admin.models import Operation
 
 
 @pytest.mark.parametrize("verb", ACTIONS)
-def test_every_action_is_told_in_one_and_in_many(verb):
+def test_every_action_has_a_singular_and_a_plural_sentence(verb):
     """Plurals: one task and many tasks, in a sentence that names the number once."""
     one, many = (
         sentences.done(Operation(verb=verb, changed=number, filter="{}")) for number in (1, 1_204)
@@ -39,7 +39,7 @@ def test_every_action_is_told_in_one_and_in_many(verb):
         ),
     ],
 )
-def test_a_cancelled_task_and_one_that_was_asked_to_stop_are_told_apart(given, options, said):
+def test_cancelled_tasks_and_cancel_requests_are_counted_separately(given, options, said):
     """Cancel: a result that claims less, or more, than is known."""
     operation = Operation(
         verb="cancel", changed=2, filter=json.dumps(given), options=json.dumps(options)
@@ -52,7 +52,7 @@ def test_each_reason_to_skip_is_a_sentence():
     """Skipped: one number for several reasons."""
     reasons = {"gone": 1, "RUNNING": 1_204, "referred:shop_job": 2}
 
-    assert sentences.skipped(reasons) == [
+    assert sentences.skipped(reasons, with_messages=True) == [
         "1,204 tasks skipped: already running.",
         "2 tasks skipped: rows of shop_job refer to them.",
         "1 task skipped: it changed meanwhile.",

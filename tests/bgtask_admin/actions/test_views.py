@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
+from django.contrib.auth import get_user_model
+from django.core import signing
 
 from bgtask.lifecycle.claim import claim_queue
 from bgtask.models import Task
 from bgtask.status import Status
 from bgtask_admin.actions import run
+from bgtask_admin.actions.preview import Preview
+from bgtask_admin.actions.registry import ACTIONS
 from bgtask_admin.models import Operation
+from bgtask_admin.tasks.selection import Selection
 from tests.bgtask_admin.urls import CONFIRM, OPERATIONS, TASKS, preview_of, text, words
 from tests.factories import TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
 
 
-def test_says_what_would_be_done_and_does_nothing(admin_client):
+def test_preview_describes_the_action_and_changes_nothing(admin_client):
     TaskFactory.create_batch(3, status=Status.FAILED, queue="mail", task_name="shop.send")
 
     page = text(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
@@ -25,7 +33,7 @@ def test_says_what_would_be_done_and_does_nothing(admin_client):
     assert not Operation.objects.exists()
 
 
-def test_says_of_how_many_the_breakdown_is_where_it_is_not_of_all(admin_client, monkeypatch):
+def test_preview_names_the_number_of_counted_tasks(admin_client, monkeypatch):
     monkeypatch.setattr("bgtask_admin.actions.views.CAP", 2)
     TaskFactory.create_batch(3, status=Status.FAILED)
 
@@ -35,7 +43,7 @@ def test_says_of_how_many_the_breakdown_is_where_it_is_not_of_all(admin_client, 
     assert "Of the newest 2:" in page
 
 
-def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
+def test_confirmed_action_runs_and_reports_its_result(admin_client):
     for _ in range(4):
         TaskFactory(status=Status.FAILED, queue="mail")
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
@@ -48,7 +56,7 @@ def test_does_it_once_it_is_confirmed_and_says_how_it_went(admin_client):
     assert Operation.objects.get().reason == "INC-77"
 
 
-def test_goes_back_to_where_the_operator_came_from_with_its_filter(admin_client):
+def test_action_redirects_to_the_list_with_its_filter(admin_client):
     TaskFactory(status=Status.FAILED)
     here = f"{TASKS}?status=FAILED&queue=default"
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
@@ -61,7 +69,7 @@ def test_goes_back_to_where_the_operator_came_from_with_its_filter(admin_client)
 @pytest.mark.parametrize(
     "elsewhere", ["https://evil.example/", "//evil.example", "javascript:alert(1)"]
 )
-def test_leads_nowhere_else(admin_client, elsewhere):
+def test_action_does_not_redirect_to_other_sites(admin_client, elsewhere):
     TaskFactory(status=Status.FAILED)
     page = admin_client.get(CONFIRM, {"verb": "requeue", "status": "FAILED", "next": elsewhere})
 
@@ -71,7 +79,7 @@ def test_leads_nowhere_else(admin_client, elsewhere):
     assert response.url == TASKS
 
 
-def test_ticked_ones_alone(admin_client):
+def test_action_changes_only_selected_tasks(admin_client):
     ticked, other = TaskFactory.create_batch(2, status=Status.FAILED)
     query = {"verb": "requeue", "status": "FAILED", "which": "ticked", "tick": [ticked.pk]}
 
@@ -89,10 +97,20 @@ def test_ticked_ones_alone(admin_client):
         "verb=requeue&stauts=FAILED",
         "verb=requeue&which=ticked",
         "verb=requeue&which=ticked&tick=x",
+        'verb=requeue&q=queue:""',
+        'verb=requeue&q=""',
     ],
-    ids=["no filter", "wrong value", "wrong key", "nothing ticked", "no number"],
+    ids=[
+        "no filter",
+        "wrong value",
+        "wrong key",
+        "nothing ticked",
+        "no number",
+        "no value",
+        "no text",
+    ],
 )
-def test_refuses_a_filter_that_would_mean_everything(admin_client, query):
+def test_action_page_refuses_a_filter_that_matches_all_tasks(admin_client, query):
     TaskFactory(status=Status.FAILED)
 
     response = admin_client.get(f"{CONFIRM}?{query}")
@@ -101,7 +119,7 @@ def test_refuses_a_filter_that_would_mean_everything(admin_client, query):
 
 
 @pytest.mark.parametrize("preview", ["", "forged", "a:b:c"])
-def test_does_nothing_on_a_forged_confirmation(admin_client, preview):
+def test_forged_confirmation_changes_nothing(admin_client, preview):
     TaskFactory(status=Status.FAILED)
 
     admin_client.post(CONFIRM, {"preview": preview})
@@ -110,7 +128,7 @@ def test_does_nothing_on_a_forged_confirmation(admin_client, preview):
     assert not Operation.objects.exists()
 
 
-def test_a_wrong_option_is_shown_again_and_nothing_done(admin_client):
+def test_invalid_option_is_shown_again_and_changes_nothing(admin_client):
     TaskFactory(status=Status.READY)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=queue&status=READY"))
 
@@ -120,7 +138,7 @@ def test_a_wrong_option_is_shown_again_and_nothing_done(admin_client):
     assert Task.objects.get().queue == "default"
 
 
-def test_a_big_one_is_stepped_by_post(admin_client, monkeypatch):
+def test_large_operation_is_continued_by_post(admin_client, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 2)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(5, status=Status.FAILED)
@@ -139,7 +157,7 @@ def test_a_big_one_is_stepped_by_post(admin_client, monkeypatch):
     assert Task.objects.ready().count() == 5
 
 
-def test_can_be_stopped(admin_client, monkeypatch):
+def test_operation_can_be_stopped(admin_client, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(3, status=Status.FAILED)
@@ -152,7 +170,7 @@ def test_can_be_stopped(admin_client, monkeypatch):
     assert Task.objects.failed().count() == 2
 
 
-def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
+def test_log_names_the_user_the_action_and_the_tasks(admin_client, admin_user):
     TaskFactory(status=Status.FAILED, queue="mail")
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED&queue=mail"))
     admin_client.post(CONFIRM, {"preview": signed, "reason": "INC-77"})
@@ -163,7 +181,7 @@ def test_the_log_says_who_did_what_to_which(admin_client, admin_user):
         assert said in page
 
 
-def test_the_value_of_an_argument_is_shown_to_users_who_may_see_arguments(admin_client, log_in):
+def test_argument_values_are_shown_only_with_permission(admin_client, log_in):
     TaskFactory(status=Status.FAILED, task_params='[[], {"user_id": 4711}]')
     confirm = f"{CONFIRM}?verb=requeue&status=FAILED&argument=user_id:4711"
     admin_client.post(CONFIRM, {"preview": preview_of(admin_client.get(confirm))})
@@ -176,7 +194,7 @@ def test_the_value_of_an_argument_is_shown_to_users_who_may_see_arguments(admin_
         assert "Failed · argument user_id = ***" in text(staff.get(url))
 
 
-def test_the_page_of_an_operation_tells_its_options(admin_client):
+def test_operation_page_shows_the_options(admin_client):
     TaskFactory(status=Status.READY, priority=7)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=priority&status=READY"))
     admin_client.post(CONFIRM, {"preview": signed, "priority": "0"})
@@ -186,7 +204,7 @@ def test_the_page_of_an_operation_tells_its_options(admin_client):
     assert "Priority 0" in page
 
 
-def test_the_page_of_an_operation_tells_no_option_that_was_not_chosen(admin_client):
+def test_operation_page_hides_options_that_were_not_chosen(admin_client):
     TaskFactory(status=Status.FAILED)
     signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
     admin_client.post(CONFIRM, {"preview": signed, "spread": ""})
@@ -195,3 +213,39 @@ def test_the_page_of_an_operation_tells_no_option_that_was_not_chosen(admin_clie
 
     assert "Spread" not in page
     assert "Reset attempt count" not in page
+
+
+def test_a_confirmation_is_valid_for_a_day(admin_client, monkeypatch):
+    TaskFactory(status=Status.FAILED)
+    past = time.time() - 24 * 3_600
+    signed = []
+    for at in (past - 60, past + 600):
+        with monkeypatch.context() as patch:
+            patch.setattr(signing.time, "time", lambda at=at: at)
+            seen = Preview.take(ACTIONS["requeue"], Selection.parse({"status": "FAILED"}))
+            signed.append(seen.signed(get_user_model().objects.get()))
+
+    page = admin_client.post(CONFIRM, {"preview": signed[0]}, follow=True)
+
+    assert "This page is too old. Please look again." in text(page)
+    assert Task.objects.failed().count() == 1
+    admin_client.post(CONFIRM, {"preview": signed[1]})
+    assert Task.objects.ready().count() == 1
+
+
+@pytest.mark.parametrize("stored", [{"status": "FAILD"}, {"quere": "mail"}, {"queue": ""}, {}])
+def test_an_operation_whose_filter_is_no_longer_valid_is_refused_in_words(admin_client, stored):
+    """Refused: a filter that another release stored, or that was edited by hand."""
+    TaskFactory(status=Status.FAILED)
+    signed = preview_of(admin_client.get(f"{CONFIRM}?verb=requeue&status=FAILED"))
+    user = get_user_model().objects.get()
+    operation = run.start(Preview.load(signed, user), {}, user=user)
+    Operation.objects.update(filter=json.dumps(stored))
+
+    page = admin_client.post(f"{OPERATIONS}{operation.pk}/step/", follow=True)
+
+    assert page.status_code == 200
+    assert 'class="error"' in text(page)
+    operation.refresh_from_db()
+    assert operation.state == "stopped"
+    assert Task.objects.failed().count() == 1

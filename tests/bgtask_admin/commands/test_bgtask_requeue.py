@@ -22,7 +22,7 @@ def requeue(*args: str) -> str:
     return out.getvalue()
 
 
-def test_requeues_what_matches_all_of_it():
+def test_requeue_command_combines_all_filters():
     wanted = TaskFactory(status=Status.FAILED, queue="mail", error_class="Refused", attempts=5)
     TaskFactory(status=Status.FAILED, queue="mail")
     TaskFactory(status=Status.FAILED, error_class="Refused")
@@ -34,7 +34,7 @@ def test_requeues_what_matches_all_of_it():
     assert "1 task requeued." in said
 
 
-def test_a_dry_run_only_says_what_it_would_do():
+def test_dry_run_changes_nothing():
     TaskFactory(status=Status.FAILED, queue="mail")
 
     said = requeue("--queue=mail", "--dry-run")
@@ -44,7 +44,7 @@ def test_a_dry_run_only_says_what_it_would_do():
     assert not Operation.objects.exists()
 
 
-def test_spreads_them():
+def test_requeue_command_can_spread_tasks_over_time():
     TaskFactory(status=Status.FAILED)
 
     requeue("--status=FAILED", "--spread=10")
@@ -52,7 +52,7 @@ def test_spreads_them():
     assert Task.objects.scheduled().count() == 1
 
 
-def test_is_in_the_log():
+def test_requeue_command_writes_to_the_log():
     TaskFactory(status=Status.FAILED)
 
     requeue("--status=FAILED")
@@ -60,7 +60,7 @@ def test_is_in_the_log():
     assert Operation.objects.get().by.endswith("(shell)")
 
 
-def test_a_user_without_a_name_is_in_the_log_by_its_number(monkeypatch):
+def test_operating_system_user_without_a_name_is_logged_by_number(monkeypatch):
     TaskFactory(status=Status.FAILED)
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
@@ -71,13 +71,13 @@ def test_a_user_without_a_name_is_in_the_log_by_its_number(monkeypatch):
     assert Operation.objects.get().by == "uid 987654321 (shell)"
 
 
-def test_searches_errors_within_a_window():
+def test_requeue_command_searches_errors_within_a_window():
     TaskFactory(status=Status.FAILED, last_error="connection refused")
 
     assert "1 task requeued." in requeue("--error=refused", "--since=1h")
 
 
-def test_says_that_no_task_matches_and_logs_nothing():
+def test_requeue_command_without_matches_logs_nothing():
     TaskFactory(status=Status.FAILED)
 
     said = requeue("--queue=nope")
@@ -96,7 +96,7 @@ def test_an_id_that_no_task_has_is_an_error(more):
     assert not Operation.objects.exists()
 
 
-def test_requeues_the_tasks_there_are_and_names_the_ids_that_no_task_has():
+def test_requeue_command_requeues_existing_tasks_and_names_missing_ids():
     task = TaskFactory(status=Status.FAILED)
 
     with pytest.raises(CommandError, match="No task has the id 999"):
@@ -105,7 +105,7 @@ def test_requeues_the_tasks_there_are_and_names_the_ids_that_no_task_has():
     assert Task.objects.ready().get() == task
 
 
-def test_a_task_that_another_filter_leaves_out_is_there():
+def test_task_excluded_by_another_filter_is_not_missing():
     task = TaskFactory(status=Status.FAILED)
 
     assert requeue(f"--id={task.pk}", "--queue=mail").startswith("No task matches: ")
@@ -117,13 +117,13 @@ def test_a_chosen_task_that_has_not_finished_is_skipped():
     assert "0 tasks requeued. 1 task skipped: already ready." in requeue(f"--id={task.pk}")
 
 
-def test_takes_a_status_in_small_letters_as_the_admin_does():
+def test_requeue_command_accepts_a_status_in_lower_case():
     TaskFactory(status=Status.FAILED)
 
     assert "1 task requeued." in requeue("--status=failed")
 
 
-def test_a_wrong_command_line_is_said_in_a_line_with_status_2(command):
+def test_invalid_command_line_exits_with_status_2_and_one_line(command):
     for arguments, why in (
         (["--colour=red"], "unrecognized arguments: --colour=red"),
         (["--status=READY"], "argument --status: invalid choice: 'READY' (choose from "),
@@ -158,7 +158,7 @@ def test_a_wrong_command_line_is_said_in_a_line_with_status_2(command):
         (["--queue=mail", "--spread=-1"], "^--spread: Ensure this value is greater"),
     ],
 )
-def test_refuses_what_would_mean_everything_or_nothing(args, why):
+def test_requeue_command_refuses_filters_that_match_all_or_no_tasks(args, why):
     TaskFactory(status=Status.FAILED)
 
     with pytest.raises(CommandError, match=why):
@@ -168,8 +168,8 @@ def test_refuses_what_would_mean_everything_or_nothing(args, why):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_the_database_refuses_is_said_in_a_line(monkeypatch):
-    """A command whose database refuses says so in one line, and how far it came."""
+def test_refusal_by_the_database_is_reported_in_one_line(monkeypatch):
+    """Kind of fault: a refusal during the work is a traceback that hides the progress."""
     monkeypatch.setattr(run, "CHUNK", 2)
     TaskFactory.create_batch(2, status=Status.FAILED)
     TaskFactory(status=Status.FAILED, priority=1)
@@ -189,8 +189,8 @@ def test_what_the_database_refuses_is_said_in_a_line(monkeypatch):
     assert not Task.objects.failed().exists()
 
 
-def test_a_database_that_cannot_be_read_is_said_in_a_line():
-    """A command whose database refuses says so in one line, before it has begun too."""
+def test_unreadable_database_is_reported_in_one_line():
+    """Kind of fault: a refusal before the work is shown as a traceback."""
 
     def refuse(*args):
         raise OperationalError("no\nroute")

@@ -27,7 +27,7 @@ def failed(fingerprint="abc", **columns):
     return task
 
 
-def test_shows_the_newest_traceback_and_who_is_affected(admin_client):
+def test_error_page_shows_the_newest_traceback_and_the_affected_tasks(admin_client):
     failed(task_name="shop.send", queue="mail", last_worker="web-1:4121")
     failed(task_name="shop.call", queue="phone")
     failed(fingerprint="other", task_name="shop.facsimile")
@@ -51,7 +51,7 @@ def test_a_type_on_hold_is_not_offered_again(admin_client):
 
 
 @pytest.mark.parametrize("fingerprint", ["nothing", "a/b", "%3Cscript%3E"])
-def test_an_unknown_one_is_not_found_in_words(admin_client, fingerprint):
+def test_unknown_error_group_is_reported_as_not_found(admin_client, fingerprint):
     response = admin_client.get(f"{LANDING}error/{fingerprint}/")
 
     assert response.status_code == 404

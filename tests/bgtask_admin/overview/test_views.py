@@ -8,7 +8,7 @@ import pytest
 from bgtask.db import DatabaseNow
 from bgtask.models import Attempt, QueuePause, Task, TaskHold
 from bgtask.status import Status
-from tests.bgtask_admin.urls import LANDING, TASKS, text
+from tests.bgtask_admin.urls import LANDING, TASKS, text, words
 from tests.factories import AttemptFactory, TaskFactory, TaskStatsFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -31,17 +31,17 @@ def failed(**columns):
     return task
 
 
-def test_says_what_is_wrong_and_since_when(admin_client):
+def test_overview_shows_each_problem_and_its_start(admin_client):
     WorkerFactory()
     TaskFactory(queue="mail", run_at=DatabaseNow(-412))
 
     page = text(admin_client.get(LANDING))
 
-    assert "mail has been behind since" in page
+    assert "mail is behind: oldest task waiting 6 m 5" in page
     assert 'class="bg-verdict bg-fail"' in page
 
 
-def test_groups_what_fails_and_leads_to_what_helps(admin_client):
+def test_overview_groups_failures_and_links_to_actions(admin_client):
     failed(task_name="shop.send")
     failed(task_name="shop.send")
 
@@ -52,7 +52,7 @@ def test_groups_what_fails_and_leads_to_what_helps(admin_client):
     assert f"{LANDING}hold/?name=shop.send" in page
 
 
-def test_errors_of_no_group_lead_to_a_task_and_are_not_requeued_together(admin_client):
+def test_errors_without_a_group_link_to_a_task_and_cannot_be_requeued_together(admin_client):
     task = AttemptFactory(error_fingerprint="", error_class="Refused").task
 
     page = text(admin_client.get(LANDING))
@@ -61,7 +61,7 @@ def test_errors_of_no_group_lead_to_a_task_and_are_not_requeued_together(admin_c
     assert "fingerprint=" not in page  # It would say nothing: every failed task.
 
 
-def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
+def test_overview_lists_running_tasks_with_the_lost_ones_first(admin_client):
     WorkerFactory(label="well:1")
     silent = WorkerFactory(label="silent:2", silent=True)
     TaskFactory(status=Status.RUNNING, locked_by=silent, task_name="shop.slow")
@@ -73,7 +73,7 @@ def test_shows_what_each_worker_runs_the_lost_ones_first(admin_client):
     assert "Return tasks to queue" in page
 
 
-def test_shows_how_many_threads_of_a_worker_are_stuck(admin_client):
+def test_overview_shows_the_number_of_stuck_threads(admin_client):
     WorkerFactory(label="well:1", threads=4)
 
     assert "stuck" not in text(admin_client.get(LANDING))
@@ -83,7 +83,7 @@ def test_shows_how_many_threads_of_a_worker_are_stuck(admin_client):
     assert "2 threads are stuck" in text(admin_client.get(LANDING))
 
 
-def test_one_who_holds_hundreds_hides_no_other(admin_client):
+def test_worker_with_many_tasks_hides_no_other_worker(admin_client):
     held = [WorkerFactory(label=f"busy:{number}") for number in range(4)]
     silent = WorkerFactory(label="silent:9", silent=True)
     for worker in (*held, silent):
@@ -104,7 +104,7 @@ def test_one_who_holds_hundreds_hides_no_other(admin_client):
     assert "Return tasks to queue" in page
 
 
-def test_the_lost_that_hold_something_are_shown_however_many_there_are(admin_client, monkeypatch):
+def test_all_lost_workers_with_tasks_are_shown(admin_client, monkeypatch):
     monkeypatch.setattr("bgtask_admin.overview.views.MOST_WORKERS", 2)
     WorkerFactory(label="a-idle:1")
     WorkerFactory(label="b-silent:2", silent=True)
@@ -119,7 +119,7 @@ def test_the_lost_that_hold_something_are_shown_however_many_there_are(admin_cli
     assert page.count("Return tasks to queue") == 2
 
 
-def test_of_many_slow_queues_the_rates_are_added_up(admin_client):
+def test_rates_of_many_slow_queues_are_added_up(admin_client):
     for number in range(5):
         for minute in (2, 3):
             TaskStatsFactory(minute=minute, queue=f"queue-{number}", succeeded=2)
@@ -132,7 +132,7 @@ def test_of_many_slow_queues_the_rates_are_added_up(admin_client):
     assert 3.3 <= float(rate[1]) <= 4
 
 
-def test_shows_what_is_stopped_by_whom_and_why(admin_client):
+def test_overview_shows_pauses_and_holds_with_user_and_reason(admin_client):
     TaskHold.objects.create(
         task_name="shop.send", held_at=DatabaseNow(), held_by="jo", reason="INC-77"
     )
@@ -145,7 +145,32 @@ def test_shows_what_is_stopped_by_whom_and_why(admin_client):
     assert "Resume" in page
 
 
-def test_an_empty_one_says_what_health_looks_like(admin_client):
+def test_nothing_is_green_over_failed_tasks(admin_client):
+    """Kind of fault: an operator sees in the morning no word of the tasks that failed at night."""
+    WorkerFactory()
+    TaskFactory.create_batch(3, status=Status.FAILED, finished_at=DatabaseNow(-7_200))
+
+    response = admin_client.get(LANDING)
+    page, said = text(response), words(response)
+
+    assert "OK: nothing is behind; 0 ready, 0 running, 1 worker; 3 failed tasks" in said
+    assert "bg-verdict bg-pass bg-has-failed" in page
+    assert "3failed tasks of any age" in said
+    assert "None in the last hour. 3 older failed tasks →" in said
+    assert "No failures" not in said
+    assert f'href="{TASKS}?status=FAILED"' in page
+
+
+def test_the_tile_of_failed_attempts_leads_to_no_list_of_others(admin_client):
+    """Kind of fault: a figure links to a list with another number of other things."""
+    TaskStatsFactory(minute=1, failed=2, retried=5)
+
+    page = text(admin_client.get(LANDING))
+
+    assert re.search(r"<div>\s*<strong>7</strong><span>failed attempts", page)
+
+
+def test_empty_overview_explains_what_it_will_show(admin_client):
     page = text(admin_client.get(LANDING))
 
     assert "No failures in the last hour." in page
@@ -153,11 +178,11 @@ def test_an_empty_one_says_what_health_looks_like(admin_client):
 
 
 @pytest.mark.parametrize("span", ["1h", "24h", "7d", "nonsense"])
-def test_looks_back_as_far_as_it_is_asked(admin_client, span):
+def test_overview_covers_the_requested_period(admin_client, span):
     assert admin_client.get(LANDING, {"span": span}).status_code == 200
 
 
-def test_who_may_only_monitor_sees_figures_and_no_tasks(log_in):
+def test_monitor_permission_shows_figures_and_no_tasks(log_in):
     failed(task_name="shop.send")
 
     page = text(log_in("monitor").get(LANDING))

@@ -1,4 +1,8 @@
-"""The filter by an argument finds the tasks whose call gave exactly this value, and no others."""
+"""
+Test that the filter by an argument finds only the tasks with exactly this value.
+
+The module is long because list, actions, export and history must agree on one filter.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.tasks import looking
-from bgtask_admin.tasks.filters import MAX_ARGUMENT_LENGTH
+from bgtask_admin.tasks.filters import MAX_ARGUMENT_LENGTH, WantedArgument
 from bgtask_admin.tasks.search import parse_search
 from bgtask_admin.tasks.selection import Selection
 from tests.bgtask_admin.urls import CONFIRM, TASKS, text, words
@@ -81,7 +85,7 @@ SPELLINGS = {
 }
 
 
-def test_each_value_finds_its_own_and_no_other():
+def test_argument_value_finds_only_equal_values():
     """An argument: each value is one value, its type and its case included."""
     # An inner dictionary, another name, and another case of the name, are there as well.
     decoys = [{"other": {"it": one}, "item": one, "It": one} for one in VALUES.values()]
@@ -115,7 +119,7 @@ def test_each_value_finds_its_own_and_no_other():
         ('{"a": 42}', "args.a:42", False),
     ],
 )
-def test_a_positional_argument_has_the_name_of_its_parameter(params, query, is_found):
+def test_positional_argument_is_found_by_its_parameter_name(params, query, is_found):
     """An argument: a call by position is found by name where the function is known."""
     task = TaskFactory(task_name="tests.tasks.add", task_params=params)
 
@@ -141,7 +145,7 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("chunk", [1, 1_000])
-def test_a_verb_meets_no_other_task(monkeypatch, chunk):
+def test_action_on_an_argument_filter_changes_no_other_task(monkeypatch, chunk):
     """An argument: a bulk verb changes the tasks that have it and no other."""
     monkeypatch.setattr(run, "CHUNK", chunk)
     monkeypatch.setattr(run, "LOOK_AHEAD", 2)
@@ -161,7 +165,7 @@ def test_a_verb_meets_no_other_task(monkeypatch, chunk):
     )  # fmt: skip
 
 
-def test_a_chunk_decides_about_its_rows_itself(monkeypatch):
+def test_each_chunk_compares_the_arguments_of_its_rows(monkeypatch):
     """An argument: the tasks are locked, and decided about, before they are changed."""
     for params in OTHERS:
         TaskFactory(status=Status.FAILED, task_params=params)
@@ -173,8 +177,8 @@ def test_a_chunk_decides_about_its_rows_itself(monkeypatch):
     assert not Task.objects.ready().exists()
 
 
-def test_the_confirmation_says_at_least_where_it_did_not_look_everywhere(admin_client, monkeypatch):
-    """An argument: a number that is not the whole one says so, and all are changed."""
+def test_confirmation_says_at_least_if_not_all_tasks_were_searched(admin_client, monkeypatch):
+    """Kind of fault: a count of a part is shown as the whole."""
     monkeypatch.setattr(looking, "MOST_ROWS", 2)
     TaskFactory.create_batch(3, status=Status.FAILED, task_params='[[], {"a": 1}]')
     TaskFactory.create_batch(2, status=Status.FAILED, task_params='[[], {"a": 10}]')
@@ -211,7 +215,7 @@ def test_the_history_names_every_task_though_not_all_were_counted(admin_user, mo
 @pytest.mark.parametrize(
     ("decoded", "looked_at"), [(1, 2), (2, 3), (3, 0)], ids=["one", "two", "all"]
 )
-def test_a_look_says_behind_how_many_tasks_it_ended(monkeypatch, decoded, looked_at):
+def test_search_reports_how_many_tasks_it_read(monkeypatch, decoded, looked_at):
     """An argument: a look that decoded enough ends, and says how far it came."""
     monkeypatch.setattr(looking, "SLICE_ROWS", 1)
     ids = [
@@ -225,7 +229,7 @@ def test_a_look_says_behind_how_many_tasks_it_ended(monkeypatch, decoded, looked
 
 
 @pytest.mark.parametrize(("size", "number"), [(1, 3), (2, 2), (3, 1)])
-def test_a_look_asks_no_more_often_than_it_must(monkeypatch, size, number):
+def test_search_takes_as_few_queries_as_possible(monkeypatch, size, number):
     """An argument: the page of a confirmation asks the database once for each slice."""
     monkeypatch.setattr(looking, "SLICE_ROWS", size)
     TaskFactory.create_batch(2, task_params='[[], {"a": 1}]')
@@ -271,7 +275,7 @@ def take_many(a, b, /, c=5, *rest, d=None, **others):
 
 @h_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_whatever_calls_gave_the_filter_is_exact(data):
+def test_argument_filter_is_exact_for_any_calls(data):
     """An argument: no value, name or way of calling makes it find another task, or miss one."""
     Task.objects.all().delete()
     values = st.sampled_from(data.draw(st.lists(VALUES_OF_JSON, min_size=2, max_size=4)))
@@ -307,7 +311,7 @@ def spelled(value):
     return json.dumps(0.0 if value == 0 and isinstance(value, float) else value)
 
 
-def test_an_exact_number_is_told_as_such(admin_client):
+def test_exact_number_is_shown_as_exact(admin_client):
     TaskFactory(status=Status.FAILED, task_params='[[], {"a": 1}]')
     TaskFactory(status=Status.FAILED, task_params='[[], {"b": {"a": 1}}]')
 
@@ -318,7 +322,7 @@ def test_an_exact_number_is_told_as_such(admin_client):
     assert "At least" not in page
 
 
-def test_an_export_has_no_other_task_and_its_name_says_how_far_it_looked(admin_client, monkeypatch):
+def test_export_has_only_matching_tasks_and_its_name_has_the_limit(admin_client, monkeypatch):
     """An argument: what is exported has it."""
     monkeypatch.setattr(looking, "MOST_ROWS", 2)
     TaskFactory(task_params='[[], {"a": 1}]')
@@ -329,3 +333,38 @@ def test_an_export_has_no_other_task_and_its_name_says_how_far_it_looked(admin_c
 
     assert [row["id"] for row in json.loads(response.getvalue())] == [newer.pk]
     assert "tasks-among-the-newest-2.json" in response["Content-Disposition"]
+
+
+MASKED = [
+    'pin:4711', 'pin:"4711"', 'PIN:4711', 'api_key:abc', 'user-password:x', 'token:1.5',
+    'token:[1, 2]', 'options:{"pin": 4711}', 'options:[{"a": {"secret": "x"}}]',
+    'url:https://ann:pw@shop.example/', 'urls:["postgres://u:pw@db/x"]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", MASKED)
+def test_a_masked_value_cannot_be_guessed_by_a_search(admin_client, wanted):
+    """Masked values: whether a search finds a task tells whether the guess was right."""
+    name, _, value = wanted.partition(":")
+    right = WantedArgument(name, value).argument.value
+    TaskFactory(status=Status.FAILED, task_params=json.dumps([[], {name: right}]))
+    query = {"argument": wanted, "status": "FAILED"}
+    escaped = value.replace('"', '\\"')
+    pages = [
+        (TASKS, query),
+        (TASKS, {"q": f'args.{name}:"{escaped}"'}),
+        (f"{TASKS}export.csv", query),
+        (f"{TASKS}export.json", query),
+        (CONFIRM, {**query, "verb": "requeue"}),
+    ]
+
+    for url, data in pages:
+        response = admin_client.get(url, data)
+
+        assert response.status_code == (302 if url == CONFIRM else 400), url
+    assert "is masked, so tasks can’t be searched by it" in text(admin_client.get(TASKS, query))
+
+
+@pytest.mark.parametrize("wanted", ["pin:null", "token:true", "url:https://shop.example/", "a:1"])
+def test_a_value_that_the_pages_show_can_be_searched(admin_client, wanted):
+    assert admin_client.get(TASKS, {"argument": wanted}).status_code == 200

@@ -3,14 +3,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import warnings
 
 import pytest
 from asgiref.sync import async_to_sync
 
 from bgtask.status import Status
-from bgtask_admin.tasks import export
-from tests.bgtask_admin.urls import TASKS
+from bgtask_admin.tasks import bounds, export
+from tests.bgtask_admin.urls import TASKS, text
 from tests.factories import TaskFactory
 
 pytestmark = pytest.mark.django_db
@@ -26,17 +27,93 @@ def table_of(client):
     return csv.DictReader(io.StringIO(text, newline=""))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1"])
+FORMULAS = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1", "＋1", "－1", "＠SUM(A1)", "\tx",
+    "\rx", "\nx",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_is_a_formula(admin_client, text):
     TaskFactory(verbose_name=text, status=Status.FAILED, error_class=text)
 
     (row,) = table_of(admin_client)
 
-    assert row["verbose_name"] == f"'{text}"
-    assert row["error_class"] == f"'{text}"
+    for column in ("verbose_name", "error_class"):
+        assert row[column].startswith("'")
+        assert row[column].replace("'", "") == text
 
 
-def test_only_what_matches(admin_client):
+@pytest.mark.parametrize("separator", [";", "\t", "\n", "\r\n", "; "])
+@pytest.mark.parametrize("sign", export.FORMULA_SIGNS)
+def test_no_part_of_a_cell_becomes_a_cell_with_a_formula(admin_client, separator, sign):
+    """A table for Excel: in many countries, it splits the lines of this file at semicolons."""
+    TaskFactory(verbose_name=f"x{separator}{sign}1{separator}y", task_name=f"{separator}{sign}2")
+
+    lines = exported(admin_client, "csv").splitlines()
+
+    parts = [part for line in lines for part in re.split("[;\t,]", line)]
+    assert len(parts) > len(lines)
+    assert not [part for part in parts if part.lstrip().startswith(export.FORMULA_SIGNS)]
+
+
+@pytest.mark.parametrize("text", ["a;b", "1-2", "a;b=1", "x-;y", "Key (a)=(b)"])
+def test_a_cell_without_a_formula_is_left_as_it_is(admin_client, text):
+    TaskFactory(verbose_name=text)
+
+    (row,) = table_of(admin_client)
+
+    assert row["verbose_name"] == text
+
+
+def name_of(client, query):
+    response = client.get(f"{TASKS}export.csv?{query}")
+    return response["Content-Disposition"].partition("filename=")[2].strip('"')
+
+
+def test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not(admin_client, monkeypatch):
+    """A number that is not exact: the part of a list is taken for all of it."""
+    TaskFactory.create_batch(3, status=Status.FAILED)
+
+    assert name_of(admin_client, "") == name_of(admin_client, "status=FAILED") == "tasks.csv"
+    monkeypatch.setattr(export, "MOST", 2)
+    for query in ("", "status=FAILED"):
+        assert name_of(admin_client, query) == "tasks-the-newest-2.csv"
+        assert len(json.loads(exported(admin_client, "json", query))) == 2
+    monkeypatch.setattr(export, "MOST", 3)
+    assert name_of(admin_client, "status=FAILED") == "tasks.csv"
+
+
+def test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name(
+    admin_client, monkeypatch
+):
+    """A search without a bound: few tasks match, and no index finds them."""
+    monkeypatch.setattr(bounds, "MOST_SEARCHED", 3)
+    TaskFactory(status=Status.FAILED, queue="mail")
+    TaskFactory.create_batch(2, status=Status.FAILED)
+    newest = TaskFactory(status=Status.FAILED, queue="mail")
+
+    (row,) = json.loads(exported(admin_client, "json", "status=FAILED&queue=mail"))
+
+    assert row["id"] == newest.pk
+    name = "tasks-among-the-newest-3.csv"
+    assert name_of(admin_client, "status=FAILED&queue=mail") == name
+    assert name_of(admin_client, "status=FAILED") == "tasks.csv"
+    assert len(json.loads(exported(admin_client, "json", "status=FAILED"))) == 4
+
+
+def test_the_list_says_how_much_a_file_holds_where_that_may_be_a_part(admin_client, monkeypatch):
+    TaskFactory(status=Status.FAILED)
+    said = "A file has at most 50,000 tasks, the newest."
+
+    for query in ("", "status=FAILED"):
+        assert said not in text(admin_client.get(f"{TASKS}?{query}"))
+    monkeypatch.setattr("bgtask_admin.tasks.list.CAP", 0)
+    for query in ("", "status=FAILED"):
+        assert said in text(admin_client.get(f"{TASKS}?{query}"))
+
+
+def test_export_has_only_matching_tasks(admin_client):
     wanted = TaskFactory(queue="mail")
     TaskFactory()
 
@@ -45,7 +122,7 @@ def test_only_what_matches(admin_client):
     assert (row["id"], row["queue"]) == (wanted.pk, "mail")
 
 
-def test_goes_on_beyond_one_batch_and_stops_at_the_cap(admin_client, monkeypatch):
+def test_export_reads_several_batches_and_stops_at_its_limit(admin_client, monkeypatch):
     monkeypatch.setattr(export, "BATCH", 2)
     TaskFactory.create_batch(5)
     assert len(json.loads(exported(admin_client, "json"))) == 5
@@ -55,7 +132,7 @@ def test_goes_on_beyond_one_batch_and_stops_at_the_cap(admin_client, monkeypatch
     assert len(json.loads(exported(admin_client, "json"))) == 3
 
 
-def test_arguments_are_masked_and_for_those_who_may_see_them(admin_client, log_in):
+def test_exported_arguments_are_masked_and_need_a_permission(admin_client, log_in):
     TaskFactory(task_params='[[], {"customer": 4711, "password": "hunter2"}]')
 
     (mine,) = json.loads(exported(admin_client, "json"))
@@ -66,14 +143,14 @@ def test_arguments_are_masked_and_for_those_who_may_see_them(admin_client, log_i
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_nothing_is_something(admin_client, form):
+def test_export_without_tasks_has_its_header(admin_client, form):
     assert exported(admin_client, form).removeprefix("\ufeff") in (
         "[]\n",
-        ",".join(export.COLUMNS) + "\r\n",
+        ",".join([*export.COLUMNS, "error_message", "arguments"]) + "\r\n",
     )
 
 
-def test_a_spreadsheet_reads_what_was_stored(admin_client):
+def test_spreadsheet_reads_the_stored_values(admin_client):
     """A table for Excel: it tells its encoding, and no cell is longer than Excel takes."""
     TaskFactory(
         verbose_name="Köln", task_name="🙂", task_params=json.dumps([[], {"text": "x" * 40_000}])
@@ -88,7 +165,7 @@ def test_a_spreadsheet_reads_what_was_stored(admin_client):
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_a_server_in_asgi_mode_streams_too(async_client, admin_user, form, monkeypatch):
+def test_export_streams_under_asgi(async_client, admin_user, form, monkeypatch):
     """A streamed page: the server never has to read all of it before it sends the first part."""
     monkeypatch.setattr(export, "BATCH", 2)
     TaskFactory.create_batch(5)
@@ -105,6 +182,16 @@ def test_a_server_in_asgi_mode_streams_too(async_client, admin_user, form, monke
     assert len(json.loads(text) if form == "json" else text.splitlines()[1:]) == 5
 
 
-def test_a_wrong_filter_is_refused(admin_client):
+def test_export_refuses_an_invalid_filter(admin_client):
     assert admin_client.get(f"{TASKS}export.csv?status=FAILD").status_code == 400
     assert admin_client.get(f"{TASKS}export.xml").status_code == 404
+
+
+def test_failed_tasks_are_exported_with_their_message(admin_client):
+    TaskFactory(status=Status.FAILED, error_class="KeyError", error_message="'name'\nsee ticket 7")
+    TaskFactory()
+
+    _, failed = json.loads(exported(admin_client, "json"))
+
+    assert failed["error_message"] == "'name'\nsee ticket 7"
+    assert [row["error_message"] for row in table_of(admin_client)] == ["", "'name'\nsee ticket 7"]

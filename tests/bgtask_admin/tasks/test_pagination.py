@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.mark.parametrize("ascending", [True, False])
 @pytest.mark.parametrize("column", ["finished_at", None])
-def test_goes_through_all_once_and_back_again(column, ascending):
+def test_pages_show_each_row_once_in_both_directions(column, ascending):
     same = timezone.now().replace(microsecond=0) - timedelta(hours=1)
     for index in range(7):
         TaskFactory(status=Status.FAILED, finished_at=same + timedelta(seconds=index // 3))
@@ -47,16 +47,14 @@ def test_goes_through_all_once_and_back_again(column, ascending):
         "9999-12-31T23:59:59-10:00~1",
     ],
 )
-def test_refuses_a_key_that_is_none(key):
+def test_invalid_key_is_refused(key):
     with pytest.raises(ValidationError):
         page_of(Task.objects.all(), "finished_at", after=key)
 
 
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("moment", ["2026-01-01T00:00:00+05:00", "2026-01-01T00:00:00"])
-def test_a_key_of_a_link_from_before_the_zones_were_set_otherwise_is_understood(
-    settings, use_tz, moment
-):
+def test_key_of_a_link_from_another_time_zone_setting_is_accepted(settings, use_tz, moment):
     settings.USE_TZ = use_tz
     TaskFactory(status=Status.FAILED)
 

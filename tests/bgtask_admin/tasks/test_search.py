@@ -31,13 +31,40 @@ from bgtask_admin.tasks.search import parse_search
             {"error": "refused", "queue": "mail", "since": "7d", "status": "FAILED"},
         ),
         ("", {}),
+        ("#42", {"id": "42"}),
+        ("größe.ändern", {"task": "größe.ändern"}),
+        ("failed shop.tasks.send", {"status": "FAILED", "task": "shop.tasks.send"}),
+        (
+            '"timed out" queue:mail',
+            {"error": "timed out", "queue": "mail", "status": "FAILED", "since": "24h"},
+        ),
     ],
 )
-def test_understands(text: str, meaning: dict[str, str]) -> None:
+def test_search_parses_valid_input(text: str, meaning: dict[str, str]) -> None:
     assert parse_search(text) == meaning
 
 
-@pytest.mark.parametrize("text", ["quere:mail", "queue:a queue:b", "1 2", "http://x"])
-def test_refuses_what_it_does_not_understand(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connection to db:5432 refused",
+        "KeyError:'x'",
+        "KeyError: 'x'",
+        'File "/srv/x.py", line 3',
+        "line 3",
+        "failed to connect",
+        "http://x",
+        "https://shop.example/pay?order=7&x=a:b timed out",
+        "error: connection refused",
+        'say "hi"  now',
+    ],
+)
+def test_a_pasted_error_is_searched_as_it_was_typed(text: str) -> None:
+    """Kind of fault: a part of a pasted text is taken for a field, an id or a status."""
+    assert parse_search(text) == {"error": text, "status": "FAILED", "since": "24h"}
+
+
+@pytest.mark.parametrize("text", ["quere:mail", "queue:a queue:b", "1 2", "user_id:42 queue:mail"])
+def test_search_refuses_invalid_input(text: str) -> None:
     with pytest.raises(ValidationError):
         parse_search(text)

@@ -4,12 +4,14 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
+from django.db import connection
 from django.http import QueryDict
 from django.utils import timezone
 
 from bgtask.db import DatabaseNow
 from bgtask.models import Task
 from bgtask.status import Status
+from bgtask_admin.tasks.filters import NAMES
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
 from tests.factories import TaskFactory
 
@@ -43,7 +45,7 @@ def found(query: str) -> set[int]:
         ("argument=name:Zo%C3%AB", {"task_params": '[[], {"name": "Zo\\u00eb"}]'}),
     ],
 )
-def test_each_filter_finds_its_tasks_and_no_others(query, columns):
+def test_each_filter_finds_only_its_tasks(query, columns):
     wanted = TaskFactory(**columns)
     TaskFactory(status=Status.SUCCESSFUL, task_params='[[], {"customer": 421}]')
 
@@ -60,14 +62,14 @@ def test_each_filter_finds_its_tasks_and_no_others(query, columns):
         (Status.HELD, "enqueued_at"),
     ],
 )
-def test_a_window_is_about_the_time_by_which_a_status_is_listed(status, column):
+def test_window_applies_to_the_time_column_of_the_status(status, column):
     recent = TaskFactory(status=status, **{column: DatabaseNow(-60)})
     TaskFactory(status=status, **{column: DatabaseNow(-7200)})
 
     assert found(f"status={status}&since=1h") == {recent.pk}
 
 
-def test_a_window_has_two_ends():
+def test_window_has_a_start_and_an_end():
     before = quote((timezone.now() - timedelta(hours=1)).isoformat())
     old = TaskFactory(status=Status.FAILED, finished_at=DatabaseNow(-7200))
     TaskFactory(status=Status.FAILED)
@@ -75,7 +77,7 @@ def test_a_window_has_two_ends():
     assert found(f"status=FAILED&since=3h&until={before}") == {old.pk}
 
 
-def test_names_are_compared_to_the_letter():
+def test_names_are_compared_exactly():
     TaskFactory(queue="Mail")
 
     assert found("queue=mail") == set()
@@ -110,7 +112,7 @@ def test_names_are_compared_to_the_letter():
         "id=99999999999999999999",
     ],
 )
-def test_refuses_rather_than_to_mean_everything(query):
+def test_invalid_filter_is_refused_instead_of_ignored(query):
     TaskFactory()
 
     with pytest.raises(InvalidSelection):
@@ -118,12 +120,12 @@ def test_refuses_rather_than_to_mean_everything(query):
 
 
 @pytest.mark.parametrize("query", ["", "queue=", "status=+", "q="])
-def test_nothing_is_done_on_an_empty_filter(query):
+def test_action_on_an_empty_filter_is_refused(query):
     with pytest.raises(InvalidSelection, match="Choose a filter"):
         Selection.parse_narrow(QueryDict(query))
 
 
-def test_a_time_is_the_same_one_tomorrow():
+def test_relative_time_is_stored_as_a_fixed_time():
     selection = Selection.parse({"status": "FAILED", "since": "24h"})
 
     again = Selection.parse(selection.data)
@@ -131,20 +133,49 @@ def test_a_time_is_the_same_one_tomorrow():
     assert again.cleaned["since"] == selection.cleaned["since"]
 
 
-def test_says_what_it_means():
+def test_selection_describes_itself():
     selection = Selection.parse({"queue": "mail", "status": "FAILED", "error_class": "KeyError"})
 
     assert selection.in_words() == "Failed · queue mail · error KeyError"
     assert Selection.parse({}).in_words() == "All tasks"
 
 
-def test_what_is_typed_wins_over_what_a_tab_said():
+def test_typed_status_overrides_the_tab():
     selection = Selection.parse({"status": "READY", "q": "failed"})
 
     assert selection.status == Status.FAILED
 
 
-def test_an_empty_one_is_for_looking_at():
+def test_empty_selection_shows_the_list():
     TaskFactory()
 
     assert Selection.parse({}).tasks().count() == Task.objects.count()
+
+
+@pytest.mark.parametrize("key", sorted(NAMES))
+@pytest.mark.parametrize("name", ["mail ", " mail", "\tmail"])
+def test_a_name_with_blanks_at_an_end_is_another_name(key, name):
+    """Names with blanks at an end: a filter finds, and an action changes, other tasks."""
+    if connection.vendor == "mysql" and name.endswith(" "):
+        pytest.skip("the collation of MariaDB ignores blanks at the end")
+    column = {"task": "task_name", "worker": "last_worker", "fingerprint": "error_fingerprint"}
+    column = column.get(key, key)
+    wanted = TaskFactory(status=Status.FAILED, **{column: name})
+    TaskFactory(status=Status.FAILED, **{column: "mail"})
+
+    assert found(f"{key}={quote(name)}") == {wanted.pk}
+    assert Selection.parse(Selection.parse({key: name}).data).data[key] == name
+
+
+def test_a_selection_whose_filter_is_no_longer_valid_selects_nothing():
+    TaskFactory()
+
+    with pytest.raises(InvalidSelection, match="not valid any more"):
+        Selection({"status": "FAILD"}, {}).candidates()
+
+
+@pytest.mark.parametrize("text", ['queue:""', 'task:""', 'worker:""', '""', 'since:""'])
+def test_a_search_word_without_a_value_is_refused(text):
+    """Refused: a filter that django-filter drops, so that the rest means every task."""
+    with pytest.raises(InvalidSelection):
+        Selection.parse({"q": text})

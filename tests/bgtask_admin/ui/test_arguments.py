@@ -21,25 +21,25 @@ def test_masks_passwords_in_urls():
     assert masked("smtp://me:hunter2@example.org") == f"smtp://me:{MASK}@example.org"
 
 
-def test_knows_the_names_of_positional_arguments():
+def test_positional_arguments_are_named():
     task = Task(task_name="tests.tasks.add", task_params="[[1, 2], {}]")
 
     assert arguments_in_a_line(task) == "a=1, b=2"
 
 
-def test_numbers_them_where_the_function_is_unknown():
+def test_arguments_of_an_unknown_function_are_numbered():
     task = Task(task_name="no.such.function", task_params='[[1], {"token": "t"}]')
 
     assert arguments_in_a_line(task) == f'0=1, token="{MASK}"'
 
 
 @pytest.mark.parametrize("params", ["", "[[", '{"a": 1}', "[[" * 10_000])
-def test_says_what_is_wrong_with_broken_ones(params):
+def test_malformed_arguments_are_shown_as_an_error(params):
     assert "task_params" in arguments_of(Task(task_name="x", task_params=params))
 
 
 @pytest.mark.parametrize(
     ("stored", "shown"), [(None, ""), ('{"token": "t"}', MASK), ("no json", "no json")]
 )
-def test_results(stored, shown):
+def test_results_are_formatted(stored, shown):
     assert shown in result_of(Task(return_value=stored))

@@ -14,14 +14,14 @@ def chart(*values: float | None) -> Chart:
     )
 
 
-def test_can_be_read_without_being_seen():
+def test_chart_has_a_text_for_screen_readers():
     svg = ElementTree.fromstring(chart(1, 2, None).svg())  # noqa: S314
 
     assert svg.get("role") == "img"
     assert svg.get("aria-label") == "Done & <more>: 3 done."
 
 
-def test_draws_a_bar_for_each_point_that_has_something_within_the_box():
+def test_chart_draws_a_bar_within_the_box_for_each_point():
     svg = ElementTree.fromstring(chart(1, 0, None, 100_000).svg())  # noqa: S314
     bars = [one for one in svg if one.tag == "rect"]
 
@@ -31,14 +31,14 @@ def test_draws_a_bar_for_each_point_that_has_something_within_the_box():
         assert 0 <= float(bar.get("y", 0)) <= 120
 
 
-def test_has_no_style_that_a_policy_would_forbid():
+def test_chart_has_no_inline_style():
     assert "style" not in chart(1, 2).svg() + sparkline([1, 2], "x")
 
 
-def test_knows_that_there_is_nothing():
+def test_chart_without_values_is_empty():
     assert chart(None, None).is_empty
     assert not chart(0, None).is_empty
 
 
-def test_the_top_is_a_round_number():
+def test_top_of_the_axis_is_a_round_number():
     assert [nice(value) for value in (0, 1, 3, 412, 5001)] == [1, 1, 5, 500, 10_000]

@@ -17,11 +17,11 @@ from bgtask_admin.ui import formatting
         ("naïve 💣 日本", "naïve 💣 日本"),
     ],
 )
-def test_shows_what_cannot_be_seen(raw, shown):
+def test_invisible_characters_are_shown(raw, shown):
     assert formatting.visible(raw) == shown
 
 
-def test_keeps_lines_where_text_is_preformatted():
+def test_preformatted_text_keeps_its_lines():
     assert formatting.visible("one\n\ttwo\r", lines=True) == "one\n\ttwo␍"
 
 
@@ -34,10 +34,10 @@ def test_a_name_breaks_between_its_parts_and_stays_escaped():
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.25, "250 ms"), (2.5, "2.5 s"), (412, "6 m 52 s"), (None, "–")]
 )
-def test_durations(seconds, words):
+def test_durations_are_formatted(seconds, words):
     assert formatting.duration(seconds) == words
 
 
 @pytest.mark.parametrize(("number", "words"), [(10_000, "10,000"), (10_001, "10,000+")])
-def test_counts_do_not_pretend(number, words):
+def test_counts_above_the_limit_are_marked(number, words):
     assert formatting.count(number, 10_000) == words

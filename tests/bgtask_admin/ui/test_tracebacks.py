@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bgtask_admin.ui.tracebacks import last_line, sections
+from bgtask_admin.ui.tracebacks import sections
 
 CHAINED = """Traceback (most recent call last):
   File "/srv/shop/tasks.py", line 7, in send
@@ -19,7 +19,7 @@ Traceback (most recent call last):
 shop.Refused: smtp.example.org"""
 
 
-def test_folds_the_frames_of_libraries_and_loses_nothing():
+def test_frames_of_libraries_are_folded_and_no_line_is_lost():
     found = sections(CHAINED)
 
     assert [section.is_library for section in found] == [False, True, False]
@@ -27,12 +27,7 @@ def test_folds_the_frames_of_libraries_and_loses_nothing():
     assert "\n".join(section.text for section in found) == CHAINED
 
 
-def test_shows_all_of_what_is_no_traceback():
+def test_text_that_is_not_a_traceback_is_shown_whole():
     (section,) = sections("lost with its worker")
 
     assert (section.text, section.is_library) == ("lost with its worker", False)
-
-
-def test_the_last_line_names_the_error():
-    assert last_line(CHAINED) == "shop.Refused: smtp.example.org"
-    assert last_line("") == ""

@@ -1,4 +1,4 @@
-"""A task that runs is asked to stop, or no longer waited for."""
+"""Test that an operator can ask a running task to stop, and can cancel it by force."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.sample
-def test_task_hears_that_an_operator_has_cancelled_it(
+def test_task_learns_that_an_operator_has_cancelled_it(
     worker, until_running, until_ended, execution_log
 ):
     task = tasks.heed()
@@ -31,7 +31,7 @@ def test_task_hears_that_an_operator_has_cancelled_it(
     assert len(execution_log.executions(task.pk)) == 1
 
 
-def test_task_hears_that_its_worker_is_about_to_stop(worker, until_running):
+def test_task_learns_that_its_worker_is_about_to_stop(worker, until_running):
     task = tasks.heed()
     child = worker()
     until_running(task, child)
@@ -42,7 +42,7 @@ def test_task_hears_that_its_worker_is_about_to_stop(worker, until_running):
     assert statuses() == {"SUCCESSFUL": 1}
 
 
-def test_task_that_does_not_listen_is_ended_by_force_and_its_neighbour_is_not(
+def test_task_that_ignores_a_cancel_is_ended_by_force_and_others_are_not(
     worker, gate, until_running, until_ended, execution_log
 ):
     deaf, neighbour = tasks.wait_for(gate.path), tasks.wait_for(gate.path)

@@ -47,7 +47,9 @@ def first_process(process_tasks):
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.sample), 2])
-def test_ends_when_it_is_asked_to(first_process, until_ended, processes):
+def test_worker_as_first_process_of_a_container_stops_on_sigterm(
+    first_process, until_ended, processes
+):
     child, pid = first_process(f"--processes={processes}")
     tasks.add(1, 2)
     until_ended(child)
@@ -58,7 +60,7 @@ def test_ends_when_it_is_asked_to(first_process, until_ended, processes):
     assert not Worker.objects.living().exists()
 
 
-def test_buries_the_orphans_that_tasks_leave(first_process, until_ended):
+def test_orphaned_processes_of_tasks_are_reaped(first_process, until_ended):
     child, pid = first_process("--processes=2")
     for _ in range(5):
         tasks.leave_orphan()

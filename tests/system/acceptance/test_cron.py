@@ -14,7 +14,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.sample
-def test_overlapping_runs_do_no_harm(worker, execution_log):
+def test_overlapping_runs_run_each_task_once(worker, execution_log):
     tasks.note.enqueue_many([(number, 0.01) for number in range(300)])
 
     runs = [worker("--duration=2", LEASE=60) for _ in range(2)]
@@ -26,7 +26,7 @@ def test_overlapping_runs_do_no_harm(worker, execution_log):
     assert not Worker.objects.living().exists()
 
 
-def test_next_runs_rescue_what_a_killed_one_held(worker, gate, until_running):
+def test_next_run_rescues_the_tasks_of_a_killed_run(worker, gate, until_running):
     task = tasks.wait_for(gate.path)
     killed = worker("--drain")
     until_running(task, killed)
@@ -40,7 +40,7 @@ def test_next_runs_rescue_what_a_killed_one_held(worker, gate, until_running):
     assert Attempt.objects.get().outcome == AttemptOutcome.LOST
 
 
-def test_drain_is_not_done_while_a_silent_worker_holds_something(worker, gate, until_running):
+def test_drain_waits_for_the_tasks_of_a_silent_worker(worker, gate, until_running):
     task = tasks.wait_for(gate.path)
     killed = worker("--drain")
     until_running(task, killed)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.sample
-def test_another_worker_finishes_what_a_killed_one_had_begun(
+def test_another_worker_finishes_the_tasks_of_a_killed_worker(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
@@ -41,7 +41,7 @@ def test_another_worker_finishes_what_a_killed_one_had_begun(
     assert Worker.objects.get(pid=killed.pid).state == WorkerState.DEAD
 
 
-def test_nobody_takes_from_a_worker_whose_lease_has_not_run_out(
+def test_tasks_are_not_rescued_before_the_lease_ends(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
@@ -71,7 +71,7 @@ def test_worker_that_started_first_rescues_too(worker, gate, until_running, unti
     assert Attempt.objects.get().outcome == AttemptOutcome.LOST
 
 
-def test_what_was_claimed_ahead_is_rescued_and_each_runs_once(
+def test_prefetched_tasks_are_rescued_and_run_once(
     worker, gate, until_running, until_ended, execution_log
 ):
     tasks.noop.using(priority=2).enqueue_many([()] * 300)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.sample
-def test_outcome_of_a_worker_that_was_given_up_is_dropped(
+def test_outcome_of_a_worker_declared_dead_is_dropped(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
@@ -41,7 +41,7 @@ def test_outcome_of_a_worker_that_was_given_up_is_dropped(
     assert {one.start.pid for one in execution_log.executions(task.pk)} == {frozen.pid, other.pid}
 
 
-def test_worker_that_was_given_up_registers_again_and_goes_on_working(
+def test_worker_declared_dead_registers_again_and_continues(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
@@ -63,7 +63,7 @@ def test_worker_that_was_given_up_registers_again_and_goes_on_working(
     assert (first.state, second.state) == (WorkerState.DEAD, WorkerState.ALIVE)
 
 
-def test_what_it_had_claimed_ahead_is_not_run_a_second_time(
+def test_prefetched_tasks_of_a_worker_declared_dead_run_once(
     worker, gate, until_running, until_ended, execution_log
 ):
     tasks.noop.using(priority=2).enqueue_many([()] * 300)

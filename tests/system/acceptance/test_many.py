@@ -49,7 +49,7 @@ def test_supervised_processes_run_each_task_once(worker, execution_log):
     )
 
 
-def test_each_result_goes_to_its_own_task(worker, until_ended):
+def test_each_result_is_stored_with_its_task(worker, until_ended):
     stored = [tasks.note(number) for number in range(300)]
 
     until_ended(worker("--threads=4"), worker("--threads=4"))
@@ -59,9 +59,7 @@ def test_each_result_goes_to_its_own_task(worker, until_ended):
     assert set(Task.objects.values_list("status", flat=True)) == {Status.SUCCESSFUL}
 
 
-def test_worker_that_is_busy_for_long_gives_back_for_good_what_it_claimed_ahead(
-    worker, gate, until_running
-):
+def test_busy_worker_releases_prefetched_tasks_for_good(worker, gate, until_running):
     # It has learned that tasks are quick.
     tasks.noop.using(priority=2).enqueue_many([()] * 300)
     slow = tasks.wait_for.using(priority=1)(gate.path)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.sample
-def test_is_taken_back_and_tried_again_and_the_late_outcome_dropped(
+def test_timed_out_task_is_retried_and_its_late_outcome_is_dropped(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
@@ -46,7 +46,7 @@ def test_is_taken_back_and_tried_again_and_the_late_outcome_dropped(
     assert Attempt.objects.count() == 1
 
 
-def test_own_limit_of_a_task_comes_before_the_setting(worker, gate, until_running):
+def test_max_run_time_of_a_task_overrides_the_setting(worker, gate, until_running):
     task = Task.objects.enqueue("tests.tasks.wait_for", [gate.path], max_run_time=1.0)
     child = worker("--threads=2", MAX_RUN_TIME=3600)
     until_running(task, child)
@@ -57,7 +57,9 @@ def test_own_limit_of_a_task_comes_before_the_setting(worker, gate, until_runnin
     assert "longer than its 1 seconds" in attempt.message
 
 
-def test_fails_when_its_attempts_are_used_up(worker, gate, until_running, until_ended):
+def test_timed_out_task_fails_once_its_attempts_are_used_up(
+    worker, gate, until_running, until_ended
+):
     task = Task.objects.enqueue(
         "tests.tasks.wait_for", [gate.path], max_run_time=1.0, max_attempts=1
     )
@@ -70,7 +72,7 @@ def test_fails_when_its_attempts_are_used_up(worker, gate, until_running, until_
     assert (task.status, task.error_class) == (Status.FAILED, "bgtask.TimedOut")
 
 
-def test_another_worker_takes_it_back_from_one_that_is_alive(worker, gate, until_running):
+def test_another_worker_rescues_a_timed_out_task_of_a_living_worker(worker, gate, until_running):
     witness = worker("--queue=nothing")
     until_alive(witness)
     task = Task.objects.enqueue("tests.tasks.wait_for", [gate.path], max_run_time=1.0)

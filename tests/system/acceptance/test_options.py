@@ -52,7 +52,7 @@ def test_duration_awaits_the_task_that_runs(worker, gate, until_running):
     assert statuses() == {"SUCCESSFUL": 1}
 
 
-def test_sleeps_only_when_nothing_was_found(worker, execution_log):
+def test_worker_sleeps_only_after_an_empty_poll(worker, execution_log):
     for queue in ("one", "two", "three"):
         tasks.note.using(queue=queue).enqueue_many([(number,) for number in range(20)])
 
@@ -63,7 +63,7 @@ def test_sleeps_only_when_nothing_was_found(worker, execution_log):
 
 
 @pytest.mark.vendor("postgresql", "mysql")  # SQLite tells of every write.
-def test_looks_again_after_sleep_for_what_nobody_told_of(worker, until_ended):
+def test_worker_polls_after_sleep_without_a_notification(worker, until_ended):
     child = worker("--sleep=0.1")
     until_alive(child)
     end = time.monotonic() + 60
@@ -75,7 +75,7 @@ def test_looks_again_after_sleep_for_what_nobody_told_of(worker, until_ended):
         until_ended(child, timeout=end - time.monotonic())
 
 
-def test_serves_only_the_queues_it_is_told_to(worker):
+def test_worker_serves_only_the_given_queues(worker):
     for queue in ("mail", "reports", "default"):
         tasks.note.using(queue=queue).enqueue_many([(1,), (2,)])
 
@@ -136,7 +136,7 @@ def test_drain_of_some_queues_does_not_wait_for_the_suspects_of_others(worker):
     assert statuses() == {"SUCCESSFUL": 1, "READY": 1}
 
 
-def test_max_tasks_stops_after_so_many_and_takes_no_more(worker):
+def test_max_tasks_limits_the_number_of_tasks(worker):
     tasks.note.enqueue_many([(number,) for number in range(50)])
 
     child = worker("--max-tasks=3", "--threads=2")
@@ -159,7 +159,7 @@ def test_max_tasks_stops_after_so_many_and_takes_no_more(worker):
         (["--reload", "--processes=2"], "--reload cannot be combined with --processes"),
     ],
 )
-def test_says_in_one_line_which_value_is_wrong(worker, arguments, said):
+def test_invalid_option_is_reported_in_one_line(worker, arguments, said):
     child = worker(*arguments)
 
     assert child.wait() in (1, 2)
@@ -167,7 +167,7 @@ def test_says_in_one_line_which_value_is_wrong(worker, arguments, said):
     assert "Traceback" not in child.output()
 
 
-def test_says_which_setting_is_wrong(worker):
+def test_invalid_setting_is_reported(worker):
     child = worker(LEASE=-1)
 
     assert child.wait() == 1
@@ -175,7 +175,7 @@ def test_says_which_setting_is_wrong(worker):
     assert "Traceback" not in child.output()
 
 
-def test_says_in_one_line_that_the_log_cannot_be_written(worker, tmp_path):
+def test_unwritable_log_file_is_reported_in_one_line(worker, tmp_path):
     place = tmp_path / "missing" / "worker.log"
 
     child = worker(f"--log-file={place}")
@@ -185,7 +185,7 @@ def test_says_in_one_line_that_the_log_cannot_be_written(worker, tmp_path):
     assert str(place) in line
 
 
-def test_reload_lets_what_runs_finish_first(worker, newcomer, gate, until_running, execution_log):
+def test_reload_waits_for_running_tasks(worker, newcomer, gate, until_running, execution_log):
     task = tasks.wait_for(gate.path)
     child = worker("--reload", env=newcomer.env)
     until_running(task, child)
@@ -204,9 +204,7 @@ def test_reload_lets_what_runs_finish_first(worker, newcomer, gate, until_runnin
     assert "has left." in child.output()
 
 
-def test_ctrl_c_lets_what_runs_finish_where_it_would_be_reloaded(
-    worker, gate, until_running, execution_log
-):
+def test_ctrl_c_with_reload_waits_for_running_tasks(worker, gate, until_running, execution_log):
     task = tasks.wait_for(gate.path)
     child = worker("--reload")
     until_running(task, child)

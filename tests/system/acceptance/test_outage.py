@@ -36,7 +36,7 @@ def cut_all_other_connections():
 
 
 @pytest.mark.sample
-def test_each_task_still_runs_once(worker, until_ended, execution_log):
+def test_each_task_runs_once_despite_an_outage(worker, until_ended, execution_log):
     children = [worker("--threads=2", "--sleep=0.2", LEASE=60) for _ in range(2)]
     for child in children:
         until_alive(child)
@@ -69,7 +69,7 @@ def test_task_that_was_running_keeps_its_outcome(worker, gate, until_running, un
     assert not Attempt.objects.exists()
 
 
-def test_idle_worker_goes_on_and_still_stops_well(worker, until_ended):
+def test_idle_worker_survives_an_outage_and_stops_cleanly(worker, until_ended):
     child = worker("--sleep=0.2")
     until_alive(child)
     tasks.note()
@@ -84,7 +84,7 @@ def test_idle_worker_goes_on_and_still_stops_well(worker, until_ended):
 
 
 @pytest.mark.vendor("postgresql")
-def test_idle_worker_is_still_woken(worker, until_ended):
+def test_idle_worker_is_woken_after_an_outage(worker, until_ended):
     child = worker("--sleep=3600")
     until_alive(child)
     tasks.note()

@@ -18,16 +18,59 @@ def log(tmp_path):
 
 
 @pytest.mark.sample
-def test_log_file_tells_what_went_wrong(worker, log):
+def test_log_file_has_the_errors(worker, log):
     bad = tasks.fail("no luck today")
 
     worker("--drain", f"--log-file={log}").wait()
 
-    assert f"WARNING {bad} will be tried again; attempt 1 of 25 failed." in log.read_text()
-    assert "RuntimeError: no luck today" in log.read_text()
+    (line,) = [line for line in log.read_text().splitlines() if "no luck" in line]
+    assert line.endswith(
+        f"WARNING {bad} will be tried again; attempt 1 of 25 failed. RuntimeError: no luck today"
+    )
 
 
-def test_log_file_is_continued(worker, log):
+def test_log_file_has_the_traceback_of_a_final_failure(worker, log):
+    bad = tasks.fail.using(max_attempts=1)("no luck, password=hunter2")
+
+    worker("--drain", f"--log-file={log}").wait()
+
+    bad.refresh_from_db()
+    traceback = bad.last_error.rstrip().replace("\n", "\n    ")
+    assert f"ERROR {bad} has failed; attempt 1 of 1 failed. RuntimeError: no" in log.read_text()
+    assert traceback in log.read_text()
+    assert "hunter2" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "levels"),
+    [
+        ("--verbosity=0", {"WARNING"}),
+        ("--verbosity=1", {"INFO", "WARNING"}),
+        ("-v2", {"INFO", "WARNING"}),
+        ("-v3", {"DEBUG", "INFO", "WARNING"}),
+    ],
+)
+def test_verbosity_decides_how_much_is_logged(worker, log, verbosity, levels):
+    good = tasks.add(1, 2)
+    tasks.fail("no luck today")
+
+    worker("--drain", f"--log-file={log}", verbosity).wait()
+
+    written = log.read_text()
+    assert {line.split()[2] for line in written.splitlines()} <= levels
+    assert ("INFO" in levels) == (" INFO Worker " in written)
+    assert (f"INFO {good} succeeded in " in written) == (verbosity in ("-v2", "-v3"))
+
+
+def test_log_level_comes_before_verbosity(worker, log):
+    tasks.add(1, 2)
+
+    worker("--drain", f"--log-file={log}", "-v2", "--log-level=warning").wait()
+
+    assert " INFO " not in log.read_text()
+
+
+def test_log_file_is_appended_to(worker, log):
     log.write_text("before\n")
 
     worker("--drain", f"--log-file={log}").wait()
@@ -36,7 +79,7 @@ def test_log_file_is_continued(worker, log):
     assert "has left." in log.read_text()
 
 
-def test_log_level_debug_tells_of_each_task(worker, log):
+def test_log_level_debug_logs_each_task(worker, log):
     good = tasks.add(1, 2)
 
     worker("--drain", f"--log-file={log}", "--log-level=debug").wait()
@@ -112,7 +155,7 @@ def test_control_characters_cannot_forge_lines_of_the_log(worker, log):
     assert Task.objects.succeeded().count() == 1
 
 
-def test_nor_can_an_error_or_the_name_of_a_task(worker, log):
+def test_errors_and_task_names_cannot_forge_lines_of_the_log(worker, log):
     tasks.fail("no luck\n2026-01-01 00:00:00,000 ERROR forged")
     Task.objects.enqueue("nobody\n2026-01-01 00:00:00,000 ERROR forged")
 

@@ -1,4 +1,8 @@
-"""Several processes, and the one that watches over them."""
+"""
+Test several worker processes and their supervisor.
+
+The module is long because each way in which a process can end is one case of the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +71,7 @@ def release(tmp_path):
 
 
 @pytest.mark.sample
-def test_killed_process_is_replaced_and_its_task_taken_back_at_once(
+def test_killed_process_is_replaced_and_its_task_rescued_at_once(
     worker, gate, until_running, until_ended, execution_log
 ):
     task = tasks.wait_for(gate.path)
@@ -133,7 +137,7 @@ def test_processes_stop_by_themselves_when_their_supervisor_is_killed(
 @pytest.mark.parametrize(
     "signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.sample), signal.SIGINT]
 )
-def test_all_finish_their_task_and_stop_when_told_to(
+def test_all_processes_finish_their_task_and_stop_on_request(
     worker, gate, until_running, execution_log, signum
 ):
     running = [tasks.wait_for(gate.path) for _ in range(2)]
@@ -155,7 +159,7 @@ def test_all_finish_their_task_and_stop_when_told_to(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
+def test_second_signal_ends_processes_at_once_and_their_task_is_rescued(
     worker, gate, until_running, execution_log, signum
 ):
     task = tasks.wait_for(gate.path)
@@ -179,15 +183,13 @@ def test_second_signal_ends_them_at_once_and_their_task_is_taken_back(
     assert "Traceback" not in supervisor.output()
 
 
-def until_told_to_stop(supervisor, processes):
+def until_stopped(supervisor, processes):
     """Until it has closed the standard input of each."""
     inputs = {os.readlink(f"/proc/{pid}/fd/0") for pid in processes}
     eventually(lambda: not inputs & set(open_files(supervisor.pid)), explain=supervisor.output)
 
 
-def test_processes_that_are_told_to_stop_as_they_start_leave_in_order(
-    worker, gate, release, execution_log
-):
+def test_processes_stopped_while_starting_leave_cleanly(worker, gate, release, execution_log):
     tasks.note()
     release.waits_for(gate)
     supervisor = worker("--processes=2", env=release.env, GRACE_PERIOD=3600)
@@ -195,7 +197,7 @@ def test_processes_that_are_told_to_stop_as_they_start_leave_in_order(
     starting = descendants(supervisor.pid)
 
     supervisor.send_signal(signal.SIGTERM)
-    until_told_to_stop(supervisor, starting)
+    until_stopped(supervisor, starting)
     gate.open()
 
     assert supervisor.wait() == 0
@@ -213,7 +215,7 @@ def test_second_signal_ends_also_processes_that_are_about_to_start(worker, gate,
     starting = descendants(supervisor.pid)
 
     supervisor.send_signal(signal.SIGINT)
-    until_told_to_stop(supervisor, starting)
+    until_stopped(supervisor, starting)
     supervisor.send_signal(signal.SIGINT)
 
     assert supervisor.wait() not in (0, None)
@@ -222,7 +224,7 @@ def test_second_signal_ends_also_processes_that_are_about_to_start(worker, gate,
     assert len(release.starts()) == len(starting) == 2
 
 
-def test_processes_that_cannot_start_are_tried_again_after_growing_waits_until_told_to_stop(
+def test_processes_that_cannot_start_are_retried_after_growing_waits_until_the_stop(
     worker, release
 ):
     release.cannot_be_imported()
@@ -258,7 +260,7 @@ def test_processes_start_by_themselves_once_they_can(worker, release):
     assert supervisor.wait() == 0
 
 
-def test_task_that_outlasts_the_grace_is_taken_back_at_once_and_is_no_suspect(
+def test_task_that_outlasts_the_grace_period_is_rescued_at_once_and_is_not_a_suspect(
     worker, gate, until_running
 ):
     task = tasks.wait_for(gate.path)
@@ -312,7 +314,7 @@ def test_replaced_processes_drain_the_queue_to_its_end(worker):
     assert statuses() == {"SUCCESSFUL": 20}
 
 
-def test_process_that_a_task_ends_as_if_all_was_well_is_replaced_and_the_task_taken_back(
+def test_process_ended_by_a_task_with_exit_status_0_is_replaced_and_the_task_rescued(
     worker, execution_log
 ):
     task = tasks.exit_process(0)
@@ -332,14 +334,14 @@ def test_process_that_a_task_ends_as_if_all_was_well_is_replaced_and_the_task_ta
 
 
 @pytest.mark.parametrize("option", ["--process=2", "--proc=2", "--dur=1", "--dra"])
-def test_options_are_taken_in_full_only_for_children_are_started_by_them(worker, option):
+def test_abbreviated_options_are_refused(worker, option):
     child = worker(option)
 
     assert child.wait() != 0
     assert option in child.output()
 
 
-def test_all_stop_by_themselves_when_the_duration_is_over(worker):
+def test_all_processes_stop_at_the_end_of_the_duration(worker):
     supervisor = worker("--processes=2", "--duration=1")
 
     assert supervisor.wait(60) == 0

@@ -29,7 +29,7 @@ def empty_database(child_env, transactional_db, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [pytest.param([], marks=pytest.mark.sample), ["--processes=2"], ["--drain"]]
 )
-def test_says_in_one_line_that_tables_are_missing(worker, empty_database, arguments):
+def test_missing_tables_are_reported_in_one_line(worker, empty_database, arguments):
     child = worker(*arguments, env={"BGTASK_TEST_DATABASE": empty_database})
 
     assert child.wait() == 1

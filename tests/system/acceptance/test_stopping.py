@@ -18,7 +18,7 @@ either_signal = pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT
 
 
 @either_signal
-def test_leaves_at_once_when_idle(worker, signum):
+def test_idle_worker_stops_at_once(worker, signum):
     child = worker("--sleep=3600")
     until_alive(child)
 
@@ -30,7 +30,7 @@ def test_leaves_at_once_when_idle(worker, signum):
 
 @pytest.mark.sample
 @either_signal
-def test_finishes_the_task_that_runs_and_starts_no_other(
+def test_stopping_worker_finishes_its_task_and_starts_no_other(
     worker, gate, until_running, execution_log, signum
 ):
     task = tasks.wait_for(gate.path)
@@ -49,7 +49,7 @@ def test_finishes_the_task_that_runs_and_starts_no_other(
 
 
 @either_signal
-def test_second_signal_leaves_without_giving_up_what_still_runs(
+def test_second_signal_stops_without_releasing_running_tasks(
     worker, gate, until_running, until_ended, execution_log, signum
 ):
     task = tasks.wait_for(gate.path)
@@ -72,7 +72,7 @@ def test_second_signal_leaves_without_giving_up_what_still_runs(
     assert Attempt.objects.get().outcome == AttemptOutcome.INTERRUPTED
 
 
-def test_leaves_without_what_still_runs_after_the_grace(worker, gate, until_running):
+def test_worker_leaves_running_tasks_after_the_grace_period(worker, gate, until_running):
     task = tasks.wait_for(gate.path)
     child = worker(GRACE_PERIOD=0.5)
     until_running(task, child)
@@ -83,9 +83,7 @@ def test_leaves_without_what_still_runs_after_the_grace(worker, gate, until_runn
     assert Task.objects.running().get() == task
 
 
-def test_stops_in_the_course_of_a_task_never_make_a_suspect_of_it(
-    worker, gate, until_running, until_ended
-):
+def test_stops_during_a_task_never_make_it_a_suspect(worker, gate, until_running, until_ended):
     task = tasks.wait_for.using(max_attempts=1)(gate.path)
     for times in (1, 2):
         child = worker(GRACE_PERIOD=0.1, MAX_CRASHES=2)
@@ -102,9 +100,7 @@ def test_stops_in_the_course_of_a_task_never_make_a_suspect_of_it(
     assert list(history) == [AttemptOutcome.INTERRUPTED] * 2
 
 
-def test_who_brings_down_a_worker_whose_duration_is_over_is_not_excused(
-    worker, gate, until_running
-):
+def test_task_that_kills_a_worker_after_its_duration_is_a_suspect(worker, gate, until_running):
     task = tasks.wait_for(gate.path)
     child = worker("--duration=1")
     until_running(task, child)
@@ -136,7 +132,7 @@ def test_stop_in_the_wait_after_the_duration_is_a_stop(worker, gate, until_runni
 
 
 @pytest.mark.sample
-def test_gives_back_what_it_had_claimed_ahead(worker, gate, until_running):
+def test_stopping_worker_releases_prefetched_tasks(worker, gate, until_running):
     # It claims ahead once it knows that they are quick.
     tasks.noop.using(priority=2).enqueue_many([()] * 300)
     slow = tasks.wait_for.using(priority=1)(gate.path)

@@ -23,7 +23,7 @@ def sleeper(worker, until_ended):
 
 @pytest.mark.sample
 @wakes
-def test_new_task(sleeper, until_ended):
+def test_worker_wakes_up_for_a_new_task(sleeper, until_ended):
     for _ in range(5):  # Each finds it asleep, but perhaps the first.
         tasks.note()
 
@@ -31,7 +31,7 @@ def test_new_task(sleeper, until_ended):
 
 
 @wakes
-def test_many_new_tasks(sleeper, until_ended):
+def test_worker_wakes_up_for_many_new_tasks(sleeper, until_ended):
     for _ in range(3):
         tasks.note.enqueue_many([(1,), (2,)])
 
@@ -39,7 +39,7 @@ def test_many_new_tasks(sleeper, until_ended):
 
 
 @wakes
-def test_new_task_that_is_due_before_all_others(sleeper):
+def test_worker_wakes_up_for_a_new_task_that_is_due_first(sleeper):
     later = tasks.note(schedule=1800)
     for _ in range(3):
         soon = tasks.note(schedule=1)
@@ -50,7 +50,7 @@ def test_new_task_that_is_due_before_all_others(sleeper):
 
 
 @wakes
-def test_requeued_task(sleeper, until_ended):
+def test_worker_wakes_up_for_a_requeued_task(sleeper, until_ended):
     task = tasks.note()
     until_ended(sleeper)
 
@@ -61,7 +61,7 @@ def test_requeued_task(sleeper, until_ended):
 
 
 @wakes
-def test_task_that_is_no_longer_held(sleeper, until_ended):
+def test_worker_wakes_up_for_a_task_that_is_no_longer_held(sleeper, until_ended):
     task = tasks.note(schedule=1800)
     assert task.hold()
     Task.objects.held().update(run_at=task.enqueued_at)
@@ -72,13 +72,13 @@ def test_task_that_is_no_longer_held(sleeper, until_ended):
 
 
 @pytest.mark.sample
-def test_task_that_becomes_due_while_it_sleeps(worker, until_ended):
+def test_worker_wakes_up_for_a_task_that_becomes_due(worker, until_ended):
     tasks.note(schedule=2)
 
     until_ended(worker("--sleep=3600"))
 
 
-def test_end_of_the_duration(worker):
+def test_worker_wakes_up_at_the_end_of_the_duration(worker):
     assert worker("--sleep=3600", "--duration=1").wait() == 0
 
 

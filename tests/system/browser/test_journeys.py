@@ -12,7 +12,7 @@ from bgtask.models import Attempt, Task, TaskHold
 from bgtask.status import Status
 from bgtask_admin.actions import run
 from bgtask_admin.models import Operation
-from tests.factories import TaskFactory, WorkerFactory
+from tests.factories import QueueStatsFactory, TaskFactory, WorkerFactory
 
 pytestmark = [
     pytest.mark.browser,
@@ -52,7 +52,7 @@ def failed(number: int, error: str, fingerprint: str, task_name: str = "shop.sen
 
 @with_and_without_javascript
 @wide_and_narrow
-def test_requeues_all_of_one_error_in_three_clicks(dashboard, javascript, width):
+def test_tasks_of_one_error_are_requeued_in_three_clicks(dashboard, javascript, width):
     failed(4, "shop.Refused", "a" * 32)
     failed(2, "shop.Other", "b" * 32)
     page = dashboard(javascript=javascript, width=width).go()
@@ -69,11 +69,11 @@ def test_requeues_all_of_one_error_in_three_clicks(dashboard, javascript, width)
 
 @with_and_without_javascript
 @wide_and_narrow
-def test_says_without_a_click_whether_a_queue_is_behind_and_since_when(
-    dashboard, javascript, width
-):
+def test_overview_shows_without_a_click_whether_a_queue_is_delayed(dashboard, javascript, width):
     WorkerFactory()
     TaskFactory(queue="mail", run_at=DatabaseNow(-412))
+    for minute, age in ((4, 30_000), (3, 90_000), (2, 150_000), (1, 210_000)):
+        QueueStatsFactory(minute=minute, queue="mail", ready=1, oldest_ready_age=age)
 
     page = dashboard(javascript=javascript, width=width).go()
 
@@ -85,7 +85,7 @@ def test_says_without_a_click_whether_a_queue_is_behind_and_since_when(
 
 @with_and_without_javascript
 @wide_and_narrow
-def test_leads_to_what_a_stuck_worker_runs_in_one_click(dashboard, javascript, width):
+def test_tasks_of_a_stuck_worker_are_one_click_away(dashboard, javascript, width):
     worker = WorkerFactory(label="web-3:4121", silent=True)
     task = TaskFactory(status=Status.RUNNING, locked_by=worker, task_name="shop.slow")
     page = dashboard(javascript=javascript, width=width).go()
@@ -99,7 +99,7 @@ def test_leads_to_what_a_stuck_worker_runs_in_one_click(dashboard, javascript, w
 
 @with_and_without_javascript
 @wide_and_narrow
-def test_stops_one_kind_of_task_in_two_clicks(dashboard, javascript, width):
+def test_task_type_is_held_in_two_clicks(dashboard, javascript, width):
     failed(1, "shop.Refused", "a" * 32, task_name="shop.poison")
     TaskFactory(task_name="shop.poison")
     TaskFactory(task_name="shop.fine")
@@ -114,7 +114,7 @@ def test_stops_one_kind_of_task_in_two_clicks(dashboard, javascript, width):
 
 
 @with_and_without_javascript
-def test_a_long_operation_goes_on_by_itself_or_by_a_button(dashboard, javascript, monkeypatch):
+def test_long_operation_continues_by_itself_or_by_a_button(dashboard, javascript, monkeypatch):
     monkeypatch.setattr(run, "CHUNK", 1)
     monkeypatch.setattr(run.step, "__defaults__", (0.0,))
     TaskFactory.create_batch(4, status=Status.FAILED)

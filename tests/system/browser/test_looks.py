@@ -75,7 +75,7 @@ def test_every_page_fits_and_is_accessible(dashboard, paths, width, dark):
     one.complaints[:] = [text for text in one.complaints if "400 (Bad Request)" not in text]
 
 
-def test_an_empty_dashboard_says_what_health_looks_like(dashboard, transactional_db):
+def test_empty_dashboard_explains_what_it_will_show(dashboard, transactional_db):
     page = dashboard().go()
 
     assert "No failures in the last hour." in page.locator("main").inner_text()

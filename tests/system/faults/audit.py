@@ -112,7 +112,7 @@ def audit(
                     found.doubled.append(id_)
             elif one.end is None and death is not None:
                 found.recovery.append(other.start.monotonic - death)
-    found.convicted = sorted(_convicted_in_company())
+    found.convicted = sorted(_failed_beside_others())
     return found
 
 
@@ -131,7 +131,7 @@ def _ran_until(one: Execution, death: float | None) -> float:
     return death if death is not None else one.start.monotonic
 
 
-def _convicted_in_company() -> Iterator[int]:
+def _failed_beside_others() -> Iterator[int]:
     """
     Yield tasks that FAILED by crashes, if their worker held others at one of the last two crashes.
 

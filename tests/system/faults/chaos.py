@@ -2,6 +2,8 @@
 Cause two or three random faults at a time. Then check that every task is accounted for.
 
     python -m tests.system.faults.chaos --database postgresql --minutes 30 --seed 1
+
+The module is long because it holds the faults, the load and the final check of one experiment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Database servers that a test can stop, kill, freeze and make read-only: they aren't shared."""
+"""
+Database servers that a test can stop, kill, freeze and make read-only: they aren't shared.
+
+The module is long because each database is started, stopped and frozen in its own way.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.system.faults.clocks import DATABASE, HOST
     "offset",
     [pytest.param(600, marks=pytest.mark.sample), pytest.param(-600, marks=pytest.mark.thorough)],
 )
-def test_clock_of_a_host_is_wrong(testbed, settled, offset):
+def test_wrong_clock_of_a_host_has_no_effect(testbed, settled, offset):
     committed = {tasks.nap(0.05).pk for _ in range(40)}
     committed |= {tasks.quick(schedule=1).pk}
     testbed.worker("--threads=2", env={HOST: str(offset)}, LEASE=30, HEARTBEAT_INTERVAL=1)
@@ -28,7 +28,7 @@ def test_clock_of_a_host_is_wrong(testbed, settled, offset):
     assert not Attempt.objects.exists()
 
 
-def test_back_off_is_by_the_clock_of_the_database(testbed, settled):
+def test_delay_follows_the_database_clock(testbed, settled):
     task = tasks.hopeless()
     testbed.worker(env={HOST: "600"})
 
@@ -40,7 +40,7 @@ def test_back_off_is_by_the_clock_of_the_database(testbed, settled):
 
 
 @pytest.mark.parametrize("step", [-300, 300])
-def test_clock_of_the_database_jumps(testbed, settled, step):
+def test_jump_of_the_database_clock_loses_no_task(testbed, settled, step):
     clock = testbed.directory / "clock"
     clock.write_text("0")
     committed = {tasks.nap(0.1).pk for _ in range(60)}

@@ -24,7 +24,7 @@ RAISES = tasks.MISBEHAVIOURS[: tasks.MISBEHAVIOURS.index("NUL") + 1]
 
 
 @pytest.mark.sample
-def test_no_task_harms_the_one_after_it_in_its_thread(testbed, settled):
+def test_no_task_affects_the_next_task_of_its_thread(testbed, settled):
     for how in tasks.MISBEHAVIOURS:
         tasks.misbehave(how)
         tasks.query()
@@ -46,7 +46,7 @@ def test_no_task_harms_the_one_after_it_in_its_thread(testbed, settled):
     assert worker.wait(timeout=20) == 0
 
 
-def test_task_that_takes_all_the_memory_there_is_fails_like_any_other(testbed, settled):
+def test_task_that_runs_out_of_memory_fails_like_any_other(testbed, settled):
     worker = testbed.worker("--threads=2", **LONG_LEASE)
     settled({tasks.query().pk for _ in range(20)})
     _leave_room_for(3, worker.pid)
@@ -100,7 +100,7 @@ def test_outcomes_wait_for_memory_and_hold_none_meanwhile(testbed, settled):
     assert worker.is_running()
 
 
-def test_task_that_leaves_its_process_no_memory_at_all_harms_no_other(testbed, settled):
+def test_task_that_uses_all_memory_affects_no_other_task(testbed, settled):
     supervisor = testbed.worker("--processes=2", "--threads=2")
     settled({tasks.query().pk for _ in range(20)})
     _leave_room_for(3, supervisor.pid, *descendants(supervisor.pid))  # And those to come.
@@ -160,7 +160,7 @@ MALFORMED = [
 ]
 
 
-def test_rows_edited_by_hand_fail_and_harm_nobody(testbed, settled):
+def test_rows_edited_by_hand_fail_and_affect_no_other_task(testbed, settled):
     bad = [TaskFactory(task_name="tests.system.faults.tasks.quick").pk for _ in MALFORMED]
     for pk, params in zip(bad, MALFORMED, strict=True):
         Task.objects.filter(pk=pk).update(task_params=params)
@@ -176,7 +176,7 @@ def test_rows_edited_by_hand_fail_and_harm_nobody(testbed, settled):
     assert {one.task for one in testbed.execution_log.executions()} == good
 
 
-def test_signature_has_changed_since_the_enqueue(testbed):
+def test_attempt_fails_if_the_signature_has_changed(testbed):
     task = TaskFactory(
         task_name="tests.system.faults.tasks.nap",
         task_params='[[], {"gone": "a secret of somebody"}]',
@@ -190,7 +190,7 @@ def test_signature_has_changed_since_the_enqueue(testbed):
     assert "secret" not in retrying.last_error
 
 
-def test_outcome_that_the_database_refuses_keeps_no_other_from_being_written(testbed, settled):
+def test_refused_outcome_does_not_block_others(testbed, settled):
     committed = {tasks.quick(number).pk for number in range(50)}
     testbed.worker(env={VARIABLE: "before:finish=refused@1"}, **LONG_LEASE)
 
@@ -200,7 +200,7 @@ def test_outcome_that_the_database_refuses_keeps_no_other_from_being_written(tes
     assert audit.executions == {1: 50}
 
 
-def test_operators_press_everything_at_once_as_tasks_run(testbed, settled):
+def test_concurrent_actions_of_operators_lose_no_task(testbed, settled):
     dice = random.Random(66)
     committed = {tasks.nap(0.02).pk for _ in range(200)}
     for _ in range(2):

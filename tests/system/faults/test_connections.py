@@ -45,7 +45,7 @@ def _sockets_to(port):
             yield inode
 
 
-def test_supervisor_has_no_connection_but_while_it_takes_back_what_a_dead_process_held(reached):
+def test_supervisor_is_connected_only_while_it_rescues_tasks(reached):
     task = tasks.nap(600)
     supervisor = reached.worker("--processes=2", **LONG_LEASE)
     eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=supervisor.output)
@@ -57,7 +57,7 @@ def test_supervisor_has_no_connection_but_while_it_takes_back_what_a_dead_proces
     assert connections_of(supervisor.pid, reached) == 0
 
     reached.kill(execution.start.pid)
-    # With such a lease nobody else may.
+    # With such a lease no other worker may.
     eventually(Attempt.objects.filter(task=task).exists, timeout=30, explain=supervisor.output)
     eventually(lambda: connections_of(supervisor.pid, reached) == 0, explain=supervisor.output)
 
@@ -114,9 +114,7 @@ def witness(tmp_path):
 
 
 @each_setting
-def test_no_healthy_connection_is_replaced_whatever_the_settings_say_of_its_age(
-    testbed, settled, witness, database
-):
+def test_healthy_connection_is_kept_with_any_conn_max_age(testbed, settled, witness, database):
     env = {**witness.env, "BGTASK_TEST_DATABASE": django_settings(testbed.server, **database)}
     testbed.worker(env=env, **LONG_LEASE)
     tasks.query.enqueue_many([()] * 20)

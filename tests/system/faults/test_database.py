@@ -1,4 +1,8 @@
-"""Matrix rows 16–20, 22, 25–29, 33: what befalls the database."""
+"""
+Matrix rows 16–20, 22, 25–29, 33: what befalls the database.
+
+The module is long because each fault of a database is one row of the fault matrix.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ LONG_LEASE = {"LEASE": 30, "HEARTBEAT_INTERVAL": 1}
 
 
 @pytest.mark.sample
-def test_machine_goes_down_and_comes_up_again(testbed, settled):
+def test_restart_of_the_machine_loses_no_task(testbed, settled):
     committed = {tasks.nap(0.3).pk for _ in range(20)}
     before = testbed.worker("--processes=2", "--threads=2")
     eventually(
@@ -79,7 +83,7 @@ def test_idle_worker_survives_a_restart_of_the_server(served, settled):
     assert worker.is_running()
 
 
-def test_server_is_down_for_longer_than_the_lease(served, settled):
+def test_outage_longer_than_the_lease_loses_no_task(served, settled):
     committed = {tasks.nap(0.05).pk for _ in range(100)}
     workers = [served.worker("--threads=2") for _ in range(2)]
     eventually(
@@ -105,7 +109,7 @@ def test_server_is_down_for_longer_than_the_lease(served, settled):
     assert all(worker.is_running() for worker in workers)
 
 
-def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(testbed, settled):
+def test_task_that_cannot_be_set_aside_does_not_block_others(testbed, settled):
     tasks.quick.enqueue_many((number,) for number in range(10))
     Task.objects.enqueue("nobody.knows_it")
     tasks.quick.enqueue_many((number,) for number in range(10))
@@ -124,7 +128,7 @@ def test_what_cannot_be_put_aside_keeps_nothing_else_from_running(testbed, settl
     assert audit.executions == {0: 1, 1: 20}
 
 
-def test_outcomes_that_could_not_be_written_make_no_clean_end(testbed, settled):
+def test_unwritten_outcomes_make_the_worker_exit_with_an_error(testbed, settled):
     committed = {tasks.quick().pk}
     worker = testbed.worker(env={VARIABLE: "before:finish=disk_full@1-100000"}, GRACE_PERIOD=1)
     eventually(testbed.execution_log.executions, timeout=30, explain=worker.output)
@@ -151,7 +155,7 @@ def test_a_pool_of_the_drivers_does_not_run_out_of_connections(testbed, settled)
 
 
 @pytest.mark.vendor("postgresql")
-def test_connection_that_outcomes_are_written_by_has_fallen_silent(testbed, settled):
+def test_silent_connection_of_the_completer_is_replaced(testbed, settled):
     worker = testbed.worker(LEASE=12, HEARTBEAT_INTERVAL=1)
     settled({tasks.quick().pk})
     writes = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%UPDATE bgtask_task AS t SET%'"
@@ -167,7 +171,7 @@ def test_connection_that_outcomes_are_written_by_has_fallen_silent(testbed, sett
     assert audit.executions == {1: 11}
 
 
-def test_connections_are_cut_all_the_time(served, settled):
+def test_frequently_cut_connections_lose_no_task(served, settled):
     committed = {tasks.nap(0.05).pk for _ in range(60)}
     served.worker("--threads=2", **LONG_LEASE)
     over = threading.Event()
@@ -189,7 +193,7 @@ def test_connections_are_cut_all_the_time(served, settled):
 
 
 @pytest.mark.sample
-def test_connection_of_a_task_is_cut_under_it(served, settled):
+def test_cut_connection_fails_only_the_task_that_uses_it(served, settled):
     task = tasks.wait_in_database(60)
     worker = served.worker(**LONG_LEASE)
     eventually(lambda: served.execution_log.executions(task.pk), timeout=30, explain=worker.output)
@@ -208,7 +212,7 @@ def test_connection_of_a_task_is_cut_under_it(served, settled):
     assert (after.status, after.attempts) == ("SUCCESSFUL", 1)
 
 
-def test_server_takes_no_writes_for_a_while(served, settled):
+def test_read_only_period_loses_no_task(served, settled):
     committed = {tasks.nap(0.05).pk for _ in range(60)}
     worker = served.worker("--threads=2", **LONG_LEASE)
     eventually(
@@ -224,7 +228,7 @@ def test_server_takes_no_writes_for_a_while(served, settled):
     assert set(Task.objects.values_list("attempts", flat=True)) == {1}
 
 
-def test_server_takes_no_connections_for_a_while(served, settled):
+def test_refused_connections_lose_no_task(served, settled):
     committed = {tasks.nap(0.05).pk for _ in range(60)}
     worker = served.worker("--threads=2", **LONG_LEASE)
     eventually(
@@ -280,7 +284,7 @@ def test_full_disk_costs_neither_time_nor_a_long_log(testbed, settled):
 
 
 @pytest.mark.vendor("sqlite")
-def test_full_disk_is_told_to_the_caller(testbed):
+def test_full_disk_is_reported_to_the_caller(testbed):
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")  # Pages that are free would be room.
         cursor.execute("PRAGMA page_count")
@@ -296,7 +300,7 @@ def test_full_disk_is_told_to_the_caller(testbed):
 
 @pytest.mark.sample
 @pytest.mark.vendor("sqlite")
-def test_others_hold_the_write_lock(testbed, settled):
+def test_write_lock_of_others_is_waited_for(testbed, settled):
     committed = {tasks.nap(0.02).pk for _ in range(60)}
     workers = [testbed.worker(**LONG_LEASE) for _ in range(4)]
     eventually(lambda: len(testbed.execution_log.executions()) >= 5, timeout=40)
@@ -311,7 +315,7 @@ def test_others_hold_the_write_lock(testbed, settled):
 
 
 @pytest.mark.vendor("sqlite")
-def test_database_that_may_not_be_written_is_said_to_be_so_and_nothing_runs(testbed):
+def test_read_only_database_is_reported_and_no_task_runs(testbed):
     tasks.quick()
     name = f"file:{testbed.server.settings['NAME']}?mode=ro"
     options = {"init_command": "", "timeout": 5}
@@ -325,7 +329,7 @@ def test_database_that_may_not_be_written_is_said_to_be_so_and_nothing_runs(test
 
 
 @pytest.mark.vendor("postgresql", "mysql")
-def test_stricter_isolation_than_ours_costs_repetitions_of_statements_only(testbed, settled):
+def test_stricter_isolation_only_repeats_statements(testbed, settled):
     committed = {tasks.nap(0.01).pk for _ in range(200)}
     level = "serializable"
     if testbed.server.vendor == "postgresql":
@@ -344,9 +348,7 @@ def test_stricter_isolation_than_ours_costs_repetitions_of_statements_only(testb
 
 
 @pytest.mark.parametrize("outcome", ["SUCCESSFUL", "FAILED"])
-def test_flush_that_a_deadlock_has_chosen_for_its_victim_is_repeated(
-    served, settled, tmp_path, outcome
-):
+def test_flush_aborted_by_a_deadlock_is_repeated(served, settled, tmp_path, outcome):
     gates = [tmp_path / str(number) for number in range(8)]
     waiting = tasks.wait_for.using(max_attempts=1)
     ids = [waiting(str(gate), fail=outcome == "FAILED").pk for gate in gates]
@@ -393,7 +395,7 @@ def test_flush_that_a_deadlock_has_chosen_for_its_victim_is_repeated(
 
 @contextlib.contextmanager
 def _session():
-    """Somebody else's transaction."""
+    """Open a transaction of another client."""
     session = connection.copy()
     session.inc_thread_sharing()
     session.set_autocommit(False)
@@ -437,7 +439,7 @@ def _await_executions(count, testbed):
     )
 
 
-def test_table_is_rebuilt_under_load(testbed, settled):
+def test_rebuild_of_the_table_loses_no_task(testbed, settled):
     committed = {tasks.nap(0.02).pk for _ in range(300)}
     for _ in range(2):
         testbed.worker("--threads=2", **LONG_LEASE)
@@ -456,7 +458,7 @@ def test_table_is_rebuilt_under_load(testbed, settled):
     assert audit.executions == {1: 300}
 
 
-def test_newer_schema_has_a_column_more(testbed, settled):
+def test_additional_column_of_a_newer_schema_is_ignored(testbed, settled):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE bgtask_task ADD COLUMN newer integer NULL")
     try:

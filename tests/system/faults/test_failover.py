@@ -1,4 +1,8 @@
-"""A PostgreSQL primary is lost and its standby promoted, and the old primary may come back."""
+"""
+A PostgreSQL primary is lost and its standby promoted, and the old primary may come back.
+
+The module is long because each case needs the same pair of servers.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +130,7 @@ def test_synchronous_failover_loses_nothing_and_doubles_nothing(pair, testbed, s
     assert max(audit.executions) <= 2
 
 
-def test_outcome_of_a_claim_that_was_lost_is_never_accepted(pair, testbed, tmp_path):
+def test_outcome_of_a_lost_claim_is_never_accepted(pair, testbed, tmp_path):
     """Kind: commits lost with the primary, which the workers outlive."""
     path = tmp_path / "go"
     task = tasks.wait_for(str(path))
@@ -156,7 +160,7 @@ def test_outcome_of_a_claim_that_was_lost_is_never_accepted(pair, testbed, tmp_p
     assert task.token == both[1].start.token
 
 
-def test_asynchronous_failover_mixes_no_results(pair, testbed):
+def test_asynchronous_failover_confuses_no_results(pair, testbed):
     """Kind: commits lost with the primary, whose ids and tokens are given out again."""
     worker = testbed.worker("--threads=4", env=pair.for_workers())
     with Enqueuer() as enqueuer:
@@ -298,7 +302,7 @@ def test_worker_whose_threads_are_on_two_servers_leaves_to_be_replaced(pair, tes
     assert len(workers_on(pair.primary)[0]) == 2
 
 
-def test_supervisor_takes_nothing_back_on_a_former_primary(pair, testbed, settled):
+def test_supervisor_rescues_nothing_on_a_former_primary(pair, testbed, settled):
     """Kind: two servers behind one name. The supervisor connects only when a process has died."""
     env = pair.for_workers(target_session_attrs="any")
     supervisor = testbed.worker("--processes=2", env=env, LEASE=60, HEARTBEAT_INTERVAL=0.5)
@@ -355,7 +359,7 @@ def test_standby_is_refused_for_the_queue_and_allowed_for_other_databases(pair, 
         connections["default"].close()
 
 
-def test_server_that_does_not_say_which_it_is_is_not_compared(pair, testbed, settled):
+def test_server_without_an_identity_is_not_compared(pair, testbed, settled):
     """Kind: a managed PostgreSQL, which allows less."""
     pair.primary.execute(NOTHING_IS_SAID)
     worker = testbed.worker("--threads=2", "--log-level=DEBUG", env=pair.for_workers())

@@ -34,9 +34,7 @@ MARIADB_ONLY = pytest.mark.vendor("mysql")
         "after:finish",
     ],
 )
-def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_without_end(
-    testbed, settled, place
-):
+def test_kill_at_each_boundary_neither_loses_nor_repeats_a_task(testbed, settled, place):
     committed = {tasks.nap(0.02).pk for _ in range(20)}
     committed |= {tasks.stumble(times).pk for times in (1, 9) * 5}
     doomed = [testbed.worker(env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)]
@@ -51,7 +49,7 @@ def test_killed_at_this_boundary_a_task_is_neither_lost_nor_run_without_end(
 
 
 @pytest.mark.parametrize("place", ["before:claim", "after:claim"])
-def test_killed_as_it_claims_the_heads_of_many_queues_it_loses_none(testbed, settled, place):
+def test_kill_during_a_claim_of_many_queues_loses_no_task(testbed, settled, place):
     committed = {tasks.quick.using(queue=f"tenant-{number}")(number).pk for number in range(40)}
     doomed = [
         testbed.worker("--threads=2", env={VARIABLE: f"{place}=kill@{hit}"}) for hit in (1, 2)
@@ -64,7 +62,7 @@ def test_killed_as_it_claims_the_heads_of_many_queues_it_loses_none(testbed, set
     _see_that_history_agrees(testbed)
 
 
-def test_killed_as_it_writes_failures_it_leaves_none_without_its_history(testbed, settled):
+def test_kill_while_writing_failures_leaves_none_without_history(testbed, settled):
     committed = set()
     doomed = [testbed.worker(env={VARIABLE: f"{place}=kill@2"}) for place in INSIDE_FINISH]
 
@@ -75,7 +73,7 @@ def test_killed_as_it_writes_failures_it_leaves_none_without_its_history(testbed
     _see_that_history_agrees(testbed)
 
 
-def test_killed_as_it_takes_back_it_has_taken_back_nothing(testbed, settled, tmp_path):
+def test_kill_during_a_rescue_rescues_nothing(testbed, settled, tmp_path):
     committed = {tasks.wait_for(str(tmp_path / "gate")).pk for _ in range(6)}
     holder = testbed.worker("--threads=6")
     eventually(
@@ -97,7 +95,7 @@ def test_killed_as_it_takes_back_it_has_taken_back_nothing(testbed, settled, tmp
 
 
 @MARIADB_ONLY
-def test_killed_as_it_claims_it_has_claimed_nothing(testbed, settled):
+def test_kill_during_a_claim_claims_nothing(testbed, settled):
     committed = {tasks.quick(number).pk for number in range(20)}
 
     _see_them_die([testbed.worker(env={VARIABLE: f"{place}=kill"}) for place in INSIDE_CLAIM])
@@ -108,9 +106,7 @@ def test_killed_as_it_claims_it_has_claimed_nothing(testbed, settled):
     assert not Attempt.objects.exists()
 
 
-def test_worker_that_is_to_drain_does_not_miss_what_is_taken_back_as_it_looks(
-    testbed, settled, tmp_path
-):
+def test_draining_worker_does_not_miss_tasks_rescued_during_its_poll(testbed, settled, tmp_path):
     task = tasks.wait_for(str(tmp_path / "gate"))
     holder = testbed.worker()
     eventually(testbed.execution_log.executions, timeout=30, explain=holder.output)
@@ -138,7 +134,7 @@ def _is_stopped(pid):
     "place",
     [*SWEEP, *INSIDE_FINISH, *(pytest.param(place, marks=MARIADB_ONLY) for place in INSIDE_CLAIM)],
 )
-def test_killed_at_this_boundary_two_hundred_times(testbed, settled, place):
+def test_two_hundred_kills_at_each_boundary_lose_no_task(testbed, settled, place):
     committed = _all_sorts(500)
 
     for _round in range(50):
@@ -155,7 +151,7 @@ def test_killed_at_this_boundary_two_hundred_times(testbed, settled, place):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("place", INSIDE_RESCUE)
-def test_killed_as_it_takes_back_two_hundred_times(testbed, settled, place):
+def test_two_hundred_kills_during_a_rescue_lose_no_task(testbed, settled, place):
     committed = set()
 
     for _round in range(50):

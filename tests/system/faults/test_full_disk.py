@@ -77,7 +77,7 @@ def full(disk):
         ballast.unlink()
 
 
-def test_costs_no_return_value_and_no_traceback(disk, testbed, settled, tmp_path):
+def test_full_disk_loses_no_return_value_and_no_traceback(disk, testbed, settled, tmp_path):
     """Kind: outcomes that the completer drops, or strips of their texts, in an outage."""
     gate = tmp_path / "gate"
     succeeding = [tasks.write_long(str(gate), LENGTH).pk for _ in range(30)]

@@ -141,7 +141,7 @@ def _seen_by_a_task(server: Listening, tmp_path: Path, **settings: object) -> st
     ],
     ids=["tcp", "set for the role", "set by the project", "socket"],
 )
-def test_the_server_learns_soon_that_the_host_of_a_task_is_gone(
+def test_server_soon_notices_that_the_host_of_a_task_is_gone(
     listening, tmp_path, settings, expected
 ):
     assert _seen_by_a_task(listening, tmp_path, **settings) == expected
@@ -156,7 +156,7 @@ def test_nothing_is_set_behind_a_pooler(listening, pooled, tmp_path):
 
 
 @pytest.mark.parametrize("through_pooler", [False, True])
-def test_a_direct_connection_is_told_from_one_behind_a_pooler(listening, pooled, through_pooler):
+def test_is_direct_distinguishes_a_pooler_from_a_server(listening, pooled, through_pooler):
     port = str(pooled) if through_pooler else listening.settings["PORT"]
     other = connections.create_connection("default")
     other.settings_dict = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": port}

@@ -1,4 +1,8 @@
-"""Connection poolers between workers and PostgreSQL: what works in each of their modes."""
+"""
+Connection poolers between workers and PostgreSQL: what works in each of their modes.
+
+The module is long because each mode of a pooler is tested with the same setup.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,9 @@ from django.db import connection, connections
 
 from bgtask.db.postgresql import CHANNEL
 from bgtask.models import Task, Worker
-from bgtask.worker import echo
-from bgtask.worker.echo import NotHeard
-from bgtask.worker.listeners import PostgresListener
-from bgtask.worker.poolers import is_direct
-from bgtask.worker.waker import Waker
+from bgtask.worker import poolers
+from bgtask.worker.listeners import PostgresListener, Waker
+from bgtask.worker.poolers import NotHeard, is_direct
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS, Verb
 from bgtask_admin.tasks.counts import CAP
@@ -139,7 +141,7 @@ def wakes(settled, child):
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_pooler_is_told_from_a_direct_connection(pooler, mode):
+def test_pooler_is_distinguished_from_a_direct_connection(pooler, mode):
     assert is_direct(connection)
 
     with connected_to(pooler.start(mode)):
@@ -158,13 +160,13 @@ def test_worker_is_woken_through_a_pooler_in_session_mode(pooler, through, settl
     assert POLLS not in worker.output()
 
 
-def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
+def test_notifications_pass_a_pooler_in_session_mode(pooler):
     with (
         connected_to(pooler.start("session")),
         traffic(pooler),
         own_connection() as mine,
     ):
-        echo.prove(mine, "default")
+        poolers.check_notifications(mine, "default")
 
         with mine.cursor() as cursor:
             cursor.execute("SELECT pg_listening_channels()")
@@ -175,7 +177,7 @@ def test_echo_is_heard_through_a_pooler_in_session_mode(pooler):
 
 
 @pytest.mark.sample
-def test_worker_polls_and_says_so_once_behind_a_pooler_in_transaction_mode(
+def test_worker_polls_and_logs_it_once_behind_a_pooler_in_transaction_mode(
     pooler, through, settled
 ):
     """Kind: a registration that stays with a server connection which others use."""
@@ -202,12 +204,12 @@ def test_worker_polls_and_says_so_once_behind_a_pooler_in_transaction_mode(
 
 @pytest.mark.parametrize("pool_size", [1, 3])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-@pytest.mark.parametrize("rounds", [0, echo.ROUNDS], ids=["echo-alone", "sessions-compared"])
+@pytest.mark.parametrize("rounds", [0, poolers.ROUNDS], ids=["echo-alone", "sessions-compared"])
 def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
     pooler, monkeypatch, pool_size, busy, rounds
 ):
     """Kind: a proof that succeeds by luck, or that leaves behind what it tests for."""
-    monkeypatch.setattr(echo, "ROUNDS", rounds)
+    monkeypatch.setattr(poolers, "ROUNDS", rounds)
     pooler.start("transaction", pool_size=pool_size)
 
     with (
@@ -216,7 +218,7 @@ def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
         own_connection() as mine,
         pytest.raises(NotHeard, match="no session of their own"),
     ):
-        echo.prove(mine, "default")
+        poolers.check_notifications(mine, "default")
 
     left = set(chain(*channels_of_each_session(pooler, pool_size).values()))
     assert CHANNEL not in left
@@ -225,17 +227,17 @@ def test_transaction_mode_is_noticed_and_nothing_keeps_listening(
 
 
 def test_sessions_that_are_shared_are_noticed_without_listening(pooler, monkeypatch):
-    monkeypatch.setattr(echo, "_hears", None)  # It would be called otherwise.
+    monkeypatch.setattr(poolers, "_hears", None)  # It would be called otherwise.
 
     with (
         connected_to(pooler.start("transaction")),
         own_connection() as mine,
         pytest.raises(NotHeard),
     ):
-        echo.prove(mine, "default")
+        poolers.check_notifications(mine, "default")
 
 
-def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog, monkeypatch):
+def test_reason_is_logged_once_for_many_tries(pooler, listener, caplog, monkeypatch):
     monkeypatch.setattr("bgtask.worker.listeners.PROVE_AGAIN_SECONDS", 0.0)
 
     with connected_to(pooler.start("transaction")):
@@ -245,7 +247,7 @@ def test_reason_is_said_once_however_often_it_is_tried(pooler, listener, caplog,
     assert caplog.text.count(POLLS) == 1
 
 
-def test_listener_is_proved_again_after_the_pooler_has_restarted(pooler, listener, caplog):
+def test_listener_is_checked_again_after_the_pooler_has_restarted(pooler, listener, caplog):
     """Kind: a proof that outlives what it was about."""
     with connected_to(pooler.start("session")):
         listener.arm()
@@ -284,7 +286,7 @@ def test_worker_listens_on_a_connection_without_autocommit(through, pooler, test
     assert POLLS not in worker.output()
 
 
-def test_worker_does_not_listen_if_told_so(testbed, settled):
+def test_worker_does_not_listen_if_listen_is_false(testbed, settled):
     worker = testbed.worker(LISTEN=False, **LONG_LEASE)
     tasks.quick()
     settled()
@@ -295,7 +297,7 @@ def test_worker_does_not_listen_if_told_so(testbed, settled):
     assert POLLS not in worker.output()
 
 
-def test_worker_polls_and_says_so_if_it_would_listen_in_another_database(
+def test_worker_polls_and_logs_it_if_listen_names_another_database(
     through, pooler, testbed, settled
 ):
     """Kind: a connection that is healthy, and to the wrong place."""

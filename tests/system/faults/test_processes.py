@@ -16,7 +16,7 @@ from tests.system.faults.failpoints import VARIABLE
 
 
 @pytest.mark.sample
-def test_supervisor_and_all_its_children_killed_at_once(testbed, settled):
+def test_kill_of_a_supervisor_and_all_its_children_loses_no_task(testbed, settled):
     committed = {tasks.nap(0.3).pk for _ in range(20)}
     killed = testbed.worker("--processes=2", "--threads=2")
     eventually(
@@ -43,7 +43,7 @@ def test_supervisor_and_all_its_children_killed_at_once(testbed, settled):
     ],
     ids=["SIGTERM", "SIGINT-SIGTERM", "SIGQUIT", "SIGHUP"],
 )
-def test_any_signal_leaves_everything_accounted_for(testbed, settled, signals):
+def test_any_signal_loses_no_task(testbed, settled, signals):
     committed = {tasks.nap(0.5).pk for _ in range(6)}
     child = testbed.worker("--threads=2")
     eventually(
@@ -60,7 +60,7 @@ def test_any_signal_leaves_everything_accounted_for(testbed, settled, signals):
     assert max(audit.executions) <= 2
 
 
-def test_children_go_on_while_their_supervisor_stands_still(testbed, settled):
+def test_children_continue_while_their_supervisor_is_stopped(testbed, settled):
     supervisor = testbed.worker("--processes=2")
     eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=supervisor.output)
     supervisor.send_signal(signal.SIGSTOP)
@@ -71,7 +71,7 @@ def test_children_go_on_while_their_supervisor_stands_still(testbed, settled):
     assert audit.executions == {1: 20}
 
 
-def test_worker_whose_heart_has_stopped_starts_nothing_any_more(testbed, settled):
+def test_worker_without_heartbeats_starts_no_task(testbed, settled):
     committed = {tasks.nap(0.1).pk for _ in range(100)}
     child = testbed.worker(env={VARIABLE: "before:beat=broken@3-100000"})
 
@@ -118,9 +118,7 @@ def test_process_in_which_nothing_can_run_is_replaced(testbed, settled):
     assert audit.statuses == {"SUCCESSFUL": 20, "CANCELLED": 1}
 
 
-def test_process_that_cannot_hear_that_it_is_to_stop_is_killed_and_its_task_is_no_suspect(
-    testbed, settled
-):
+def test_process_that_ignores_a_stop_is_killed_and_its_task_is_not_a_suspect(testbed, settled):
     task = tasks.hold_interpreter(600)
     supervisor = testbed.worker("--processes=2", LEASE=3600, HEARTBEAT_INTERVAL=1, GRACE_PERIOD=0.5)
     eventually(
@@ -212,7 +210,7 @@ def test_process_whose_heartbeat_thread_has_died_is_replaced(testbed, settled):
     ],
     ids=["heartbeat", "main loop"],
 )
-def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_end(
+def test_tasks_of_a_process_with_a_dead_thread_are_lost_and_not_interrupted(
     testbed, failpoint, words
 ):
     task = tasks.nap(600)
@@ -226,9 +224,7 @@ def test_what_is_left_by_a_process_that_has_lost_a_part_is_not_excused_by_its_en
 
 
 @pytest.mark.parametrize("crash", ["segfault", pytest.param("abort", marks=pytest.mark.thorough)])
-def test_what_ends_its_process_in_any_way_is_convicted_and_the_others_are_not(
-    testbed, settled, crash
-):
+def test_task_that_ends_its_process_in_any_way_fails_and_others_succeed(testbed, settled, crash):
     task = tasks.crash(crash)
     committed = {tasks.quick(number).pk for number in range(20)} | {task.pk}
     testbed.worker("--processes=2", "--threads=4")

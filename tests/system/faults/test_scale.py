@@ -16,7 +16,7 @@ from tests.threads import all_at_once
 CALM = {"LEASE": 60, "HEARTBEAT_INTERVAL": 10}
 
 
-def test_sixteen_workers_claim_from_one_queue_and_none_gets_what_another_has(testbed):
+def test_sixteen_workers_claim_different_tasks_from_one_queue(testbed):
     tasks.quick.enqueue_many([(number,) for number in range(800)])
     workers = [Worker.register() for _ in range(16)]
 
@@ -31,7 +31,7 @@ def test_sixteen_workers_claim_from_one_queue_and_none_gets_what_another_has(tes
 
 
 @pytest.mark.thorough
-def test_idle_workers_ask_for_little(served):
+def test_idle_workers_send_few_statements(served):
     for _ in range(2):
         served.worker("--threads=4", "--sleep=5", **CALM)
     eventually(lambda: Worker.objects.alive().count() == 2, timeout=30, explain=served.output)
@@ -45,7 +45,7 @@ def test_idle_workers_ask_for_little(served):
 
 
 @pytest.mark.thorough
-def test_workers_come_and_go(testbed, settled):
+def test_restarting_workers_lose_no_task(testbed, settled):
     dice = random.Random(64)
     committed = {tasks.nap(0.1).pk for _ in range(1_000)}
 

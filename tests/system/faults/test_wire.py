@@ -24,7 +24,7 @@ POSTGRESQL_COMMITS = {
 
 
 @pytest.mark.parametrize("move", ["claim", pytest.param("finish", marks=pytest.mark.sample)])
-def test_reply_is_lost_after_the_commit(wired, settled, move):
+def test_lost_reply_after_a_commit_loses_no_task(wired, settled, move):
     worker = wired.worker(**LONG_LEASE)
     eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)
     commits = POSTGRESQL_COMMITS if wired.server.vendor == "postgresql" else MARIADB_COMMITS
@@ -39,7 +39,7 @@ def test_reply_is_lost_after_the_commit(wired, settled, move):
     assert "its outcome is dropped" not in worker.output()
 
 
-def test_reply_to_an_enqueue_is_lost_after_the_commit(wired, settled):
+def test_lost_reply_to_an_enqueue_stores_the_task_once(wired, settled):
     wired.proxy.swallow = (b"INSERT INTO bgtask_task",)
 
     caller = wired.command("shell", "-c", "from tests.system.faults import tasks; tasks.quick()")
@@ -50,7 +50,7 @@ def test_reply_to_an_enqueue_is_lost_after_the_commit(wired, settled):
     assert settled({Task.objects.get().pk}).executions == {1: 1}
 
 
-def test_wire_is_slow_and_breaks_now_and_then(wired, settled):
+def test_slow_and_unreliable_network_loses_no_task(wired, settled):
     wired.proxy.delay, wired.proxy.cuts = 0.1, 0.05
     committed = {tasks.nap(0.05).pk for _ in range(60)}
 
@@ -60,7 +60,7 @@ def test_wire_is_slow_and_breaks_now_and_then(wired, settled):
     assert audit.executions == {1: 60}
 
 
-def test_worker_hangs_up_on_a_database_that_has_fallen_silent(wired, settled):
+def test_worker_closes_the_connection_to_a_silent_database(wired, settled):
     worker = wired.worker(**LONG_LEASE)
     settled({tasks.quick().pk})
 
@@ -79,7 +79,7 @@ def test_worker_hangs_up_on_a_database_that_has_fallen_silent(wired, settled):
 
 
 @pytest.mark.vendor("postgresql")
-def test_single_connection_of_many_has_fallen_silent(testbed, settled):
+def test_single_silent_connection_is_replaced(testbed, settled):
     worker = testbed.worker("--sleep=1", **LONG_LEASE)
     eventually(Worker.objects.alive().exists, timeout=30, explain=worker.output)
     claims = "SELECT pid FROM pg_stat_activity WHERE usename = 'worker' AND query LIKE '%heads%'"
@@ -96,7 +96,7 @@ def test_single_connection_of_many_has_fallen_silent(testbed, settled):
     assert audit.executions == {1: 10}
 
 
-def test_worker_stops_in_time_though_the_database_is_silent(wired, settled):
+def test_worker_stops_in_time_while_the_database_is_silent(wired, settled):
     task = tasks.quick()
     worker = wired.worker("--threads=2", GRACE_PERIOD=1, **LONG_LEASE)
     settled({task.pk})

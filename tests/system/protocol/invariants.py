@@ -1,6 +1,9 @@
-"""What must be true of every step, whatever happens: each a function that finds fault or does not.
+"""
+What must be true of every step, whatever happens: each a function that finds fault or does not.
 
 Each gets the state before, the step and the rules, and answers with a sentence if it is violated.
+
+The module is long because each promise of the queue is one function here.
 """
 
 import itertools
@@ -9,7 +12,7 @@ from typing import Final
 
 from bgtask.status import TRANSITIONS
 
-from .model import FINISHED, Rules, Settled, State, Step, Task, Verb
+from .model import FINISHED, WAITING_IN_DATABASE, Rules, Settled, State, Step, Task, Verb
 
 Invariant = Callable[[State, Step, Rules], str | None]
 
@@ -151,7 +154,7 @@ def an_accepted_outcome_is_announced(before: State, step: Step, rules: Rules) ->
     return None
 
 
-def what_is_given_back_never_ran(before: State, step: Step, rules: Rules) -> str | None:
+def released_tasks_never_ran(before: State, step: Step, rules: Rules) -> str | None:
     """Release takes the attempt back, so the claim must not have started, nor start later."""
     if step.verb not in ("release", "set_aside"):
         return None
@@ -215,8 +218,8 @@ def attempts_are_bounded(before: State, step: Step, rules: Rules) -> str | None:
     return None
 
 
-def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
-    """Nobody knows whether the task did it, or had even started; its attempt is given back."""
+def the_first_death_fails_no_task(before: State, step: Step, rules: Rules) -> str | None:
+    """Return the fault if a first death fails a task, which may not even have started."""
     for _, old, new in _changed(before, step):
         first = old.crashes == 0 and new.crashes == 1 < rules.max_crashes
         if step.verb == "rescue" and first and new.status == "FAILED":
@@ -224,7 +227,7 @@ def the_first_death_convicts_nobody(before: State, step: Step, rules: Rules) -> 
     return None
 
 
-def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | None:
+def a_stop_fails_no_task(before: State, step: Step, rules: Rules) -> str | None:
     """Check that no task becomes a suspect when its worker was told to stop."""
     sighting = before.sighting
     if step.verb != "rescue" or sighting is None or sighting.reason == "overdue":
@@ -235,7 +238,15 @@ def a_stop_convicts_nobody(before: State, step: Step, rules: Rules) -> str | Non
     return None
 
 
-def a_suspect_has_no_neighbours(before: State, step: Step, rules: Rules) -> str | None:
+def a_requested_cancel_stands(before: State, step: Step, rules: Rules) -> str | None:
+    """Check that no task whose cancel was requested waits again, until somebody requeues it."""
+    for _, old, new in _changed(before, step):
+        if old.cancel_requested and new.status in WAITING_IN_DATABASE and step.verb != "requeue":
+            return f"{step.verb} made a task {new.status} whose cancel was requested"
+    return None
+
+
+def a_suspect_runs_alone(before: State, step: Step, rules: Rules) -> str | None:
     """Check that the holder of a suspect holds nothing else.
 
     Its next death is then counted for the right task.
@@ -284,9 +295,10 @@ INVARIANTS: Final[tuple[Invariant, ...]] = (
     one_outcome_for_each_claim,
     only_accepted_outcomes_are_announced,
     an_accepted_outcome_is_announced,
-    what_is_given_back_never_ran,
+    released_tasks_never_ran,
     attempts_are_bounded,
-    the_first_death_convicts_nobody,
-    a_stop_convicts_nobody,
-    a_suspect_has_no_neighbours,
+    the_first_death_fails_no_task,
+    a_stop_fails_no_task,
+    a_requested_cancel_stands,
+    a_suspect_runs_alone,
 )

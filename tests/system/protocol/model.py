@@ -1,4 +1,5 @@
-"""The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
+"""
+The protocol of the queue as a small machine: what is stored, who acts, and every move there is.
 
 This is the specification in a form that can be explored to its end. A few processes and a task or
 two share a database; anything may happen in any order. Time is not modelled: whatever depends on
@@ -17,6 +18,8 @@ add one, meet none either. A worker draws its id at random, so no id is given to
 
 Each check the protocol makes is a switch of ``Rules``. All on is the protocol. The tests turn them
 off one by one and expect the explorer to find what goes wrong without it.
+
+The module is long because it is one specification, which has to be read as a whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -70,11 +73,13 @@ class Rules:
     broken_flushes: bool = True
     accounts: bool = True  # count executions over the whole life of a task: many more states
 
+    claim_raises_token: bool = True
     claim_jumps: bool = True
     finish_checks_token: bool = True
     finish_checks_status: bool = True
     finish_reads_back: bool = True
     refused_finish_reads_back: bool = True
+    release_checks_token: bool = True
     rescue_checks_again: bool = True
     rescue_raises_token: bool = True
     forced_cancel_raises_token: bool = True
@@ -83,6 +88,8 @@ class Rules:
     release_forgets_first: bool = True
     only_the_first_death_is_pardoned: bool = True
     first_death_never_fails: bool = True
+    a_death_counts_as_a_crash: bool = True
+    a_requested_cancel_is_kept: bool = True
     a_stop_is_no_death: bool = True
     a_death_is_no_stop: bool = True
     reconcile_happens: bool = True
@@ -263,7 +270,7 @@ def _claim(state: State, rules: Rules, number: int) -> Iterator[Step]:
             continue
         taken = task._replace(
             status="RUNNING",
-            token=_raised(state, rules, index, task),
+            token=_raised(state, rules, index, task) if rules.claim_raises_token else task.token,
             attempts=task.attempts + 1,
             holder=process.worker,
             balance=task.balance - 1,
@@ -290,7 +297,7 @@ def _may_stand_beside(claims: tuple[Claim, ...], suspect: bool, rules: Rules) ->
 def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
     for claim in state.processes[number].claims:
         if claim.stage == "answered":
-            yield from _hear_of_claim(state, number, claim)
+            yield from _receive_claim(state, number, claim)
         elif claim.stage == "waiting":
             yield from _start(state, number, claim)
             yield from _give_back(state, rules, number, claim)
@@ -302,7 +309,7 @@ def _handle_claims(state: State, rules: Rules, number: int) -> Iterator[Step]:
             yield from _read_back(state, rules, number, claim)
 
 
-def _hear_of_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
+def _receive_claim(state: State, number: int, claim: Claim) -> Iterator[Step]:
     who = _name(state, number)
     after = _with_claims(state, number, _restaged(state, number, claim, "waiting"))
     yield Step(f"{who} hears that it has {_its(claim)}", "protocol", after)
@@ -353,10 +360,12 @@ _WAYS_BACK: Final[tuple[tuple[Literal["release", "set_aside"], Status], ...]] = 
 
 def _released(state: State, rules: Rules, number: int, token: int, status: Status) -> State:
     task = state.tasks[number]
-    if task is None or task.status != "RUNNING" or task.token != token:
+    if task is None or task.status != "RUNNING":
+        return state
+    if rules.release_checks_token and task.token != token:
         return state
     back = 1 if rules.release_gives_the_attempt_back else 0
-    released = _left_running(task, "CANCELLED" if task.cancel_requested else status)._replace(
+    released = _left_running(task, _unless_cancelled(task, rules, status))._replace(
         token=_raised(state, rules, number, task),
         attempts=task.attempts - back,
         balance=task.balance + back,
@@ -594,8 +603,7 @@ def _fate(state: State, rules: Rules, task: Task) -> Reason:
 
 def _interrupted(task: Task, rules: Rules) -> Task:
     """No crash, and the attempt is given back: it is as often as people stop workers."""
-    status: Status = "CANCELLED" if task.cancel_requested else "READY"
-    return _left_running(task, status)._replace(
+    return _left_running(task, _unless_cancelled(task, rules, "READY"))._replace(
         attempts=task.attempts - 1,
         balance=task.balance + 1,
         interruptions=task.interruptions + 1,
@@ -608,12 +616,12 @@ def _lost(task: Task, rules: Rules) -> Task:
     So a first death never ends a task, not even its last attempt, nor the one execution that an
     operator granted by a requeue that kept the attempts (they are used up then, even less one).
     """
-    crashes = task.crashes + 1
+    crashes = task.crashes + 1 if rules.a_death_counts_as_a_crash else task.crashes
     pardoned = task.crashes == 0 or not rules.only_the_first_death_is_pardoned
     if crashes >= rules.max_crashes:
         status: Status = "FAILED"
     elif pardoned and rules.first_death_never_fails:
-        status = "CANCELLED" if task.cancel_requested else "READY"
+        status = _unless_cancelled(task, rules, "READY")
     else:
         status = _again_or_failed(task, rules, "READY")
     taken = _counted_unrun(_left_running(task, status), task)._replace(crashes=crashes)
@@ -812,7 +820,12 @@ def _again_or_failed(task: Task, rules: Rules, again: Status) -> Status:
     """Another attempt unless they are used up; a requested cancel stops only another attempt."""
     if task.attempts >= rules.max_attempts:
         return "FAILED"
-    return "CANCELLED" if task.cancel_requested else again
+    return _unless_cancelled(task, rules, again)
+
+
+def _unless_cancelled(task: Task, rules: Rules, then: Status) -> Status:
+    is_cancelled = task.cancel_requested and rules.a_requested_cancel_is_kept
+    return "CANCELLED" if is_cancelled else then
 
 
 def _left_running(task: Task, status: Status) -> Task:

@@ -1,4 +1,8 @@
-"""A row with edited numbers, dates or texts fails alone. The other tasks still run."""
+"""
+A row with edited numbers, dates or texts fails alone. The other tasks still run.
+
+The module is long because each column that can be edited by hand has its own case.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import pytest
 from django.db import connection
 
 from bgtask.db import DatabaseNow, operations_for
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import claim_queue, claim_suspect, release_claims, take_snapshot
 from bgtask.lifecycle.finish import finish_attempts
-from bgtask.lifecycle.outcome import Outcome
 from bgtask.lifecycle.promote import promote_due
 from bgtask.lifecycle.rescue import rescue_tasks
-from bgtask.models import Attempt, QueueStats, Task
+from bgtask.models import Attempt, QueueStats, Task, TaskStats
 from bgtask.status import Status
 from bgtask.testing import run_due
 from bgtask.worker import Runner
@@ -125,7 +129,7 @@ def expect(expected):
 
 
 @rows()
-def test_ready_row_is_claimed_with_its_neighbours_and_fails_alone(column, value, expected):
+def test_ready_row_is_claimed_with_others_and_fails_alone(column, value, expected):
     before, edited, after = TaskFactory.create_batch(3)
     elsewhere = TaskFactory(queue="other")
     edit(edited, column, value)
@@ -145,7 +149,7 @@ def test_ready_row_is_claimed_with_its_neighbours_and_fails_alone(column, value,
 
 @pytest.mark.django_db(transaction=True)
 @rows()
-def test_worker_that_drains_runs_all_neighbours(column, value, expected, caplog):
+def test_draining_worker_runs_all_other_tasks(column, value, expected, caplog):
     """With hints, floors, patience and statistics, which only a worker has."""
     tasks = TaskFactory.create_batch(5)
     others = [TaskFactory(queue="other", priority=number) for number in range(-2, 3)]
@@ -185,7 +189,7 @@ def test_lone_scheduled_row_without_a_date_does_not_keep_workers_busy(column, va
 
 @pytest.mark.parametrize("why", ["dead worker", "overdue", "by force"])
 @rows("max_run_time", "attempts", "token", "crashes", "max_attempts", "run_at")
-def test_running_row_is_rescued_with_its_neighbours(column, value, expected, why):
+def test_running_row_is_rescued_with_others(column, value, expected, why):
     dead = WorkerFactory(dead=why == "dead worker")
     deadline = {"deadline_at": DatabaseNow(-1)} if why == "overdue" else {}
     tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead, **deadline)
@@ -200,7 +204,7 @@ def test_running_row_is_rescued_with_its_neighbours(column, value, expected, why
 
 @pytest.mark.parametrize("column", ["run_at", "locked_at"])
 @pytest.mark.vendor("postgresql")
-def test_running_row_that_python_cannot_read_keeps_no_other_from_rescue(column, caplog):
+def test_running_row_that_python_cannot_read_does_not_block_a_rescue(column, caplog):
     dead = WorkerFactory(dead=True)
     tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead)
     edit(tasks[1], column, "'infinity'")
@@ -213,7 +217,7 @@ def test_running_row_that_python_cannot_read_keeps_no_other_from_rescue(column, 
 
 
 @rows("max_run_time", "attempts", "token", "crashes", "max_attempts")
-def test_row_can_be_released_requeued_and_moved_with_its_neighbours(column, value, expected):
+def test_row_can_be_released_requeued_and_changed_with_others(column, value, expected):
     tasks = TaskFactory.create_batch(3, status=Status.FAILED)
     edit(tasks[1], column, value)
 
@@ -248,7 +252,7 @@ NO_TEXTS = [
     ("column", "expected"),
     [("task_name", "FAILED"), ("task_params", "FAILED"), ("queue", "READY")],
 )
-def test_row_that_holds_no_text_keeps_no_neighbour_from_running(column, value, expected):
+def test_row_without_valid_text_does_not_block_others(column, value, expected):
     tasks = TaskFactory.create_batch(5)
     edit(tasks[2], column, value)
 
@@ -263,7 +267,7 @@ def test_row_that_holds_no_text_keeps_no_neighbour_from_running(column, value, e
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("first_bad_text")
 @pytest.mark.parametrize("value", NO_TEXTS)
-def test_running_row_that_holds_no_text_keeps_no_other_from_rescue(value):
+def test_running_row_without_valid_text_does_not_block_a_rescue(value):
     dead = WorkerFactory(dead=True)
     tasks = TaskFactory.create_batch(3, status=Status.RUNNING, locked_by=dead)
     edit(tasks[1], "task_name", value)
@@ -291,8 +295,10 @@ def test_rescue_of_a_row_without_a_name_does_not_stop_the_heartbeat():
 
     statistics.write("default", statistics.take())
 
+    assert sum(TaskStats.objects.values_list("failed", flat=True)) == 2
 
-def test_what_failed_as_malformed_says_which_number_and_what_to_do():
+
+def test_malformed_failure_names_the_number_and_the_remedy():
     edit(TaskFactory(), "max_run_time", "-5")
 
     run_due(raise_errors=False)

@@ -47,7 +47,7 @@ def role(testbed):
             server.execute(f"DROP USER {name}@localhost")
 
 
-def test_worker_works_with_them(testbed, role, settled):
+def test_worker_works_with_the_documented_privileges(testbed, role, settled):
     Worker.register()
     Worker.objects.update(lease_expires_at="2000-01-01 00:00Z")
     committed = {tasks.quick(number).pk for number in range(10)}
@@ -72,7 +72,7 @@ def test_worker_may_change_no_table(testbed, role):
     assert "bgtask_task" in connection.introspection.table_names()
 
 
-def test_web_process_may_enqueue_and_no_more(testbed, role):
+def test_web_process_can_only_enqueue(testbed, role):
     env = role("web")
     enqueue = testbed.command(
         "shell", "-c", "from tests.system.faults import tasks; tasks.quick(); "

@@ -28,7 +28,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_name_that_is_no_key_of_the_registry_calls_nothing(name, tmp_path):
+def test_unregistered_name_calls_nothing(name, tmp_path):
     task = TaskFactory(task_name=name, task_params='[["touch /tmp/never"], {}]')
 
     run_due(raise_errors=False)
@@ -40,7 +40,7 @@ def test_name_that_is_no_key_of_the_registry_calls_nothing(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["schedule", "priority", "queue", "verbose_name", "self"])
-def test_parameter_named_like_an_option_is_a_parameter(name):
+def test_parameter_named_like_an_option_stays_a_parameter(name):
     task = TaskFactory(task_name="tests.tasks.noop", task_params=f'[[], {{"{name}": 1}}]')
 
     run_due(raise_errors=False)
@@ -56,7 +56,7 @@ def test_parameter_named_like_an_option_is_a_parameter(name):
                "[[], {" + ", ".join(f'"k{number}": 0' for number in range(30_000)) + "}]"],
     ids=["digits", "depth", "size", "infinity", "keys"],
 )  # fmt: skip
-def test_limits_of_the_enqueue_hold_when_a_row_is_read(params):
+def test_limits_of_enqueue_apply_when_a_row_is_read(params):
     task = TaskFactory(task_name="tests.tasks.noop", task_params="[[], {}]")
     Task.objects.filter(pk=task.pk).update(task_params=params)
 

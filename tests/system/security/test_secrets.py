@@ -38,7 +38,9 @@ def test_secret_in_an_error_is_not_stored(message):
 
     task.refresh_from_db()
     attempt = Attempt.objects.get()
-    assert SECRET not in "".join((task.last_error, attempt.message, attempt.traceback))
+    assert SECRET not in "".join(
+        (task.last_error, task.error_message, attempt.message, attempt.traceback)
+    )
     assert task.status == "FAILED"
 
 

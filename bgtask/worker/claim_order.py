@@ -1,11 +1,13 @@
-"""Choose the queues to claim from next, by the heads that a poll found."""
+"""Decide what a worker claims next: which queue, from where in its index, and when a suspect."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
+from bgtask import clock
 from bgtask.db import Head
 from bgtask.models import Task
 
@@ -99,3 +101,84 @@ class Heads:
 def _has_more(head: Head) -> bool:
     """Return whether the task behind the head has the same priority."""
     return head.next == head.priority
+
+
+# How long a position is used. For so long, a more pressing task may be overlooked.
+CURSOR_LIFETIME_SECONDS = 1.0
+CURSOR_LIFETIME_CLAIMS = 200
+
+
+class ClaimCursor:
+    """
+    The key of the last claimed task, by queue.
+
+    While a transaction holds an old snapshot, the database can't remove the index entries of
+    tasks that were claimed since. A scan from the beginning of the index would step over all of
+    them, and each claim adds more.
+    """
+
+    def __init__(self) -> None:
+        self._positions: dict[str, tuple[tuple[Any, ...], float, int]] = {}
+
+    def get(self, queue: str) -> tuple[Any, ...] | None:
+        if queue not in self._positions:
+            return None
+        key, since, claims = self._positions[queue]
+        if claims >= CURSOR_LIFETIME_CLAIMS or clock.monotonic() > since + CURSOR_LIFETIME_SECONDS:
+            del self._positions[queue]
+            return None
+        return key
+
+    def advance(self, queue: str, key: tuple[Any, ...]) -> None:
+        _, since, claims = self._positions.get(queue, (None, clock.monotonic(), 0))
+        self._positions[queue] = (key, since, claims + 1)
+
+    def drop(self, queue: str) -> None:
+        self._positions.pop(queue, None)
+
+    def clear(self) -> None:
+        self._positions.clear()
+
+
+MAX_ISOLATION_WAIT_SECONDS = 60.0  # After this wait, suspects run before other tasks.
+ISOLATION_PERIOD_SECONDS = 1.0  # For so long, only suspects are claimed, one after the other.
+
+
+class IsolationGate:
+    """
+    The decision whether this process runs a suspect now, or other tasks.
+
+    A worker was holding the suspect when that worker died. The process runs a suspect when it is
+    idle. Otherwise it lets its threads finish at least once a minute, and then runs a suspect.
+    If the process dies, the suspect was the only task that can have caused it.
+    """
+
+    def __init__(self) -> None:
+        self.running_exclusive = False  # A suspect is running.
+        self._waiting_since: float | None = None
+        self._exclusive_until = 0.0
+
+    def wants_exclusive(self, waiting: bool, idle: bool) -> bool:
+        """
+        Return whether only suspects may be claimed now.
+
+        ``waiting`` tells that there are suspects to run, ``idle`` that there is nothing else to do.
+        """
+        if not waiting:
+            self._waiting_since = None
+            return False
+        now = clock.monotonic()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return (
+            idle
+            or now < self._exclusive_until
+            or now > self._waiting_since + MAX_ISOLATION_WAIT_SECONDS
+        )
+
+    def claimed(self, found: bool) -> None:
+        now = clock.monotonic()
+        if now > self._exclusive_until:
+            self._exclusive_until = now + ISOLATION_PERIOD_SECONDS
+        self._waiting_since = now
+        self.running_exclusive = found

@@ -52,7 +52,7 @@ REFUSED_EVERYWHERE = {
 
 
 @pytest.mark.parametrize("kind", REFUSED_EVERYWHERE)
-def test_a_constraint_that_is_violated_is_about_the_data(kind):
+def test_violated_constraint_is_about_the_data(kind):
     TaskFactory.create_batch(2)
 
     with error_of_the_database() as caught:
@@ -68,7 +68,7 @@ def test_a_constraint_that_is_violated_is_about_the_data(kind):
     ("column", "value"),
     [("task_name", "x" * 300), ("priority", 2**40), ("run_at", "no date"), ("priority", "ten")],
 )
-def test_a_value_that_a_column_cannot_hold_is_about_the_data(column, value):
+def test_value_out_of_range_of_its_column_is_about_the_data(column, value):
     TaskFactory()
 
     with error_of_the_database() as caught:
@@ -88,14 +88,14 @@ def test_a_text_that_cannot_be_encoded_is_about_the_data(text):
 
 
 @pytest.mark.vendor("sqlite")
-def test_a_number_of_too_many_bits_is_about_the_data():
+def test_number_with_too_many_bits_is_about_the_data():
     with pytest.raises(OverflowError) as caught:
         execute("UPDATE bgtask_task SET priority = %s", params=[2**70])
 
     assert is_about_data(caught.value)
 
 
-def test_what_a_trigger_refuses_is_about_the_data():
+def test_refusal_by_a_trigger_is_about_the_data():
     refuse = {
         "sqlite": ["CREATE TRIGGER refuse BEFORE UPDATE ON bgtask_task "
                    "BEGIN SELECT RAISE(ABORT, 'no'); END"],
@@ -165,7 +165,7 @@ AWAY = {
 @pytest.mark.parametrize(
     "kind", [*AWAY_EVERYWHERE, *sorted({kind for kinds in AWAY.values() for kind in kinds})]
 )
-def test_what_the_database_cannot_do_now_is_not_about_the_data(kind):
+def test_temporary_failure_of_the_database_is_not_about_the_data(kind):
     statements = (AWAY_EVERYWHERE | AWAY[connection.vendor]).get(kind)
     if statements is None:
         pytest.skip("another database's")
@@ -178,7 +178,7 @@ def test_what_the_database_cannot_do_now_is_not_about_the_data(kind):
 
 
 @pytest.mark.vendor("sqlite")
-def test_a_lock_and_a_file_that_is_no_database_are_not_about_the_data(tmp_path):
+def test_locked_database_and_invalid_database_file_are_not_about_the_data(tmp_path):
     other = connection.copy()
     try:
         other.settings_dict = connection.settings_dict | {"OPTIONS": {"timeout": 0}}
@@ -199,7 +199,7 @@ def test_a_lock_and_a_file_that_is_no_database_are_not_about_the_data(tmp_path):
     assert not is_about_data(garbage.value)
 
 
-def test_a_lock_that_cannot_be_had_is_not_about_the_data():
+def test_lock_timeout_is_not_about_the_data():
     if connection.vendor == "sqlite":
         pytest.skip("SQLite locks no rows")
     task = TaskFactory()
@@ -226,10 +226,10 @@ def test_an_error_without_a_code_is_about_the_database(kind):
 
 
 @pytest.mark.parametrize("kind", [DataError, IntegrityError, TooLarge])
-def test_an_error_without_a_code_is_about_the_data_if_its_class_says_so(kind):
+def test_error_without_a_code_is_about_the_data_if_its_class_is(kind):
     assert is_about_data(kind("refused"))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a bug"), ConnectionError("gone")])
-def test_an_error_of_nobody_is_not_about_the_data(error):
+def test_unrelated_error_is_not_about_the_data(error):
     assert not is_about_data(error)

@@ -1,0 +1,535 @@
+"""
+Mutants of the worker: what it claims, starts, keeps, writes and reports.
+
+The module is long because it is a list.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    Mutant(
+        "suspect-company",
+        "bgtask/worker/claimer.py",
+        "return self._claim_suspect(snapshot) if not self._in_flight_tasks else 0",
+        "return self._claim_suspect(snapshot)",
+        "tests/bgtask/worker/test_claimer.py::TestSuspects::test_suspects_wait_while_a_task_is_in_flight",
+    ),
+    Mutant(
+        "withdraw-stopped-off",
+        "bgtask/worker/claimer.py",
+        ("        self._on_poll(snapshot.next_due)\n        self._withdraw_blocked(snapshot)\n"),
+        "        self._on_poll(snapshot.next_due)\n",
+        "tests/bgtask/worker/test_runner.py::test_a_pause_binds_what_was_claimed_ahead",
+    ),
+    Mutant(
+        "withdraw-paused-only",
+        "bgtask/worker/claimer.py",
+        "if not snapshot.paused and not snapshot.on_hold:",
+        "if not snapshot.paused:",
+        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_next_poll_sets_aside_unstarted_tasks_on_hold",
+    ),
+    Mutant(
+        "poll-promotes-nothing",
+        "bgtask/worker/claimer.py",
+        "if snapshot.next_due is not None and snapshot.next_due <= 0:",
+        "if False:",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_while_a_suspect_runs",
+    ),
+    Mutant(
+        "claim-paused-queues",
+        "bgtask/worker/claimer.py",
+        "for queue, head in by_queue.items() if queue not in snapshot.paused",
+        "for queue, head in by_queue.items()",
+        "tests/bgtask/worker/test_many_queues.py::TestLimits::test_paused_queues_are_left_alone",
+    ),
+    Mutant(
+        "drain-stops-at-first-poll",
+        "bgtask/worker/claimer.py",
+        ("            if not snapshot.last:\n                return False\n"),
+        "            return False\n",
+        "tests/bgtask/worker/test_many_queues.py::TestLimits::test_many_paused_queues_hide_no_other_queue",
+    ),
+    Mutant(
+        "suspect-never-while-busy",
+        "bgtask/worker/claim_order.py",
+        "            or now > self._waiting_since + MAX_ISOLATION_WAIT_SECONDS\n",
+        "",
+        "tests/bgtask/worker/test_claimer.py::TestSuspects::test_suspects_come_before_other_tasks_after_a_long_wait",
+    ),
+    Mutant(
+        "suspect-not-when-idle",
+        "bgtask/worker/claim_order.py",
+        ("            idle\n            or now"),
+        "            now",
+        "tests/bgtask/worker/test_claimer.py::TestSuspects::test_idle_worker_claims_suspects_at_once",
+    ),
+    Mutant(
+        "suspect-alone",
+        "bgtask/worker/runner.py",
+        "if self._isolation.running_exclusive or self._completer.backlog > MAX_UNWRITTEN_OUTCOMES:",
+        "if self._completer.backlog > MAX_UNWRITTEN_OUTCOMES:",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_while_a_suspect_runs",
+    ),
+    Mutant(
+        "max-tasks",
+        "bgtask/worker/runner.py",
+        "wanted = min(wanted, self._max_tasks - self._in_flight_tasks.claimed_total)",
+        "pass",
+        "tests/bgtask/worker/test_runner.py::test_stops_after_its_number_of_tasks_and_claims_no_more",
+    ),
+    Mutant(
+        "start-without-lease",
+        "bgtask/worker/runner.py",
+        ("            self._heartbeat.trusted()\n            and not self._primary.refused"),
+        "            not self._primary.refused",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_or_is_claimed_while_the_lease_may_have_ended",
+    ),
+    Mutant(
+        "start-with-unwritten",
+        "bgtask/worker/runner.py",
+        "            and self._completer.backlog < MAX_UNWRITTEN_OUTCOMES\n",
+        "",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_while_too_many_outcomes_are_unwritten",
+    ),
+    Mutant(
+        "claim-without-lease",
+        "bgtask/worker/runner.py",
+        (
+            "            if not self._heartbeat.trusted():\n"
+            "                return False\n"
+            "            if self._primary"
+        ),
+        "            if self._primary",
+        "tests/bgtask/worker/test_runner.py::test_nothing_starts_or_is_claimed_while_the_lease_may_have_ended",
+    ),
+    Mutant(
+        "claim-error-not-reconciled",
+        "bgtask/worker/runner.py",
+        (
+            "            self._in_flight_tasks.needs_reconciling = True\n"
+            '            self._failed("The database does not answer", error)\n'
+            "            reset_connection(self._alias)\n"
+            "            return False\n"
+            "        self._failures = 0"
+        ),
+        (
+            '            self._failed("The database does not answer", error)\n'
+            "            reset_connection(self._alias)\n"
+            "            return False\n"
+            "        self._failures = 0"
+        ),
+        "tests/bgtask/worker/test_runner.py::test_a_task_whose_claim_got_no_reply_is_run_all_the_same",
+    ),
+    Mutant(
+        "steady",
+        "bgtask/worker/heartbeat.py",
+        "return self.trusted() and clock.monotonic() > self._beating_since + 2 * self._interval",
+        "return self.trusted()",
+        "tests/bgtask/worker/test_heartbeat.py::TestJudging::test_judging_begins_after_two_intervals",
+    ),
+    Mutant(
+        "steady-after-outage",
+        "bgtask/worker/heartbeat.py",
+        "if started > self._trusted_until:",
+        "if False:",
+        "tests/bgtask/worker/test_heartbeat.py::TestJudging::test_judging_begins_again_after_an_outage",
+    ),
+    Mutant(
+        "trusted-from-the-reply",
+        "bgtask/worker/heartbeat.py",
+        "self._trusted_until = started + self._lease",
+        "self._trusted_until = clock.monotonic() + self._lease",
+        "tests/bgtask/worker/test_heartbeat.py::TestTrust::test_trust_counts_from_the_start_of_a_beat_and_not_from_its_reply",
+    ),
+    Mutant(
+        "trusted-though-dead",
+        "bgtask/worker/heartbeat.py",
+        "            self._trusted_until = 0.0\n",
+        "",
+        "tests/bgtask/worker/test_heartbeat.py::TestTrust::test_trust_ends_when_the_worker_is_declared_dead",
+    ),
+    Mutant(
+        "lease-without-margin",
+        "bgtask/worker/heartbeat.py",
+        "LEASE_MARGIN_SHARE = 0.25",
+        "LEASE_MARGIN_SHARE = 0.0",
+        "tests/bgtask/worker/test_heartbeat.py::TestTrust::test_trust_ends_a_margin_before_the_lease_of_the_beat",
+    ),
+    Mutant(
+        "giveback-stats",
+        "bgtask/worker/heartbeat.py",
+        "            self._statistics.give_back(figures)\n",
+        "",
+        "tests/bgtask/worker/test_heartbeat.py::TestStatistics::test_next_beat_writes_the_statistics_of_a_beat_that_failed",
+    ),
+    Mutant(
+        "beat-and-stats-apart",
+        "bgtask/worker/heartbeat.py",
+        ("with operations_for(connection).transaction(connection):\n                    alive"),
+        ("if True:\n                    alive"),
+        "tests/bgtask/worker/test_heartbeat.py::TestStatistics::test_next_beat_writes_the_statistics_of_a_beat_that_failed",
+    ),
+    Mutant(
+        "cancel-of-others",
+        "bgtask/worker/heartbeat.py",
+        "Task.objects.filter(locked_by=self.worker, cancel_requested=True)",
+        "Task.objects.filter(cancel_requested=True)",
+        "tests/bgtask/worker/test_heartbeat.py::test_beat_returns_cancel_requests_of_its_own_tasks_only",
+    ),
+    Mutant(
+        "judge-anybody",
+        "bgtask/worker/maintenance.py",
+        "if may_judge and (dead := Worker.objects.silent().declare_dead()):",
+        "if dead := Worker.objects.silent().declare_dead():",
+        "tests/bgtask/worker/test_maintenance.py::TestRescue::test_rescue_leaves_silent_workers_alone_while_it_may_not_judge",
+    ),
+    Mutant(
+        "prune-goes-on",
+        "bgtask/worker/maintenance.py",
+        "while may_go_on() and (number",
+        "while (number",
+        "tests/bgtask/test_prune.py::test_pruning_stops_between_batches_for_other_jobs",
+    ),
+    Mutant(
+        "prune-against-retention",
+        "bgtask/worker/maintenance.py",
+        ("            if age is None:\n                continue\n"),
+        "            age = age or 0.0\n",
+        "tests/bgtask/test_prune.py::test_each_outcome_is_kept_for_its_retention",
+    ),
+    Mutant(
+        "expired-holds-stay",
+        "bgtask/worker/maintenance.py",
+        "    TaskHold.objects.expired().delete()\n",
+        "",
+        "tests/bgtask/worker/test_maintenance.py::TestUnhold::test_maintenance_ends_only_holds_and_pauses_that_are_over",
+    ),
+    Mutant(
+        "expired-pauses-stay",
+        "bgtask/worker/maintenance.py",
+        "    QueuePause.objects.expired().delete()\n",
+        "",
+        "tests/bgtask/worker/test_maintenance.py::TestUnhold::test_maintenance_ends_only_holds_and_pauses_that_are_over",
+    ),
+    Mutant(
+        "flush-without-read-back",
+        "bgtask/worker/completer.py",
+        ("    if len(accepted) < len(outcomes):\n        refused"),
+        ("    if False:\n        refused"),
+        "tests/bgtask/worker/test_completer.py::TestOutage::test_of_the_reply_alone_is_found_out_by_reading_back",
+    ),
+    Mutant(
+        "outage-blames-data",
+        "bgtask/worker/completer.py",
+        "if not is_about_data(error) or _is_plain(outcome):",
+        "if _is_plain(outcome):",
+        "tests/bgtask/worker/test_completer.py::TestRefusedOutcome::test_refused_outcome_is_kept_while_others_are_written",
+    ),
+    Mutant(
+        "first-refusal-blames",
+        "bgtask/worker/completer.py",
+        ("                if refusals == 1:\n                    continue"),
+        ("                if False:\n                    continue"),
+        "tests/bgtask/worker/test_completer.py::TestOutage::test_outage_that_ends_between_two_flushes_replaces_no_outcome",
+    ),
+    Mutant(
+        "single-refusal-blames",
+        "bgtask/worker/completer.py",
+        (
+            "            if not is_about_data(error):\n"
+            "                raise\n"
+            "        try:\n"
+            "            return self._flush([outcome])"
+        ),
+        ("            raise\n        try:\n            return self._flush([outcome])"),
+        "tests/bgtask/worker/test_completer.py::TestOutage::test_outage_that_ends_between_two_flushes_replaces_no_outcome",
+    ),
+    Mutant(
+        "kept-is-fenced",
+        "bgtask/worker/completer.py",
+        "settled = statuses.keys() | unsettled",
+        "settled = statuses.keys()",
+        "tests/bgtask/worker/test_completer.py::TestRefusedOutcome::test_stop_returns_false_for_unwritten_outcomes",
+    ),
+    Mutant(
+        "refused-is-lost",
+        "bgtask/worker/completer.py",
+        "        self._kept += refused\n",
+        "",
+        "tests/bgtask/worker/test_completer.py::TestRefusedOutcome::test_refused_outcome_is_kept_while_others_are_written",
+    ),
+    Mutant(
+        "flush-without-limit",
+        "bgtask/worker/completer.py",
+        ("self._take(MAX_FLUSH_BATCH)\n            if batch"),
+        ("self._take(10**9)\n            if batch"),
+        "tests/bgtask/worker/test_batches.py::TestWriting::test_flush_takes_all_waiting_outcomes_up_to_its_limit",
+    ),
+    Mutant(
+        "put-does-not-wake",
+        "bgtask/worker/completer.py",
+        "self._asleep or len(self._pending) >= FLUSH_BATCH",
+        "len(self._pending) >= FLUSH_BATCH",
+        "tests/bgtask/worker/test_completer.py::test_outcomes_that_come_in_at_the_same_moment_are_written",
+    ),
+    Mutant(
+        "unwritten-is-clean",
+        "bgtask/worker/completer.py",
+        "return not self.backlog and not self._unwritten",
+        "return not self.backlog",
+        "tests/bgtask/worker/test_completer.py::TestOutage::test_stop_returns_false_for_unwritten_outcomes",
+    ),
+    Mutant(
+        "one-refused-keeps-all",
+        "bgtask/worker/completer.py",
+        ("or tries >= BATCH_TRIES\n                    or"),
+        "or",
+        "tests/bgtask/worker/test_completer.py::TestRefusedOutcome::test_refused_outcome_is_kept_while_others_are_written",
+    ),
+    Mutant(
+        "stats-double",
+        "bgtask/worker/statistics.py",
+        "figures[_SUCCEEDED] += 1",
+        "figures[_SUCCEEDED] += 2",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-failed-double",
+        "bgtask/worker/statistics.py",
+        "figures[_FAILED] += 1",
+        "figures[_FAILED] += 2",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-retried-double",
+        "bgtask/worker/statistics.py",
+        "figures[_RETRIED] += 1",
+        "figures[_RETRIED] += 2",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-cancelled",
+        "bgtask/worker/statistics.py",
+        "elif status != Status.CANCELLED:",
+        "else:",
+        "tests/bgtask/worker/test_statistics.py::test_an_attempt_after_which_its_task_was_cancelled_is_no_retry",
+    ),
+    Mutant(
+        "stats-latency",
+        "bgtask/worker/statistics.py",
+        "figures[_LATENCY] += latency",
+        "figures[_LATENCY] = latency",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-duration-peak",
+        "bgtask/worker/statistics.py",
+        "max(figures[_DURATION_MAX], duration)",
+        "duration",
+        "tests/bgtask/worker/test_statistics.py::test_each_attempt_is_counted_once_with_its_latency_and_its_duration",
+    ),
+    Mutant(
+        "stats-given-back-once",
+        "bgtask/worker/statistics.py",
+        "mine[index] += values[index]",
+        "mine[index] = values[index]",
+        "tests/bgtask/worker/test_statistics.py::test_statistics_that_could_not_be_written_are_added_to_the_next",
+    ),
+    Mutant(
+        "settle-newer-claim",
+        "bgtask/worker/in_flight.py",
+        "if task is not None and task.token == outcome.task.token:",
+        "if task is not None:",
+        "tests/bgtask/worker/test_in_flight.py::TestSettle::test_settling_leaves_a_newer_claim_of_the_same_task",
+    ),
+    Mutant(
+        "reconcile-releases-nothing",
+        "bgtask/worker/in_flight.py",
+        "strays = [task for task in held if not self._has(task)]",
+        "strays = []",
+        "tests/bgtask/worker/test_in_flight.py::TestReconcile::test_reconciling_releases_only_claims_that_memory_does_not_know",
+    ),
+    Mutant(
+        "reconcile-old-claim",
+        "bgtask/worker/in_flight.py",
+        "return ours is not None and ours.token == task.token",
+        "return ours is not None",
+        "tests/bgtask/worker/test_in_flight.py::TestReconcile::test_reconciling_releases_a_newer_claim_than_memory_knows",
+    ),
+    Mutant(
+        "reconcile-loses-nothing",
+        "bgtask/worker/in_flight.py",
+        "if (current.id, current.token) not in keys and current.lost_at is None:",
+        "if False:",
+        "tests/bgtask/worker/test_in_flight.py::TestReconcile::test_reconciling_marks_running_tasks_of_other_workers_as_lost",
+    ),
+    Mutant(
+        "release-before-dropping",
+        "bgtask/worker/in_flight.py",
+        (
+            "            self.drop(tasks)  # Drop first: if the release fails, reconciling repeats it.\n"
+            "            release_claims(tasks)"
+        ),
+        ("            release_claims(tasks)\n            self.drop(tasks)"),
+        "tests/bgtask/worker/test_in_flight.py::test_next_reconciling_releases_tasks_that_could_not_be_released",
+    ),
+    Mutant(
+        "withdraw-everything",
+        "bgtask/worker/pool.py",
+        "(kept if keep is not None and keep(task) else withdrawn)",
+        "(withdrawn)",
+        "tests/bgtask/worker/test_claimer.py::TestWithdrawal::test_next_poll_releases_unstarted_tasks_of_a_paused_queue",
+    ),
+    Mutant(
+        "prefetch-behind-slow-task",
+        "bgtask/worker/pool.py",
+        "        if duration > PREFETCH_SECONDS:\n",
+        "        if False:\n",
+        "tests/bgtask/worker/test_batches.py::TestClaimingAhead::test_pool_wants_one_task_per_free_thread_after_a_slow_task",
+    ),
+    Mutant(
+        "start-untrusted",
+        "bgtask/worker/pool.py",
+        "if self._waiting and not self._may_start():",
+        "if False:",
+        "tests/bgtask/worker/test_batches.py::TestStarting::test_waits_until_it_may",
+    ),
+    Mutant(
+        "stuck-at-once",
+        "bgtask/worker/pool.py",
+        "current.lost_at is not None and current.lost_at < late",
+        "current.lost_at is not None",
+        "tests/bgtask/worker/test_batches.py::TestStarting::test_a_thread_is_stuck_once_its_lost_task_has_had_the_grace_period",
+    ),
+    Mutant(
+        "retry-without-end",
+        "bgtask/worker/executor.py",
+        " or not task.has_attempts_left:",
+        ":",
+        "tests/bgtask/test_retry.py::test_fails_after_max_attempts_executions_and_never_runs_again",
+    ),
+    Mutant(
+        "retry-after-give-up",
+        "bgtask/worker/executor.py",
+        "malformed or isinstance(error, GiveUp) or not",
+        "malformed or not",
+        "tests/bgtask/test_retry.py::test_giving_up_fails_at_once",
+    ),
+    Mutant(
+        "retry-of-malformed",
+        "bgtask/worker/executor.py",
+        "if malformed or isinstance",
+        "if isinstance",
+        "tests/bgtask/test_signals.py::test_a_malformed_task_fails_and_was_never_started",
+    ),
+    Mutant(
+        "cancelled-is-failed",
+        "bgtask/worker/executor.py",
+        "if isinstance(error, Cancelled):",
+        "if False:",
+        "tests/bgtask/test_retry.py::test_task_with_a_cancel_request_can_end_as_cancelled",
+    ),
+    Mutant(
+        "exit-leaves-running",
+        "bgtask/worker/executor.py",
+        "    except BaseException as error:  # Even sys.exit() must not leave the task RUNNING.",
+        "    except Exception as error:",
+        "tests/bgtask/test_stored_errors.py::test_exceptions_that_end_a_process_fail_only_the_task",
+    ),
+    Mutant(
+        "retry-time-ignored",
+        "bgtask/worker/executor.py",
+        "if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):",
+        "if False:",
+        "tests/bgtask/test_retry.py::test_task_requests_a_retry_after_seconds",
+    ),
+    Mutant(
+        "value-fails-task",
+        "bgtask/worker/executor.py",
+        "    except InvalidParameters as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        "tests/bgtask/test_stored_errors.py::test_return_value_that_is_not_json_is_logged_and_not_a_failure",
+    ),
+    Mutant(
+        "hand-edited-values-run",
+        "bgtask/worker/executor.py",
+        "        task.check_values()\n",
+        "",
+        "tests/system/security/test_numbers.py::test_ready_row_is_claimed_with_others_and_fails_alone",
+    ),
+    Mutant(
+        "failure-is-a-warning",
+        "bgtask/worker/events.py",
+        "Status.FAILED: (logging.ERROR,",
+        "Status.FAILED: (logging.WARNING,",
+        "tests/bgtask/test_retry.py::test_the_last_failure_is_one_error_in_the_log",
+    ),
+    Mutant(
+        "failed-signal-at-each-attempt",
+        "bgtask/worker/events.py",
+        "if status == Status.FAILED and signals",
+        "if signals",
+        "tests/bgtask/worker/test_events.py::test_signals_match_the_new_status_of_the_task",
+    ),
+    Mutant(
+        "retried-signal-missing",
+        "bgtask/worker/events.py",
+        "if status in (Status.SCHEDULED, Status.READY) and signals",
+        "if status == Status.READY and signals",
+        "tests/bgtask/worker/test_events.py::test_signals_match_the_new_status_of_the_task",
+    ),
+    Mutant(
+        "backlog-is-clean",
+        "bgtask/worker/events.py",
+        "return not self.backlog",
+        "return True",
+        "tests/bgtask/worker/test_events.py::test_unannounced_outcomes_are_reported_at_the_stop",
+    ),
+    Mutant(
+        "cursor-without-time-limit",
+        "bgtask/worker/claim_order.py",
+        "claims >= CURSOR_LIFETIME_CLAIMS or clock.monotonic() > since + CURSOR_LIFETIME_SECONDS",
+        "claims >= CURSOR_LIFETIME_CLAIMS",
+        "tests/bgtask/worker/test_claimer.py::TestCursor::test_cursor_forgets_its_position_after_a_second",
+    ),
+    Mutant(
+        "cursor-without-count",
+        "bgtask/worker/claim_order.py",
+        "claims >= CURSOR_LIFETIME_CLAIMS or clock",
+        "clock",
+        "tests/bgtask/worker/test_claimer.py::TestCursor::test_cursor_forgets_its_position_after_its_number_of_claims",
+    ),
+    Mutant(
+        "listener-other-queues",
+        "bgtask/worker/listeners.py",
+        '            heard &= {"", *self._queues}\n',
+        "            pass\n",
+        "tests/bgtask/worker/test_listeners.py::test_listener_is_woken_by_its_own_queues_only",
+        "postgresql",
+    ),
+    Mutant(
+        "listener-unproved",
+        "bgtask/worker/listeners.py",
+        "        check_notifications(connection, self._alias)\n",
+        "",
+        "tests/bgtask/worker/test_listeners.py::test_a_listener_that_does_not_hear_the_echo_polls_and_logs_it",
+        "postgresql",
+    ),
+    Mutant(
+        "echo-any-notification",
+        "bgtask/worker/poolers.py",
+        "return any(told.channel == channel for told in raw.notifies(timeout=ECHO_SECONDS))",
+        "return True",
+        "tests/bgtask/worker/test_listeners.py::test_an_alias_of_another_database_does_not_hear_the_echo",
+        "postgresql",
+    ),
+    Mutant(
+        "pause-does-not-grow",
+        "bgtask/worker/service.py",
+        "first * 2 ** min(failures - 1, 30)",
+        "first",
+        "tests/bgtask/worker/test_supervisor.py::test_process_that_ends_at_once_is_started_again_after_growing_waits",
+    ),
+)
