@@ -81,13 +81,17 @@ def result_of_claim(row: Any, task: Any, alias: str, params: tuple[Any, Any]) ->
     """
     raw = row.unconverted
     connection = connections[row._state.db]
+    run_at = _as_read(connection, row.claim_key[1])
+    locked_at = _as_read(connection, raw["locked_at"])
+    if locked_at is None and run_at is not None:  # MariaDB returns the row as it was before.
+        locked_at = run_at + timedelta(seconds=row.waited)
     facts = SimpleNamespace(
         status=Status.RUNNING,
         result_id=raw["result_id"],
         enqueued_at=_as_read(connection, raw["enqueued_at"]),
         started_at=_as_read(connection, raw["started_at"]),
-        locked_at=_as_read(connection, raw["locked_at"]),
-        run_at=_as_read(connection, row.claim_key[1]),
+        locked_at=locked_at,
+        run_at=run_at,
         finished_at=None,
         duration_ms=None,
         return_value=None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
@@ -188,13 +187,11 @@ class MariaDB(QueueOperations):
                     [*values, *sorted(row[0] for row in rows)],
                 )
         # The rows were read before the UPDATE, so compute the values that the UPDATE has set.
-        token, attempts, locked_at = map(RETURNED.index, ("token", "attempts", "locked_at"))
+        token, attempts = RETURNED.index("token"), RETURNED.index("attempts")
         claimed = [list(row) for row in rows]
         for row in claimed:
             row[token] = min(row[token], TOKEN_CEILING) + values[-1]
             row[attempts] = min(row[attempts], COUNT_MAX - 1) + 1
-            *_, run_at, due_for = row
-            row[locked_at] = run_at and run_at + timedelta(seconds=due_for)
         return claimed
 
     def promote(self, candidates: QuerySet[Any]) -> int:
