@@ -21,7 +21,7 @@ from django.utils.dateparse import parse_datetime
 
 from bgtask.backend import api
 from bgtask.db.routing import as_read
-from bgtask.db.sql import as_count
+from bgtask.db.sql import RETURNED, as_count
 from bgtask.exceptions import MalformedTask
 from bgtask.serialization import load_params
 from bgtask.status import AttemptOutcome, Status
@@ -29,6 +29,7 @@ from bgtask.status import AttemptOutcome, Status
 MOST_WORKERS = 10_000  # The number of attempts may have been edited by hand.
 CANCELLED = "bgtask.exceptions.Cancelled"
 
+_RESULT_ID = RETURNED.index("result_id")
 _STATUSES = {
     Status.SCHEDULED: api.TaskResultStatus.READY,
     Status.READY: api.TaskResultStatus.READY,
@@ -62,8 +63,8 @@ def result_of_row(row: Any, task: Any, history: Sequence[Any], alias: str) -> An
 
 def result_for_the_log(row: Any, task: Any, status: Status, alias: str) -> Any:
     """Return a result that has only what Django's own receivers log: id, task and status."""
-    raw = row.unconverted
-    result_id = raw["result_id"] if raw else row.result_id  # A rescued task comes from no claim.
+    # A task that was rescued comes from no claim, so its field is read.
+    result_id = row.returned[_RESULT_ID] if row.returned else row.result_id
     return _new(
         api.TaskResult,
         task=task,
@@ -79,7 +80,7 @@ def result_of_claim(row: Any, task: Any, alias: str, params: tuple[Any, Any]) ->
 
     A first attempt needs no query, because the claim has returned what the result needs.
     """
-    raw = row.unconverted
+    raw = dict(zip(RETURNED, row.returned, strict=False))
     connection = connections[row._state.db]
     run_at = _as_read(connection, row.claim_key[1])
     locked_at = _as_read(connection, raw["locked_at"])

@@ -16,8 +16,8 @@ CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
     "max_attempts", "max_run_time", "cancel_requested", "backend",
 )  # fmt: skip
-# Further columns that the result of a task needs. A worker converts them only if it is asked for
-# the result. A date that was edited by hand may be one that Python can't represent.
+# Further columns that the result of a task needs. A worker converts them only if the result is
+# asked for. A date that was edited by hand may be one that Python can't represent.
 UNCONVERTED = ("result_id", "enqueued_at", "started_at", "locked_at")
 RETURNED = (*CLAIMED, *UNCONVERTED)
 ORDER = ("run_at", "due_for")

@@ -18,7 +18,7 @@ from bgtask.db import MOST_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, op
 from bgtask.db.functions import attempts_without_one, raised_token
 from bgtask.db.internals import new_instance
 from bgtask.db.routing import queue_alias
-from bgtask.db.sql import CLAIMED, UNCONVERTED, as_priority
+from bgtask.db.sql import CLAIMED, as_priority
 from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.status import HeldFor, Status
 
@@ -173,7 +173,7 @@ def _instances(
         state = task.__dict__
         state.update(zip(CLAIMED, row, strict=False))
         state.update(claimed)
-        task.unconverted = dict(zip(UNCONVERTED, row[len(CLAIMED) :], strict=False))
+        task.returned = row
         run_at, waited = row[-2:]
         try:
             task.waited = max(float(waited), 0.0)

@@ -6,8 +6,7 @@ The module is long because it lists every column, index and constraint in one pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from django.db import models
@@ -244,10 +243,10 @@ class Task(models.Model):
     NEVER = 0
 
     # The seconds that the task had been due when it was claimed, its place in the order of claims,
-    # and values as the driver returned them. They are set only on tasks that come from a claim.
+    # and the row as the driver returned it. They are set only on tasks that come from a claim.
     waited = 0.0
     claim_key: tuple[Any, ...] = ()
-    unconverted: Mapping[str, Any] = MappingProxyType({})
+    returned: Sequence[Any] = ()
 
     def __str__(self) -> str:
         # Don't read a deferred field from the database, since this text is for the log.

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.django_db
 
 
 def claim(result, worker=None):
-    (task,) = claim_these(Task.objects.filter(result_id=result.id), worker or WorkerFactory())
+    ours = Task.objects.filter(result_id=result.id)
+    ours.run_now()
+    (task,) = claim_these(ours.ready(), worker or WorkerFactory())
     return task
 
 

@@ -247,7 +247,7 @@ class TestRow:
 
         row = Task.objects.get()
         told = {name: value for name, value in vars(claimed).items() if not name.startswith("_")}
-        of_claim = ("waited", "claim_key", "unconverted")
+        of_claim = ("waited", "claim_key", "returned")
         known = {name: value for name, value in told.items() if name not in of_claim}
         assert known == {name: getattr(row, name) for name in known}
         assert {"task_name", "task_params", "token", "attempts", "max_attempts"} <= known.keys()
