@@ -88,10 +88,12 @@ class FinishObserver:
 
     def observe(self, accepted: Sequence[tuple[Any, str]]) -> None:
         # Finding a task may import its module, and that may connect a receiver. So find them first.
+        tasks = {outcome.task.task_name: outcome.task for outcome, _ in accepted}
+        definitions = {name: _definition_of(row) for name, row in tasks.items()}
         known = [
             (outcome, status, task)
             for outcome, status in accepted
-            if (task := _definition_of(outcome.task)) is not None
+            if (task := definitions[outcome.task.task_name]) is not None
         ]
         if has_receivers(api.task_finished):
             self._send_results(known)
