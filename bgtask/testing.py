@@ -13,6 +13,8 @@ Tasks are claimed, executed and finished as by a worker, but in the caller's thr
 transaction. Within a transaction, each task gets a savepoint. All this works in a TestCase.
 
 In an async test, write ``await sync_to_async(run_due)()``.
+
+The module is long because it is all that tests of a project import.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What enqueuing a task of Django's API stores, and what it refuses."""
+"""
+Test what enqueuing a task of Django's API stores, and what it refuses.
+
+The module is long because each kind of bad input has a test of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""How tasks of Django's API are run, and which signals are sent when."""
+"""
+Test how tasks of Django's API are run, and which signals are sent when.
+
+The module is long because it compares signals, logs and queries of the same tasks.
+"""
 
 from __future__ import annotations
 
