@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def _publish() -> None:
-    """Create two pages, of which one refers to the other, and publish a revision of that one."""
+    """Create two pages, let one refer to the other, and publish a revision of that one."""
     from wagtail.models import Page
 
     from tests.wagtail.models import LinkingPage

@@ -231,7 +231,7 @@ def test_a_result_can_be_read_after_an_operator_moved_its_task():
     "changes",
     [{"task_params": "no JSON"}, {"return_value": "no JSON"}, {"attempts": 2**31 - 1}],
 )
-def test_a_result_can_be_read_after_somebody_edited_the_row(changes):
+def test_a_result_can_be_read_after_the_row_was_edited(changes):
     result = jobs.add.enqueue(1)
     run(result)
     Task.objects.update(**changes)

@@ -292,7 +292,7 @@ def queries_of_a_drain() -> int:
     return len(captured)
 
 
-def test_running_takes_no_query_more_than_a_background_function_if_nobody_listens(quiet):
+def test_without_receivers_a_task_takes_no_more_queries_than_a_background_function(quiet):
     TaskFactory(task_name="tests.tasks.noop")
     before = queries_of_a_drain()
 

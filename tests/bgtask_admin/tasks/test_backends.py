@@ -41,7 +41,7 @@ def test_the_page_of_a_background_function_names_no_backend(admin_client):
     assert "backend" not in page
 
 
-def test_who_may_not_see_results_does_not_see_their_ids(log_in):
+def test_the_id_of_a_result_is_hidden_like_the_result(log_in):
     """Kind of fault: an id that opens a result in the project is shown to everybody."""
     task = django_task(status=Status.SUCCESSFUL)
 
