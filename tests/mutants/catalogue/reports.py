@@ -188,7 +188,7 @@ MUTANTS = (
         "bgtask/worker/events.py",
         'with surviving("The outcome of %s could not be announced.", outcome.task):',
         "if True:",
-        f"{SERVICES}test_events_after_an_outcome_that_cannot_be_announced_are_dispatched",
+        f"{SERVICES}test_events_after_an_outcome_that_cannot_be_logged_are_dispatched",
     ),
     Mutant(
         "surviving-watchdog",
