@@ -1,3 +1,9 @@
+"""
+Test the list of tasks: its tabs, filters, search and pages.
+
+The module is long because each of these changes what the others find.
+"""
+
 from __future__ import annotations
 
 import html
