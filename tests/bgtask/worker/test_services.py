@@ -181,7 +181,7 @@ def test_events_after_a_receiver_that_raised_are_dispatched(raising):
     assert raising.calls == 3
 
 
-def test_events_after_an_outcome_that_cannot_be_announced_are_dispatched(caplog):
+def test_events_after_an_outcome_that_cannot_be_logged_are_dispatched(caplog):
     dispatcher = EventDispatcher()
     dispatcher.start()
 
@@ -190,7 +190,7 @@ def test_events_after_an_outcome_that_cannot_be_announced_are_dispatched(caplog)
 
     assert dispatcher.stop(30)
     first, second = (record.getMessage() for record in caplog.records)
-    assert "could not be announced" in first
+    assert "could not be logged or signalled" in first
     assert "has failed" in second
 
 

@@ -79,8 +79,8 @@ MUTANTS = (
     Mutant(
         "operation-ends-a-step-later",
         "bgtask_admin/actions/run.py",
-        "    if len(ahead) < LOOK_AHEAD:\n        return True\n",
-        "    if len(ahead) < LOOK_AHEAD:\n        return not ahead\n",
+        "    if len(ahead) < LOOKAHEAD_ROWS:\n        return True\n",
+        "    if len(ahead) < LOOKAHEAD_ROWS:\n        return not ahead\n",
         f"{RUN}test_the_step_that_changes_the_last_task_ends_the_operation",
     ),
     Mutant(
@@ -93,15 +93,15 @@ MUTANTS = (
     Mutant(
         "operation-log-by-long-name",
         "bgtask_admin/actions/recording.py",
-        'return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"',
-        "return text",
+        "return cut_end(replace_unstorable(text), MAX_NAME_CHARACTERS)",
+        "return replace_unstorable(text)",
         f"{NAMES}test_actions_are_logged_for_users_of_any_name",
     ),
     Mutant(
         "operation-log-by-unstorable-name",
         "bgtask_admin/actions/recording.py",
-        'text.replace("\\x00", "\\ufffd").encode("utf-8", "backslashreplace").decode()',
-        "text",
+        "return cut_end(replace_unstorable(text), MAX_NAME_CHARACTERS)",
+        "return cut_end(text, MAX_NAME_CHARACTERS)",
         f"{NAMES}test_actions_are_logged_for_users_of_any_name",
     ),
     Mutant(
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         "rescue-tells-nobody",
         "bgtask_admin/actions/pauses.py",
-        "        transaction.on_commit(announce, using=queue_alias(), robust=True)\n",
+        "        transaction.on_commit(dispatch, using=queue_alias(), robust=True)\n",
         "",
         f"{PAUSES}test_a_task_that_fails_for_good_with_a_dead_worker_is_told_of",
     ),
@@ -163,8 +163,8 @@ MUTANTS = (
     Mutant(
         "bounds-not-told",
         "bgtask_admin/actions/preview.py",
-        "looked_at=found.looked_at or bounds.looked_at,",
-        "looked_at=found.looked_at,",
+        "searched=found.searched or bounds.searched,",
+        "searched=found.searched,",
         f"{BOUNDS}test_the_confirmation_counts_the_newest_and_says_at_least",
     ),
     Mutant(
@@ -177,8 +177,8 @@ MUTANTS = (
     Mutant(
         "bounds-of-texts",
         "bgtask_admin/tasks/bounds.py",
-        'MOST_TEXTS_SEARCHED if "error" in selection.data else MOST_SEARCHED',
-        "MOST_SEARCHED",
+        'MAX_SEARCHED_TEXTS if "error" in selection.data else MAX_SEARCHED_ROWS',
+        "MAX_SEARCHED_ROWS",
         f"{BOUNDS}test_fewer_error_texts_than_rows_are_searched",
     ),
     Mutant(
@@ -219,21 +219,21 @@ MUTANTS = (
     Mutant(
         "export-reads-all-rows",
         "bgtask_admin/tasks/export.py",
-        "tasks, looked_at = bounds.within(), bounds.looked_at",
+        "tasks, searched = bounds.within(), bounds.searched",
         "pass",
         f"{EXPORT}test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name",
     ),
     Mutant(
         "export-of-a-part-called-all",
         "bgtask_admin/tasks/export.py",
-        'return tasks, f"tasks-among-the-newest-{looked_at}" if looked_at else "tasks"',
+        'return tasks, f"tasks-among-the-newest-{searched}" if searched else "tasks"',
         'return tasks, "tasks"',
         f"{EXPORT}test_a_bounded_export_reads_only_the_newest_rows_and_names_them_in_the_file_name",
     ),
     Mutant(
         "export-at-its-limit-called-all",
         "bgtask_admin/tasks/export.py",
-        "if capped(tasks, MOST) > MOST:",
+        "if capped(tasks, MAX_EXPORTED_TASKS) > MAX_EXPORTED_TASKS:",
         "if False:",
         f"{EXPORT}test_a_file_with_all_tasks_is_called_so_and_one_with_a_part_is_not",
     ),

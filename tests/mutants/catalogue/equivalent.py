@@ -51,7 +51,7 @@ EQUIVALENT = (
     Equivalent(
         "mask-attempt-traceback",
         "bgtask_admin/tasks/detail.py",
-        "sections(attempt.traceback) if details.errors else []",
+        "sections(attempt.traceback) if details.tracebacks else []",
         "sections(attempt.traceback)",
         "The template checks the same permission before it shows the sections.",
     ),

@@ -169,7 +169,7 @@ MUTANTS = (
     Mutant(
         "list-without-message",
         "bgtask_admin/tasks/tables.py",
-        "(self._details.errors and record.error_message)",
+        "(self._details.tracebacks and record.error_message)",
         "()",
         f"{LIST}test_the_list_shows_the_beginning_of_the_error_message",
     ),

@@ -209,7 +209,7 @@ MUTANTS = (
     Mutant(
         "mask-error-text",
         "bgtask_admin/tasks/selection.py",
-        'if "error" in cleaned and not details.errors:',
+        'if "error" in cleaned and not details.tracebacks:',
         "if False:",
         f"{TRACEBACKS}test_the_operations_log_masks_an_error_text_without_the_permission",
     ),
@@ -223,7 +223,7 @@ MUTANTS = (
     Mutant(
         "mask-error-text-of-operation",
         "bgtask_admin/actions/run.py",
-        ', "error": not details.errors}',
+        ', "error": not details.tracebacks}',
         "}",
         f"{TRACEBACKS}test_the_operations_log_masks_an_error_text_without_the_permission",
     ),
@@ -273,7 +273,7 @@ MUTANTS = (
     Mutant(
         "mask-deletion-result",
         "bgtask_admin/actions/run.py",
-        "with_messages=details.errors",
+        "with_messages=details.tracebacks",
         "with_messages=True",
         f"{TRACEBACKS}test_the_result_of_a_deletion_names_only_the_class_of_an_error",
     ),
@@ -308,7 +308,7 @@ MUTANTS = (
     Mutant(
         "mask-list-error",
         "bgtask_admin/tasks/tables.py",
-        '(self._details.errors and record.error_message) or ""',
+        '(self._details.tracebacks and record.error_message) or ""',
         "record.error_message",
         f"{TRACEBACKS}test_a_page_shows_only_the_class_of_an_error_without_the_permission",
     ),
@@ -357,7 +357,7 @@ MUTANTS = (
     Mutant(
         "mask-export-message",
         "bgtask_admin/tasks/export.py",
-        '*(["error_message"] if details.errors else [])',
+        '*(["error_message"] if details.tracebacks else [])',
         '*(["error_message"])',
         f"{TRACEBACKS}test_an_export_has_messages_only_with_the_permission",
     ),

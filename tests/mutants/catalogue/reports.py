@@ -59,8 +59,8 @@ MUTANTS = (
     Mutant(
         "report-without-facts",
         "bgtask/worker/events.py",
-        'text=failure.traceback.rstrip("\\n"), extra=facts',
-        'text=failure.traceback.rstrip("\\n"), extra={}',
+        "error=shown, text=text, extra=facts",
+        "error=shown, text=text, extra={}",
         f"{REPORTS}test_the_attributes_do_not_collide_with_those_of_a_record_factory",
     ),
     Mutant(
@@ -73,7 +73,7 @@ MUTANTS = (
     Mutant(
         "report-whole-message-as-subject",
         "bgtask/failures.py",
-        'return first_line(f"{self.error_class}: {self.message}", 100)',
+        'return cut_end(f"{self.error_class}: {first_line(self.message, 100)}".rstrip(), 100)',
         'return f"{self.error_class}: {self.message}"',
         f"{REPORTS}test_a_long_message_does_not_make_a_long_subject "
         f"{REPORTS}test_a_failure_that_will_be_retried_is_one_line_without_a_traceback",
@@ -81,7 +81,7 @@ MUTANTS = (
     Mutant(
         "report-malformed-with-frames",
         "bgtask/worker/executor.py",
-        "        error.__traceback__ = None  # The task was not called, so its frames are all of bgtask.\n",
+        "        set_traceback(error, None)  # The task was not called, so its frames are all of bgtask.\n",
         "",
         f"{REPORTS}test_a_malformed_row_is_reported_without_frames_of_bgtask",
     ),
@@ -90,7 +90,7 @@ MUTANTS = (
         "bgtask/worker/pool.py",
         "                clear_frames(outcome.exception)\n",
         "                pass\n",
-        f"{REPORTS}test_an_error_that_waits_to_be_announced_does_not_keep_what_its_task_held",
+        f"{REPORTS}test_an_error_that_waits_to_be_dispatched_does_not_keep_what_its_task_held",
     ),
     Mutant(
         "report-keeps-local-variables-of-causes",
@@ -109,8 +109,8 @@ MUTANTS = (
     Mutant(
         "message-without-its-beginning",
         "bgtask/failures.py",
-        "return _storable(text, MAX_MESSAGE, cut_end)",
-        "return _storable(text, MAX_MESSAGE, _cut_middle)",
+        "return _storable(text, MAX_MESSAGE_CHARACTERS, cut_end)",
+        "return _storable(text, MAX_MESSAGE_CHARACTERS, _cut_middle)",
         f"{FAILURES}test_a_long_message_keeps_its_beginning_and_shows_that_it_was_cut",
     ),
     Mutant(
@@ -143,16 +143,16 @@ MUTANTS = (
     ),
     Mutant(
         "surviving-exceptions-only",
-        "bgtask/worker/service.py",
-        "    except BaseException as error:\n",
-        "    except Exception as error:\n",
+        "bgtask/loggers.py",
+        "            yield\n        except BaseException as error:",
+        "            yield\n        except Exception as error:",
         f"{SERVICES}test_the_completer_goes_on_after_its_callback_raised",
     ),
     Mutant(
         "surviving-ctrl-c",
-        "bgtask/worker/service.py",
-        "        if is_ctrl_c(error):\n            raise\n",
-        "",
+        "bgtask/loggers.py",
+        "            if is_ctrl_c(error):\n                raise\n            # The frames of this method",
+        "            # The frames of this method",
         f"{SERVICES}test_ctrl_c_passes_in_the_main_thread_only",
     ),
     Mutant(
@@ -165,50 +165,50 @@ MUTANTS = (
     Mutant(
         "surviving-completer",
         "bgtask/worker/completer.py",
-        'with surviving("%d outcomes are written, and could not be told of.", len(batch)):',
+        'with logger.catch("%d outcomes are written, but could not be handled.", len(batch)):',
         "if True:",
         f"{SERVICES}test_the_completer_goes_on_after_its_callback_raised",
     ),
     Mutant(
         "surviving-maintenance",
         "bgtask/worker/maintenance.py",
-        'with surviving("The chore %r failed.", chore.name):',
+        'with logger.catch("The chore %r failed.", chore.name):',
         "if True:",
         f"{SERVICES}test_maintenance_goes_on_after_its_callback_raised",
     ),
     Mutant(
         "surviving-heartbeat",
         "bgtask/worker/heartbeat.py",
-        'with surviving("The heartbeat of %s failed.", self.worker):',
+        'with logger.catch("The heartbeat of %s failed.", self.worker):',
         "if True:",
         f"{SERVICES}test_the_heartbeat_goes_on_after_its_callback_raised",
     ),
     Mutant(
         "surviving-events",
         "bgtask/worker/events.py",
-        'with surviving("The outcome of %s could not be announced.", outcome.task):',
+        'with logger.catch("The outcome of %s could not be logged or signalled.", outcome.task):',
         "if True:",
-        f"{SERVICES}test_events_after_an_outcome_that_cannot_be_announced_are_dispatched",
+        f"{SERVICES}test_events_after_an_outcome_that_cannot_be_logged_are_dispatched",
     ),
     Mutant(
         "surviving-watchdog",
         "bgtask/worker/watchdog.py",
-        'with surviving("A statement could not be interrupted."):',
+        'with logger.catch("A statement could not be interrupted."):',
         "if True:",
         f"{SERVICES}test_the_watchdog_goes_on_after_a_driver_raised",
     ),
     Mutant(
         "surviving-supervisor",
         "bgtask/worker/supervisor.py",
-        'with surviving("The tasks of a dead process could not be rescued at once."):',
+        'with logger.catch("The tasks of a dead process could not be rescued at once."):',
         "if True:",
         f"{SERVICES}test_a_supervisor_whose_rescue_raised_leaves_the_tasks_to_others",
     ),
     Mutant(
         "surviving-back-off",
         "bgtask/retries.py",
-        "    except BaseException as error:\n        if is_ctrl_c",
-        "    except Exception as error:\n        if is_ctrl_c",
+        '    with logger.catch("The back-off of %s failed; waiting as long as by default.", task):\n',
+        "    if True:\n",
         f"{SERVICES}test_a_back_off_that_exits_ends_no_thread",
     ),
     Mutant(
@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "receivers-unnamed",
         "bgtask/signals.py",
-        "            receiver = inspect.unwrap(receiver)\n",
-        "            receiver = None\n",
+        "    receiver = inspect.unwrap(receiver)\n",
+        "    receiver = None\n",
         f"{SIGNALS}test_a_receiver_that_raises_is_named_in_the_log",
     ),
     Mutant(

@@ -30,21 +30,21 @@ MUTANTS = (
     Mutant(
         "text-of-a-stored-queue",
         "bgtask/lifecycle/enqueue.py",
-        'as_text(options.get("queue")) or',
+        '_plain(options.get("queue")) or',
         'str(options.get("queue") or "") or',
         f"{VALUES}test_options_are_stored_as_their_value",
     ),
     Mutant(
         "text-of-a-stored-verbose-name",
         "bgtask/lifecycle/enqueue.py",
-        'as_text(options.get("verbose_name")) or',
+        '_plain(options.get("verbose_name")) or',
         'str(options.get("verbose_name") or "") or',
         f"{VALUES}test_options_are_stored_as_their_value",
     ),
     Mutant(
         "text-of-a-stored-name",
         "bgtask/lifecycle/enqueue.py",
-        '"task_name": as_text(task_name),',
+        '"task_name": _plain(task_name),',
         '"task_name": str(task_name),',
         f"{VALUES}test_a_name_is_stored_as_its_value",
     ),
@@ -114,8 +114,8 @@ MUTANTS = (
     Mutant(
         "description-of-any-length",
         "bgtask/values.py",
-        'return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"',
-        "return text",
+        "return cut_end(text, limit)\n",
+        "return text\n",
         f"{VALUES}test_a_description_is_short_and_never_fails",
     ),
     Mutant(
