@@ -6,12 +6,16 @@ from bgtask.exceptions import (
     BgtaskError,
     Cancelled,
     GiveUp,
+    Interrupted,
     InvalidFunction,
     InvalidOption,
     InvalidParameters,
     MalformedTask,
     Retry,
+    TimedOut,
     UnknownTask,
+    Unstorable,
+    WorkerLost,
 )
 
 __all__ = [
@@ -19,12 +23,16 @@ __all__ = [
     "BgtaskError",
     "Cancelled",
     "GiveUp",
+    "Interrupted",
     "InvalidFunction",
     "InvalidOption",
     "InvalidParameters",
     "MalformedTask",
     "Retry",
+    "TimedOut",
     "UnknownTask",
+    "Unstorable",
+    "WorkerLost",
     "background",
     "current_task",
 ]

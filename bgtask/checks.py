@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import Any
 
+import django
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
@@ -50,6 +52,7 @@ def register() -> None:
     checks.register(check_functions, "bgtask")
     checks.register(check_commands, "bgtask")
     checks.register(check_autocommit, "bgtask")
+    checks.register(check_backends, "bgtask")
     checks.register(check_databases, checks.Tags.database)
     checks.register(check_user, "bgtask", deploy=True)
 
@@ -158,6 +161,30 @@ def check_autocommit(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def check_backends(**kwargs: Any) -> list[CheckMessage]:
+    """Check the backends of TASKS on a Django that has no tasks. Later ones check them."""
+    wanted = [
+        alias
+        for alias, params in getattr(django_settings, "TASKS", {}).items()
+        if params.get("BACKEND", "").startswith("bgtask.")
+    ]
+    if django.VERSION >= (6, 0) or apps.is_installed("django_tasks") or not wanted:
+        return []
+    if find_spec("django_tasks") is None:
+        return [
+            Error(
+                f"TASKS[{wanted[0]!r}] names bgtask's backend, but Django "
+                f"{django.get_version()} has no tasks.",
+                hint="Install the package django-tasks, and add 'django_tasks' to "
+                "INSTALLED_APPS. Or use Django 6.0 or later.",
+                id="bgtask.E015",
+            )
+        ]
+    from bgtask.backend.aliases import backends
+
+    return [message for backend in backends() for message in backend.check()]
 
 
 def check_user(**kwargs: Any) -> list[CheckMessage]:

@@ -18,6 +18,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from bgtask import registry
 from bgtask.calling import call
 from bgtask.exceptions import InvalidFunction, InvalidOption, InvalidParameters
+from bgtask.loggers import get_logger
 from bgtask.options import (
     LEGACY_OPTIONS,
     CallOptions,
@@ -27,6 +28,7 @@ from bgtask.options import (
 )
 from bgtask.placement import check_placement
 from bgtask.retries import Backoff
+from bgtask.serialization import dump_params, dump_value
 from bgtask.values import as_text, brief, is_encodable
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+logger = get_logger(__name__)
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 
@@ -56,7 +60,7 @@ class BackgroundFunction(Generic[P, R]):
         self.options = options
         self._signature = inspect.signature(function)
         self.parameters: Mapping[str, inspect.Parameter] = self._signature.parameters
-        self._arity = _simple_arity(self._signature)
+        self._arity = simple_arity(self._signature)
         self._call_options = CALL_OPTIONS - self.parameters.keys()
         self._legacy_options = LEGACY_OPTIONS.keys() - self.parameters.keys()
 
@@ -72,6 +76,9 @@ class BackgroundFunction(Generic[P, R]):
     @property
     def backoff(self) -> Backoff | None:
         return self.options.get("backoff")
+
+    def backoff_of(self, task: Task) -> Backoff | None:
+        return self.backoff
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Task:
         """
@@ -162,6 +169,26 @@ class BackgroundFunction(Generic[P, R]):
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}{_spell(self._signature)}: {error}") from None
+
+    def dump_params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        return dump_params(args, kwargs)
+
+    def run(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function for a task, in a worker, and return its value."""
+        return call(self.function, args, kwargs)
+
+    def dump_value(self, task: Task, value: Any) -> str | None:
+        """
+        Return the value as JSON, or None if it can't be stored as JSON.
+
+        Such a value doesn't fail the task. The work is done, and repeating it would be worse than
+        losing a value that nobody asked for.
+        """
+        try:
+            return dump_value(value)
+        except InvalidParameters as error:
+            logger.warning("%s succeeded, but its return value is not kept. %s", task, error)
+            return None
 
     @functools.cached_property
     def _stored_options(self) -> dict[str, Any]:
@@ -313,7 +340,7 @@ def _check_function(function: Any, name: str | None) -> None:
         raise InvalidFunction(f"{where} is a generator: calling it would run nothing.")
 
 
-def _simple_arity(signature: inspect.Signature) -> tuple[int, float]:
+def simple_arity(signature: inspect.Signature) -> tuple[int, float]:
     """
     Return the least and the greatest number of positional arguments that surely fit.
 

@@ -6,6 +6,8 @@ BgtaskError
 ├── InvalidOption      an option, such as a schedule or a queue, is wrong (also a ValueError)
 ├── MalformedTask      the parameters of a stored task can't be read
 ├── UnknownTask        no background function has this name in this process
+├── WorkerLost         the worker of an attempt died; only stored, with Interrupted, TimedOut and
+│                      Unstorable, and never raised
 ├── Cancelled          raised by a task function to end here, as an operator asked
 ├── GiveUp             raised by a task function to fail now, without another attempt
 └── Retry              raised by a task function to ask for another attempt, at a chosen time
@@ -19,12 +21,16 @@ __all__ = [
     "BgtaskError",
     "Cancelled",
     "GiveUp",
+    "Interrupted",
     "InvalidFunction",
     "InvalidOption",
     "InvalidParameters",
     "MalformedTask",
     "Retry",
+    "TimedOut",
     "UnknownTask",
+    "Unstorable",
+    "WorkerLost",
 ]
 
 
@@ -58,6 +64,22 @@ class UnknownTask(BgtaskError, LookupError):
             "import that module in the ready() of the app's AppConfig."
         )
         self.name = name
+
+
+class WorkerLost(BgtaskError):
+    """The worker died while it held the task. Stored as the error of an attempt, never raised."""
+
+
+class Interrupted(BgtaskError):
+    """The worker was stopped, and left the task. Stored as the error of an attempt."""
+
+
+class TimedOut(BgtaskError):
+    """The attempt ran longer than MAX_RUN_TIME. Stored as the error of an attempt."""
+
+
+class Unstorable(BgtaskError):
+    """The database refused the text of an error. Stored as the error of an attempt instead."""
 
 
 class Cancelled(BgtaskError):

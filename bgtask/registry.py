@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Protocol
 
@@ -10,22 +10,48 @@ from bgtask.exceptions import InvalidFunction, UnknownTask
 
 
 class RegisteredFunction(Protocol):
-    """The attributes of a background function that the registry and its users need."""
+    """What the registry and its users need of a function whose calls are stored as tasks."""
 
     name: str
-    function: Callable[..., Any]
 
     @property
-    def place(self) -> str: ...
-
-    @property
-    def backoff(self) -> Any: ...
+    def place(self) -> str:
+        """Return where the function is defined, as ``file:line``."""
 
     @property
     def parameters(self) -> Mapping[str, Parameter]: ...
 
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError if the function can't be called with these parameters."""
+
+    def dump_params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return the parameters as the JSON that an enqueue stores."""
+
+    def backoff_of(self, task: Any) -> Any:
+        """Return the rule for the wait after a failed attempt of this task, or None."""
+
+    def run(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function for this task and return its value."""
+
+    def dump_value(self, task: Any, value: Any) -> str | None:
+        """Return the value as JSON, or None. Raise an error if the task must fail instead."""
+
+
+class Finder(Protocol):
+    """What finds functions that no decorator of bgtask has registered."""
+
+    def find(self, name: str) -> RegisteredFunction | None:
+        """Return the function of this name, or None. This may import a module."""
+
+    def find_loaded(self, name: str) -> RegisteredFunction | None:
+        """Return the function of this name if its module is loaded, or None."""
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of the functions that are loaded, as far as they are known."""
+
 
 _functions: dict[str, RegisteredFunction] = {}
+_finders: list[Finder] = []
 
 
 def register(function: RegisteredFunction) -> None:
@@ -44,21 +70,63 @@ def register(function: RegisteredFunction) -> None:
     _functions[function.name] = function
 
 
+def add_finder(finder: Finder) -> None:
+    """Ask this finder for the names that are not registered."""
+    _finders.append(finder)
+
+
+def has_finders() -> bool:
+    """Return whether there can be tasks of functions that ``@background`` does not know."""
+    return bool(_finders)
+
+
 def find(name: str) -> RegisteredFunction:
-    """Return the function of this name; raise UnknownTask if there is none."""
-    try:
-        return _functions[name]
-    except KeyError:
-        raise UnknownTask(name) from None
+    """
+    Return the function of this name; raise UnknownTask if there is none.
+
+    A finder may import the module of the function, so only call this where tasks are run or
+    their results are read.
+    """
+    function = _functions.get(name)
+    if function is not None:
+        return function
+    if isinstance(name, str):  # SQLite stores bytes in any column.
+        for finder in _finders:
+            if (function := finder.find(name)) is not None:
+                return function
+    raise UnknownTask(name)
+
+
+def find_loaded(name: str) -> RegisteredFunction:
+    """Return the function of this name; raise UnknownTask if it is not loaded."""
+    function = _functions.get(name)
+    if function is not None:
+        return function
+    if isinstance(name, str):
+        for finder in _finders:
+            if (function := finder.find_loaded(name)) is not None:
+                return function
+    raise UnknownTask(name)
 
 
 def names() -> frozenset[str]:
-    return frozenset(_functions)
+    """Return the names of all functions that are loaded."""
+    return frozenset(_functions).union(*(finder.names() for finder in _finders))
 
 
 def functions() -> Iterator[RegisteredFunction]:
+    """Return the functions that are decorated with ``@background``."""
     return iter(tuple(_functions.values()))
 
 
 def knows(name: str) -> bool:
-    return name in _functions
+    """Return whether this process can run tasks of this name. See ``find``."""
+    if name in _functions:
+        return True
+    if not _finders:
+        return False
+    try:
+        find(name)
+    except UnknownTask:
+        return False
+    return True

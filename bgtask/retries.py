@@ -48,7 +48,7 @@ def delay_after(task: Any) -> float:
     code. If it raises an error, the error is logged and the default decides.
     """
     name, attempts, jitter = task.task_name, task.attempts, get_settings().retry_jitter
-    rule = registry.find(name).backoff if registry.knows(name) else None
+    rule = registry.find(name).backoff_of(task) if registry.knows(name) else None
     with logger.catch("The back-off of %s failed; waiting as long as by default.", task):
         return backoff(attempts, rule, jitter)
     return backoff(attempts, None, jitter)  # type: ignore[unreachable]

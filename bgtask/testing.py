@@ -13,6 +13,8 @@ Tasks are claimed, executed and finished as by a worker, but in the caller's thr
 transaction. Within a transaction, each task gets a savepoint. All this works in a TestCase.
 
 In an async test, write ``await sync_to_async(run_due)()``.
+
+The module is long because it is all that tests of a project import.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 
 from bgtask import registry
 from bgtask.decorators import BackgroundFunction
-from bgtask.exceptions import MalformedTask, Retry
+from bgtask.exceptions import MalformedTask, Retry, UnknownTask
 from bgtask.lifecycle import enqueue as storing
 from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.claim import (
@@ -42,6 +44,7 @@ from bgtask.lifecycle.claim import (
 )
 from bgtask.lifecycle.finish import finish_attempts
 from bgtask.lifecycle.promote import promote_due
+from bgtask.loggers import is_ctrl_c
 from bgtask.models import Task, TaskQuerySet, Worker
 from bgtask.options import check_queues
 from bgtask.serialization import dump_params, load_params
@@ -114,9 +117,7 @@ def run_due(
                 _run(task, raise_errors)
                 done.append(Task.objects.get(pk=task.pk))
     finally:
-        held = Task.objects.running().filter(locked_by=worker)
-        release_claims(list(held))
-        worker.deregister()
+        _leave(worker)
 
 
 @contextmanager
@@ -143,7 +144,7 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
             for claimed in claim_these(ours.ready(), worker):
                 _run(claimed, raise_errors)
         finally:
-            worker.deregister()
+            _leave(worker)
         task.refresh_from_db()
 
     before = storing.after_storing
@@ -154,17 +155,15 @@ def immediately(*, raise_errors: bool = True) -> Iterator[None]:
         storing.after_storing = before
 
 
-def enqueued(
-    function: BackgroundFunction[Any, Any] | str | None = None, /, *args: Any, **kwargs: Any
-) -> TaskQuerySet:
+def enqueued(function: Any = None, /, *args: Any, **kwargs: Any) -> TaskQuerySet:
     """
     Return the tasks that wait to be run (SCHEDULED, READY or HELD) as a queryset.
 
-    Without arguments, return all of them. ``function`` is a background function or the name of
-    one, and limits the result to its tasks. If parameters are given too, return the tasks that
-    wait now with exactly these parameters, whether passed by position or by keyword. A default
-    that a call leaves out doesn't count. Raise TypeError if the function can't be called
-    with these parameters.
+    Without arguments, return all of them. ``function`` is a background function, a task of
+    Django's API or the name of one, and limits the result to its tasks. If parameters are given
+    too, return the tasks that wait now with exactly these parameters, whether passed by position
+    or by keyword. A default that a call leaves out doesn't count. Raise TypeError if the function
+    can't be called with these parameters.
 
     Filter the queryset by anything else: ``enqueued(notify_user).filter(queue="mail")``.
     """
@@ -172,18 +171,15 @@ def enqueued(
     _check_parameters(function, args, kwargs)
     if function is None:
         return tasks
-    name = function if isinstance(function, str) else function.name
-    tasks = tasks.filter(task_name=name)
+    tasks = tasks.filter(task_name=_name_of(function))
     if args or kwargs:
-        wanted = _by_name(name, dump_params(args, kwargs))
-        rows = tasks.values_list("pk", "task_params")
-        tasks = tasks.filter(pk__in=[pk for pk, text in rows if _by_name(name, text) == wanted])
+        wanted = _by_name(_name_of(function), _dumped(function, args, kwargs))
+        rows = tasks.values_list("pk", "task_name", "task_params")
+        tasks = tasks.filter(pk__in=[pk for pk, *row in rows if _by_name(*row) == wanted])
     return tasks
 
 
-def assert_enqueued(
-    function: BackgroundFunction[Any, Any] | str, /, *args: Any, **kwargs: Any
-) -> None:
+def assert_enqueued(function: Any, /, *args: Any, **kwargs: Any) -> None:
     """
     Raise AssertionError unless a task of the function with these parameters waits to be run.
 
@@ -191,8 +187,8 @@ def assert_enqueued(
     wait. By default, one or more must. If the function has a parameter named ``times``, then
     ``times=`` is that parameter. Count ``enqueued(…)`` then. The error lists the tasks that wait.
     """
-    name = function if isinstance(function, str) else function.name
-    times = None if "times" in _parameters(name) else kwargs.pop("times", None)
+    parameters = _parameters(_name_of(function)) or {}
+    times = None if "times" in parameters else kwargs.pop("times", None)
     number = enqueued(function, *args, **kwargs).count()
     if number == times or (times is None and number):
         return
@@ -201,14 +197,35 @@ def assert_enqueued(
     )
     waits = "waits 1 time" if number == 1 else f"waits {number} times"
     raise AssertionError(
-        f"{name} with {dump_params(args, kwargs)} {waits}"
+        f"{_name_of(function)} with {_dumped(function, args, kwargs)} {waits}"
         + (f", not {times}" if times is not None else "")
         + f". These tasks wait:\n{waiting or '  none'}"
     )
 
 
-def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    return registry.find(name).parameters if registry.knows(name) else {}
+def _name_of(function: Any) -> str:
+    return function if isinstance(function, str) else _registered(function).name
+
+
+def _registered(function: Any) -> registry.RegisteredFunction:
+    """Return the function as the registry has it. A task of Django's API has a module_path."""
+    if isinstance(function, BackgroundFunction):
+        return function
+    return registry.find_loaded(function.module_path)
+
+
+def _dumped(function: Any, args: Any, kwargs: Any) -> str:
+    if isinstance(function, str):
+        return dump_params(args, kwargs)
+    return _registered(function).dump_params(args, kwargs)
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter] | None:
+    """Return the parameters of the function, or None if it is not known here."""
+    try:
+        return registry.find_loaded(name).parameters
+    except UnknownTask:
+        return None
 
 
 def _by_name(task_name: str, task_params: str) -> str:
@@ -223,16 +240,14 @@ def _by_name(task_name: str, task_params: str) -> str:
     except MalformedTask:
         return task_params
     params: Any = [args, kwargs]
-    if registry.knows(task_name):
-        signature = inspect.Signature(list(_parameters(task_name).values()))
+    if (parameters := _parameters(task_name)) is not None:
+        signature = inspect.Signature(list(parameters.values()))
         with suppress(TypeError):  # The signature may have changed since the call.
             params = signature.bind(*args, **kwargs).arguments
     return json.dumps(params, sort_keys=True)
 
 
-def _check_parameters(
-    function: BackgroundFunction[Any, Any] | str | None, args: Any, kwargs: Any
-) -> None:
+def _check_parameters(function: Any, args: Any, kwargs: Any) -> None:
     """
     Raise TypeError for parameters with which no task could have been enqueued.
 
@@ -241,8 +256,8 @@ def _check_parameters(
     try:
         if function is None and (args or kwargs):
             raise TypeError("Without a function there are no parameters")
-        if isinstance(function, BackgroundFunction) and (args or kwargs):
-            function.bind(args, kwargs)
+        if not isinstance(function, str) and (args or kwargs):
+            _registered(function).bind(args, kwargs)
     except TypeError as error:
         raise TypeError(
             f"{error}. What follows the function are its parameters; tasks of a queue are "
@@ -273,6 +288,13 @@ def _claim(worker: Worker, queues: Sequence[str] | None, limit: int) -> list[Tas
             return startable
 
 
+def _leave(worker: Worker) -> None:
+    """Release what the worker has claimed and not finished, and deregister it."""
+    held = Task.objects.running().filter(locked_by=worker)
+    release_claims(list(held))
+    worker.deregister()
+
+
 def _run(task: Task, raise_errors: bool) -> None:
     connection = connections[task._state.db or DEFAULT_DB_ALIAS]
     if connection.in_atomic_block:
@@ -284,6 +306,8 @@ def _run(task: Task, raise_errors: bool) -> None:
                 transaction.set_rollback(True, using=connection.alias)
     else:
         outcome = execute(task)
+    if outcome.exception is not None and is_ctrl_c(outcome.exception):
+        raise outcome.exception  # Somebody wants to end the tests. The claim is released.
     statuses = finish_attempts([outcome])
     dispatch([(outcome, statuses[task.pk])] if task.pk in statuses else [])
     if raise_errors and outcome.exception is not None and not _asked_for(outcome):

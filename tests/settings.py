@@ -93,4 +93,15 @@ TEMPLATES = [
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
 
+# Django 5.2 has tasks only with the package django-tasks.
+if find_spec("django.tasks") or find_spec("django_tasks"):
+    TASKS = {
+        "default": {"BACKEND": "bgtask.backend.BgtaskBackend", "QUEUES": ["default", "mail"]},
+        "patient": {
+            "BACKEND": "bgtask.backend.BgtaskBackend",
+            "QUEUES": [],
+            "OPTIONS": {"max_attempts": 3, "max_run_time": 600, "backoff": 30},
+        },
+    }
+
 BGTASK = json.loads(os.environ.get("BGTASK_TEST_SETTINGS", "{}"))

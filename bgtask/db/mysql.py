@@ -17,9 +17,9 @@ from bgtask.db.functions import SecondsSince
 from bgtask.db.operations import MAX_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
 from bgtask.db.references import Reference
 from bgtask.db.sql import (
-    CLAIMED,
     COUNT_MAX,
     ORDER,
+    RETURNED,
     STATS_PEAKS,
     STATS_SUMS,
     TOKEN_CEILING,
@@ -140,7 +140,7 @@ class MariaDB(QueueOperations):
 
     def claim(self, candidates: QuerySet[Any], claimant: Claimant) -> Rows:
         select, params = compiled(
-            candidates.annotate(due_for=SecondsSince("run_at")), *CLAIMED, *ORDER
+            candidates.annotate(due_for=SecondsSince("run_at")), *RETURNED, *ORDER
         )
         return self._claim(connections[candidates.db], select, params, claimant)
 
@@ -154,7 +154,7 @@ class MariaDB(QueueOperations):
         places = {head.id: place for place, head in enumerate(heads)}
         # Use neither ORDER BY nor LIMIT. MariaDB would lock all the heads anyway, to sort them.
         select = f"""
-            SELECT {", ".join(CLAIMED)}, run_at, {self.seconds_since(connection, "run_at")}
+            SELECT {", ".join(RETURNED)}, run_at, {self.seconds_since(connection, "run_at")}
             FROM bgtask_task {BY_ID}
             WHERE id IN ({marks(heads)}) AND status = 'READY' AND crashes = 0
               AND queue IN ({marks(heads)}) AND priority >= %s
@@ -187,7 +187,7 @@ class MariaDB(QueueOperations):
                     [*values, *sorted(row[0] for row in rows)],
                 )
         # The rows were read before the UPDATE, so compute the values that the UPDATE has set.
-        token, attempts = CLAIMED.index("token"), CLAIMED.index("attempts")
+        token, attempts = RETURNED.index("token"), RETURNED.index("attempts")
         claimed = [list(row) for row in rows]
         for row in claimed:
             row[token] = min(row[token], TOKEN_CEILING) + values[-1]

@@ -208,7 +208,8 @@ class PostgreSQL(QueueOperations):
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)}
                 WHERE id = ANY (ARRAY ({select} FOR UPDATE SKIP LOCKED)) {unless}
-                RETURNING {", ".join(CLAIMED)}, run_at::text,
+                RETURNING {", ".join(CLAIMED)}, result_id,
+                          enqueued_at::text, started_at::text, locked_at::text, run_at::text,
                           {self.seconds_since(connection, "run_at")}
                 """,
                 [*self.claiming_params(claimant), *params],

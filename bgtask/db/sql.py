@@ -14,8 +14,12 @@ from bgtask.db.internals import select_sql
 # The columns that a worker needs to run a task. Other columns are read when they are accessed.
 CLAIMED = (
     "id", "task_name", "task_params", "queue", "priority", "token", "attempts", "crashes",
-    "max_attempts", "max_run_time", "cancel_requested",
+    "max_attempts", "max_run_time", "cancel_requested", "backend",
 )  # fmt: skip
+# Further columns that the result of a task needs. A worker converts them only if the result is
+# asked for. A date that was edited by hand may be one that Python can't represent.
+UNCONVERTED = ("result_id", "enqueued_at", "started_at", "locked_at")
+RETURNED = (*CLAIMED, *UNCONVERTED)
 ORDER = ("run_at", "due_for")
 
 # A claim raises the token by 1 to TOKEN_JUMP_MAX, at random. A higher token than TOKEN_CEILING was

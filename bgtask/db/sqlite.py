@@ -27,6 +27,9 @@ from bgtask.db.sql import (
     sorted_out,
 )
 
+# The order of UNCONVERTED, after the id of the result, and then of ORDER.
+TIMES = ("enqueued_at", "started_at", "locked_at", "run_at")
+
 
 class SQLite(QueueOperations):
     def __init__(self) -> None:
@@ -131,14 +134,14 @@ class SQLite(QueueOperations):
         claimant: Claimant,
     ) -> Rows:
         with self._decoding(connection), connection.cursor() as cursor:
-            # Return run_at as the stored text. A row that another program wrote may have fewer
+            # Return times as the stored texts. A row that another program wrote may have fewer
             # decimals than Django writes. A claim key with Django's decimals would be greater, and
             # the next claim would skip all tasks with that text.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)} WHERE id IN ({select})
-                RETURNING {", ".join(CLAIMED)},
-                    CASE typeof(run_at) WHEN 'blob' THEN '' ELSE CAST(run_at AS text) END,
+                RETURNING {", ".join(CLAIMED)}, CAST(result_id AS text),
+                    {", ".join(map(_stored_text, TIMES))},
                     {self.seconds_since(connection, "run_at")}
                 """,
                 [*self.claiming_params(claimant), *params],
@@ -212,6 +215,10 @@ class SQLite(QueueOperations):
 
     def add_stats(self, connection: BaseDatabaseWrapper, rows: Sequence[Sequence[Any]]) -> None:
         self._upsert(connection, rows, on_conflict("max"))
+
+
+def _stored_text(column: str) -> str:
+    return f"CASE typeof({column}) WHEN 'blob' THEN '' ELSE CAST({column} AS text) END"
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:

@@ -106,10 +106,15 @@ class SortedClaims(NamedTuple):
 def sort_claims(tasks: Iterable[Task], on_hold: frozenset[str]) -> SortedClaims:
     """Return these tasks grouped by whether they may be started, given the names on hold."""
     claims = SortedClaims([], [], [])
+    known: dict[object, bool] = {}
     for task in tasks:
-        if task.task_name in on_hold:
+        name = task.task_name
+        if name in on_hold:
             claims.on_hold.append(task)
-        elif registry.knows(task.task_name) or not isinstance(task.task_name, str):
+            continue
+        if name not in known:
+            known[name] = not isinstance(name, str) or registry.knows(name)
+        if known[name]:
             claims.startable.append(task)
         else:
             claims.unknown.append(task)
@@ -159,7 +164,7 @@ def _unless_cancelled(then: Combinable, cancelled: Any = Status.CANCELLED.value)
 def _instances(
     candidates: QuerySet[Any], rows: Iterable[Sequence[Any]], worker: Worker
 ) -> list[Task]:
-    """Return tasks from rows of CLAIMED and ORDER, in claim order. Defer the other fields."""
+    """Return tasks from rows of RETURNED and ORDER, in claim order. Defer the other fields."""
     alias = candidates.db
     claimed = {"status": "RUNNING", "locked_by_id": worker.pk, "last_worker": worker.label}
     tasks = []
@@ -168,7 +173,8 @@ def _instances(
         state = task.__dict__
         state.update(zip(CLAIMED, row, strict=False))
         state.update(claimed)
-        run_at, waited = row[len(CLAIMED) :]
+        task.returned = row
+        run_at, waited = row[-2:]
         try:
             task.waited = max(float(waited), 0.0)
             task.claim_key = (-task.priority, run_at, task.pk)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from django.db import connections, transaction
@@ -13,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from bgtask import signals
 from bgtask.conf import DEFAULT_QUEUE
 from bgtask.db import operations_for
+from bgtask.db.internals import new_instance
 from bgtask.db.routing import as_read
 from bgtask.exceptions import InvalidParameters
 from bgtask.models import Task, hooks
@@ -29,26 +31,71 @@ Row = tuple[list[str], list[str], list[Any]]
 Params = tuple[Sequence[Any], dict[str, Any]]
 
 
-def store_task(model: type[Task], alias: str, name: str, params: Params, options: Any) -> Task:
-    """Store a task. See ``TaskManager.enqueue``."""
+def store_task(
+    model: type[Task],
+    alias: str,
+    name: str,
+    params: Params,
+    options: Any,
+    *,
+    columns: Mapping[str, Any] = MappingProxyType({}),
+    on_stored: Callable[[Task], None] | None = None,
+) -> Task:
+    """
+    Store a task. See ``TaskManager.enqueue``.
+
+    ``columns`` has values of further columns. ``on_stored`` is called with the stored task, before
+    ``bgtask.testing`` may run it. If the task is stored after a commit, it is called then.
+    """
     check_names(options, _OPTIONS)
-    return _enqueue(model, alias, name, dump_params(*params), options)
+    return _enqueue(model, alias, name, dump_params(*params), options, columns, on_stored)
 
 
-def _enqueue(model: type[Task], alias: str, name: str, text: str, options: Any) -> Task:
-    _check_size(connections[alias], text)
+def _enqueue(
+    model: type[Task],
+    alias: str,
+    name: str,
+    text: str,
+    options: Any,
+    further: Mapping[str, Any] = MappingProxyType({}),
+    on_stored: Callable[[Task], None] | None = None,
+) -> Task:
+    connection = connections[alias]
+    _check_size(connection, text)
     columns = _columns(name, options)
     columns["task_params"] = text
     schedule = options.get("schedule")
     # The database sets these values.
     unknown = {"run_at": schedule if isinstance(schedule, datetime) else None, "enqueued_at": None}
-    task = model(**columns, **unknown)
-    store = partial(_store, alias, task, columns, schedule)
-    if (other := _other_transaction(connections[alias])) is None:
+    if on_stored is None:
+        task = model(**columns, **further, **unknown)
+    else:  # The caller gets a result instead of the task, so build the task as quickly as a claim.
+        task = _instance(model, alias, {**columns, **further, **unknown})
+    for column, value in further.items():
+        field: Any = model._meta.get_field(column)
+        columns[column] = field.get_db_prep_value(value, connection)
+    store = partial(_store, alias, task, columns, schedule, on_stored)
+    if (other := _other_transaction(connection)) is None:
         store()
     else:
         transaction.on_commit(store, using=other)
     return task
+
+
+def _instance(model: type[Task], alias: str, values: Mapping[str, Any]) -> Task:
+    """Return an unsaved task with these values, and defaults for the others."""
+    task: Task = new_instance(model, alias)
+    task._state.adding = True
+    task.__dict__.update(_defaults(model), **values)
+    return task
+
+
+@cache
+def _defaults(model: type[Task]) -> dict[str, Any]:
+    return {
+        field.attname: None if callable(field.default) else field.get_default()
+        for field in model._meta.concrete_fields
+    }
 
 
 def store_tasks(
@@ -188,7 +235,11 @@ def _row(
 
 
 def _store(
-    alias: str, task: Task, columns: dict[str, Any], schedule: float | datetime | None
+    alias: str,
+    task: Task,
+    columns: dict[str, Any],
+    schedule: float | datetime | None,
+    on_stored: Callable[[Task], None] | None,
 ) -> None:
     connection = connections[alias]
     row = operations_for(connection).insert(connection, *_row(connection, columns, schedule))
@@ -196,6 +247,8 @@ def _store(
     task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
     task._state.adding = False
     task._state.db = alias
+    if on_stored is not None:
+        on_stored(task)
     after_storing(task)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from django.db import connections
 
@@ -19,11 +19,11 @@ def promote_due(limit: int = 1_000) -> int:
     return operations_for(connections[due.db]).promote(due[:limit])
 
 
-def unhold_known(names: Iterable[str]) -> int:
-    """Unhold tasks of these names that were set aside as unknown; return how many."""
+def unhold_known(knows: Callable[[str], bool]) -> int:
+    """Unhold tasks that were set aside as unknown, if ``knows(name)``; return how many."""
     waiting = Task.objects.held().filter(held_for=HeldFor.UNKNOWN).order_by()
-    known = set(waiting.values_list("task_name", flat=True).distinct()) & set(names)
-    return _unhold_named(waiting, known)
+    names = waiting.values_list("task_name", flat=True).distinct()
+    return _unhold_named(waiting, {name for name in list(names) if knows(name)})
 
 
 def unhold_expired() -> int:

@@ -29,7 +29,7 @@ PAGE_ROWS = 200
 # and that Python can't represent.
 _UNREAD = (
     "run_at", "enqueued_at", "started_at", "finished_at", "task_params", "last_error",
-    "error_message", "return_value",
+    "error_message", "return_value", "result_id",
 )  # fmt: skip
 
 

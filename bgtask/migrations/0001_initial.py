@@ -480,6 +480,20 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "backend",
+                    bgtask.db.fields.ExactCharField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        max_length=100,
+                        verbose_name="backend",
+                    ),
+                ),
+                (
+                    "result_id",
+                    models.UUIDField(blank=True, null=True, verbose_name="result id"),
+                ),
+                (
                     "locked_by",
                     models.ForeignKey(
                         blank=True,
@@ -655,6 +669,15 @@ class Migration(migrations.Migration):
                 name="bgtask_task_unique",
                 unique=True,
                 where={"unique_key__isnull": False},
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=bgtask.db.fields.PartialIndex(
+                fields=["result_id"],
+                name="bgtask_task_result",
+                unique=True,
+                where={"result_id__isnull": False},
             ),
         ),
         migrations.AddConstraint(

@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import Q
 
 from bgtask import registry
-from bgtask.exceptions import MalformedTask
+from bgtask.exceptions import MalformedTask, UnknownTask
 from bgtask.serialization import load_params
 
 MAX_FUNCTIONS = 200
@@ -54,9 +54,10 @@ class Argument:
 
 def positional_names(task_name: str) -> list[str]:
     """Return the names of the positional parameters, or none if the function is unknown here."""
-    if not registry.knows(task_name):
+    try:
+        parameters = registry.find_loaded(task_name).parameters.values()
+    except UnknownTask:
         return []
-    parameters = registry.find(task_name).parameters.values()
     return [one.name for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD]
 
 

@@ -135,6 +135,10 @@ class Task(models.Model):
     )
     return_value = UnicodeTextField(_("return value"), null=True, blank=True)
 
+    # Only for tasks of Django's own API: the alias in TASKS, and the id of the task's result.
+    backend = ExactCharField(_("backend"), max_length=100, blank=True, default="", db_default="")
+    result_id = models.UUIDField(_("result id"), null=True, blank=True)
+
     objects = TaskManager()
 
     class Meta:
@@ -203,6 +207,12 @@ class Task(models.Model):
                 unique=True,
                 name="bgtask_task_unique",
             ),
+            PartialIndex(
+                fields=["result_id"],
+                where={"result_id__isnull": False},
+                unique=True,
+                name="bgtask_task_result",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -232,10 +242,11 @@ class Task(models.Model):
     EVERY_4_WEEKS = 4 * WEEKLY
     NEVER = 0
 
-    # The seconds that the task had been due when it was claimed, and its place in the order of
-    # claims. Both are set only on tasks that come from a claim.
+    # The seconds that the task had been due when it was claimed, its place in the order of claims,
+    # and the row as the driver returned it. They are set only on tasks that come from a claim.
     waited = 0.0
     claim_key: tuple[Any, ...] = ()
+    returned: Sequence[Any] = ()
 
     def __str__(self) -> str:
         # Don't read a deferred field from the database, since this text is for the log.

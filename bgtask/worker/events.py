@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from bgtask import signals
+from bgtask import observers, signals
 from bgtask.db.routing import database_now, queue_alias
 from bgtask.failures import printable
 from bgtask.lifecycle.attempts import Outcome
@@ -25,11 +25,21 @@ Accepted = Sequence[tuple[Outcome, str]]
 def dispatch(accepted: Accepted, success_level: int = logging.DEBUG) -> None:
     """Log and signal each accepted attempt once. Call this only after its outcome is stored."""
     for outcome, status in accepted:
-        with logger.catch("The outcome of %s could not be logged or signalled.", outcome.task):
-            if outcome.kind is None:
-                _success(outcome, success_level)
-            else:
-                _failure(outcome, status)
+        _dispatch_one(outcome, status, success_level)
+    _notify_observers(accepted)
+
+
+def _notify_observers(accepted: Accepted) -> None:
+    with logger.catch("The observers of outcomes failed."):
+        observers.notify(accepted)
+
+
+def _dispatch_one(outcome: Outcome, status: str, success_level: int) -> None:
+    with logger.catch("The outcome of %s could not be logged or signalled.", outcome.task):
+        if outcome.kind is None:
+            _success(outcome, success_level)
+        else:
+            _failure(outcome, status)
 
 
 def dispatch_rescued(outcomes: Sequence[Outcome]) -> None:
@@ -64,6 +74,8 @@ def _success(outcome: Outcome, level: int) -> None:
 def _failure(outcome: Outcome, status: str) -> None:
     task, error, failure = outcome.task, outcome.exception, outcome.failure
     level, what = _WORDS[Status(status)]
+    if status == Status.FAILED and observers.is_observed(outcome, status):
+        level = logging.INFO  # Django's receiver of its own signal logs the error.
     ended = outcome.kind.value.replace("_", " ") if outcome.kind else ""
     # Error trackers group a record without an exception by its message before the arguments are
     # filled in. So that text names the kind of outcome. A lost task and one that ran
@@ -133,7 +145,12 @@ class EventDispatcher(Service):
         super().__init__("events")
 
     def put(self, accepted: Accepted) -> None:
-        if worth_it := [pair for pair in accepted if self._has_listeners(pair[0])]:
+        worth_it = [
+            (outcome, status)
+            for outcome, status in accepted
+            if self._has_listeners(outcome) or observers.is_observed(outcome, status)
+        ]
+        if worth_it:
             with self._lock:
                 self._put += len(worth_it)
             self._batches.put(worth_it)
@@ -163,8 +180,12 @@ class EventDispatcher(Service):
         while (batch := self._batches.get()) is not None:
             guard.before()
             for pair in batch:
-                dispatch([pair], self._success_level)
-                guard.after("A signal receiver")
-                self._dispatched += 1
+                if self._has_listeners(pair[0]):
+                    _dispatch_one(*pair, self._success_level)
+                    guard.after("A signal receiver")
                 del pair
+            # Observers read the rows of a batch together.
+            _notify_observers(batch)
+            guard.after("A signal receiver")
+            self._dispatched += len(batch)
             del batch  # Free the errors, and everything that they refer to.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextvars
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from bgtask import clock, registry, signals
-from bgtask.calling import call
 from bgtask.context import CurrentTask, _current
 from bgtask.exceptions import (
     Cancelled,
     GiveUp,
     InvalidOption,
-    InvalidParameters,
     MalformedTask,
     Retry,
     UnknownTask,
@@ -32,12 +29,12 @@ from bgtask.loggers import get_logger
 from bgtask.models import Task
 from bgtask.options import check_schedule
 from bgtask.retries import delay_after
-from bgtask.serialization import dump_value, load_params
+from bgtask.serialization import load_params
 from bgtask.status import AttemptOutcome, Status
 
 logger = get_logger(__name__)
 
-_CALLERS = (__name__, call.__module__)  # Modules whose frames come before those of a task.
+_OURS = "bgtask."  # Modules with this prefix have the frames that come before those of a task.
 
 
 @dataclass(slots=True)
@@ -47,6 +44,7 @@ class _End:
     value: str | None = None
     error: BaseException | None = None
     started: bool = True  # False if the function could not be called.
+    returned: bool = False  # Whether the function has returned, so that its work is done.
     at: float = field(default_factory=clock.monotonic)
 
 
@@ -67,30 +65,21 @@ def _run(task: Task, current: CurrentTask) -> _End:
     _current.set(current)
     try:
         task.check_values()
-        function = registry.find(task.task_name).function
+        function = registry.find(task.task_name)
         args, kwargs = load_params(task.task_params)
     except BaseException as error:
         return _End(error=error, started=False)
     try:
         if signals.task_started.receivers:
             signals.send(signals.task_started, task=task)
-        return _End(value=_kept(task, call(function, args, kwargs)))
+        value = function.run(task, args, kwargs)
     except BaseException as error:  # Even sys.exit() must not leave the task RUNNING.
         return _End(error=error)
-
-
-def _kept(task: Task, value: Any) -> str | None:
-    """
-    Return the value as JSON, or None if it can't be stored as JSON.
-
-    Such a value doesn't fail the task. The work is done, and repeating it would be worse than
-    losing a value that nobody asked for.
-    """
+    ended = clock.monotonic()
     try:
-        return dump_value(value)
-    except InvalidParameters as error:
-        logger.warning("%s succeeded, but its return value is not kept. %s", task, error)
-        return None
+        return _End(value=function.dump_value(task, value), at=ended)
+    except BaseException as error:
+        return _End(error=error, returned=True, at=ended)
 
 
 def _outcome(task: Task, end: _End, began: float) -> Outcome:
@@ -104,7 +93,8 @@ def _outcome(task: Task, end: _End, began: float) -> Outcome:
         outcome.status, outcome.kind = Status.CANCELLED, AttemptOutcome.CANCELLED
         return outcome
     malformed = not end.started and isinstance(error, MalformedTask)
-    if malformed or isinstance(error, GiveUp) or not task.has_attempts_left:
+    # Work that is done must not be repeated, even if its value can't be kept.
+    if malformed or end.returned or isinstance(error, GiveUp) or not task.has_attempts_left:
         return outcome
     outcome.status = Status.SCHEDULED
     if isinstance(error, Retry) and (error.in_ is not None or error.at is not None):
@@ -125,7 +115,7 @@ def _describe(error: BaseException, started: bool) -> Failure:
     while (
         (first := error.__traceback__) is not None
         and first.tb_next is not None
-        and first.tb_frame.f_globals.get("__name__") in _CALLERS
+        and str(first.tb_frame.f_globals.get("__name__")).startswith(_OURS)
     ):
         set_traceback(error, first.tb_next)
     if isinstance(error, MemoryError):

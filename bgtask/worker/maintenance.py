@@ -49,7 +49,7 @@ def unhold() -> int:
 
     Also delete the holds and pauses that are over.
     """
-    unheld = unhold_known(registry.names())
+    unheld = unhold_known(registry.knows)
     TaskHold.objects.expired().delete()
     QueuePause.objects.expired().delete()
     return unheld + unhold_expired()

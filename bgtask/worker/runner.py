@@ -242,7 +242,7 @@ class Runner:
         """
         try:
             with watched(self._alias):
-                unhold_known(registry.names())
+                unhold_known(registry.knows)
         except Error as error:
             self._failed("Tasks of unknown names are let go later", error)
             reset_connection(self._alias)

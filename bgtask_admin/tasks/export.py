@@ -41,7 +41,7 @@ _INNER_FORMULA = re.compile(r"([;\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 COLUMNS = (
     "id", "task_name", "verbose_name", "queue", "priority", "status", "attempts", "enqueued_at",
     "run_at", "started_at", "finished_at", "duration_ms", "last_worker", "error_class",
-    "error_fingerprint",
+    "error_fingerprint", "backend",
 )  # fmt: skip
 
 

@@ -258,6 +258,7 @@ class TaskFilter(django_filters.FilterSet):
         "attempts", "lte", min_value=0, max_value=2_147_483_647, label=_("Attempts, at most")
     )
     worker = NameFilter("last_worker", max_length=255, label=_("Worker"))
+    backend = NameFilter(max_length=100, label=_("Backend"))
     argument = ArgumentFilter(label=_("Argument (name:value)"))
     since = MomentFilter(method="unfiltered", label=_("Since"))
     until = MomentFilter(method="unfiltered", label=_("Until"))

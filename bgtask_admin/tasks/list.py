@@ -12,6 +12,7 @@ from django.db.models.functions import Left, Length
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from bgtask import registry
 from bgtask.models import Task, TaskQuerySet
 from bgtask.status import FINISHED, Status
 from bgtask_admin.actions.registry import offered
@@ -43,7 +44,8 @@ TABS = (
 # Filters without a field in the form. The form keeps them.
 KEPT_FILTERS = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
 FORM_FILTERS = (
-    "queue", "task", "error_class", "attempts_min", "worker", "argument", "since", "until",
+    "queue", "task", "error_class", "attempts_min", "worker", "backend", "argument",
+    "since", "until",
 )  # fmt: skip
 OLDEST_FIRST = (Status.READY, Status.SCHEDULED, Status.RUNNING)
 
@@ -212,7 +214,7 @@ def indexed(selection: Selection) -> set[str]:
 def _load(ids: Sequence[int]) -> list[Task]:
     tasks = (
         Task.objects.filter(pk__in=ids)
-        .defer("last_error", "return_value", "task_params")
+        .defer("last_error", "return_value", "task_params", "result_id")
         .annotate(
             params_length=Length("task_params"),
             params_head=Left("task_params", MAX_PARAMS_CHARACTERS),
@@ -268,5 +270,7 @@ def _text_search(request: HttpRequest) -> str:
 
 def _form(selection: Selection, with_arguments: bool) -> list[Any]:
     form = TaskFilter(dict(selection.data), queryset=Task.objects.none()).form
-    names = [name for name in FORM_FILTERS if with_arguments or name != "argument"]
-    return [form[name] for name in names]
+    left_out = set() if with_arguments else {"argument"}
+    if not registry.has_finders() and "backend" not in selection.data:
+        left_out.add("backend")  # There are only background functions.
+    return [form[name] for name in FORM_FILTERS if name not in left_out]

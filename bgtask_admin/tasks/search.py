@@ -30,12 +30,13 @@ _WORDS = {
     "fingerprint": "fingerprint",
     "attempts": "attempts_min",
     "worker": "worker",
+    "backend": "backend",
     "since": "since",
     "until": "until",
     "id": "id",
 }
-KNOWN = ("status", "queue", "task", "class", "error", "group", "attempts", "worker", "since",
-         "until", "id", "args.NAME")  # fmt: skip
+KNOWN = ("status", "queue", "task", "class", "error", "group", "attempts", "worker",
+         "backend", "since", "until", "id", "args.NAME")  # fmt: skip
 
 
 def parse_search(text: str) -> dict[str, str]:

@@ -191,7 +191,7 @@ class Selection:
 SEPARATOR = " · "
 _ORDER = (
     "status", "task", "queue", "error_class", "fingerprint", "error", "attempts_min",
-    "attempts_max", "worker", "argument", "since", "until", "id", "ids",
+    "attempts_max", "worker", "backend", "argument", "since", "until", "id", "ids",
 )  # fmt: skip
 
 
@@ -223,6 +223,7 @@ def _patterns() -> dict[str, str]:
         "fingerprint": _("error group %s"),
         "error": _("error text “%s”"),
         "worker": _("last run by %s"),
+        "backend": _("backend %s"),
         "since": _("since %s"),
         "until": _("until %s"),
         "id": _("task #%s"),

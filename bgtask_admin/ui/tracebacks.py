@@ -11,7 +11,7 @@ from bgtask_admin.ui.formatting import visible
 _FRAME = re.compile(r'^\s+File "([^"\n]+)", line \d+, in ')
 # Match the path only, because the worker that wrote the traceback may run on another machine.
 _LIBRARY = re.compile(
-    r"site-packages|dist-packages|[/\\]lib(?:64)?[/\\]python\d|[/\\]bgtask[/\\](?:calling|decorators|worker)"
+    r"site-packages|dist-packages|[/\\]lib(?:64)?[/\\]python\d|[/\\]bgtask[/\\](?:backend|calling|decorators|worker)"
     r"|^<|[/\\]Lib[/\\]"
 )
 

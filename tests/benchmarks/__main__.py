@@ -27,7 +27,7 @@ from tests.databases import DATABASES
 
 ROWS = (
     "drain", "two", "enqueue", "many", "pickup", "due", "crowd", "idle", "waiting", "slow",
-    "queues",
+    "queues", "tasks", "enqueue_tasks",
 )  # fmt: skip
 
 
@@ -71,12 +71,21 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
 
 def _rows() -> dict[str, Callable]:
     """Return the functions by row. Import them late, because they need Django's models."""
-    from tests.benchmarks import drain, enqueue, idle, large_tables, latency, queues, threads
+    from tests.benchmarks import (
+        django_tasks,
+        drain,
+        enqueue,
+        idle,
+        large_tables,
+        latency,
+        queues,
+        threads,
+    )  # fmt: skip
 
     functions = (
         drain.drain, drain.two, enqueue.one_by_one, enqueue.many, latency.pick_up, latency.due,
         large_tables.crowd, idle.idle, threads.waiting, threads.slow_beside_fast,
-        queues.many_queues,
+        queues.many_queues, django_tasks.drain, django_tasks.one_by_one,
     )  # fmt: skip
     return dict(zip(ROWS, functions, strict=True))
 

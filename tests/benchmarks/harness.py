@@ -134,7 +134,14 @@ class Bench:
         finally:
             child.kill()
 
-    def drain(self, number: int, *args: str, workers: int = 1, stay: bool = False) -> Drained:
+    def drain(
+        self,
+        number: int,
+        *args: str,
+        workers: int = 1,
+        stay: bool = False,
+        apps: tuple[str, ...] = (LISTENERS,),
+    ) -> Drained:
         """
         Let workers empty the queue, and return the time it took.
 
@@ -144,7 +151,7 @@ class Bench:
         """
         if workers > 1:
             args = (*args, f"--processes={workers}")
-        with self.worker(*(() if stay else ("--drain",)), *args) as child:
+        with self.worker(*(() if stay else ("--drain",)), *args, apps=apps) as child:
             firsts = Worker.objects.order_by("started_at")
             self.until(lambda: firsts.exists() or has_ended(child.pid))
             before = cpu_of_family(child.pid)

@@ -7,14 +7,22 @@ The module is long because each system check has its own case.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
+import django
 import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections, router
 from django.test import modify_settings
 
-from bgtask.checks import SQLITE_OPTIONS, check_databases, check_legacy_settings, check_settings
+from bgtask.checks import (
+    SQLITE_OPTIONS,
+    check_backends,
+    check_databases,
+    check_legacy_settings,
+    check_settings,
+)
 from bgtask.worker import Runner
 from tests.bgtask.apps import App
 
@@ -307,3 +315,32 @@ def test_commands_that_write_refuse_to_start_without_autocommit(app: App, comman
 def test_a_runner_refuses_to_start_without_autocommit():
     with pytest.raises(ImproperlyConfigured, match="AUTOCOMMIT"):
         Runner()
+
+
+# The backends of TASKS
+
+TASKS = {"default": {"BACKEND": "bgtask.backend.BgtaskBackend", "QUEUES": ["two words"]}}
+
+
+@pytest.mark.skipif(django.VERSION >= (6, 0), reason="Django has tasks since 6.0")
+def test_backend_on_a_django_without_tasks_is_reported(settings):
+    settings.TASKS = TASKS
+
+    (message,) = check_backends()
+
+    installed = find_spec("django_tasks") is not None
+    assert message.id == ("bgtask.E012" if installed else "bgtask.E015")
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django has tasks since 6.0")
+def test_django_itself_runs_the_checks_of_a_backend(settings):
+    settings.TASKS = TASKS
+
+    assert check_backends() == []
+    assert "bgtask.E012" in {message.id for message in run_checks()}
+
+
+def test_other_backends_are_not_checked(settings):
+    settings.TASKS = {"default": {"BACKEND": "shop.Backend"}}
+
+    assert check_backends() == []

@@ -9,10 +9,13 @@ from django.db import connection
 
 from bgtask import background, registry
 from bgtask.failures import MAX_MESSAGE_CHARACTERS, MAX_TRACEBACK_CHARACTERS
+from bgtask.lifecycle.claim import claim_these
+from bgtask.lifecycle.finish import finish_attempts
 from bgtask.models import Task
 from bgtask.testing import run_due
+from bgtask.worker.executor import execute
 from tests.bgtask.test_failures import HOSTILE, endless
-from tests.factories import TaskFactory
+from tests.factories import TaskFactory, WorkerFactory
 from tests.tasks import fail
 
 
@@ -57,7 +60,7 @@ def stop_iteration():
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"interrupt"}))
 def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     task = raise_hostile(name)
 
@@ -78,7 +81,6 @@ def test_a_hostile_error_is_stored_and_the_task_is_tried_again(name):
     ("function", "error_class", "message"),
     [
         (leave, "SystemExit", "leaving\ufffdearly"),
-        (interrupt, "KeyboardInterrupt", ""),
         (recurse, "RecursionError", "maximum recursion depth exceeded"),
         (stop_iteration, "StopIteration", ""),
     ],
@@ -92,6 +94,18 @@ def test_exceptions_that_end_a_process_fail_only_the_task(function, error_class,
     task.refresh_from_db()
     assert (task.status, task.error_class) == ("SCHEDULED", error_class)
     assert task.history.get().message.startswith(message)
+
+
+@pytest.mark.django_db
+def test_a_keyboard_interrupt_fails_only_the_task_in_a_worker():
+    """``run_due`` raises it instead, because a user may want to end the tests."""
+    task = interrupt()
+    (claimed,) = claim_these(Task.objects.ready(), WorkerFactory())
+
+    finish_attempts([execute(claimed)])
+
+    task.refresh_from_db()
+    assert (task.status, task.error_class) == ("SCHEDULED", "KeyboardInterrupt")
 
 
 @pytest.mark.django_db

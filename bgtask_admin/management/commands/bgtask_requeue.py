@@ -27,8 +27,8 @@ _FILTERS = {
     **{
         name: name
         for name in (
-            "error_class", "fingerprint", "error", "queue", "task", "worker", "since", "until",
-            "status",
+            "error_class", "fingerprint", "error", "queue", "task", "worker", "backend", "since",
+            "until", "status",
         )
     },
     "attempts": "attempts_min",
@@ -54,6 +54,7 @@ class Command(BaseCommand):
         add("--queue")
         add("--task", metavar="NAME")
         add("--worker", metavar="LABEL", help="last run by this one")
+        add("--backend", metavar="ALIAS", help="Django's tasks of this backend of TASKS")
         add("--attempts", metavar="N", help="at least so many")
         add("--since", metavar="WHEN", help="24h, or a date and time")
         add("--until", metavar="WHEN")

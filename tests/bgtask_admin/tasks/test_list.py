@@ -1,3 +1,9 @@
+"""
+Test the list of tasks: tabs, filters, search and pagination.
+
+The module is long because each filter and each search has its own cases.
+"""
+
 from __future__ import annotations
 
 import html
