@@ -31,6 +31,7 @@ from bgtask_admin.tasks.search import parse_search
             {"error": "refused", "queue": "mail", "since": "7d", "status": "FAILED"},
         ),
         ("", {}),
+        ("x" * 500, {"error": "x" * 500, "status": "FAILED", "since": "24h"}),
         ("#42", {"id": "42"}),
         ("größe.ändern", {"task": "größe.ändern"}),
         ("failed shop.tasks.send", {"status": "FAILED", "task": "shop.tasks.send"}),
@@ -64,7 +65,11 @@ def test_a_pasted_error_is_searched_as_it_was_typed(text: str) -> None:
     assert parse_search(text) == {"error": text, "status": "FAILED", "since": "24h"}
 
 
-@pytest.mark.parametrize("text", ["quere:mail", "queue:a queue:b", "1 2", "user_id:42 queue:mail"])
+@pytest.mark.parametrize(
+    "text",
+    ["quere:mail", "queue:a queue:b", "1 2", "user_id:42 queue:mail", "args.name:", "x" * 501],
+    ids=lambda text: text[:30],
+)
 def test_search_refuses_invalid_input(text: str) -> None:
     with pytest.raises(ValidationError):
         parse_search(text)

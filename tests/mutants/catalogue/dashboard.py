@@ -231,7 +231,7 @@ MUTANTS = (
         "bgtask_admin/tasks/counts.py",
         "rows.order_by()[: most + 1].count()",
         "rows.order_by().count()",
-        "tests/bgtask_admin/tasks/test_list.py::test_a_tab_counts_exactly_up_to_ten_thousand tests/bgtask_admin/test_queries.py::test_no_list_uses_offset_or_an_unlimited_count",
+        "tests/bgtask_admin/tasks/test_counts.py::test_a_count_stops_one_row_above_its_limit",
     ),
     Mutant(
         "page-repeats-row",

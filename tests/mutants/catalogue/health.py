@@ -14,7 +14,7 @@ MUTANTS = (
         "monitor-forgets-failures",
         "bgtask_admin/monitoring/snapshot.py",
         "_expires = clock.monotonic() + CACHE_SECONDS",
-        "_expires = clock.monotonic() + (0 if isinstance(_last, Unreadable) else KEPT)",
+        "_expires = clock.monotonic() + (0 if isinstance(_last, Unreadable) else CACHE_SECONDS)",
         f"{MONITORING}test_a_failure_is_kept_so_that_a_second_probe_costs_nothing",
     ),
     Mutant(
