@@ -56,6 +56,7 @@ class Heartbeat(Service):
         self._lease, self._interval = settings.lease, settings.heartbeat_interval
         self._trusted_until = registered + self._lease * (1 - LEASE_MARGIN_SHARE)
         self._beating_since = registered
+        self._failures = 0  # In a row.
         self._stopping = threading.Event()
         super().__init__("heartbeat")
 
@@ -105,26 +106,31 @@ class Heartbeat(Service):
         self._trusted_until = started + self._lease * (1 - LEASE_MARGIN_SHARE)
 
     def _run(self) -> None:
-        wait, failures = self._interval, 0
+        wait = self._interval
         self._pulse(self.worker.pk)
         while not self._stopping.wait(wait):
             self._pulse(self.worker.pk)
             if self.declared_dead:
                 return
-            wait = min(1.0, self._interval)  # Unless the heartbeat succeeds.
-            with logger.catch("The heartbeat of %s failed.", self.worker):
-                try:
-                    with watched(self._alias):
-                        self.beat()
-                        cancelled = self._cancel_requests()
-                except Error as error:
-                    failures += 1
-                    if is_worth_logging(failures):
-                        logger.warning("The heartbeat of %s failed: %s", self.worker, error)
-                    reset_connection(self._alias)
-                else:
-                    wait, failures = self._interval, 0
-                    self._on_beat(cancelled)
+            wait = self._interval if self._try_to_beat() else min(1.0, self._interval)
+
+    def _try_to_beat(self) -> bool:
+        """Send one heartbeat, and return whether it succeeded. Log a failure, whatever it is."""
+        with logger.catch("The heartbeat of %s failed.", self.worker):
+            try:
+                with watched(self._alias):
+                    self.beat()
+                    cancelled = self._cancel_requests()
+            except Error as error:
+                self._failures += 1
+                if is_worth_logging(self._failures):
+                    logger.warning("The heartbeat of %s failed: %s", self.worker, error)
+                reset_connection(self._alias)
+            else:
+                self._failures = 0
+                self._on_beat(cancelled)
+                return True
+        return False
 
     def _cancel_requests(self) -> set[int]:
         if not self._holds():

@@ -48,6 +48,7 @@ def _places() -> dict[str, tuple[Any, *tuple[str, ...]]]:
         "rescue": (rescue, "rescue_tasks"),
         "declare_dead": (type(Worker.objects.all()), "declare_dead"),
         "beat": (Heartbeat, "beat"),
+        "heartbeat": (Heartbeat, "_try_to_beat"),
         "enqueue": (enqueue, "store_task"),
     }
 

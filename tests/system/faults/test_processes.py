@@ -194,7 +194,7 @@ def test_supervisor_replaces_a_process_that_is_declared_dead_twice_within_a_leas
 
 
 def test_process_whose_heartbeat_thread_has_died_is_replaced(testbed, settled):
-    first = testbed.worker("--processes=2", env={VARIABLE: "before:beat=exit@4"})
+    first = testbed.worker("--processes=2", env={VARIABLE: "before:heartbeat=exit@4"})
     eventually(lambda: "ended: " in first.output(), timeout=60, explain=first.output)
 
     audit = settled({tasks.quick(number).pk for number in range(20)})
@@ -205,7 +205,7 @@ def test_process_whose_heartbeat_thread_has_died_is_replaced(testbed, settled):
 @pytest.mark.parametrize(
     ("failpoint", "words"),
     [
-        ("before:beat=exit@4", "its Heartbeat has ended"),
+        ("before:heartbeat=exit@4", "its Heartbeat has ended"),
         ("before:snapshot=broken@4", "RuntimeError: a bug"),
     ],
     ids=["heartbeat", "main loop"],
