@@ -23,6 +23,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.management import call_command, get_commands, load_command_class
 from django.urls import resolve
+from django.utils.module_loading import import_string
 
 from bgtask import registry
 from bgtask.checks import SQLITE_OPTIONS
@@ -95,6 +96,14 @@ URLS = python("docs/monitoring.md: Setting it up")
 TOKENS = python("docs/monitoring.md: Setting it up", 1)
 THRESHOLDS = python("docs/monitoring.md: Many queues")
 POOLER = python("docs/reliability.md: Connection poolers")
+BACKEND = python("docs/django-tasks.md: Using bgtask as the backend of Django's tasks")
+BACKENDS = [
+    python("README.md: Django's own tasks"),
+    BACKEND,
+    python("docs/changing-backends.md: From another backend to bgtask"),
+]
+DJANGO_TASK = python("docs/django-tasks.md: Defining a task")
+DJANGO_TASK_TEST = python("docs/django-tasks.md: Testing")
 
 
 @pytest.fixture
@@ -288,6 +297,36 @@ def test_the_settings_for_a_pooler_are_valid():
     names = run(POOLER)
 
     assert names["BGTASK"]["LISTEN"] in names["DATABASES"]
+
+
+@pytest.fixture
+def api():
+    """Return Django's API for tasks. Django 5.2 has none without the package django-tasks."""
+    return pytest.importorskip("bgtask.backend.api")
+
+
+@pytest.mark.parametrize("source", BACKENDS, ids=["readme", "backend", "change"])
+def test_the_settings_for_djangos_tasks_are_valid(api, source):
+    params = run(source)["TASKS"]["default"]
+
+    backend = import_string(params["BACKEND"])("default", params)
+
+    assert list(backend.check()) == []
+
+
+@pytest.mark.django_db
+def test_the_task_of_djangos_api_and_its_test_are_as_shown(api, tmp_path, monkeypatch, settings):
+    (tmp_path / "letters.py").write_text(DJANGO_TASK.replace("django.tasks", api.PACKAGE))
+    monkeypatch.syspath_prepend(tmp_path)
+    backends = run(BACKEND)["TASKS"]
+    settings.TASKS = {"default": backends["default"] | {"OPTIONS": {"modules": ["letters"]}}}
+    send = importlib.import_module("letters").send
+    monkeypatch.setitem(sys.modules, "letters", sys.modules.pop("letters"))  # Until the test ends.
+
+    send.enqueue("ada@example.org")
+    run(DJANGO_TASK_TEST, send=send)
+
+    assert {(task.queue, task.max_attempts) for task in Task.objects.all()} == {("mail", 5)}
 
 
 @pytest.mark.parametrize("block", blocks("ini"), ids=lambda block: block.name)

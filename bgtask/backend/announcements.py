@@ -36,16 +36,12 @@ def is_wanted(signal: Any, level: int) -> bool:
 
 
 def send(signal: Any, backend: Any, result: Any) -> None:
-    """Send a signal. Django logs the errors of receivers, and they change nothing."""
-    try:
+    """Send a signal. The errors of receivers are logged, and change nothing."""
+    with logger.catch("A receiver of a signal about %s failed.", result.id):
         if has_receivers(signal):
             signal.send_robust(type(backend), task_result=result)
         else:  # Calling the only receiver takes half the time.
             api.LOG_RECEIVERS[signal](type(backend), task_result=result)
-    except Exception:  # A handler of the project's log may raise it.
-        logger.exception("A signal about %s could not be logged.", result.id)
-    except SystemExit as error:  # A receiver must not end the worker.
-        logger.error("A receiver of a signal about %s exited.", result.id, exc_info=error)
 
 
 def enqueued(backend: Any, result: Any) -> None:

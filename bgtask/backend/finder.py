@@ -8,7 +8,6 @@ module imports only what the project allows, and accepts only a task that has th
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from django.apps import AppConfig, apps
 
-from bgtask import registry
+from bgtask import clock, registry
 from bgtask.backend import aliases, api
 from bgtask.backend.functions import TaskFunction
 from bgtask.exceptions import UnknownTask
@@ -112,7 +111,7 @@ class TaskFinder:
 
     def _was_missed(self, name: str) -> bool:
         """Return whether the name was looked for a short time ago. If not, note that it is now."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now < self._missed.get(name, 0.0):
             return True
         if len(self._missed) >= MOST_MISSES:

@@ -220,6 +220,15 @@ def test_a_name_that_a_background_function_has_is_refused():
         taken.enqueue()
 
 
+def test_a_task_whose_path_leads_to_a_later_one_is_refused():
+    """Kind of fault: a worker runs another function than the one that was enqueued."""
+    namespace = {"__name__": "tests.bgtask.backend.jobs", "task": task}
+    exec("@task\ndef add(one, two): pass", namespace)  # noqa: S102
+
+    with pytest.raises(api.InvalidTask, match=r"jobs\.add, and there is another function"):
+        namespace["add"].enqueue(1, 2)
+
+
 def test_a_task_of_the_main_program_is_refused():
     namespace = {"__name__": "__main__", "task": task}
     exec("@task\ndef typed(): pass", namespace)  # noqa: S102

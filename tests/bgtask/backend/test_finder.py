@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from textwrap import dedent
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,18 @@ def test_another_path_of_a_task_is_unknown(monkeypatch):
 
     assert registry.knows("tests.bgtask.backend.jobs.add")
     assert not registry.knows("tests.bgtask.backend.jobs.renamed")
+
+
+def test_an_object_that_only_looks_like_a_task_is_unknown(monkeypatch):
+    name = "tests.bgtask.backend.jobs.fake"
+    monkeypatch.setattr(jobs, "fake", SimpleNamespace(module_path=name), raising=False)
+
+    assert not registry.knows(name)
+
+
+@pytest.mark.parametrize("module", ["tests..os", "tests.a b", "tests.\0", "tests/../os", ""])
+def test_text_that_is_no_path_of_a_module_is_not_imported(module):
+    assert not may_import(module)
 
 
 def test_modules_of_apps_and_of_options_may_be_imported(settings):

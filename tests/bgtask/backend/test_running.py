@@ -7,6 +7,7 @@ The module is long because it compares signals, logs and queries of the same tas
 from __future__ import annotations
 
 import logging
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -14,7 +15,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from bgtask.backend import BgtaskBackend, api
+from bgtask.backend.announcements import FinishObserver
+from bgtask.lifecycle.attempts import Outcome
 from bgtask.models import Attempt, Task
+from bgtask.status import Status
 from bgtask.testing import TaskFailed, immediately, run_due
 from tests.bgtask.backend import jobs
 from tests.bgtask.backend.signal_log import recorded
@@ -208,6 +212,16 @@ def test_task_finished_is_sent_once_after_the_last_attempt():
     failed = finished["fail_three_times"]
     assert (str(failed.result.status), len(failed.result.errors)) == ("FAILED", 3)
     assert failed.exception is ValueError
+
+
+def test_task_finished_says_how_the_task_ended_even_if_it_was_requeued_since():
+    row = TaskFactory(
+        task_name="tests.bgtask.backend.jobs.add", backend="default", result_id=uuid4()
+    )
+    with recorded() as sent:
+        FinishObserver().observe([(Outcome(row, Status.SUCCESSFUL, 0.0), "SUCCESSFUL")])
+
+    assert [one.brief for one in sent] == [("finished", str(api.SUCCESSFUL))]
 
 
 def test_the_running_result_of_a_later_attempt_has_the_errors_before():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.catalogue import (
     actions,
+    backend,
     dashboard,
     database,
     health,
@@ -24,6 +25,7 @@ MUTANTS = (
     *database.MUTANTS,
     *worker.MUTANTS,
     *public.MUTANTS,
+    *backend.MUTANTS,
     *values.MUTANTS,
     *reports.MUTANTS,
     *health.MUTANTS,

@@ -68,15 +68,15 @@ MUTANTS = (
     Mutant(
         "claims-on-hold-start",
         "bgtask/lifecycle/claim.py",
-        "if task.task_name in on_hold:",
+        "if name in on_hold:",
         "if False:",
         "tests/bgtask/worker/test_many_queues.py::TestLimits::test_tasks_of_types_on_hold_are_set_aside",
     ),
     Mutant(
         "unknown-names-start",
         "bgtask/lifecycle/claim.py",
-        "elif registry.knows(task.task_name) or",
-        "elif True or",
+        "not isinstance(name, str) or registry.knows(name)",
+        "True",
         "tests/bgtask/test_discovery.py::test_unknown_task_is_held_and_its_attempt_does_not_count",
     ),
     Mutant(
@@ -236,8 +236,8 @@ MUTANTS = (
     Mutant(
         "unhold-every-name",
         "bgtask/lifecycle/promote.py",
-        " & set(names)",
-        "",
+        ", {name for name in list(names) if knows(name)})",
+        ", set(names))",
         "tests/bgtask/lifecycle/test_bulk.py::TestUnhold::test_unhold_releases_any_number_of_tasks",
     ),
     Mutant(

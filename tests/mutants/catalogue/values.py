@@ -240,14 +240,14 @@ MUTANTS = (
     Mutant(
         "parameters-that-do-not-fit",
         "bgtask/testing.py",
-        "            function.bind(args, kwargs)\n",
+        "            _registered(function).bind(args, kwargs)\n",
         "            pass\n",
         f"{TESTING}test_enqueued_refuses_parameters_that_do_not_fit",
     ),
     Mutant(
         "parameter-named-times",
         "bgtask/testing.py",
-        'None if "times" in _parameters(name) else kwargs.pop("times", None)',
+        'None if "times" in parameters else kwargs.pop("times", None)',
         'kwargs.pop("times", None)',
         f"{TESTING}test_a_parameter_named_like_one_of_the_helpers_is_the_functions_own",
     ),

@@ -413,15 +413,15 @@ MUTANTS = (
     Mutant(
         "retry-after-give-up",
         "bgtask/worker/executor.py",
-        "malformed or isinstance(error, GiveUp) or not",
-        "malformed or not",
+        "end.returned or isinstance(error, GiveUp) or not",
+        "end.returned or not",
         "tests/bgtask/test_retry.py::test_giving_up_fails_at_once",
     ),
     Mutant(
         "retry-of-malformed",
         "bgtask/worker/executor.py",
-        "if malformed or isinstance",
-        "if isinstance",
+        "if malformed or end.returned",
+        "if end.returned",
         "tests/bgtask/test_signals.py::test_a_malformed_task_fails_and_was_never_started",
     ),
     Mutant(
@@ -447,9 +447,9 @@ MUTANTS = (
     ),
     Mutant(
         "value-fails-task",
-        "bgtask/worker/executor.py",
-        "    except InvalidParameters as error:\n",
-        "    except ZeroDivisionError as error:\n",
+        "bgtask/decorators.py",
+        "        except InvalidParameters as error:\n",
+        "        except ZeroDivisionError as error:\n",
         "tests/bgtask/test_stored_errors.py::test_return_value_that_is_not_json_is_logged_and_not_a_failure",
     ),
     Mutant(
