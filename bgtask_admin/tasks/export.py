@@ -17,7 +17,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 
 from bgtask.exceptions import MalformedTask
 from bgtask.models import Task, TaskQuerySet
-from bgtask.values import cut_end, replace_unstorable
+from bgtask.values import replace_unstorable
 from bgtask_admin.permissions import VIEW, Details
 from bgtask_admin.tasks.bounds import bounded, needs_reading
 from bgtask_admin.tasks.counts import capped
@@ -156,8 +156,19 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        value = cut_end(_without_formulas(replace_unstorable(value)), MAX_CELL_CHARACTERS)
+        value = _cut(_without_formulas(replace_unstorable(value)))
     return "" if value is None else value
+
+
+def _cut(text: str) -> str:
+    """Cut a text that is too long for a cell. Excel counts the code units of UTF-16."""
+    if len(text) <= MAX_CELL_CHARACTERS // 2:  # No character has more than two.
+        return text
+    units = text.encode("utf-16-le")
+    if len(units) <= 2 * MAX_CELL_CHARACTERS:
+        return text
+    # The cut may leave half of a character at the end, which is dropped.
+    return units[: 2 * (MAX_CELL_CHARACTERS - 1)].decode("utf-16-le", "ignore") + "…"
 
 
 def _without_formulas(text: str) -> str:

@@ -164,6 +164,17 @@ def test_spreadsheet_reads_the_stored_values(admin_client):
     assert row["arguments"].endswith("x…")
 
 
+@pytest.mark.parametrize("text", ["🙂" * 16_384, "x" + "🙂" * 16_384], ids=["even", "odd"])
+def test_a_cell_is_cut_where_excel_cuts_it(admin_client, text):
+    """Kind of fault: Excel counts the code units of UTF-16, and an emoji has two."""
+    TaskFactory(verbose_name="long", task_params=json.dumps([[], {"text": text}]))
+
+    (row,) = table_of(admin_client)
+
+    assert len(row["arguments"].encode("utf-16-le")) // 2 in (32_766, 32_767)
+    assert row["arguments"].endswith("🙂…")
+
+
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_export_streams_under_asgi(async_client, admin_user, form, monkeypatch):
     """Kind of fault: the server reads the whole file before it sends the first part."""
