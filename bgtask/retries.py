@@ -51,7 +51,7 @@ def delay_after(task: Any) -> float:
     rule = registry.find(name).backoff_of(task) if registry.knows(name) else None
     with logger.catch("The back-off of %s failed; waiting as long as by default.", task):
         return backoff(attempts, rule, jitter)
-    return backoff(attempts, None, jitter)  # type: ignore[unreachable]
+    return backoff(attempts, None, jitter)
 
 
 def as_seconds(wait: float | timedelta) -> float:

@@ -37,9 +37,7 @@ asyncio.CancelledError. The code that enqueues a task gets no error, because the
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from django.dispatch import Signal
@@ -61,35 +59,47 @@ class _TaskSignal(Signal):
     def _live_receivers(self, sender: Any) -> Any:
         receivers, async_receivers = super()._live_receivers(sender)
         return (
-            [_contained(receiver) for receiver in receivers],
-            [_contained_async(receiver) for receiver in async_receivers],
+            [_Contained(receiver) for receiver in receivers],
+            [_ContainedAsync(receiver) for receiver in async_receivers],
         )
 
 
-def _contained(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(receiver)
-    def call(*args: Any, **kwargs: Any) -> Any:
+class _Contained:
+    """
+    A receiver that raises only errors that ``send_robust()`` catches.
+
+    Each call of a signal creates one for each receiver. ``functools.wraps`` would take too long.
+    """
+
+    __slots__ = ("receiver",)
+
+    def __init__(self, receiver: Callable[..., Any]) -> None:
+        self.receiver = receiver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.receiver, name)  # Django logs the name of a receiver that fails.
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return receiver(*args, **kwargs)
+            return self.receiver(*args, **kwargs)
         except BaseException as error:
             if isinstance(error, Exception) or is_ctrl_c(error):
                 raise
             raise _Escaped from error
 
-    return call
 
+class _ContainedAsync(_Contained):
+    """The same for a receiver that is a coroutine function."""
 
-def _contained_async(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(receiver)
-    async def call(*args: Any, **kwargs: Any) -> Any:
+    __slots__ = ()
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await receiver(*args, **kwargs)
+            return await self.receiver(*args, **kwargs)
         except BaseException as error:
             if isinstance(error, Exception) or is_ctrl_c(error):
                 raise
             raise _Escaped from error
-
-    return call
 
 
 task_enqueued = _TaskSignal()
@@ -109,10 +119,9 @@ def send(signal: Signal, **facts: Any) -> None:
 
 
 def _log(receiver: Any, error: BaseException, task: Any) -> None:
-    receiver = inspect.unwrap(receiver)
     logger.error(
         "The receiver %r of a signal about %s failed.",
-        getattr(receiver, "__qualname__", receiver),
+        getattr(receiver, "__qualname__", receiver.receiver),
         task,
         exc_info=error.__cause__ if isinstance(error, _Escaped) else error,
     )
