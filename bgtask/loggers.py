@@ -55,6 +55,16 @@ class SafeLogger(logging.LoggerAdapter):
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         return msg, kwargs  # The adapter of Python < 3.13 would drop the caller's ``extra``.
 
+    def caught(self, error: BaseException, msg: str, *args: object) -> None:
+        """
+        Log the error, for an ``except`` clause. Raise it again if it may be the Ctrl-C of a user.
+
+        This is ``catch()`` for code that runs for each task: entering a ``try`` costs nothing.
+        """
+        if is_ctrl_c(error):
+            raise error
+        self.error(msg, *args, exc_info=error, stacklevel=2)
+
     def catch(self, msg: str, *args: object) -> _Catch:
         """
         Return a context manager that logs what the block raises, and goes on after the block.

@@ -58,10 +58,7 @@ class _TaskSignal(Signal):
 
     def _live_receivers(self, sender: Any) -> Any:
         receivers, async_receivers = super()._live_receivers(sender)
-        return (
-            [_Contained(receiver) for receiver in receivers],
-            [_ContainedAsync(receiver) for receiver in async_receivers],
-        )
+        return list(map(_Contained, receivers)), list(map(_ContainedAsync, async_receivers))
 
 
 class _Contained:
@@ -112,10 +109,13 @@ task_failed = _TaskSignal()
 def send(signal: Signal, **facts: Any) -> None:
     """Send the signal to all receivers; log the errors of receivers."""
     # A handler of Django's own log of these errors may raise as well.
-    with logger.catch("A signal about %s was not sent to all receivers.", facts["task"]):
-        for receiver, response in signal.send_robust(type(facts["task"]), **facts):
+    task = facts["task"]
+    try:
+        for receiver, response in signal.send_robust(type(task), **facts):
             if isinstance(response, BaseException):
-                _log(receiver, response, facts["task"])
+                _log(receiver, response, task)
+    except BaseException as error:
+        logger.caught(error, "A signal about %s was not sent to all receivers.", task)
 
 
 def _log(receiver: Any, error: BaseException, task: Any) -> None:

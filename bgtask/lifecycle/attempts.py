@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def key(self) -> tuple[int, int]:
-        return self.task.pk, self.task.token
+        return self.task.id, self.task.token
 
     @property
     def age(self) -> float:

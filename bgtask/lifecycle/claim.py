@@ -142,7 +142,7 @@ def set_aside_claims(tasks: Sequence[Task], held_for: HeldFor) -> int:
 def _end_claims(tasks: Sequence[Task], *, status: Status, **changes: Any) -> int:
     by_token: dict[int, list[int]] = defaultdict(list)
     for task in tasks:
-        by_token[task.token].append(task.pk)
+        by_token[task.token].append(task.id)
     total = 0
     for token, ids in by_token.items():
         ours = Task.objects.filter(pk__in=sorted(ids), token=token, status=Status.RUNNING)
@@ -164,7 +164,11 @@ def _unless_cancelled(then: Combinable, cancelled: Any = Status.CANCELLED.value)
 def _instances(
     candidates: QuerySet[Any], rows: Iterable[Sequence[Any]], worker: Worker
 ) -> list[Task]:
-    """Return tasks from rows of RETURNED and ORDER, in claim order. Defer the other fields."""
+    """
+    Return tasks from rows of RETURNED and ORDER, in claim order. Defer the other fields.
+
+    Code that runs for each task reads ``id``. The property ``pk`` takes ten times as long.
+    """
     alias = candidates.db
     claimed = {"status": "RUNNING", "locked_by_id": worker.pk, "last_worker": worker.label}
     tasks = []
@@ -177,11 +181,11 @@ def _instances(
         run_at, waited = row[-2:]
         try:
             task.waited = max(float(waited), 0.0)
-            task.claim_key = (-task.priority, run_at, task.pk)
+            task.claim_key = (-task.priority, run_at, task.id)
         except TypeError:  # Edited by hand. This task fails when it is run, and no other task now.
             task.waited = 0.0
             run_at = datetime.min if run_at is None else run_at
-            task.claim_key = (-as_priority(task.priority), run_at, task.pk)
+            task.claim_key = (-as_priority(task.priority), run_at, task.id)
         tasks.append(task)
     tasks.sort(key=attrgetter("claim_key"))
     return tasks

@@ -84,7 +84,7 @@ def _finish(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> dic
         accepted = operations.finish(connection, rows)
         record_attempts(
             connection.alias,
-            (attempt_of(one, one.kind) for one in outcomes if one.kind and one.task.pk in accepted),
+            (attempt_of(one, one.kind) for one in outcomes if one.kind and one.task.id in accepted),
         )
     return accepted
 
@@ -94,7 +94,7 @@ def _row(connection: BaseDatabaseWrapper, outcome: Outcome) -> tuple[Any, ...]:
     failure = outcome.failure
     run_at = outcome.run_at
     return (
-        outcome.task.pk,
+        outcome.task.id,
         outcome.task.token,
         outcome.status.value,
         outcome.age,

@@ -289,9 +289,9 @@ class Task(models.Model):
             bad = "task_name"
         elif not (isinstance(self.priority, int) and PRIORITY_MIN <= self.priority <= PRIORITY_MAX):
             bad = "priority"
-        elif as_count(self.attempts) == COUNT_MAX:
+        elif not (isinstance(self.attempts, int) and 0 <= self.attempts < COUNT_MAX):
             bad = "attempts"
-        elif as_count(self.crashes) == COUNT_MAX:
+        elif not (isinstance(self.crashes, int) and 0 <= self.crashes < COUNT_MAX):
             bad = "crashes"
         elif self.max_attempts is not None and (
             not isinstance(self.max_attempts, int) or not 0 <= self.max_attempts <= COUNT_MAX

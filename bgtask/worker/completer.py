@@ -44,7 +44,7 @@ def flush(outcomes: Sequence[Outcome]) -> dict[int, str]:
     """
     accepted = finish_attempts(outcomes)
     if len(accepted) < len(outcomes):
-        refused = [outcome for outcome in outcomes if outcome.task.pk not in accepted]
+        refused = [outcome for outcome in outcomes if outcome.task.id not in accepted]
         accepted |= already_finished(refused)
     return accepted
 
@@ -165,7 +165,7 @@ class Completer(Service):
                     self._keep(left)
                     break
             if not self._pause(tries):
-                self._unwritten.update(outcome.task.pk for outcome in left)
+                self._unwritten.update(outcome.task.id for outcome in left)
                 break
             if tries >= BATCH_TRIES:
                 # If a single outcome is refused, only others can show that the database answers.
@@ -197,11 +197,11 @@ class Completer(Service):
     def _report(self, batch: list[Outcome], statuses: dict[int, str]) -> None:
         """Tell the runner which outcomes were accepted, and which were fenced off."""
         accepted = [
-            (outcome, statuses[outcome.task.pk]) for outcome in batch if outcome.task.pk in statuses
+            (outcome, statuses[outcome.task.id]) for outcome in batch if outcome.task.id in statuses
         ]
-        unsettled = self._unwritten | {outcome.task.pk for outcome in self._kept}
+        unsettled = self._unwritten | {outcome.task.id for outcome in self._kept}
         settled = statuses.keys() | unsettled
-        fenced = [outcome for outcome in batch if outcome.task.pk not in settled]
+        fenced = [outcome for outcome in batch if outcome.task.id not in settled]
         # A failing callback must not stop later batches from being written.
         with logger.catch("%d outcomes are written, but could not be handled.", len(batch)):
             self._on_done(accepted, fenced)

@@ -123,6 +123,7 @@ class ConnectionGuard:
     def __init__(self) -> None:
         self._used_at = clock.monotonic()
         self._sessions = Sessions()
+        self._keeps_queries = settings.DEBUG  # Django keeps them, and would use up the memory.
 
     def before(self) -> None:
         if clock.monotonic() - self._used_at > IDLE_CHECK_SECONDS:
@@ -134,7 +135,7 @@ class ConnectionGuard:
         unfit = []
         for alias, own in self._sessions.own.items():
             try:
-                if not _clean_up(own, what):
+                if not own.is_untouched() and not _clean_up(own, what):
                     unfit.append(own)
             except BaseException:  # Receivers of connection_created are code of the project.
                 logger.exception("The connection %r that %s left behind is dropped.", alias, what)
@@ -145,7 +146,7 @@ class ConnectionGuard:
         while self._sessions.displaced:
             _discard(connection := self._sessions.displaced.pop())
             self._sessions.follow(connection.alias)
-        if settings.DEBUG:
+        if self._keeps_queries:
             reset_queries()
         self._used_at = clock.monotonic()
 

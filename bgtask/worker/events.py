@@ -35,11 +35,13 @@ def _notify_observers(accepted: Accepted) -> None:
 
 
 def _dispatch_one(outcome: Outcome, status: str, success_level: int) -> None:
-    with logger.catch("The outcome of %s could not be logged or signalled.", outcome.task):
+    try:
         if outcome.kind is None:
             _success(outcome, success_level)
         else:
             _failure(outcome, status)
+    except BaseException as error:
+        logger.caught(error, "The outcome of %s could not be logged or signalled.", outcome.task)
 
 
 def dispatch_rescued(outcomes: Sequence[Outcome]) -> None:
@@ -145,22 +147,20 @@ class EventDispatcher(Service):
         super().__init__("events")
 
     def put(self, accepted: Accepted) -> None:
+        heard = self._hears_success()
         worth_it = [
             (outcome, status)
             for outcome, status in accepted
-            if self._has_listeners(outcome) or observers.is_observed(outcome, status)
+            if heard or outcome.kind is not None or observers.is_observed(outcome, status)
         ]
         if worth_it:
             with self._lock:
                 self._put += len(worth_it)
             self._batches.put(worth_it)
 
-    def _has_listeners(self, outcome: Outcome) -> bool:
-        return (
-            outcome.kind is not None
-            or bool(signals.task_succeeded.receivers)
-            or logger.isEnabledFor(self._success_level)
-        )
+    def _hears_success(self) -> bool:
+        """Return whether a success is logged or signalled. Other outcomes always are."""
+        return bool(signals.task_succeeded.receivers) or logger.isEnabledFor(self._success_level)
 
     @property
     def backlog(self) -> int:
@@ -179,8 +179,9 @@ class EventDispatcher(Service):
         guard = ConnectionGuard()
         while (batch := self._batches.get()) is not None:
             guard.before()
+            heard = self._hears_success()
             for pair in batch:
-                if self._has_listeners(pair[0]):
+                if heard or pair[0].kind is not None:
                     _dispatch_one(*pair, self._success_level)
                     guard.after("A signal receiver")
                 del pair

@@ -49,7 +49,7 @@ class InFlightTasks:
         return bool(self._tasks)
 
     def add(self, tasks: Sequence[Task]) -> None:
-        self._tasks.update((task.pk, task) for task in tasks)
+        self._tasks.update((task.id, task) for task in tasks)
         self.claimed_total += len(tasks)
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
@@ -59,9 +59,9 @@ class InFlightTasks:
         A task that was claimed again meanwhile has a newer token, and stays in flight.
         """
         for outcome in outcomes:
-            task = self._tasks.get(outcome.task.pk)
+            task = self._tasks.get(outcome.task.id)
             if task is not None and task.token == outcome.task.token:
-                self._tasks.pop(task.pk, None)  # Another thread may have removed it.
+                self._tasks.pop(task.id, None)  # Another thread may have removed it.
 
     def release(self, tasks: Sequence[Task]) -> None:
         if tasks:
@@ -80,7 +80,7 @@ class InFlightTasks:
     def drop(self, tasks: Iterable[Task]) -> None:
         """Remove these unstarted tasks, which this worker no longer holds."""
         for task in tasks:
-            if self._tasks.pop(task.pk, None) is not None:
+            if self._tasks.pop(task.id, None) is not None:
                 self.claimed_total -= 1
 
     def reconcile(self, worker: Worker, running: Iterable[CurrentTask]) -> None:
@@ -100,13 +100,13 @@ class InFlightTasks:
                 "task that was" if released == 1 else "tasks that were",
             )
         self.needs_reconciling = False
-        keys = {(task.pk, task.token) for task in held}
+        keys = {(task.id, task.token) for task in held}
         for current in running:
             if (current.id, current.token) not in keys and current.lost_at is None:
                 self._lose(current)
 
     def _has(self, task: Task) -> bool:
-        ours = self._tasks.get(task.pk)
+        ours = self._tasks.get(task.id)
         return ours is not None and ours.token == task.token
 
     def _lose(self, current: CurrentTask) -> None:

@@ -78,6 +78,16 @@ class OwnConnection:
         self._attributes = 0
         self._watch = None if connection.connection is None else _Watch(connection)
 
+    def is_untouched(self) -> bool:
+        """Return whether the connection was never opened, and nothing was stored on the object."""
+        connection = self.connection
+        return (
+            connection.connection is None
+            and not connection.in_atomic_block
+            and self._is_djangos
+            and len(vars(connection)) == self._attributes
+        )
+
     def is_used(self) -> bool:
         """Return whether a statement was seen since the last call."""
         if self._watch is None:

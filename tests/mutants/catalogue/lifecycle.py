@@ -152,14 +152,14 @@ MUTANTS = (
     Mutant(
         "finish-without-history",
         "bgtask/lifecycle/finish.py",
-        "for one in outcomes if one.kind and one.task.pk in accepted",
+        "for one in outcomes if one.kind and one.task.id in accepted",
         "for one in outcomes if False",
         "tests/bgtask/lifecycle/test_finish.py::TestTimes::test_delay_lasts_exactly_from_the_end_of_the_attempt",
     ),
     Mutant(
         "finish-history-of-refused",
         "bgtask/lifecycle/finish.py",
-        "if one.kind and one.task.pk in accepted",
+        "if one.kind and one.task.id in accepted",
         "if one.kind",
         "tests/bgtask/lifecycle/test_finish.py::TestFence::test_an_old_token_changes_nothing",
     ),

@@ -186,8 +186,8 @@ MUTANTS = (
     Mutant(
         "catch-events",
         "bgtask/worker/events.py",
-        'with logger.catch("The outcome of %s could not be logged or signalled.", outcome.task):',
-        "if True:",
+        'logger.caught(error, "The outcome of %s could not be logged or signalled.", outcome.task)',
+        "raise",
         f"{SERVICES}test_events_after_an_outcome_that_cannot_be_logged_are_dispatched",
     ),
     Mutant(
