@@ -3,6 +3,7 @@
 from bgtask.context import current_task
 from bgtask.decorators import BackgroundFunction, background
 from bgtask.exceptions import (
+    AlreadyThere,
     BgtaskError,
     Cancelled,
     GiveUp,
@@ -19,6 +20,7 @@ from bgtask.exceptions import (
 )
 
 __all__ = [
+    "AlreadyThere",
     "BackgroundFunction",
     "BgtaskError",
     "Cancelled",

@@ -23,12 +23,14 @@ from bgtask.options import (
     LEGACY_OPTIONS,
     CallOptions,
     TaskOptions,
+    UsingOptions,
     check_options,
     drop_legacy,
 )
 from bgtask.placement import check_placement
 from bgtask.retries import Backoff
 from bgtask.serialization import dump_params, dump_value
+from bgtask.unique import unique_rule, without_unique
 from bgtask.values import as_text, brief, is_encodable
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class BackgroundFunction(Generic[P, R]):
         self._signature = inspect.signature(function)
         self.parameters: Mapping[str, inspect.Parameter] = self._signature.parameters
         self._arity = simple_arity(self._signature)
+        self._unique = unique_rule(name, self._signature, options)
         self._call_options = CALL_OPTIONS - self.parameters.keys()
         self._legacy_options = LEGACY_OPTIONS.keys() - self.parameters.keys()
 
@@ -147,18 +150,21 @@ class BackgroundFunction(Generic[P, R]):
         """Call the function here and now, and return its value. Nothing is stored."""
         return call(self.function, args, kwargs)
 
-    def using(self, /, **options: Unpack[CallOptions]) -> BackgroundFunction[P, R]:
+    def using(self, /, **options: Unpack[UsingOptions]) -> BackgroundFunction[P, R]:
         """
         Return a copy with other options: ``notify_user.using(queue="mail", priority=5)(user.id)``.
 
-        Raise InvalidOption if an option is wrong.
+        ``unique=None`` drops the options of unique tasks. Raise InvalidOption if one is wrong.
         """
         given: dict[str, Any] = dict(options)
         drop_legacy(given)
         if "backoff" in given:
             raise InvalidOption("backoff= is not kept with a task: give it to @background.")
         checked = check_options(given)
-        return BackgroundFunction(self.function, self.name, {**self.options, **checked})
+        own = self.options
+        if "unique" in checked and not checked["unique"]:
+            own = without_unique(own)
+        return BackgroundFunction(self.function, self.name, {**own, **checked})
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError if the function can't be called with these parameters."""
@@ -192,7 +198,9 @@ class BackgroundFunction(Generic[P, R]):
 
     @functools.cached_property
     def _stored_options(self) -> dict[str, Any]:
-        return {name: value for name, value in self.options.items() if name != "backoff"}
+        options = without_unique(self.options)
+        options.pop("backoff", None)
+        return options if self._unique is None else {**options, "unique": self._unique}
 
     def _each_bound(
         self, params: Iterable[Sequence[Any] | Mapping[str, Any]]
@@ -246,6 +254,18 @@ def background(name: Any = None, **options: Any) -> Any:
         backoff       wait before the next attempt: seconds, a timedelta, or a function of the
                       number of attempts that returns either; attempts ** 4 + 5 by default
         verbose_name  name that people see instead of ``name``
+        unique        which calls are the same: True (the same parameters), a list of parameters,
+                      or a key such as "reindex:{product_id}"; a call is not stored while a task
+                      of the same call is there
+        unique_while  "running" (until that task is finished; the default) or "waiting" (until a
+                      worker takes it)
+        unique_for    seconds or a timedelta from the enqueue, in which the same call is not stored
+                      again, even if the task is finished
+        on_conflict   what a call does if the same is there: "skip" (return that task; the
+                      default), "replace" (give it the new parameters, time and priority while it
+                      waits) or "raise" (AlreadyThere)
+        latest        seconds or a timedelta from the first enqueue, beyond which "replace" puts
+                      the task off no further
 
     Raise InvalidFunction (a TypeError) if another process could not call the function by name.
     Raise InvalidOption (a ValueError) if an option is wrong.

@@ -4,6 +4,7 @@ BgtaskError
 ├── InvalidFunction    the function can't be a background function (also a TypeError)
 ├── InvalidParameters  the parameters can't be stored as JSON (also a TypeError)
 ├── InvalidOption      an option, such as a schedule or a queue, is wrong (also a ValueError)
+├── AlreadyThere       another task holds the unique key, and on_conflict is "raise"
 ├── MalformedTask      the parameters of a stored task can't be read
 ├── UnknownTask        no background function has this name in this process
 ├── WorkerLost         the worker of an attempt died; only stored, with Interrupted, TimedOut and
@@ -18,6 +19,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 __all__ = [
+    "AlreadyThere",
     "BgtaskError",
     "Cancelled",
     "GiveUp",
@@ -48,6 +50,20 @@ class InvalidParameters(BgtaskError, TypeError):
 
 class InvalidOption(BgtaskError, ValueError):
     """An option is wrong, such as a schedule, a queue or a priority."""
+
+
+class AlreadyThere(BgtaskError):
+    """
+    Another task holds the unique key of this call, so nothing was stored.
+
+    ``task_id`` is the primary key of that task, and ``key`` is the unique key. The transaction of
+    the caller stays usable.
+    """
+
+    def __init__(self, message: str, *, key: str, task_id: int | None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.task_id = task_id
 
 
 class MalformedTask(BgtaskError):

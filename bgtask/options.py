@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from functools import partial
 from types import NoneType
-from typing import Any, NoReturn, TypedDict
+from typing import Any, Literal, NoReturn, TypedDict
 
 from django.conf import settings
 from django.utils import timezone
@@ -15,6 +15,7 @@ from django.utils import timezone
 from bgtask.conf import MAX_DURATION_SECONDS
 from bgtask.exceptions import InvalidOption
 from bgtask.retries import Backoff, as_seconds
+from bgtask.unique import HELD_WHILE, ON_CONFLICT, as_names
 from bgtask.values import as_text, brief, cut_end, replace_unstorable
 
 Schedule = int | float | timedelta | datetime | None
@@ -33,7 +34,17 @@ class CallOptions(TypedDict, total=False):
     verbose_name: str | None
 
 
-class TaskOptions(CallOptions, total=False):
+class UsingOptions(CallOptions, total=False):
+    """The options that can be given to ``using()``."""
+
+    unique: bool | str | Sequence[str] | None
+    unique_while: Literal["running", "waiting"] | None
+    unique_for: float | timedelta | None
+    on_conflict: Literal["skip", "replace", "raise"] | None
+    latest: float | timedelta | None
+
+
+class TaskOptions(UsingOptions, total=False):
     """The options that can be given at the decorator."""
 
     max_attempts: int | None
@@ -204,15 +215,41 @@ def _max_attempts(value: Any) -> int | None:
     return int(value)
 
 
-def _max_run_time(value: Any) -> float | None:
+def _duration(value: Any, name: str) -> float | None:
+    """Return seconds above zero. Raise InvalidOption, with the option's name, for another value."""
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidOption(f"max_run_time takes seconds or a timedelta, not {brief(value)}.")
+        raise InvalidOption(f"{name} takes seconds or a timedelta, not {brief(value)}.")
     if not 0 < seconds <= MAX_DURATION_SECONDS:
-        raise InvalidOption(f"max_run_time={brief(value)} is not above zero, or too long.")
+        raise InvalidOption(f"{name}={brief(value)} is not above zero, or too long.")
     return float(seconds)
+
+
+def _unique(value: Any) -> bool | str | Collection[str] | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return True
+    key = _text(value, "unique")
+    unique = as_names(value) if key is None else key
+    if not unique:
+        raise InvalidOption(
+            f"unique={brief(value)} is neither True, a list of parameters, nor a key such as "
+            "'reindex:{product_id}'."
+        )
+    return unique
+
+
+def _choice(value: Any, name: str, choices: Sequence[str]) -> str | None:
+    if value is None:
+        return None
+    choice = _text(value, name)
+    if choice not in choices:
+        named = ", ".join(map(repr, choices))
+        raise InvalidOption(f"{name}={brief(value)} is unknown. There are: {named}.")
+    return choice
 
 
 def _backoff(value: Any) -> Backoff | None:
@@ -237,6 +274,11 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "queue_name": partial(check_queue, name="queue_name"),
     "verbose_name": _verbose_name,
     "max_attempts": _max_attempts,
-    "max_run_time": _max_run_time,
+    "max_run_time": partial(_duration, name="max_run_time"),
     "backoff": _backoff,
+    "unique": _unique,
+    "unique_while": partial(_choice, name="unique_while", choices=HELD_WHILE),
+    "unique_for": partial(_duration, name="unique_for"),
+    "on_conflict": partial(_choice, name="on_conflict", choices=ON_CONFLICT),
+    "latest": partial(_duration, name="latest"),
 }

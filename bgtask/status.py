@@ -34,6 +34,7 @@ __all__ = [
     "WAITING",
     "AttemptOutcome",
     "HeldFor",
+    "HeldWhile",
     "Status",
     "WorkerState",
 ]
@@ -57,6 +58,13 @@ class HeldFor(models.TextChoices):
     OPERATOR = "operator", _("held by an operator")
     TYPE = "type", _("task type on hold")
     UNKNOWN = "unknown", _("unknown task: not registered on any worker")
+
+
+class HeldWhile(models.TextChoices):
+    """How long a task holds its unique key."""
+
+    RUNNING = "running", _("until it is finished")
+    WAITING = "waiting", _("until a worker takes it")
 
 
 class WorkerState(models.TextChoices):

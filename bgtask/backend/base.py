@@ -16,8 +16,8 @@ from bgtask import registry
 from bgtask.backend import aliases, announcements, api, checks, results, values
 from bgtask.backend.finder import function_for_workers, task_finder
 from bgtask.backend.functions import TaskFunction
-from bgtask.backend.options import check_backend_options, option_of, own_options
-from bgtask.exceptions import InvalidOption, UnknownTask
+from bgtask.backend.options import check_backend_options, option_of, own_options, unique_rule_of
+from bgtask.exceptions import AlreadyThere, InvalidOption, UnknownTask
 from bgtask.options import check_options, check_queue, check_schedule
 from bgtask.values import brief
 
@@ -72,6 +72,7 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
             check_queue(task.queue_name, "queue_name")
             check_schedule(task.run_after, "run_after")
             check_options(own_options(task))
+            unique_rule_of(task)
         except InvalidOption as error:
             raise api.InvalidTask(str(error)) from None
         task_finder.note(task.module_path)
@@ -115,11 +116,25 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
             columns={"backend": self.alias, "result_id": uuid4()},
             on_stored=on_stored,
         )
+        if row.was_there:
+            return self._result_of_holder(row)
         if not stored:  # The row is stored when the transaction of another database is committed.
             return results.result_of_unstored(row, task, self.alias, params, schedule)
         if row.attempts:  # Within immediately() of bgtask.testing, it has run already.
             return self._result_of(row)
         return stored[0]
+
+    def _result_of_holder(self, row: Task) -> Any:
+        """Return the result of the task that holds the unique key of a call."""
+        if row.result_id is None:
+            raise AlreadyThere(
+                f"Task {row.pk} holds the unique key {row.unique_key!r}, and has no result, "
+                f"because {row.task_name} is a background function. Give the two functions "
+                "different keys.",
+                key=str(row.unique_key),
+                task_id=row.pk,
+            )
+        return self._result_of(row)
 
     def get_result(self, result_id: str) -> Any:
         """
@@ -172,6 +187,8 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
             raise api.InvalidTaskBackend(f"TASKS[{self.alias!r}]: {error}") from None
         names = ("max_attempts", "max_run_time")
         own = check_options({name: option_of(task, name, defaults) for name in names})
+        if (rule := unique_rule_of(task)) is not None:
+            own["unique"] = rule
         return {"queue": task.queue_name, "priority": int(task.priority), **own}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bgtask.backend import aliases, announcements, api, values
-from bgtask.backend.options import option_of
+from bgtask.backend.options import option_of, signature_for_callers
 from bgtask.calling import call
 from bgtask.decorators import simple_arity
 
@@ -18,12 +18,8 @@ class TaskFunction:
     def __init__(self, task: Any) -> None:
         self.task = task
         self.name: str = task.module_path
-        signature = inspect.signature(task.func)
-        if task.takes_context:  # The worker passes the context, and the caller doesn't.
-            _context, *others = signature.parameters.values()
-            signature = signature.replace(parameters=others)
-        self._signature = signature
-        self._arity = simple_arity(signature)
+        self._signature = signature_for_callers(task)
+        self._arity = simple_arity(self._signature)
 
     def __repr__(self) -> str:
         return f"<TaskFunction {self.name}>"

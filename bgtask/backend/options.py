@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from bgtask.backend import api
 from bgtask.exceptions import InvalidOption
 from bgtask.options import check_options
+from bgtask.unique import UniqueRule, unique_rule
 
 T = TypeVar("T")
 
@@ -19,26 +20,46 @@ _ATTRIBUTE = "_bgtask_options"
 
 
 def task_options(
-    *, max_attempts: Any = None, max_run_time: Any = None, backoff: Any = None
+    *,
+    max_attempts: Any = None,
+    max_run_time: Any = None,
+    backoff: Any = None,
+    unique: Any = None,
+    unique_while: Any = None,
+    unique_for: Any = None,
+    on_conflict: Any = None,
+    latest: Any = None,
 ) -> Callable[[T], T]:
     """
     Give a task options that Django's ``@task`` does not take. Write it above ``@task``.
 
-    ``max_attempts``, ``max_run_time`` and ``backoff`` are those of ``@background``. Other backends
-    ignore them. Raise InvalidOption if one is wrong.
+    The options are those of ``@background``. Other backends ignore them. Raise InvalidOption if
+    one is wrong.
     """
-    given = {"max_attempts": max_attempts, "max_run_time": max_run_time, "backoff": backoff}
+    given = {
+        "max_attempts": max_attempts,
+        "max_run_time": max_run_time,
+        "backoff": backoff,
+        "unique": unique,
+        "unique_while": unique_while,
+        "unique_for": unique_for,
+        "on_conflict": on_conflict,
+        "latest": latest,
+    }
     checked = {
         name: value for name, value in check_options(given).items() if given[name] is not None
     }
 
-    def decorate(task: T) -> T:
-        function = getattr(task, "func", task) if api.is_task(task) else task
+    def decorate(task: Any) -> Any:
+        is_task = api.is_task(task)
+        function = getattr(task, "func", task) if is_task else task
         if not inspect.isfunction(function):
             raise InvalidOption(
                 f"@task_options is for tasks of Django's @task, not for {task!r}. Write it above "
                 "@task. Give the options of a background function to @background."
             )
+        if is_task:  # Otherwise, @task checks them. Only then is known whether it takes a context.
+            unique_rule(task.module_path, signature_for_callers(task), checked)
         setattr(function, _ATTRIBUTE, checked)
         return task
 
@@ -79,6 +100,21 @@ def option_of(task: Any, name: str, backend_options: Mapping[str, Any]) -> Any:
     if of_function is not None and name in of_function:
         return of_function[name]
     return backend_options[name]
+
+
+def signature_for_callers(task: Any) -> inspect.Signature:
+    """Return the signature without the context, which the worker passes and the caller doesn't."""
+    signature = inspect.signature(task.func)
+    if task.takes_context:
+        _context, *others = signature.parameters.values()
+        signature = signature.replace(parameters=others)
+    return signature
+
+
+def unique_rule_of(task: Any) -> UniqueRule | None:
+    """Return the rule that ``task_options`` gave. Raise InvalidOption if it doesn't fit."""
+    options = getattr(task.func, _ATTRIBUTE, {})
+    return unique_rule(task.module_path, signature_for_callers(task), options)
 
 
 def own_options(task: Any) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.db.functions import DatabaseNow, KeysetAtOrAfter, SecondsSince
 from bgtask.db.mysql import MariaDB
-from bgtask.db.operations import MAX_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Server
+from bgtask.db.operations import (
+    MAX_HEADS,
+    Claimant,
+    Head,
+    QueueOperations,
+    QueueSnapshot,
+    Replacement,
+    Server,
+)
 from bgtask.db.postgresql import PostgreSQL
 from bgtask.db.references import Reference, referred
 from bgtask.db.refusals import TooLarge, is_about_data
@@ -21,6 +29,7 @@ __all__ = [
     "QueueOperations",
     "QueueSnapshot",
     "Reference",
+    "Replacement",
     "SecondsSince",
     "Server",
     "TooLarge",

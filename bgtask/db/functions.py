@@ -7,6 +7,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import (
     BooleanField,
+    Case,
     DateTimeField,
     Expression,
     F,
@@ -16,6 +17,7 @@ from django.db.models import (
     QuerySet,
     Subquery,
     Value,
+    When,
 )
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Least
@@ -154,6 +156,11 @@ class WithoutIndex(Func):
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         return self.as_sql(compiler, connection, template="+%(expressions)s")
+
+
+def key_of_finished() -> Case:
+    """Return the unique key that a task keeps when it is finished: none after unique_for."""
+    return Case(When(unique_until__gt=DatabaseNow(), then=F("unique_key")), default=None)
 
 
 # A row edited by hand must not fail other rows, so these keep the counters within their columns.

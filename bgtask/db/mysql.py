@@ -6,16 +6,27 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from django.db import IntegrityError, connections
+from django.db import IntegrityError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import CharField, Func, QuerySet
 
 from bgtask.db.functions import SecondsSince
-from bgtask.db.operations import MAX_HEADS, Claimant, Head, QueueOperations, QueueSnapshot, Rows
+from bgtask.db.operations import (
+    MAX_HEADS,
+    REPLACED,
+    STORED,
+    Claimant,
+    Head,
+    QueueOperations,
+    QueueSnapshot,
+    Replacement,
+    Rows,
+)
 from bgtask.db.references import Reference
+from bgtask.db.refusals import is_deadlock, is_duplicate
 from bgtask.db.sql import (
     CLAIMED,
     COUNT_MAX,
@@ -53,6 +64,11 @@ REFUSED = re.compile(
 )
 
 
+DEADLOCK_TRIES = 3  # Attempts to insert a task with a unique key.
+
+Stored = TypeVar("Stored")
+
+
 class _AsText(Func):
     template = "CAST(%(expressions)s AS CHAR)"
     output_field = CharField()
@@ -81,6 +97,108 @@ class MariaDB(QueueOperations):
 
     def sent_bytes(self, text: str) -> int:
         return super().sent_bytes(text) + sum(map(text.count, ESCAPED))
+
+    def insert_if_free(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        key: str,
+    ) -> Sequence[Any] | None:
+        # Look first, without a lock. An INSERT that meets its key locks the index entry until the
+        # caller's transaction ends, and the worker that runs that task wants to change the entry.
+        if self._taken(connection, [key]):
+            return None
+        return self._unless_taken(
+            connection, lambda: self.insert(connection, columns, values, params)
+        )
+
+    def insert_many_if_free(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        keyed: Sequence[tuple[str, str]],
+    ) -> set[str]:
+        taken = self._taken(connection, [key for _, key in keyed])
+        free = [(text, key) for text, key in keyed if key not in taken]
+        if not free:
+            return set()
+        row = f"(%s, %s, %s, {', '.join(values)})"
+        statement = (
+            f"INSERT INTO bgtask_task (task_params, unique_name, unique_key, {', '.join(columns)}) "
+            f"VALUES {', '.join([row] * len(free))}"
+        )
+
+        def insert() -> set[str]:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    statement, [param for text, key in free for param in (text, key, key, *params)]
+                )
+            return {key for _, key in free}
+
+        stored = self._unless_taken(connection, insert)
+        if stored is not None:
+            return stored
+        # Another transaction has taken one of the keys since the look, so insert row by row.
+        return {
+            key
+            for text, key in free
+            if self.insert_if_free(
+                connection,
+                ["task_params", "unique_name", "unique_key", *columns],
+                ["%s", "%s", "%s", *values],
+                [text, key, key, *params],
+                key,
+            )
+        }
+
+    def _taken(self, connection: BaseDatabaseWrapper, keys: Sequence[str]) -> set[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT unique_key FROM bgtask_task WHERE unique_key IN ({marks(keys)})", keys
+            )
+            return {key for (key,) in cursor.fetchall()}
+
+    def _unless_taken(
+        self, connection: BaseDatabaseWrapper, insert: Callable[[], Stored]
+    ) -> Stored | None:
+        """Return what ``insert`` returns, or None if a row with one of its keys was there."""
+        for number in range(1, DEADLOCK_TRIES + 1):
+            try:
+                return insert()
+            except IntegrityError as error:
+                if not is_duplicate(error):
+                    raise
+                return None
+            except OperationalError as error:
+                # A deadlock has rolled back the caller's transaction, if there is one.
+                if connection.in_atomic_block or number == DEADLOCK_TRIES or not is_deadlock(error):
+                    raise
+        return None
+
+    def replace_waiting(
+        self, connection: BaseDatabaseWrapper, replacement: Replacement
+    ) -> Sequence[Any] | None:
+        # Lock the row by its primary key, as workers do. A lock by the unique key would be taken
+        # in the opposite order, and the two could deadlock.
+        named = [replacement.key, replacement.columns["task_name"]]
+        assignments, params = self.replacing(connection, replacement)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT id FROM bgtask_task WHERE {REPLACED}", named)
+            found = cursor.fetchone()
+            if found is None:
+                return None
+            cursor.execute(
+                f"UPDATE bgtask_task {BY_ID} SET {assignments} WHERE id = %s AND {REPLACED}",
+                [*params, *found, *named],
+            )
+            if not cursor.rowcount:
+                return None
+            cursor.execute(f"SELECT {', '.join(STORED)} FROM bgtask_task WHERE id = %s", found)
+            return cursor.fetchone()  # type: ignore[no-any-return]
 
     def clock(self, connection: BaseDatabaseWrapper, seconds: str | None = None) -> str:
         offset = self.offset(connection)

@@ -11,7 +11,7 @@ worker executes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -54,11 +54,21 @@ FINISH = """
     {column}error_message = o.error_message,
     {column}error_class = o.error_class,
     {column}error_fingerprint = o.error_fingerprint,
+    {column}unique_key = CASE WHEN o.status = 'SCHEDULED' AND NOT t.cancel_requested
+                         OR t.unique_until > {clock} THEN t.unique_key END,
     {column}locked_by_id = NULL,
     {column}locked_at = NULL,
     {column}deadline_at = NULL
 """
 
+
+# The columns of a stored task that the caller learns.
+STORED = ("id", "status", "run_at", "enqueued_at")
+# The index must be named by its columns and its condition.
+IF_FREE = "ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING"
+# The task that a call replaces: its parameters are the key and the name of the task.
+REPLACED = "unique_key = %s AND status IN ('READY', 'SCHEDULED', 'HELD') AND task_name = %s"
+REPLACED_COLUMNS = ("task_params", "priority", "verbose_name")
 
 MAX_HEADS = 5_000  # Queues that one snapshot reads. The next snapshot continues after them.
 
@@ -111,7 +121,18 @@ class Server:
     timeline: int = 0
 
 
+class Replacement(NamedTuple):
+    """What a call gives to the task that waits under the same unique key."""
+
+    key: str
+    columns: Mapping[str, Any]
+    schedule: float | datetime | None  # Seconds from now, or a time.
+    latest: float | None  # Seconds after the enqueue, beyond which the task is not put off.
+
+
 class QueueOperations(ABC):
+    least = "LEAST"  # The function that returns the least of its arguments.
+
     # Which server
 
     def server(self, connection: BaseDatabaseWrapper) -> Server | None:
@@ -164,21 +185,22 @@ class QueueOperations(ABC):
         columns: Sequence[str],
         values: Sequence[str],
         params: Sequence[Any],
-    ) -> Sequence[Any]:
-        """Insert one task. Return its id, status, run_at and enqueued_at."""
+        on_conflict: str = "",
+    ) -> Any:
+        """Insert one task. Return its STORED columns, or None if ``on_conflict`` did nothing."""
         statement = f"INSERT INTO bgtask_task ({', '.join(columns)}) VALUES ({', '.join(values)})"
-        returning = "id, status, run_at, enqueued_at"
+        returning = ", ".join(STORED)
         with connection.cursor() as cursor:
             if connection.features.can_return_columns_from_insert:
-                cursor.execute(f"{statement} RETURNING {returning}", params)
-                (row,) = cursor.fetchall()
+                cursor.execute(f"{statement} {on_conflict} RETURNING {returning}", params)
+                rows = cursor.fetchall()
             else:
                 cursor.execute(statement, params)
                 cursor.execute(
                     f"SELECT {returning} FROM bgtask_task WHERE id = %s", [cursor.lastrowid]
                 )
-                row = cursor.fetchone()
-        return row  # type: ignore[no-any-return]
+                rows = cursor.fetchall()
+        return rows[0] if rows else None
 
     def insert_many(
         self,
@@ -196,6 +218,90 @@ class QueueOperations(ABC):
                 f"INSERT INTO bgtask_task (task_params, {', '.join(columns)}) VALUES {rows}",
                 [param for text in texts for param in (text, *params)],
             )
+
+    # Enqueue with a unique key
+
+    def insert_if_free(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        key: str,
+    ) -> Any:
+        """
+        Insert one task unless another holds its unique key.
+
+        Return the STORED columns, or None if the key is not free. The caller's transaction stays
+        usable.
+        """
+        return self.insert(connection, columns, values, params, IF_FREE)
+
+    def insert_many_if_free(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        keyed: Sequence[tuple[str, str]],
+    ) -> set[str]:
+        """
+        Insert a task for each of these (task_params, unique key) whose key is free.
+
+        Return the keys of the tasks that were inserted.
+        """
+        row = f"(%s, %s, %s, {', '.join(values)})"
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO bgtask_task (task_params, unique_name, unique_key, "
+                f"{', '.join(columns)}) VALUES {', '.join([row] * len(keyed))} {IF_FREE} "
+                "RETURNING unique_key",
+                [param for text, key in keyed for param in (text, key, key, *params)],
+            )
+            return {key for (key,) in cursor.fetchall()}
+
+    def replace_waiting(
+        self, connection: BaseDatabaseWrapper, replacement: Replacement
+    ) -> Sequence[Any] | None:
+        """
+        Give the waiting task that holds the key other parameters, and another time and priority.
+
+        Return the STORED columns, or None if no waiting task of this name holds the key.
+        """
+        assignments, params = self.replacing(connection, replacement)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE bgtask_task SET {assignments} WHERE {REPLACED} "
+                f"RETURNING {', '.join(STORED)}",
+                [*params, replacement.key, replacement.columns["task_name"]],
+            )
+            rows = cursor.fetchall()
+        return rows[0] if rows else None
+
+    def replacing(
+        self, connection: BaseDatabaseWrapper, replacement: Replacement
+    ) -> tuple[str, list[Any]]:
+        """Return the SET clause of a replacement, and its parameters."""
+        clock = self.clock(connection)
+        schedule, latest = replacement.schedule, replacement.latest
+        params: list[Any]
+        if isinstance(schedule, datetime):
+            run_at, params = "%s", [connection.ops.adapt_datetimefield_value(schedule)]
+        else:
+            run_at, params = self.clock(connection, "%s"), [schedule or 0.0]
+        if latest is not None:  # Put the task off no further than so long after its enqueue.
+            left = f"%s - {self.seconds_since(connection, 'enqueued_at')}"
+            run_at = f"{self.least}({run_at}, {self.clock(connection, left)})"
+            params.append(latest)
+        columns = {name: replacement.columns[name] for name in REPLACED_COLUMNS}
+        assignments = [f"{name} = %s" for name in columns]
+        # The status comes before the time, since MariaDB evaluates SET from left to right.
+        assignments += [
+            f"status = CASE WHEN status = 'HELD' THEN status WHEN {run_at} <= {clock} "
+            "THEN 'READY' ELSE 'SCHEDULED' END",
+            f"run_at = {run_at}",
+        ]
+        return ", ".join(assignments), [*columns.values(), *params, *params]
 
     def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:  # noqa: B027
         """Notify sleeping runners that the queue has tasks, if the database can notify."""
@@ -310,6 +416,7 @@ class QueueOperations(ABC):
             last_worker = %s,
             locked_at = {self.clock(connection)},
             deadline_at = {self.clock(connection, seconds)},
+            unique_key = CASE WHEN unique_while = 'waiting' THEN NULL ELSE unique_key END,
             token = CASE WHEN token < {TOKEN_CEILING} THEN token ELSE {TOKEN_CEILING} END + %s,
             attempts = CASE WHEN attempts < {COUNT_MAX} THEN attempts + 1 ELSE {COUNT_MAX} END
         """
@@ -352,6 +459,7 @@ class QueueOperations(ABC):
     def finishing(self, connection: BaseDatabaseWrapper, column: str = "") -> str:
         return FINISH.format(
             column=column,
+            clock=self.clock(connection),
             ended=self.clock(connection, "-o.age"),
             started=self.clock(connection, "-(o.age + o.duration)"),
             next=self.clock(connection, "o.delay - o.age"),

@@ -10,11 +10,15 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 
 from bgtask.db.operations import (
+    IF_FREE,
     MAX_HEADS,
+    REPLACED,
+    STORED,
     Claimant,
     Head,
     QueueOperations,
     QueueSnapshot,
+    Replacement,
     Rows,
     Server,
 )
@@ -71,20 +75,26 @@ class PostgreSQL(QueueOperations):
         columns: Sequence[str],
         values: Sequence[str],
         params: Sequence[Any],
-    ) -> Sequence[Any]:
+        on_conflict: str = "",
+    ) -> Any:
+        statement = f"INSERT INTO bgtask_task ({', '.join(columns)}) VALUES ({', '.join(values)})"
+        return self._store(connection, f"{statement} {on_conflict}", params)
+
+    def _store(
+        self, connection: BaseDatabaseWrapper, statement: str, params: Sequence[Any]
+    ) -> Sequence[Any] | None:
+        """Insert or update one task and notify its queue. Return its STORED columns, or None."""
+        columns = ", ".join(STORED)
         with connection.cursor() as cursor:
             cursor.execute(
                 f"""
-                WITH task AS (
-                    INSERT INTO bgtask_task ({", ".join(columns)}) VALUES ({", ".join(values)})
-                    RETURNING id, status, run_at, enqueued_at, queue
-                )
-                SELECT id, status, run_at, enqueued_at, pg_notify('{CHANNEL}', queue) FROM task
+                WITH task AS ({statement} RETURNING {columns}, queue)
+                SELECT {columns}, pg_notify('{CHANNEL}', queue) FROM task
                 """,
                 params,
             )
-            (row,) = cursor.fetchall()
-        return row[:4]  # type: ignore[no-any-return]
+            rows = cursor.fetchall()
+        return rows[0][: len(STORED)] if rows else None
 
     def insert_many(
         self,
@@ -102,6 +112,36 @@ class PostgreSQL(QueueOperations):
                 """,
                 [*params, list(texts)],
             )
+
+    def insert_many_if_free(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        keyed: Sequence[tuple[str, str]],
+    ) -> set[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                INSERT INTO bgtask_task (task_params, unique_name, unique_key, {", ".join(columns)})
+                SELECT text, key, key, {", ".join(values)}
+                FROM unnest(%s::text[], %s::text[]) AS keyed (text, key)
+                {IF_FREE} RETURNING unique_key
+                """,
+                [*params, [text for text, _ in keyed], [key for _, key in keyed]],
+            )
+            return {key for (key,) in cursor.fetchall()}
+
+    def replace_waiting(
+        self, connection: BaseDatabaseWrapper, replacement: Replacement
+    ) -> Sequence[Any] | None:
+        assignments, params = self.replacing(connection, replacement)
+        return self._store(
+            connection,
+            f"UPDATE bgtask_task SET {assignments} WHERE {REPLACED}",
+            [*params, replacement.key, replacement.columns["task_name"]],
+        )
 
     def wake(self, connection: BaseDatabaseWrapper, queue: str) -> None:
         with connection.cursor() as cursor:

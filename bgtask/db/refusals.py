@@ -33,6 +33,9 @@ MYSQL_DATA_CODES = frozenset(
 )  # fmt: skip
 
 
+MYSQL_DEADLOCK, MYSQL_DUPLICATE = 1213, 1062
+
+
 class TooLarge(Exception):
     """The database's own limit is too low for one row. Raised before the row is sent."""
 
@@ -64,6 +67,16 @@ def is_about_data(error: BaseException) -> bool:
 def is_undecodable(error: BaseException) -> bool:
     """Return whether SQLite stores a text that is not UTF-8. SQLite never checks this."""
     return isinstance(error, OperationalError) and "Could not decode to UTF-8" in str(error)
+
+
+def is_deadlock(error: Error) -> bool:
+    """Return whether MariaDB has rolled back the transaction to end a deadlock."""
+    return _mysql_code(error) == MYSQL_DEADLOCK
+
+
+def is_duplicate(error: Error) -> bool:
+    """Return whether MariaDB refused a row because its key is there already."""
+    return _mysql_code(error) == MYSQL_DUPLICATE
 
 
 def _mysql_code(error: Error) -> int | None:

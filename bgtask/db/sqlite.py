@@ -32,6 +32,8 @@ TIMES = ("enqueued_at", "started_at", "locked_at", "run_at")
 
 
 class SQLite(QueueOperations):
+    least = "min"
+
     def __init__(self) -> None:
         self._decodes_itself = False  # True once SQLite has returned a text that is not UTF-8.
 

@@ -9,13 +9,13 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import Case, QuerySet, Value, When
+from django.db.models import Case, F, QuerySet, Value, When
 from django.db.models.expressions import Combinable
 
 from bgtask import registry
 from bgtask.conf import get_settings
 from bgtask.db import MAX_HEADS, Claimant, DatabaseNow, Head, QueueSnapshot, operations_for
-from bgtask.db.functions import attempts_without_one, raised_token
+from bgtask.db.functions import attempts_without_one, key_of_finished, raised_token
 from bgtask.db.internals import new_instance
 from bgtask.db.routing import queue_alias
 from bgtask.db.sql import CLAIMED, as_priority
@@ -149,6 +149,9 @@ def _end_claims(tasks: Sequence[Task], *, status: Status, **changes: Any) -> int
         total += ours.update(
             status=_unless_cancelled(Value(status.value)),
             finished_at=Case(When(cancel_requested=True, then=DatabaseNow()), default=None),
+            unique_key=Case(
+                When(cancel_requested=True, then=key_of_finished()), default=F("unique_key")
+            ),
             token=raised_token(),
             attempts=attempts_without_one(),
             **{name: _unless_cancelled(Value(value), None) for name, value in changes.items()},

@@ -16,19 +16,24 @@ from bgtask.conf import DEFAULT_QUEUE
 from bgtask.db import operations_for
 from bgtask.db.internals import new_instance
 from bgtask.db.routing import as_read
-from bgtask.exceptions import InvalidParameters
+from bgtask.exceptions import AlreadyThere, InvalidOption, InvalidParameters
+from bgtask.lifecycle.unique import store_many_unique, store_unique
 from bgtask.models import Task, hooks
 from bgtask.options import SECOND_NAMES, TaskOptions, check_names
 from bgtask.serialization import dump_params
-from bgtask.values import as_text
+from bgtask.unique import FURTHER_OPTIONS, UniqueKey, UniqueRule
+from bgtask.values import as_text, brief
 
 BATCH_ROWS = 1_000
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
-# The back-off is not stored with a task. The caller translates second names.
-_OPTIONS = TaskOptions.__annotations__.keys() - {"backoff"} - SECOND_NAMES.keys()
+# The back-off is not stored with a task. The caller translates second names, and makes a rule of
+# the options of unique tasks.
+_OPTIONS = TaskOptions.__annotations__.keys() - {"backoff", *FURTHER_OPTIONS} - SECOND_NAMES.keys()
 
 Row = tuple[list[str], list[str], list[Any]]
 Params = tuple[Sequence[Any], dict[str, Any]]
+# The parameters of a task as JSON, and its unique key.
+Text = tuple[str, UniqueKey | None]
 
 
 def store_task(
@@ -48,21 +53,33 @@ def store_task(
     ``bgtask.testing`` may run it. If the task is stored after a commit, it is called then.
     """
     check_names(options, _OPTIONS)
-    return _enqueue(model, alias, name, dump_params(*params), options, columns, on_stored)
+    text = dump_params(*params)
+    key = None if "unique" not in options else _rule(options).key_of(*params)
+    return _enqueue(model, alias, name, (text, key), options, columns, on_stored)
+
+
+def _rule(options: Any) -> UniqueRule:
+    rule = options["unique"]
+    if not isinstance(rule, UniqueRule):
+        raise InvalidOption(
+            f"unique={brief(rule)} can't be given here. Give it to @background, or to using()."
+        )
+    return rule
 
 
 def _enqueue(
     model: type[Task],
     alias: str,
     name: str,
-    text: str,
+    text_and_key: Text,
     options: Any,
     further: Mapping[str, Any] = MappingProxyType({}),
     on_stored: Callable[[Task], None] | None = None,
 ) -> Task:
     connection = connections[alias]
+    text, key = text_and_key
     _check_size(connection, text)
-    columns = _columns(name, options)
+    columns = _columns(name, options, key)
     columns["task_params"] = text
     schedule = options.get("schedule")
     # The database sets these values.
@@ -74,7 +91,7 @@ def _enqueue(
     for column, value in further.items():
         field: Any = model._meta.get_field(column)
         columns[column] = field.get_db_prep_value(value, connection)
-    store = partial(_store, alias, task, columns, schedule, on_stored)
+    store = partial(_store, alias, task, columns, schedule, key, on_stored)
     if (other := _other_transaction(connection)) is None:
         store()
     else:
@@ -105,29 +122,36 @@ def store_tasks(
     check_names(options, _OPTIONS)
     # If there are receivers, each must get every task, so the tasks are stored one by one.
     each = signals.task_enqueued.receivers or after_storing is not _send_enqueued
-    store = _store_each if each else _store_all
+    store = _store_each if each else _store_all if "unique" not in options else _store_all_unique
     other = _other_transaction(connections[alias])
-    texts = _texts(params)
+    texts = _texts(params, _rule(options) if "unique" in options else None)
     if other is None:
         return store(model, alias, name, texts, options)
     known = list(texts)  # Validate every item now, so that the caller gets the error.
-    for text in known:
+    for text, _key in known:
         _check_size(connections[alias], text)
     transaction.on_commit(partial(store, model, alias, name, known, options), using=other)
     return len(known)
 
 
-def _texts(params: Iterable[Params]) -> Iterator[str]:
-    """Yield each item as JSON. Raise InvalidParameters, with its number, for an invalid item."""
+def _texts(params: Iterable[Params], rule: UniqueRule | None) -> Iterator[Text]:
+    """
+    Yield each item as JSON, with its key.
+
+    Raise InvalidParameters or InvalidOption, with the number of the item, for an invalid item.
+    """
     for number, (args, kwargs) in enumerate(params):
         try:
             text = dump_params(args, kwargs)
-        except InvalidParameters as error:
-            raise InvalidParameters(f"Item {number}: {error}") from error
-        yield text
+            key = None if rule is None else rule.key_of(args, kwargs)
+        except (InvalidParameters, InvalidOption) as error:
+            raise type(error)(f"Item {number}: {error}") from error
+        yield text, key
 
 
-def _store_all(model: type[Task], alias: str, name: str, texts: Iterable[str], options: Any) -> int:
+def _store_all(
+    model: type[Task], alias: str, name: str, texts: Iterable[Text], options: Any
+) -> int:
     connection = connections[alias]
     operations = operations_for(connection)
     columns = _columns(name, options)
@@ -135,32 +159,71 @@ def _store_all(model: type[Task], alias: str, name: str, texts: Iterable[str], o
     total = 0
     with operations.transaction(connection):
         for batch in _batches(connection, row, texts):
-            operations.insert_many(connection, *row, batch)
+            operations.insert_many(connection, *row, [text for text, _key in batch])
             total += len(batch)
         if total:
             operations.wake(connection, columns["queue"])
     return total
 
 
+def _store_all_unique(
+    model: type[Task], alias: str, name: str, texts: Iterable[Text], options: Any
+) -> int:
+    """Store the items whose keys are free; return how many. Items may have the same key."""
+    connection = connections[alias]
+    operations = operations_for(connection)
+    columns = _columns(name, options) | {"unique_while": _rule(options).held_while}
+    schedule = options.get("schedule")
+    total = 0
+    with operations.transaction(connection):
+        for batch in _batches(connection, _row(connection, columns, schedule), texts):
+            keyed = _by_key(batch)
+            row = _row(connection, columns, schedule, next(iter(keyed.values()))[0])
+            total += store_many_unique(alias, columns, row, schedule, keyed)
+        operations.wake(connection, columns["queue"])
+    return total
+
+
+def _by_key(batch: Iterable[Text]) -> dict[str, tuple[UniqueKey, str]]:
+    """
+    Return the items by the names of their keys, since one statement must not store a key twice.
+
+    The first item of each key stays, or the last if it would replace the others.
+    """
+    keyed: dict[str, tuple[UniqueKey, str]] = {}
+    for text, key in batch:
+        if key is None:
+            continue
+        if key.name in keyed and key.on_conflict == "raise":
+            raise AlreadyThere(
+                f"Two of these items have the unique key {key.name!r}.", key=key.name, task_id=None
+            )
+        if key.name not in keyed or key.on_conflict == "replace":
+            keyed[key.name] = key, text
+    return keyed
+
+
 def _batches(
-    connection: BaseDatabaseWrapper, row: Row, texts: Iterable[str]
-) -> Iterator[list[str]]:
-    """Yield the texts for one statement at a time, limited in rows and in bytes."""
+    connection: BaseDatabaseWrapper, row: Row, texts: Iterable[Text]
+) -> Iterator[list[Text]]:
+    """Yield the items for one statement at a time, limited in rows and in bytes."""
     operations = operations_for(connection)
     _names, values, params = row
     # Each row repeats the SQL and the values that all rows share.
     shared = sum(map(len, values)) + sum(operations.sent_bytes(str(one)) + 4 for one in params) + 16
     room = operations.statement_bytes(connection)
-    batch: list[str] = []
+    batch: list[Text] = []
     used = 0
-    for text in texts:
+    for text, key in texts:
         size = operations.sent_bytes(text) + shared
+        if key is not None:
+            size += 2 * operations.sent_bytes(key.name) + 64
         if size > room:
             _refuse_size(connection, text)
         if batch and (used + size > room or len(batch) == BATCH_ROWS):
             yield batch
             batch, used = [], 0
-        batch.append(text)
+        batch.append((text, key))
         used += size
     if batch:
         yield batch
@@ -185,19 +248,20 @@ def _refuse_size(connection: BaseDatabaseWrapper, text: str) -> NoReturn:
 
 
 def _store_each(
-    model: type[Task], alias: str, name: str, texts: Iterable[str], options: Any
+    model: type[Task], alias: str, name: str, texts: Iterable[Text], options: Any
 ) -> int:
     total = 0
     connection = connections[alias]
     with operations_for(connection).transaction(connection):
         for text in texts:
-            _enqueue(model, alias, name, text, options)
-            total += 1
+            total += not _enqueue(model, alias, name, text, options).was_there
     return total
 
 
-def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _columns(
+    task_name: str, options: dict[str, Any], key: UniqueKey | None = None
+) -> dict[str, Any]:
+    columns = {
         "task_name": _plain(task_name),
         "queue": _plain(options.get("queue")) or DEFAULT_QUEUE,
         "priority": options.get("priority") or 0,
@@ -205,6 +269,9 @@ def _columns(task_name: str, options: dict[str, Any]) -> dict[str, Any]:
         "max_attempts": options.get("max_attempts"),
         "max_run_time": options.get("max_run_time"),
     }
+    if key is not None:
+        columns |= {"unique_name": key.name, "unique_key": key.name, "unique_while": key.held_while}
+    return columns
 
 
 def _plain(text: Any) -> str | None:
@@ -213,7 +280,10 @@ def _plain(text: Any) -> str | None:
 
 
 def _row(
-    connection: BaseDatabaseWrapper, columns: dict[str, Any], schedule: float | datetime | None
+    connection: BaseDatabaseWrapper,
+    columns: dict[str, Any],
+    schedule: float | datetime | None,
+    key: UniqueKey | None = None,
 ) -> Row:
     """Return names, SQL and parameters of a new row. Leave out columns with their default."""
     operations = operations_for(connection)
@@ -231,7 +301,12 @@ def _row(
     else:
         status, run_at = "'READY'", clock
     names = [*given, "status", "run_at", "enqueued_at"]
-    return names, [*["%s"] * len(given), status, run_at, clock], params
+    values = [*["%s"] * len(given), status, run_at, clock]
+    if key is not None and key.seconds is not None:
+        names.append("unique_until")
+        values.append(operations.clock(connection, "%s"))
+        params.append(key.seconds)
+    return names, values, params
 
 
 def _store(
@@ -239,10 +314,20 @@ def _store(
     task: Task,
     columns: dict[str, Any],
     schedule: float | datetime | None,
+    key: UniqueKey | None,
     on_stored: Callable[[Task], None] | None,
 ) -> None:
     connection = connections[alias]
-    row = operations_for(connection).insert(connection, *_row(connection, columns, schedule))
+    operations = operations_for(connection)
+    sql = _row(connection, columns, schedule, key)
+    if key is None:
+        row = operations.insert(connection, *sql)
+    else:
+        insert = partial(operations.insert_if_free, connection, *sql, key.name)
+        row = store_unique(alias, columns, schedule, key, insert)
+        if isinstance(row, Task):
+            _become(task, row)
+            return
     task.pk, task.status, run_at, enqueued_at = row
     task.run_at, task.enqueued_at = as_read(connection, run_at), as_read(connection, enqueued_at)
     task._state.adding = False
@@ -250,6 +335,12 @@ def _store(
     if on_stored is not None:
         on_stored(task)
     after_storing(task)
+
+
+def _become(task: Task, other: Task) -> None:
+    """Make the instance that the caller got, or gets, an instance of the other row."""
+    task.__dict__.clear()
+    task.__dict__.update(other.__dict__)
 
 
 def _send_enqueued(task: Task) -> None:

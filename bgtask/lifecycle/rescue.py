@@ -12,7 +12,7 @@ from django.db.models import BooleanField, Case, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, is_about_data, operations_for
-from bgtask.db.functions import raised_token
+from bgtask.db.functions import key_of_finished, raised_token
 from bgtask.db.sql import COUNT_MAX, TOKEN_CEILING, as_count
 from bgtask.failures import Failure, plain_failure
 from bgtask.lifecycle.attempts import Outcome, build_attempt, record_attempts
@@ -183,7 +183,7 @@ def _take_back(tasks: TaskQuerySet, task: Task, kind: AttemptOutcome, reason: st
     if changes["status"] in (Status.READY, Status.SCHEDULED) and task.cancel_requested:
         changes["status"] = Status.CANCELLED
     if changes["status"] in (Status.FAILED, Status.CANCELLED):
-        changes["finished_at"] = DatabaseNow()
+        changes |= {"finished_at": DatabaseNow(), "unique_key": key_of_finished()}
     if changes["status"] != Status.READY:
         changes |= {
             "last_error": failure.traceback,

@@ -55,6 +55,8 @@ class Pruning(Iterator[int]):
         old = self._tasks.filter(finished_at__lt=DatabaseNow(-self._age)).order_by(
             "finished_at", "id"
         )
+        # Keep a task as long as it holds its unique key, for unique_for.
+        old = old.filter(Q(unique_until=None) | Q(unique_until__lte=DatabaseNow()))
         if self.after is not None:
             # The database compares its own column, since SQLite can't find a time that Python
             # has read and written.

@@ -342,6 +342,31 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "unique_name",
+                    bgtask.db.fields.ExactCharField(
+                        blank=True, max_length=255, null=True, verbose_name="unique name"
+                    ),
+                ),
+                (
+                    "unique_while",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("running", "until it is finished"),
+                            ("waiting", "until a worker takes it"),
+                        ],
+                        max_length=7,
+                        null=True,
+                        verbose_name="holds its key while",
+                    ),
+                ),
+                (
+                    "unique_until",
+                    models.DateTimeField(
+                        blank=True, null=True, verbose_name="holds its key at least until"
+                    ),
+                ),
+                (
                     "status",
                     models.CharField(
                         choices=[

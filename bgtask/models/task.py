@@ -25,7 +25,7 @@ from bgtask.models.arguments import named
 from bgtask.models.task_queryset import TaskQuerySet
 from bgtask.models.worker import Worker
 from bgtask.serialization import load_params
-from bgtask.status import FINISHED, HeldFor, Status
+from bgtask.status import FINISHED, HeldFor, HeldWhile, Status
 from bgtask.values import brief
 
 
@@ -79,7 +79,13 @@ class Task(models.Model):
     priority = models.IntegerField(
         _("priority"), default=0, db_default=0, help_text=_("Higher first.")
     )
+    # The key that the task holds now, and the one with which it was enqueued.
     unique_key = ExactCharField(_("unique key"), max_length=255, null=True, blank=True)
+    unique_name = ExactCharField(_("unique name"), max_length=255, null=True, blank=True)
+    unique_while = models.CharField(  # noqa: DJ001
+        _("holds its key while"), max_length=7, choices=HeldWhile, null=True, blank=True
+    )
+    unique_until = models.DateTimeField(_("holds its key at least until"), null=True, blank=True)
 
     status = models.CharField(
         _("status"),
@@ -242,6 +248,9 @@ class Task(models.Model):
     EVERY_4_WEEKS = 4 * WEEKLY
     NEVER = 0
 
+    # True on a task that an enqueue found by its unique key, and did not store.
+    was_there = False
+
     # The seconds that the task had been due when it was claimed, its place in the order of claims,
     # and the row as the driver returned it. They are set only on tasks that come from a claim.
     waited = 0.0
@@ -336,6 +345,9 @@ class Task(models.Model):
 
     def requeue(self, *, reset_attempts: bool = False) -> bool:
         return bool(self._only().requeue(reset_attempts=reset_attempts))
+
+    def give_up_key(self) -> bool:
+        return bool(self._only().give_up_key())
 
     def _only(self) -> TaskQuerySet:
         tasks: TaskQuerySet = Task.objects.filter(pk=self.pk)

@@ -10,11 +10,12 @@ from django.db.models import Case, Count, F, Q, Value, When
 
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow, KeysetAtOrAfter, operations_for
-from bgtask.db.functions import raised_token
+from bgtask.db.functions import key_of_finished, raised_token
 from bgtask.db.sql import PRIORITY_MIN
 from bgtask.loggers import get_logger
 from bgtask.models import hooks
 from bgtask.models.deletion import Deletion, delete, kept_in_words
+from bgtask.models.requeue import Requeued, requeue_unique
 from bgtask.status import FINISHED, LIVE, TRANSITIONS, WAITING, HeldFor, Status, WorkerState
 
 logger = get_logger(__name__)
@@ -152,6 +153,7 @@ class TaskQuerySet(models.QuerySet[Any]):
             ),
             held_for=None,
             finished_at=Case(When(waits, then=DatabaseNow()), default=F("finished_at")),
+            unique_key=Case(When(waits, then=key_of_finished()), default=F("unique_key")),
             status=Case(When(waits, then=Value(Status.CANCELLED.value)), default=F("status")),
         )
 
@@ -161,23 +163,36 @@ class TaskQuerySet(models.QuerySet[Any]):
 
         Tasks keep their attempts, and a task that has used them up runs once more. With
         ``reset_attempts``, tasks get all their attempts again. ``spread`` delays the tasks, evenly
-        by id, over so many seconds.
+        by id, over so many seconds. A task with a unique name takes its key again. It is left as
+        it is if another task holds that key.
         """
+        result = self.requeue_and_report(reset_attempts=reset_attempts, spread=spread)
+        return result.number
+
+    def requeue_and_report(self, *, reset_attempts: bool = False, spread: float = 0.0) -> Requeued:
+        """Like ``requeue``, but also return which tasks were kept since others hold their keys."""
         changes: dict[str, Any] = {"status": Status.READY, "run_at": DatabaseNow()}
         if spread > 0:
             step = F("id") % Value(10_007) * Value(spread / 10_007)
             changes = {"status": Status.SCHEDULED, "run_at": DatabaseNow(step)}
         if reset_attempts:
             changes["attempts"] = 0
-        return self._wake(
-            self.finished().update(
-                **changes,
-                finished_at=None,
-                crashes=0,
-                cancel_requested=False,
-                token=raised_token(),
-            )
-        )
+        changes |= {
+            "finished_at": None,
+            "crashes": 0,
+            "cancel_requested": False,
+            "token": raised_token(),
+        }
+        finished = self.finished()
+        others = finished.filter(unique_name=None).update(**changes)
+        result = requeue_unique(finished, changes)
+        result.number += others
+        self._wake(result.number)
+        return result
+
+    def give_up_key(self) -> int:
+        """Let other tasks have the unique keys that these tasks hold; return how many held one."""
+        return self.filter(unique_key__isnull=False).update(unique_key=None)
 
     def reset_attempts(self) -> int:
         """Give waiting tasks all their attempts again; return how many tasks."""

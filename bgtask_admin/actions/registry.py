@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.models import TaskQuerySet
 from bgtask.models.deletion import Deletion
+from bgtask.models.requeue import Requeued
 from bgtask.status import TRANSITIONS, WAITING, HeldFor, Status
 from bgtask_admin import permissions
 
@@ -36,6 +37,7 @@ class Verb(models.TextChoices):
     QUEUE = "queue", _("Change queue")
     HOLD = "hold", _("Hold")
     RELEASE = "release", _("Release")
+    GIVE_UP_KEY = "give_up_key", _("Give up the key")
     # The following actions apply to a name, not to a filter.
     HOLD_TYPE = "hold_type", _("Hold task type")
     RELEASE_TYPE = "release_type", _("Release task type")
@@ -91,7 +93,7 @@ class QueueOptions(forms.Form):
     )
 
 
-Apply = Callable[[TaskQuerySet, Mapping[str, Any]], int | Deletion]
+Apply = Callable[[TaskQuerySet, Mapping[str, Any]], int | Deletion | Requeued]
 Narrow = Callable[[datetime], Q]
 
 
@@ -131,7 +133,7 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 usual=frozenset({Status.FAILED, Status.CANCELLED}),
                 # Skip tasks that failed again after the preview: the operator didn't see that.
                 narrow=lambda previewed_at: Q(finished_at__lte=previewed_at),
-                apply=lambda tasks, options: tasks.requeue(
+                apply=lambda tasks, options: tasks.requeue_and_report(
                     reset_attempts=bool(options.get("reset_attempts")),
                     spread=60.0 * (options.get("spread") or 0),
                 ),
@@ -192,6 +194,13 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
                 apply=lambda tasks, options: tasks.unhold(),
             ),
             Action(
+                verb=Verb.GIVE_UP_KEY,
+                permission=permissions.CHANGE,
+                statuses=frozenset(Status),
+                narrow=lambda previewed_at: Q(unique_key__isnull=False),
+                apply=lambda tasks, options: tasks.give_up_key(),
+            ),
+            Action(
                 verb=Verb.HOLD_TYPE,
                 permission=permissions.HOLD,
                 statuses=_start("hold"),
@@ -227,5 +236,9 @@ def offered(user: Any, status: str | None = None) -> list[Action]:
     return [
         action
         for action in (ACTIONS[verb] for verb in OFFERED)
-        if user.has_perm(action.permission) and (status is None or status in action.statuses)
+        if may_do(user, action) and (status is None or status in action.statuses)
     ]
+
+
+def may_do(user: Any, action: Action) -> bool:
+    return bool(user.has_perm(action.permission))

@@ -29,6 +29,7 @@ from bgtask import clock
 from bgtask.db.routing import writing
 from bgtask.models import Task, TaskQuerySet
 from bgtask.models.deletion import Deletion
+from bgtask.models.requeue import Requeued
 from bgtask.redaction import MASK
 from bgtask.status import Status
 from bgtask_admin.actions import sentences
@@ -42,7 +43,7 @@ from bgtask_admin.actions.recording import (
 )
 from bgtask_admin.actions.recording import stop as stop  # Callers use run.stop beside run.step.
 from bgtask_admin.actions.registry import ACTIONS, Verb
-from bgtask_admin.actions.sentences import GONE, REFERRED
+from bgtask_admin.actions.sentences import GONE, KEY_HELD, REFERRED
 from bgtask_admin.models import Operation, OperationState
 from bgtask_admin.permissions import NO_DETAILS, Details
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
@@ -209,11 +210,30 @@ def _advance(operation: Operation, ids: list[int]) -> bool:
             if begun:
                 Operation.objects.filter(pk=operation.pk, begun=begun).update(begun=operation.begun)
             raise
-        deletion = result if isinstance(result, Deletion) else Deletion(result)
-        mark = partial(_mark, operation, chunk, deletion, ids[-1])
+        mark = partial(_mark, operation, chunk, _Result.of(result), ids[-1])
         if together:
             return mark(Operation.objects.filter(pk=operation.pk))
     return mark(Operation.objects.filter(pk=operation.pk, last_id=operation.last_id, begun=begun))
+
+
+@dataclass(frozen=True)
+class _Result:
+    """How many tasks an action changed, and why it kept others."""
+
+    number: int
+    kept: Mapping[int, str]  # Primary key → a reason of ``sentences``.
+
+    @classmethod
+    def of(cls, result: int | Deletion | Requeued) -> _Result:
+        if isinstance(result, Deletion):
+            return cls(result.number, {pk: REFERRED + table for pk, table in result.kept.items()})
+        if isinstance(result, Requeued):
+            kept = {
+                pk: GONE if holder is None else f"{KEY_HELD}{holder}"
+                for pk, holder in result.kept.items()
+            }
+            return cls(result.number, kept)
+        return cls(result, {})
 
 
 @dataclass(frozen=True)
@@ -258,12 +278,12 @@ def _judge(operation: Operation, ids: list[int], tasks: TaskQuerySet) -> _Chunk:
 
 
 def _mark(
-    operation: Operation, chunk: _Chunk, result: Deletion, last_id: int, ours: QuerySet[Operation]
+    operation: Operation, chunk: _Chunk, result: _Result, last_id: int, ours: QuerySet[Operation]
 ) -> bool:
     """Write the mark, counts and history. Return False if another process was faster."""
     skipped = Counter(operation.skipped_data)
     skipped.update(chunk.skipped)
-    skipped.update(f"{REFERRED}{table}" for table in result.kept.values())
+    skipped.update(result.kept.values())
     if len(chunk.able) > result.number + len(result.kept):
         skipped[GONE] += len(chunk.able) - result.number - len(result.kept)
     values: dict[str, Any] = {
@@ -343,7 +363,11 @@ def log_one(operation: Operation) -> None:
 
 def filter_in_words(operation: Operation, details: Details) -> str:
     """Return the filter as it was confirmed. Mask what is not among ``details``."""
-    hidden = {"argument": not details.arguments, "error": not details.tracebacks}
+    hidden = {
+        "argument": not details.arguments,
+        "unique": not details.arguments,
+        "error": not details.tracebacks,
+    }
     if not any(hidden.get(key) for key in operation.filter_data):
         return operation.filter_words
     if operation.verb not in ACTIONS:

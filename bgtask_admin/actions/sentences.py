@@ -21,6 +21,7 @@ GONE = "gone"  # The task no longer matches.
 # A prefix before the name of a table. Rows of this table refer to the task, or the deletion
 # raised an error.
 REFERRED = "referred:"
+KEY_HELD = "key held by:"  # A prefix before the id of the task that holds the unique key.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,20 @@ SENTENCES: Mapping[str, Sentences] = {
         asked_all=_("Release all matching tasks"),
         done=ngettext_lazy("%(count)s task released.", "%(count)s tasks released.", "number"),
         impossible=_("None of these tasks can be released."),
+    ),
+    Verb.GIVE_UP_KEY: Sentences(
+        asked=ngettext_lazy(
+            "Give up the unique key of %(count)s task",
+            "Give up the unique keys of %(count)s tasks",
+            "number",
+        ),
+        asked_all=_("Give up the unique keys of all matching tasks"),
+        done=ngettext_lazy(
+            "Unique key of %(count)s task given up.",
+            "Unique keys of %(count)s tasks given up.",
+            "number",
+        ),
+        impossible=_("None of these tasks holds a unique key."),
     ),
     Verb.HOLD_TYPE: Sentences(
         asked=ngettext_lazy(
@@ -214,6 +229,13 @@ _SKIPPED: Mapping[str, Any] = {
 def _skipped(key: str, count: int, with_messages: bool) -> str:
     if key in _SKIPPED:
         return _counted(_SKIPPED[key], count)
+    if key.startswith(KEY_HELD):
+        words = ngettext(
+            "%(count)s task skipped: task %(holder)s has its key.",
+            "%(count)s tasks skipped: task %(holder)s has their key.",
+            count,
+        )
+        return words % {"count": f"{count:,}", "holder": key.removeprefix(KEY_HELD)}
     if not key.startswith(REFERRED):  # A status of a newer release, or one edited by hand.
         words = ngettext(
             "%(count)s task skipped: its status is %(status)s.",

@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                             ("queue", "Change queue"),
                             ("hold", "Hold"),
                             ("release", "Release"),
+                            ("give_up_key", "Give up the key"),
                             ("hold_type", "Hold task type"),
                             ("release_type", "Release task type"),
                             ("pause", "Pause queue"),

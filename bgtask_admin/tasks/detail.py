@@ -19,7 +19,7 @@ from bgtask.models import Task, TaskHold
 from bgtask.status import AttemptOutcome, Status
 from bgtask_admin.actions import run
 from bgtask_admin.actions.preview import Preview
-from bgtask_admin.actions.registry import ACTIONS, Action, Verb, offered
+from bgtask_admin.actions.registry import ACTIONS, Action, Verb, may_do, offered
 from bgtask_admin.actions.stepping import lead_on
 from bgtask_admin.models import MAX_HISTORY_TASKS, Operation
 from bgtask_admin.permissions import VIEW, Details, check_permissions
@@ -41,6 +41,8 @@ def task_page(request: HttpRequest, site: AdminSite, task_id: str) -> HttpRespon
     attempts = list(task.history.order_by("-token")[:50])
     details = Details.of(request.user)
     actions = offered(request.user, task.status)
+    if task.unique_key is not None:
+        actions += [one for one in [ACTIONS[Verb.GIVE_UP_KEY]] if may_do(request.user, one)]
     return page(
         request,
         site,

@@ -44,7 +44,7 @@ TIMES = {
 }
 
 # These filters compare a name exactly. A name may begin or end with blanks.
-NAMES = frozenset({"queue", "task", "worker", "error_class", "fingerprint"})
+NAMES = frozenset({"queue", "task", "worker", "error_class", "fingerprint", "unique"})
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ARGUMENT = re.compile(r"([^:=]+)[:=](.+)\Z", re.DOTALL)
@@ -259,6 +259,7 @@ class TaskFilter(django_filters.FilterSet):
     )
     worker = NameFilter("last_worker", max_length=255, label=_("Worker"))
     backend = NameFilter(max_length=100, label=_("Backend"))
+    unique = NameFilter("unique_key", max_length=255, label=_("Unique key"))
     argument = ArgumentFilter(label=_("Argument (name:value)"))
     since = MomentFilter(method="unfiltered", label=_("Since"))
     until = MomentFilter(method="unfiltered", label=_("Until"))

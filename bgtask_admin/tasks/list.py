@@ -42,7 +42,7 @@ TABS = (
     Status.SUCCESSFUL,
 )  # fmt: skip
 # Filters without a field in the form. The form keeps them.
-KEPT_FILTERS = ("status", "error", "fingerprint", "attempts_max", "id", "ids")
+KEPT_FILTERS = ("status", "error", "fingerprint", "attempts_max", "unique", "id", "ids")
 FORM_FILTERS = (
     "queue", "task", "error_class", "attempts_min", "worker", "backend", "argument",
     "since", "until",

@@ -31,12 +31,13 @@ _WORDS = {
     "attempts": "attempts_min",
     "worker": "worker",
     "backend": "backend",
+    "unique": "unique",
     "since": "since",
     "until": "until",
     "id": "id",
 }
 KNOWN = ("status", "queue", "task", "class", "error", "group", "attempts", "worker",
-         "backend", "since", "until", "id", "args.NAME")  # fmt: skip
+         "backend", "unique", "since", "until", "id", "args.NAME")  # fmt: skip
 
 
 def parse_search(text: str) -> dict[str, str]:

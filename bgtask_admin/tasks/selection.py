@@ -114,7 +114,8 @@ class Selection:
 
     @property
     def is_chosen_one_by_one(self) -> bool:
-        return "ids" in self.data or "id" in self.data
+        """Return whether the filter names single tasks. A unique key has at most one holder."""
+        return not self.data.keys().isdisjoint({"ids", "id", "unique"})
 
     @property
     def has_argument(self) -> bool:
@@ -123,7 +124,11 @@ class Selection:
     @property
     def permissions(self) -> tuple[str, ...]:
         """Return the permissions to use this filter. Even a count tells what it searches."""
-        needed = {"argument": VIEW_ARGUMENTS, "error": VIEW_TRACEBACK}
+        needed = {
+            "argument": VIEW_ARGUMENTS,
+            "unique": VIEW_ARGUMENTS,  # A key may contain arguments.
+            "error": VIEW_TRACEBACK,
+        }
         return tuple(permission for key, permission in needed.items() if key in self.data)
 
     @property
@@ -171,6 +176,8 @@ class Selection:
         cleaned = dict(self.cleaned)
         if "argument" in cleaned and not details.arguments:
             cleaned["argument"] = replace(cleaned["argument"], text=MASK)
+        if "unique" in cleaned and not details.arguments:
+            cleaned["unique"] = MASK
         if "error" in cleaned and not details.tracebacks:
             cleaned["error"] = MASK
         return Selection(self.data, cleaned)
@@ -191,7 +198,7 @@ class Selection:
 SEPARATOR = " · "
 _ORDER = (
     "status", "task", "queue", "error_class", "fingerprint", "error", "attempts_min",
-    "attempts_max", "worker", "backend", "argument", "since", "until", "id", "ids",
+    "attempts_max", "worker", "backend", "unique", "argument", "since", "until", "id", "ids",
 )  # fmt: skip
 
 
@@ -224,6 +231,7 @@ def _patterns() -> dict[str, str]:
         "error": _("error text “%s”"),
         "worker": _("last run by %s"),
         "backend": _("backend %s"),
+        "unique": _("unique key %s"),
         "since": _("since %s"),
         "until": _("until %s"),
         "id": _("task #%s"),
