@@ -135,22 +135,26 @@ def _failed_beside_others() -> Iterator[int]:
     """
     Yield tasks that FAILED by crashes, if their worker held others at one of the last two crashes.
 
-    The first crash may hit other tasks of the worker and makes them suspects, which run alone.
+    The first crash may hit other tasks of the worker and makes them suspects, which run alone. A
+    process that was declared dead registers again under the same label. The tasks that it lost
+    before it claimed this one were not beside it.
     """
-    crashes: dict[int, list[tuple[str, datetime]]] = defaultdict(list)
+    crashes: dict[int, list[tuple[str, datetime, datetime]]] = defaultdict(list)
     in_hand: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     lost = Attempt.objects.filter(outcome=AttemptOutcome.LOST).order_by("token")
-    for task, worker, at in lost.values_list("task", "worker", "finished_at"):
-        crashes[task].append((worker, at))
+    for task, worker, claimed, at in lost.values_list(
+        "task", "worker", "started_at", "finished_at"
+    ):
+        crashes[task].append((worker, claimed, at))
         in_hand[worker].append((at, task))
     moment = timedelta(seconds=1)
     convicted = Task.objects.failed().filter(crashes__gte=get_settings().max_crashes)
     for task in convicted.values_list("pk", flat=True):
         hands = {
             other
-            for worker, at in crashes[task][-2:]
+            for worker, claimed, at in crashes[task][-2:]
             for when, other in in_hand[worker]
-            if abs(when - at) < moment
+            if abs(when - at) < moment and when >= claimed
         }
         if hands != {task}:
             yield task
