@@ -18,6 +18,7 @@ from bgtask.exceptions import (
     Unstorable,
     WorkerLost,
 )
+from bgtask.schedules.declarations import recurring
 
 __all__ = [
     "AlreadyThere",
@@ -37,6 +38,7 @@ __all__ = [
     "WorkerLost",
     "background",
     "current_task",
+    "recurring",
 ]
 
 __version__ = "0.1.0"

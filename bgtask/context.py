@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from bgtask.exceptions import Cancelled
@@ -31,6 +32,7 @@ class CurrentTask:
         lost_at           when the worker noticed that the task was rescued or was cancelled by
                           force, in seconds of ``time.monotonic()``; None while it has not.
                           The outcome of a lost attempt is not recorded.
+        slot              the slot of the schedule that enqueued the task, or None
 
     ``(id, token)`` is new for each attempt. Since the token is partly random, this holds even if
     the database has lost commits. ``id`` is the same for all attempts of a task.
@@ -61,6 +63,16 @@ class CurrentTask:
         """Return the number of this attempt, which is 1 for the first execution."""
         return int(self.task.attempts)
 
+    @property
+    def slot(self) -> datetime | None:
+        """
+        Return the slot for which a schedule enqueued the task, or None.
+
+        It is the time at which the task was due by the schedule, however late it runs. Each access
+        reads it from the database.
+        """
+        return find_slot(self.id)
+
     def raise_if_cancelled(self) -> None:
         """
         Raise Cancelled if an operator has asked this task to stop.
@@ -70,6 +82,11 @@ class CurrentTask:
         """
         if self.cancel_requested:
             raise Cancelled(f"{self.task} was asked to stop.")
+
+
+def find_slot(task_id: int) -> datetime | None:
+    """Return the slot of the task, or None. ``bgtask.schedules`` replaces this function."""
+    return None
 
 
 _current: ContextVar[CurrentTask | None] = ContextVar("bgtask_current_task", default=None)

@@ -45,6 +45,11 @@ logger = get_logger(__name__)
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 
 
+def declare_cron(function: BackgroundFunction[Any, Any], cron: Any) -> None:
+    """Declare a schedule for the function. ``bgtask.schedules`` replaces this function."""
+    raise NotImplementedError
+
+
 class BackgroundFunction(Generic[P, R]):
     """
     A function whose calls are stored as tasks, which a worker runs.
@@ -79,6 +84,22 @@ class BackgroundFunction(Generic[P, R]):
     @property
     def backoff(self) -> Backoff | None:
         return self.options.get("backoff")
+
+    def store(self, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> Task:
+        """Store a task for a slot of a schedule, and return it."""
+        from bgtask.models import Task
+
+        stored = {**self._stored_options, **options}
+        if self._unique is not None and not self._fits(args, kwargs):
+            del stored["unique"]  # The task will fail when it is run, with a clear error.
+        return Task.objects.enqueue(self.name, args, dict(kwargs), **stored)
+
+    def _fits(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        try:
+            self.bind(args, kwargs)
+        except TypeError:
+            return False
+        return True
 
     def backoff_of(self, task: Task) -> Backoff | None:
         return self.backoff
@@ -231,11 +252,11 @@ class BackgroundFunction(Generic[P, R]):
 def background(function: Callable[P, R], /) -> BackgroundFunction[P, R]: ...
 @overload
 def background(
-    name: str | None = None, **options: Unpack[TaskOptions]
+    name: str | None = None, *, cron: str | None = None, **options: Unpack[TaskOptions]
 ) -> Callable[[Callable[P, R]], BackgroundFunction[P, R]]: ...
 
 
-def background(name: Any = None, **options: Any) -> Any:
+def background(name: Any = None, *, cron: Any = None, **options: Any) -> Any:
     """
     Turn a function into a background function, whose calls are stored as tasks.
 
@@ -264,6 +285,7 @@ def background(name: Any = None, **options: Any) -> Any:
         on_conflict   what a call does if the same is there: "skip" (return that task; the
                       default), "replace" (give it the new parameters, time and priority while it
                       waits) or "raise" (AlreadyThere)
+        cron          declares a schedule for calls without parameters, as ``@recurring`` does
         latest        seconds or a timedelta from the first enqueue, beyond which "replace" puts
                       the task off no further
 
@@ -282,6 +304,8 @@ def background(name: Any = None, **options: Any) -> Any:
         own_name = name or _checked_name(f"{function.__module__}.{function.__qualname__}")
         decorated = BackgroundFunction(function, own_name, checked)
         registry.register(decorated)
+        if cron is not None:
+            declare_cron(decorated, cron)
         return decorated
 
     return decorate

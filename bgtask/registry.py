@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Protocol
 
@@ -27,6 +27,9 @@ class RegisteredFunction(Protocol):
     def dump_params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Return the parameters as the JSON that an enqueue stores."""
 
+    def store(self, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> Any:
+        """Store a task for a slot of a schedule, whatever its parameters, and return the row."""
+
     def backoff_of(self, task: Any) -> Any:
         """Return the rule for the wait after a failed attempt of this task, or None."""
 
@@ -50,8 +53,12 @@ class Finder(Protocol):
         """Yield the names of the functions that are loaded, as far as they are known."""
 
 
+# Returns the registered form of a task that no decorator of bgtask has made, or None.
+Wrapper = Callable[[Any], RegisteredFunction | None]
+
 _functions: dict[str, RegisteredFunction] = {}
 _finders: list[Finder] = []
+_wrappers: list[Wrapper] = []
 
 
 def register(function: RegisteredFunction) -> None:
@@ -73,6 +80,19 @@ def register(function: RegisteredFunction) -> None:
 def add_finder(finder: Finder) -> None:
     """Ask this finder for the names that are not registered."""
     _finders.append(finder)
+
+
+def add_wrapper(wrapper: Wrapper) -> None:
+    """Ask this wrapper for the registered form of objects that are no background functions."""
+    _wrappers.append(wrapper)
+
+
+def wrapped(task: Any) -> RegisteredFunction | None:
+    """Return the registered form of this object, or None if it is no task."""
+    for wrapper in _wrappers:
+        if (function := wrapper(task)) is not None:
+            return function
+    return None
 
 
 def has_finders() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,25 +97,9 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
     def _store(
         self, task: Any, options: Mapping[str, Any], params: tuple[list[Any], dict[str, Any]]
     ) -> Any:
-        from bgtask.lifecycle.enqueue import store_task
-        from bgtask.models import Task
-
         schedule = check_schedule(task.run_after, "run_after")
         stored: list[Any] = []
-
-        def on_stored(row: Task) -> None:
-            stored.append(results.result_of_stored(row, task, self.alias, params))
-            announcements.enqueued(self, stored[0])
-
-        row = store_task(
-            Task,
-            Task.objects.all().db,
-            task.module_path,
-            params,
-            {**options, "schedule": schedule},
-            columns={"backend": self.alias, "result_id": uuid4()},
-            on_stored=on_stored,
-        )
+        row = self._store_row(task, {**options, "schedule": schedule}, params, stored.append)
         if row.was_there:
             return self._result_of_holder(row)
         if not stored:  # The row is stored when the transaction of another database is committed.
@@ -123,6 +107,43 @@ class BgtaskBackend(api.BaseTaskBackend):  # type: ignore[misc]
         if row.attempts:  # Within immediately() of bgtask.testing, it has run already.
             return self._result_of(row)
         return stored[0]
+
+    def store_for_schedule(
+        self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Task:
+        """Store the task for a slot of a schedule, and return the row."""
+        call = self._call_of(task)
+        stored = {**call.options, **options}
+        try:
+            call.function.bind(args, kwargs)
+        except TypeError:
+            stored.pop("unique", None)  # The task will fail when it is run, with a clear error.
+        return self._store_row(task, stored, values.normalized(args, kwargs))
+
+    def _store_row(
+        self,
+        task: Any,
+        options: Mapping[str, Any],
+        params: tuple[list[Any], dict[str, Any]],
+        on_result: Callable[[Any], object] = lambda result: None,
+    ) -> Task:
+        from bgtask.lifecycle.enqueue import store_task
+        from bgtask.models import Task
+
+        def on_stored(row: Task) -> None:
+            result = results.result_of_stored(row, task, self.alias, params)
+            on_result(result)
+            announcements.enqueued(self, result)
+
+        return store_task(
+            Task,
+            Task.objects.all().db,
+            task.module_path,
+            params,
+            options,
+            columns={"backend": self.alias, "result_id": uuid4()},
+            on_stored=on_stored,
+        )
 
     def _result_of_holder(self, row: Task) -> Any:
         """Return the result of the task that holds the unique key of a call."""

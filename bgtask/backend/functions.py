@@ -10,6 +10,7 @@ from bgtask.backend import aliases, announcements, api, values
 from bgtask.backend.options import option_of, signature_for_callers
 from bgtask.calling import call
 from bgtask.decorators import simple_arity
+from bgtask.exceptions import UnknownTask
 
 
 class TaskFunction:
@@ -45,6 +46,12 @@ class TaskFunction:
     def dump_params(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         return values.dump_params(*values.normalized(args, kwargs))
 
+    def store(self, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> Any:
+        backend = aliases.backend_of(self.task.backend)
+        if backend is None:
+            raise UnknownTask(self.name)
+        return backend.store_for_schedule(self.task, args, kwargs, options)
+
     def backoff_of(self, task: Any) -> Any:
         backend = aliases.backend_of(task.backend)
         defaults = {"backoff": None} if backend is None else backend.checked_options
@@ -59,3 +66,8 @@ class TaskFunction:
     def dump_value(self, task: Any, value: Any) -> str | None:
         """Return the value as JSON, or raise TypeError, as Django's API promises."""
         return values.dump_value(value)
+
+
+def wrap(task: Any) -> TaskFunction | None:
+    """Return the registered form of a task of Django's API, or None for anything else."""
+    return TaskFunction(task) if api.is_task(task) else None

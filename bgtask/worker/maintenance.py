@@ -24,6 +24,8 @@ from bgtask.lifecycle.retention import Pruning
 from bgtask.loggers import get_logger
 from bgtask.models import QueueHistory, QueuePause, QueueStats, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
+from bgtask.schedules import edit
+from bgtask.schedules.fire import fire_due, seconds_to_next
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
 from bgtask.worker.service import Service
@@ -34,6 +36,9 @@ logger = get_logger(__name__)
 STATS_RETENTION_SECONDS = 30 * 86_400.0
 WORKER_RETENTION_SECONDS = 86_400.0
 MAX_PRUNE_SECONDS = 2.0  # For one run of the job.
+DECLARE_SECONDS = 600.0
+# How long a new schedule, or a nearer slot, may stay unnoticed.
+MAX_FIRE_SECONDS = 10.0
 
 
 def rescue(may_judge: bool, on_rescued: Callable[[list[Outcome]], object]) -> None:
@@ -67,6 +72,7 @@ class Pruner:
         # Rows that the last run kept, by the table that refers to them.
         self.kept: Counter[str] = Counter()
         self._after: dict[str, int | None] = {}
+        self._slots_after = 0
 
     def prune(self, may_go_on: Callable[[], bool] = lambda: True) -> dict[str, int]:
         """
@@ -75,7 +81,8 @@ class Pruner:
         Old workers and statistics are few. They are deleted first, whatever ``may_go_on`` returns.
         """
         self.kept.clear()
-        pruned = dict.fromkeys(("successful", "cancelled", "failed", "workers", "statistics"), 0)
+        kinds = ("successful", "cancelled", "failed", "workers", "statistics", "slots")
+        pruned = dict.fromkeys(kinds, 0)
         pruned["workers"] = Worker.objects.prune(WORKER_RETENTION_SECONDS, kept=self.kept)
         pruned["statistics"] = sum(
             model.objects.prune(STATS_RETENTION_SECONDS, kept=self.kept)
@@ -90,7 +97,19 @@ class Pruner:
                 pruned[outcome] += number
             self._after[outcome] = batches.after
             self.kept.update(batches.kept)
+        pruned["slots"] = self._prune_slots(may_go_on)
         return pruned
+
+    def _prune_slots(self, may_go_on: Callable[[], bool]) -> int:
+        """Delete the decisions that are older than the successful tasks that are kept."""
+        age = get_settings().retention["successful"]
+        number = 0
+        while age is not None and may_go_on():
+            deleted, self._slots_after = edit.prune_slots(age, self._slots_after)
+            number += deleted
+            if not self._slots_after:
+                break
+        return number
 
     def kept_in_words(self) -> list[str]:
         """Return a sentence for each table that keeps rows from being deleted."""
@@ -119,12 +138,17 @@ class Maintenance(Service):
         may_judge: Callable[[], bool],
         is_idle: Callable[[], bool],
         on_rescued: Callable[[list[Outcome]], None],
+        label: Callable[[], str],
     ) -> None:
+        self._label = label
+        self._has_declared = False
         self._alias = queue_alias()
         self._is_idle = is_idle
         self._pruner = Pruner()
         lease = get_settings().lease
         self._chores = [
+            _PeriodicJob("declare schedules", self._declare, DECLARE_SECONDS),
+            _PeriodicJob("fire schedules", self._fire, MAX_FIRE_SECONDS),
             _PeriodicJob("rescue", lambda: rescue(may_judge(), on_rescued), lease / 4),
             _PeriodicJob("unhold", unhold, 60.0),
             _PeriodicJob("sample queues", QueueStats.objects.sample, 60.0),
@@ -152,10 +176,30 @@ class Maintenance(Service):
         with logger.catch("The chore %r failed.", chore.name):
             try:
                 with watched(self._alias):
-                    chore.function()
+                    wait = chore.function()
+                if isinstance(wait, float):  # The job knows when it has to be done again.
+                    chore.due = clock.monotonic() + wait
             except Error as error:
                 logger.warning("The chore %r failed, and will be done later: %s", chore.name, error)
                 reset_connection(self._alias)
+
+    def _declare(self) -> None:
+        """Store the schedules of the code once, and say from time to time that they are there."""
+        if self._has_declared:
+            edit.refresh()
+        else:
+            edit.declare()
+            self._has_declared = True
+        edit.retire()
+        edit.heal_clock()
+
+    def _fire(self) -> float:
+        """Decide the slots that are due, and return the seconds until the next one."""
+        fire_due(self._label())
+        following = seconds_to_next()
+        # Many workers wait for the same slot, and only one of them is needed.
+        wait = MAX_FIRE_SECONDS if following is None else following + random.uniform(0, 0.2)  # noqa: S311
+        return min(max(wait, 0.0), MAX_FIRE_SECONDS)
 
     def _prune(self) -> None:
         end = clock.monotonic() + MAX_PRUNE_SECONDS

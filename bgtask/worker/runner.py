@@ -110,6 +110,7 @@ class Runner:
             may_judge=lambda: self._heartbeat.steady(),
             is_idle=lambda: not self._in_flight_tasks,
             on_rescued=self._rescued,
+            label=lambda: self.worker.label,
         )
         self._in_flight_tasks = InFlightTasks()
         self._isolation = IsolationGate()
