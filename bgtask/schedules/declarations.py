@@ -150,8 +150,9 @@ def _declare(
 
 
 def _free_key(name: str, origin: object) -> str:
-    """Return the name of the task, or that with the number of this schedule of the function."""
-    own = [one for one in _declarations.values() if one.origin is origin]
+    """Return the name of the task, with a number if schedules of it have such keys already."""
+    ours = (one for one in _declarations.values() if one.origin is origin)
+    own = [one for one in ours if not one.has_own_key]
     key = name if not own else f"{name}#{len(own) + 1}"
     if len(key) > MAX_KEY_CHARACTERS:
         raise InvalidOption(

@@ -44,9 +44,9 @@ def fire_due(worker: str = "") -> int:
     total = 0
     last: tuple[datetime | None, int] = None, 0
     while page := _page(*last):
+        last = page[-1].next_at, page[-1].pk
         now = in_utc(database_now(queue_alias()))
         total += _fire_page([row for row in page if _may_fire(row)], now, worker)
-        last = page[-1].next_at, page[-1].pk
         if len(page) < PAGE_ROWS:
             break
     return total
