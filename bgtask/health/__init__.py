@@ -13,7 +13,16 @@ from bgtask.health.history import History, Point, Series, read_history
 from bgtask.health.ranking import MAX_QUEUES, select_queues, worst_first
 from bgtask.health.serializers import Document, as_document, as_utc, database
 from bgtask.health.thresholds import Limits, Thresholds
-from bgtask.health.types import Health, Level, QueueHealth, Reason, Stopped, Stuck, Workers
+from bgtask.health.types import (
+    Health,
+    LateSchedule,
+    Level,
+    QueueHealth,
+    Reason,
+    Stopped,
+    Stuck,
+    Workers,
+)
 
 __all__ = [
     "MAX_QUEUES",
@@ -22,6 +31,7 @@ __all__ = [
     "FailingNow",
     "Health",
     "History",
+    "LateSchedule",
     "Level",
     "Limits",
     "Point",

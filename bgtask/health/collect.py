@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
 from django.db.models import (
     Case,
@@ -38,8 +38,8 @@ from bgtask.db.functions import LimitedCount, StatusLiteral
 from bgtask.db.routing import database_now, queue_alias
 from bgtask.health.behind import behind_since
 from bgtask.health.thresholds import Thresholds
-from bgtask.health.types import Health, QueueHealth, Stopped, Stuck, Workers
-from bgtask.models import QueuePause, Task, TaskHold, TaskStats, Worker
+from bgtask.health.types import Health, LateSchedule, QueueHealth, Stopped, Stuck, Workers
+from bgtask.models import QueuePause, Schedule, Task, TaskHold, TaskStats, Worker
 from bgtask.models.task_queryset import retry_condition
 from bgtask.status import Status, WorkerState
 
@@ -63,7 +63,7 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
     They are those of ``queues``, or of all queues that have tasks, results, limits or a pause.
     """
     thresholds = thresholds or Thresholds.in_force()
-    pauses, holds = _stops()
+    pauses, holds, late = _stops()
     paused, on_hold = ({stop.name for stop in stops} for stops in (pauses, holds))
     figures: dict[str, dict[str, Any]] = defaultdict(dict)
     for name in {*paused, *thresholds.queues} if queues is None else queues:
@@ -93,23 +93,39 @@ def measure(queues: Sequence[str] | None = None, thresholds: Thresholds | None =
         workers=Workers(**workers, busy=running - held_by_nobody),
         holds=holds,
         pauses=pauses,
+        late_schedules=late if queues is None else None,
     )
 
 
-def _stops() -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
-    """Return the queues that are paused, and the names that are on hold."""
+class _Stops(NamedTuple):
+    pauses: tuple[Stopped, ...]  # Queues, by name.
+    holds: tuple[Stopped, ...]  # Names of tasks, by name.
+    late: tuple[LateSchedule, ...]  # By slot.
+
+
+def _stops() -> _Stops:
+    """Return the paused queues, the names that are on hold, and the late schedules."""
     pauses = QueuePause.objects.in_force().values_list(
         Value("queue", TextField()), "queue", "paused_at", "expires_at", "paused_by", "reason"
     )
     holds = TaskHold.objects.in_force().values_list(
         Value("name", TextField()), "task_name", "held_at", "expires_at", "held_by", "reason"
     )
-    stopped: dict[str, list[Stopped]] = {"queue": [], "name": []}
+    nothing = Value("", TextField())
+    late = Schedule.objects.late().values_list(
+        Value("late", TextField()), "key", "next_at", "end_at", nothing, nothing
+    )
+    stopped: dict[str, list[Stopped]] = {"queue": [], "name": [], "late": []}
     for kind, name, since, until, by, reason in sorted(
-        pauses.union(holds, all=True), key=itemgetter(0, 1)
+        pauses.union(holds, late, all=True), key=itemgetter(0, 1)
     ):
         stopped[kind].append(Stopped(name=name, since=since, until=until, by=by, reason=reason))
-    return tuple(stopped["queue"]), tuple(stopped["name"])
+    by_slot = sorted(stopped["late"], key=attrgetter("since"))
+    return _Stops(
+        tuple(stopped["queue"]),
+        tuple(stopped["name"]),
+        tuple(LateSchedule(key=one.name, since=one.since) for one in by_slot),
+    )
 
 
 def _add_tasks(

@@ -16,6 +16,7 @@ from bgtask.health.collect import measure
 from bgtask.health.formatting import duration, moment, percent
 from bgtask.health.thresholds import Limits, Thresholds
 from bgtask.health.types import Health, Level, QueueHealth, Reason, Workers
+from bgtask.models.schedule import LATE_SECONDS, VERY_LATE_SECONDS
 
 MAX_SUMMARY_REASONS = 3  # Number of reasons that fit in a sentence.
 
@@ -47,6 +48,7 @@ def only(health: Health, queues: Sequence[str]) -> Health:
             queues=tuple(sorted(known, key=attrgetter("name"))),
             failed_tasks=None,
             failed_tasks_at_least=False,
+            late_schedules=None,
         )
     )
 
@@ -191,6 +193,31 @@ def _of_all(health: Health) -> Iterator[Reason]:
             limit=0,
             describe=partial(_silent, health.workers),
         )
+    if health.late_schedules:
+        observed = _late_by(health)
+        is_very_late = observed > VERY_LATE_SECONDS
+        yield Reason(
+            level=Level.FAIL if is_very_late else Level.WARN,
+            measure="schedule_late",
+            observed=observed,
+            limit=VERY_LATE_SECONDS if is_very_late else LATE_SECONDS,
+            describe=partial(_late, health),
+        )
+
+
+def _late_by(health: Health) -> float:
+    """Return the age of the oldest slot that nobody has decided in time, in seconds."""
+    late = health.late_schedules or ()
+    return max(((health.generated_at - one.since).total_seconds() for one in late), default=0.0)
+
+
+def _late(health: Health) -> str:
+    late = health.late_schedules or ()
+    return ngettext(
+        "schedule %(key)s is late by %(age)s",
+        "%(number)s schedules are late, %(key)s by %(age)s",
+        len(late),
+    ) % {"number": f"{len(late):,}", "key": late[0].key, "age": duration(_late_by(health))}
 
 
 def _no_worker_at_all(health: Health) -> str:

@@ -35,6 +35,7 @@ def as_document(health: Health, version: str) -> Document:
             "max_running_seconds": _rounded(health.max_running_seconds),
             "failed_tasks": health.failed_tasks,
             "failed_tasks_at_least": health.failed_tasks_at_least,
+            "late_schedules": None if health.late_schedules is None else len(health.late_schedules),
             "finished_window": health.total("finished_window"),
             "failed_window": health.total("failed_window"),
             "throughput_per_minute": _rounded(health.throughput_per_minute),

@@ -37,7 +37,8 @@ class Reason:
     """A reason why something is not well."""
 
     level: Level
-    measure: str  # oldest_ready_age, failure_ratio, no_worker, stuck or silent
+    # oldest_ready_age, failure_ratio, no_worker, stuck, silent or schedule_late
+    measure: str
     queue: str = ""  # Empty if it concerns no queue in particular.
     observed: float
     limit: float
@@ -118,6 +119,14 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateSchedule:
+    """A schedule whose next slot no worker has decided in time."""
+
+    key: str
+    since: datetime  # The slot.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The state of all queues and workers at one moment, by the clock of the database."""
 
@@ -131,6 +140,8 @@ class Health:
     failed_tasks_at_least: bool = False  # There are more than were counted.
     holds: tuple[Stopped, ...] = ()  # By name.
     pauses: tuple[Stopped, ...] = ()  # By name. Includes queues that were not asked for.
+    # By slot. None: not asked for, because some queues were asked for by name.
+    late_schedules: tuple[LateSchedule, ...] | None = None
     status: Level = Level.PASS
     reasons: tuple[Reason, ...] = ()  # Including those of the queues, the worst first.
     summary: str = ""  # For people, in the active language: “mail has been behind since 11:57: …”

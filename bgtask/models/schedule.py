@@ -8,12 +8,12 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from bgtask.db import DatabaseNow
+from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
 
 # A schedule is late if its next slot is past for so long, in addition to its grace.
-LATE_SECONDS = 60
+LATE_SECONDS, VERY_LATE_SECONDS = 60, 600
 # A schedule of the code that no worker has declared for so long is not expected to fire.
 DECLARED_SECONDS = 1_800
 
@@ -72,10 +72,12 @@ class ScheduleQuerySet(models.QuerySet[Any]):
             Q(source=Source.ADMIN) | Q(declared_at__gt=DatabaseNow(-DECLARED_SECONDS))
         )
 
-    def late(self, seconds: float = LATE_SECONDS) -> ScheduleQuerySet:
+    def late(self, seconds: int = LATE_SECONDS) -> ScheduleQuerySet:
         """Return the schedules whose next slot no worker has decided in time."""
-        limit = DatabaseNow(-F("grace") - seconds)
-        return self.expected().filter(next_at__lt=limit)
+        # The first condition is one that the index can answer.
+        late: ScheduleQuerySet = self.expected().filter(next_at__lt=DatabaseNow(-seconds))
+        late = late.alias(late_by=SecondsSince("next_at"))
+        return late.filter(late_by__gt=F("grace") + seconds)
 
 
 class Schedule(models.Model):

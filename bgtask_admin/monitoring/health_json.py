@@ -86,23 +86,25 @@ def _checks(
             check["output"] = _("%(number)s failed tasks") % {"number": figures.failed_number}
         yield "tasks:failed", [check]
     workers = figures.workers
-    for measure, number in (("alive", workers.alive), ("silent", workers.silent)):
+    of_the_whole: list[tuple[str, int, str, str]] = [
         # The checks of the queues say whether enough workers are alive.
-        reasons = tuple(
-            reason
-            for reason in figures.reasons
-            if not reason.queue
-            and reason.measure == {"alive": "no_worker", "silent": "silent"}[measure]
-        )
+        ("workers:alive", workers.alive, "workers", "no_worker"),
+        ("workers:silent", workers.silent, "workers", "silent"),
+    ]
+    if figures.late_schedules is not None:
+        late = len(figures.late_schedules)
+        of_the_whole.append(("schedules:late", late, "schedules", "schedule_late"))
+    for name, number, unit, measure in of_the_whole:
+        reasons = tuple(reason for reason in figures.reasons if not reason.queue)
         yield (
-            f"workers:{measure}",
+            name,
             [
                 {
                     "componentType": "system",
                     "observedValue": number,
-                    "observedUnit": "workers",
+                    "observedUnit": unit,
                     "time": time,
-                    **_judgement(reasons, None),
+                    **_judgement(reasons, measure),
                 }
             ],
         )

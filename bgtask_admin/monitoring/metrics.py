@@ -169,6 +169,12 @@ class _Figures(Collector):
                 "Tasks that are FAILED now, of any age and queue, counted up to 10,000.",
                 value=figures.failed_tasks,
             )
+        if figures.late_schedules is not None:
+            yield GaugeMetricFamily(
+                "bgtask_late_schedules",
+                "Schedules whose next slot no worker has decided in time.",
+                value=len(figures.late_schedules),
+            )
         yield GaugeMetricFamily(
             "bgtask_status",
             "The verdict by the thresholds of the settings: 0 pass, 1 warn, 2 fail.",
