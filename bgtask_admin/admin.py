@@ -13,14 +13,20 @@ from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, re_path
 
-from bgtask.models import Task
+from bgtask.models import Schedule, Task
 from bgtask_admin.actions.pause_views import hold_type, pause, release_type, release_worker, resume
 from bgtask_admin.actions.views import confirm, operation_list, operation_page, operation_step
 from bgtask_admin.errors.views import error_group
-from bgtask_admin.models import Operation, QueueHealth, TaskList
+from bgtask_admin.models import Operation, QueueHealth, ScheduleList, TaskList
 from bgtask_admin.overview.queues import queue_list
 from bgtask_admin.overview.views import overview
-from bgtask_admin.permissions import MONITOR, VIEW, check_permissions
+from bgtask_admin.permissions import MONITOR, VIEW, VIEW_SCHEDULE, check_permissions
+from bgtask_admin.schedules.upcoming import upcoming
+from bgtask_admin.schedules.views import act as act_on_schedule
+from bgtask_admin.schedules.views import add as add_schedule
+from bgtask_admin.schedules.views import change as change_schedule
+from bgtask_admin.schedules.views import pause as pause_schedule
+from bgtask_admin.schedules.views import preview_fragment, schedule_list, schedule_page
 from bgtask_admin.tasks.detail import task_page, task_verb
 from bgtask_admin.tasks.export import export
 from bgtask_admin.tasks.list import task_list
@@ -61,6 +67,7 @@ class QueueHealthAdmin(DashboardAdmin):
         return [
             url("", overview, "queuehealth_changelist"),
             url("queues/", queue_list, "queues"),
+            url("upcoming/", upcoming, "upcoming"),
             # A fingerprint is hexadecimal, but the column may contain any text.
             re_path(
                 r"^error/(?P<fingerprint>[\s\S]+)/\Z",
@@ -89,6 +96,35 @@ class TaskAdmin(DashboardAdmin):
             url("export.<str:form>", export, "bgtask_admin_export"),
             url("<str:task_id>/do/<str:verb>/", task_verb, "bgtask_admin_verb"),
             url("<str:task_id>/change/", task_page, "bgtask_task_change"),
+        ]
+
+
+class ScheduleAdmin(DashboardAdmin):
+    seen_by = (VIEW_SCHEDULE,)
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}  # Hide this entry, like that of tasks.
+
+    def get_urls(self) -> list[Any]:
+        def url(route: str, view: Any, name: str, **given: Any) -> Any:
+            return path(route, admin_view_of(view, self.admin_site), given, name=name)
+
+        return [
+            url("", schedule_list, "bgtask_schedule_changelist"),
+            url("add/", add_schedule, "bgtask_admin_schedule_add"),
+            url("preview/", preview_fragment, "bgtask_admin_schedule_preview"),
+            url("<int:schedule_id>/change/", schedule_page, "bgtask_schedule_change"),
+            url("<int:schedule_id>/edit/", change_schedule, "bgtask_admin_schedule_edit"),
+            url("<int:schedule_id>/pause/", pause_schedule, "bgtask_admin_schedule_pause"),
+            *(
+                url(
+                    f"<int:schedule_id>/{verb}/",
+                    act_on_schedule,
+                    f"bgtask_admin_schedule_{verb}",
+                    verb=verb,
+                )
+                for verb in ("resume", "run", "restore", "delete")
+            ),
         ]
 
 
@@ -125,12 +161,19 @@ class TaskListAdmin(ElsewhereAdmin):
     target = "bgtask_task_changelist"
 
 
+class ScheduleListAdmin(ElsewhereAdmin):
+    target = "bgtask_schedule_changelist"
+    seen_by = (VIEW_SCHEDULE,)
+
+
 def register(site: AdminSite) -> None:
     """Register the dashboard in this site."""
     site.register(QueueHealth, QueueHealthAdmin)
     site.register(TaskList, TaskListAdmin)
+    site.register(ScheduleList, ScheduleListAdmin)
     site.register(Operation, OperationAdmin)
     site.register(Task, TaskAdmin)
+    site.register(Schedule, ScheduleAdmin)
 
 
 register(admin.site)

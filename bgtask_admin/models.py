@@ -137,3 +137,13 @@ class TaskList(Operation):
         default_permissions = ()
         verbose_name = _("tasks")
         verbose_name_plural = _("tasks")
+
+
+class ScheduleList(Operation):
+    objects: ClassVar[NoRows] = NoRows()
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        verbose_name = _("schedules")
+        verbose_name_plural = _("schedules")

@@ -21,6 +21,10 @@ DELETE = "bgtask.delete_task"
 HOLD = "bgtask.hold_task"
 PAUSE = "bgtask.pause_queue"
 MONITOR = "bgtask.monitor"
+VIEW_SCHEDULE = "bgtask.view_schedule"
+CHANGE_SCHEDULE = "bgtask.change_schedule"
+PAUSE_SCHEDULE = "bgtask.pause_schedule"
+RUN_SCHEDULE = "bgtask.run_schedule"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Rights:
         self.requeue = may(REQUEUE)
         self.hold = may(HOLD)
         self.pause = may(PAUSE)
+        self.schedules = may(VIEW_SCHEDULE)
+        self.change_schedule = may(CHANGE_SCHEDULE)
+        self.pause_schedule = may(PAUSE_SCHEDULE)
+        self.run_schedule = may(RUN_SCHEDULE)
 
 
 def check_permissions(user: Any, *permissions: str) -> None:

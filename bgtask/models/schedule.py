@@ -11,6 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
+from bgtask.models.arguments import named
+from bgtask.serialization import load_params
 
 # A schedule is late if its next slot is past for so long, in addition to its grace.
 LATE_SECONDS, VERY_LATE_SECONDS = 60, 600
@@ -152,6 +154,10 @@ class Schedule(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+    def named_params(self) -> dict[str, Any]:
+        """Return the parameters by name, as ``Task.named_params`` does."""
+        return dict(named(self.task_name, *load_params(self.task_params)))
 
     @property
     def is_overridden(self) -> bool:

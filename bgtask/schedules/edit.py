@@ -9,9 +9,10 @@ from typing import Any
 
 from django.db.models import F
 
+from bgtask import registry
 from bgtask.db import DatabaseNow
 from bgtask.db.routing import database_now, queue_alias, writing
-from bgtask.exceptions import InvalidOption
+from bgtask.exceptions import InvalidOption, UnknownTask
 from bgtask.loggers import get_logger
 from bgtask.models import Schedule, Slot
 from bgtask.models.schedule import Source
@@ -19,6 +20,7 @@ from bgtask.schedules.declarations import Declaration, check_key, declarations
 from bgtask.schedules.definition import Definition, as_stored, in_utc
 from bgtask.schedules.fire import fire_locked
 from bgtask.schedules.timetable import check_has_slots
+from bgtask.serialization import dump_params
 
 logger = get_logger(__name__)
 
@@ -129,6 +131,26 @@ def _declare_again(one: Declaration) -> None:
 
 
 # Operators
+
+
+def checked_params(task_name: str, args: Any, kwargs: Any) -> str:
+    """
+    Return the parameters as JSON.
+
+    Raise InvalidOption if they are no list and no dictionary, can't be stored as JSON, or don't fit
+    the function, if this process knows it.
+    """
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise InvalidOption("The parameters are a list and an object in JSON.")
+    try:
+        function = registry.find(task_name)
+    except UnknownTask:
+        return dump_params(args, kwargs)
+    try:
+        function.bind(args, kwargs)
+    except TypeError as error:
+        raise InvalidOption(str(error)) from None
+    return function.dump_params(args, kwargs)
 
 
 @contextmanager

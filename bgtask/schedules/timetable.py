@@ -150,6 +150,42 @@ class Timetable:
         return self._anchor + timedelta(seconds=self._seconds * number)
 
 
+@dataclass(frozen=True)
+class Note:
+    """A fixed local time that the clocks skip or show twice on a day. ``instead`` is local too."""
+
+    local: datetime
+    instead: datetime
+    is_skipped: bool
+
+
+def notes(timetable: Timetable, now: datetime, days: int = 366) -> list[Note]:
+    """Return what the changes of the clocks do to the fixed times of a cron expression."""
+    if timetable.kind != Kind.CRON:
+        return []
+    cron = _parsed(timetable.expression)
+    if _follows_elapsed_time(cron):
+        return []
+    zone = timetable.zone
+    found = []
+    first = now.astimezone(zone).date()
+    for day in (first + timedelta(days=number) for number in range(days)):
+        midnight = datetime(day.year, day.month, day.day)
+        if _offset(midnight, zone) == _offset(midnight + ONE_DAY, zone):
+            continue
+        if day.month not in cron.months or not cron.match_day(day):
+            continue
+        for hour in sorted(cron.hours):
+            for minute in sorted(cron.minutes):
+                local = midnight.replace(hour=hour, minute=minute)
+                real = _real_moments(local, zone)
+                if len(real) != 1:
+                    instead = min(real) if real else _end_of_gap(local, zone)
+                    shown = instead.astimezone(zone).replace(tzinfo=None)
+                    found.append(Note(local, shown, not real))
+    return found
+
+
 @lru_cache(maxsize=1_000)
 def _parsed(expression: str) -> CronSim:
     return CronSim(expression, EPOCH)
@@ -181,6 +217,16 @@ def _slots_of_day(cron: CronSim, day: date, zone: tzinfo) -> Iterator[datetime]:
         else:
             found.add(_end_of_gap(local, zone))
     yield from sorted(found)
+
+
+def _follows_elapsed_time(cron: CronSim) -> bool:
+    return bool(cron.parts[1].startswith("*") or cron.parts[2].startswith("*"))
+
+
+def _real_moments(local: datetime, zone: tzinfo) -> set[datetime]:
+    """Return the moments at which the clocks show this local time: two, one, or none in a gap."""
+    moments = [local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+    return {one for one in moments if one.astimezone(zone).replace(tzinfo=None) == local}
 
 
 def _offset(local: datetime, zone: tzinfo) -> timedelta:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,7 +9,6 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from bgtask.db.routing import database_now, queue_alias
@@ -20,6 +17,7 @@ from bgtask.lifecycle.rescue import rescue_tasks
 from bgtask.models import QueuePause, Task, TaskHold, Worker, hooks
 from bgtask.status import WorkerState
 from bgtask_admin.actions import run
+from bgtask_admin.actions.immediate import done, entry
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.recording import name_of, recorded, stop
 from bgtask_admin.actions.registry import ACTIONS, Verb
@@ -55,14 +53,14 @@ def pause(queue: str, *, user: Any, reason: str = "", minutes: int | None = None
     """Stop workers from claiming tasks of this queue. Waiting tasks keep their status."""
     now, pause = _limits(QueuePause, reason, minutes)
     pause |= {"paused_at": now, "paused_by": name_of(user)}
-    with recorded(_entry(Verb.PAUSE, {"queue": queue}, user, reason), _done) as operation:
+    with recorded(entry(Verb.PAUSE, {"queue": queue}, user, reason), done) as operation:
         QueuePause.objects.update_or_create(queue=queue, defaults=pause)
     return operation
 
 
 def resume(queue: str, *, user: Any) -> Operation:
     """Let workers claim tasks of this queue again."""
-    with recorded(_entry(Verb.RESUME, {"queue": queue}, user), _done) as operation:
+    with recorded(entry(Verb.RESUME, {"queue": queue}, user), done) as operation:
         QueuePause.objects.filter(queue=queue).delete()
     return operation
 
@@ -73,7 +71,7 @@ def release_tasks_of(worker: Worker, *, user: Any) -> Operation:
 
     Raise ValidationError if the worker is alive, because its tasks are running.
     """
-    with recorded(_entry(Verb.RESCUE, {"worker": worker.label}, user), _done) as operation:
+    with recorded(entry(Verb.RESCUE, {"worker": worker.label}, user), done) as operation:
         Worker.objects.silent().filter(pk=worker.pk).declare_dead()
         worker.refresh_from_db()
         if worker.state != WorkerState.DEAD:
@@ -113,27 +111,3 @@ def _start(verb: Verb, task_name: str, user: Any, reason: str = "") -> Callable[
     """Return a function that stores the log entry of an action that steps through tasks."""
     preview = Preview.take(ACTIONS[verb], Selection.parse({"task": task_name}))
     return partial(run.start, preview, {}, user=user, reason=reason)
-
-
-def _entry(
-    verb: Verb, names: dict[str, str], user: Any, reason: str = ""
-) -> Callable[[], Operation]:
-    """Return a function that stores the log entry of an action that is done at once."""
-    return partial(
-        Operation.objects.create,
-        key=secrets.token_hex(16),
-        user_id=user.pk,
-        by=name_of(user),
-        verb=verb,
-        filter=json.dumps(names),
-        filter_words=" · ".join(names.values()),
-        reason=reason[:500],
-        previewed_at=timezone.now(),
-    )
-
-
-def _done(operation: Operation) -> None:
-    operation.state = OperationState.DONE
-    operation.finished_at = timezone.now()
-    operation.save()
-    run.log_one(operation)

@@ -44,6 +44,14 @@ class Verb(models.TextChoices):
     PAUSE = "pause", _("Pause queue")
     RESUME = "resume", _("Resume queue")
     RESCUE = "rescue", _("Return a worker’s tasks to queue")
+    # The following actions apply to a schedule.
+    CREATE_SCHEDULE = "create_schedule", _("Add schedule")
+    CHANGE_SCHEDULE = "change_schedule", _("Change schedule")
+    RESTORE_SCHEDULE = "restore_schedule", _("Go back to the code’s schedule")
+    DELETE_SCHEDULE = "delete_schedule", _("Delete schedule")
+    PAUSE_SCHEDULE = "pause_schedule", _("Pause schedule")
+    RESUME_SCHEDULE = "resume_schedule", _("Resume schedule")
+    RUN_SCHEDULE = "run_schedule", _("Run schedule now")
 
 
 class NoOptions(forms.Form):

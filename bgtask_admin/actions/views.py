@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -10,6 +11,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.utils.translation import gettext as _
 
+from bgtask.models import Schedule
 from bgtask_admin.actions import run, sentences
 from bgtask_admin.actions.preview import Preview
 from bgtask_admin.actions.registry import ACTIONS
@@ -161,7 +163,7 @@ def operation_page(request: HttpRequest, site: AdminSite, operation_id: str) -> 
         result=run.result_in_words(operation, details),
         may_step=bool(action and request.user.has_perm(action.permission)),
         list_url=f"{admin_url(request)('bgtask_task_changelist')}?{query}" if query else "",
-        options=_options(operation),
+        options=_options(operation, details),
     )
 
 
@@ -197,15 +199,24 @@ def _query(request: HttpRequest, operation: Operation) -> str:
     return selection.query() if request.user.has_perms(selection.permissions) else ""
 
 
-def _options(operation: Operation) -> list[tuple[str, Any]]:
+def _options(operation: Operation, details: Details) -> list[tuple[str, Any]]:
     """Return the labels of the options that were set, with their values."""
     action = ACTIONS.get(operation.verb)
-    fields = action.form.base_fields if action else {}
+    # An action on a schedule stores values of its columns.
+    fields: Mapping[str, Any] = action.form.base_fields if action else _SCHEDULE_FIELDS
     return [
-        (str(fields[key].label) if key in fields else key, _("yes") if value is True else value)
+        (_label(fields, key), _("yes") if value is True else value)
         for key, value in operation.option_data.items()
-        if value is not False and value is not None
+        if value is not False and value is not None and (details.arguments or key != "task_params")
     ]
+
+
+_SCHEDULE_FIELDS = {field.name: field for field in Schedule._meta.concrete_fields}
+
+
+def _label(fields: Mapping[str, Any], key: str) -> str:
+    field = fields.get(key)
+    return str(getattr(field, "label", None) or getattr(field, "verbose_name", key))
 
 
 def _may(request: HttpRequest, operation: Operation) -> None:

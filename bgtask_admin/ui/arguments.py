@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bgtask.exceptions import MalformedTask
-from bgtask.models import Task
+from bgtask.models import Schedule, Task
 from bgtask.redaction import MASK, is_secret_name, redact_urls
 from bgtask_admin.ui.formatting import short, visible
 
@@ -24,7 +24,7 @@ def masked(value: Any, name: str = "") -> Any:
     return value
 
 
-def arguments_of(task: Task) -> str:
+def arguments_of(task: Task | Schedule) -> str:
     """Return the arguments as indented JSON, or an error text if they can't be read."""
     try:
         return _pretty(masked(task.named_params()))

@@ -131,6 +131,44 @@ function keepFresh() {
   plan();
 }
 
+// Show the next slots of a schedule as somebody types. Show only the fields of its kind.
+function previewSlots() {
+  const form = document.querySelector("form[data-previewed]");
+  if (!form) return;
+  const kinds = ["cron", "every", "at"];
+  const fields = { cron: ["cron", "time_zone"], every: ["every"], at: ["at"] };
+  const kind = form.elements.kind;
+  const fold = () => {
+    for (const one of kinds) {
+      for (const name of fields[one]) {
+        const field = form.querySelector(`[data-field="${name}"]`);
+        if (field) field.hidden = one !== kind.value;
+      }
+    }
+  };
+  let timer = null;
+  let asked = 0;
+  const ask = async () => {
+    const query = new URLSearchParams(new FormData(form));
+    query.delete("csrfmiddlewaretoken");
+    const number = (asked += 1);
+    try {
+      const response = await fetch(`${form.dataset.previewed}?${query}`);
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      const fresh = page.querySelector("[data-preview]");
+      if (response.ok && fresh && number === asked) {
+        document.querySelector("[data-preview]").replaceWith(fresh);
+      }
+    } catch { /* The button "Preview" still works. */ }
+  };
+  form.addEventListener("input", () => {
+    fold();
+    clearTimeout(timer);
+    timer = setTimeout(ask, 300);
+  });
+  fold();
+}
+
 // The key "/" moves the focus to the search box.
 document.addEventListener("keydown", (event) => {
   const at = document.activeElement;
@@ -145,3 +183,4 @@ offerCopies();
 helpTicking();
 goOn();
 keepFresh();
+previewSlots();

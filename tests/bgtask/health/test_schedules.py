@@ -32,7 +32,7 @@ def test_the_reason_names_the_latest_and_counts_all():
     late(7200)
     (reason,) = health.check().reasons
     assert reason.measure == "schedule_late"
-    assert reason.text == "2 schedules are late, tests.7200 by 2 h 0 m"
+    assert reason.text == "2 schedules are late, tests.7200 by 2 h"
     assert health.check(["mail"]).late_schedules is None
 
 
