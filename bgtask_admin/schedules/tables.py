@@ -116,7 +116,7 @@ class ScheduleTable(DashboardTable):
         if record.next_at is None or not record.is_active:
             return "–"
         return format_html(
-            '{}<span class="bg-arguments">{} {}</span>',
+            '{}<span class="bg-arguments">{}</span><span class="bg-arguments">{}</span>',
             formatting.moment(record.next_at, self._now),
             formatting.clock(record.next_at, self._now),
             in_its_zone(record, record.next_at),

@@ -38,7 +38,7 @@ class Entry:
 class Hour:
     begins: datetime
     entries: list[Entry] = field(default_factory=list)
-    tasks: str = "0"
+    tasks: str = ""
     has_tasks: bool = False
 
     @property
