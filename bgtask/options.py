@@ -56,8 +56,8 @@ class TaskOptions(UsingOptions, total=False):
 SECOND_NAMES = {"run_after": "schedule", "queue_name": "queue"}
 
 _REPEAT = (
-    "tasks do not repeat yet. Let cron enqueue the task, or let the function enqueue its next run "
-    "if none waits yet. The README shows both under “Tasks that repeat”"
+    "declare a schedule instead, with @recurring(every=…) above @background. Its page in the "
+    "documentation is docs/schedules.md"
 )
 # Other options of the ancestors: values that ask for nothing, and a remedy for other values.
 LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -66,7 +66,8 @@ LEGACY_OPTIONS: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "repeat_until": ((None,), _REPEAT),
     "remove_existing_tasks": (
         (None, False),
-        "cancel them first: Task.objects.filter(task_name=…, task_params=…).cancel()",
+        "use unique=True and on_conflict='replace', or cancel them first: "
+        "Task.objects.filter(task_name=…, task_params=…).cancel()",
     ),
 }
 

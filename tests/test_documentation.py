@@ -21,14 +21,17 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.core.management import call_command, get_commands, load_command_class
+from django.core.management import get_commands, load_command_class
 from django.urls import resolve
 from django.utils.module_loading import import_string
 
 from bgtask import registry
 from bgtask.checks import SQLITE_OPTIONS
 from bgtask.conf import get_settings
-from bgtask.models import Task
+from bgtask.db import DatabaseNow
+from bgtask.models import Schedule, Task
+from bgtask.schedules import declarations, edit
+from bgtask.schedules.fire import fire_due
 from bgtask.testing import enqueued, run_due
 from tests.bgtask.apps import App
 from tests.bgtask.conftest import app as app
@@ -87,7 +90,10 @@ EXECUTED: set[tuple[str, int]] = set()
 FIRST_TASK = python("README.md: The first task")
 APP_CONFIG = python("README.md: The first task", 1)
 OPTIONS = python("README.md: Options")
-REPEATS = python("README.md: Tasks that repeat")
+REPEATS = python("README.md: Tasks that repeat, and tasks that are stored once")
+SCHEDULES = python("docs/schedules.md: Declaring a schedule")
+UNIQUE = python("docs/unique-tasks.md: Which calls are the same")
+DEBOUNCED = python("docs/unique-tasks.md: Waiting until it is quiet")
 SQLITE = python("README.md: Databases")
 TEST_CASE = python("README.md: Testing your tasks")
 WITH_PYTEST = python("README.md: Testing your tasks", 1)
@@ -108,15 +114,15 @@ DJANGO_TASK_TEST = python("docs/django-tasks.md: Testing")
 
 @pytest.fixture
 def myapp(tmp_path, monkeypatch):
-    """Return the tasks of the app in the README. A task that repeats is in another module."""
+    """Return the tasks of the app in the README. Other examples are in modules beside it."""
     package = tmp_path / "myapp"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "tasks.py").write_text(FIRST_TASK)
-    failing = REPEATS.replace("    ...  # The work.\n", "    raise ConnectionError('down')\n")
-    for module, backoff in (("repeats", 0), ("patient", 7_200)):
-        source = failing.replace("@background", f"@background(backoff={backoff})")
-        (package / f"{module}.py").write_text(source)
+    (package / "repeats.py").write_text(REPEATS)
+    (package / "schedules.py").write_text(SCHEDULES)
+    (package / "unique.py").write_text(UNIQUE + DEBOUNCED)
+    monkeypatch.setattr(declarations, "_declarations", {})
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("myapp.tasks")
     for name in [name for name in sys.modules if name.partition(".")[0] == "myapp"]:
@@ -183,48 +189,31 @@ def test_the_line_for_async_code_is_as_shown(myapp):
     assert enqueued(myapp.notify_user, 7).count() == 1
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_task_that_enqueues_its_next_run_has_one_successor_however_often_it_fails(myapp):
-    """Kind of fault: each retry of a task that repeats itself begins another chain."""
-    repeats = importlib.import_module("myapp.repeats")
-    first = repeats.hourly.using(max_attempts=5)()
-
-    for _ in range(20):
-        call_command("process_tasks", drain=True)
-        first.refresh_from_db()
-        if first.is_finished:
-            break
-
-    assert (first.status, first.attempts) == ("FAILED", 5)
-    (successor,) = Task.objects.exclude(pk=first.pk)
-    assert (successor.status, successor.attempts) == ("SCHEDULED", 0)
-    assert (successor.run_at - successor.enqueued_at).total_seconds() == pytest.approx(3_600, abs=1)
+@pytest.mark.django_db
+def test_the_examples_of_schedules_declare_them(myapp):
+    importlib.import_module("myapp.repeats")
+    schedules = importlib.import_module("myapp.schedules")
+    assert list(declarations.declarations()) == [
+        "myapp.repeats.hourly",
+        "myapp.repeats.report",
+        "report.often",
+        "myapp.schedules.report",
+        "myapp.schedules.clean_up",
+    ]
+    edit.declare()
+    Schedule.objects.filter(key="report.often").update(next_at=DatabaseNow(-1), jitter=0)
+    fire_due()
+    (task,) = run_due()
+    assert task.task_name == schedules.report.name
+    assert task.return_value.startswith('"short report of 20')
 
 
 @pytest.mark.django_db
-def test_the_successor_goes_on_while_the_first_is_still_retried(myapp):
-    """Kind of fault: a task that waits for its retry is taken for the next run."""
-    importlib.import_module("myapp.patient").hourly()
-    for _ in range(3):
-        Task.objects.filter(attempts=0).run_now()
-        run_due(raise_errors=False)
-
-    assert Task.objects.waiting().filter(attempts=1).count() == 3
-    assert Task.objects.waiting().filter(attempts=0).count() == 1
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_line_for_cron_enqueues_a_task(app: App):
-    app.tasks("from bgtask import background\n@background\ndef hourly(): pass")
-    line = next(
-        line for line in (ROOT / "README.md").read_text().splitlines() if 'hourly()"' in line
-    )
-    words = shlex.split(line.replace("myapp", "shop"))
-
-    result = app.run(*words[words.index("manage.py") + 1 :])
-
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert Task.objects.get().task_name == "shop.tasks.hourly"
+def test_the_examples_of_unique_tasks_are_stored_once(myapp):
+    unique = importlib.import_module("myapp.unique")
+    for call in (unique.reindex, unique.reprice, unique.load, unique.remind, unique.publish):
+        assert call("1").pk == call("1").pk
+    assert Task.objects.count() == 5
 
 
 @pytest.mark.django_db

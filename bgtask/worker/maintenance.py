@@ -138,7 +138,7 @@ class Maintenance(Service):
         may_judge: Callable[[], bool],
         is_idle: Callable[[], bool],
         on_rescued: Callable[[list[Outcome]], None],
-        label: Callable[[], str],
+        label: Callable[[], str] = str,
     ) -> None:
         self._label = label
         self._has_declared = False

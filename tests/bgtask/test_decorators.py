@@ -174,10 +174,10 @@ def test_error_of_a_schedule_given_as_name_names_the_remedy(schedule):
     ("option", "value", "instead"),
     [
         ("creator", 7, "pass the primary key"),
-        ("repeat", 60, "tasks do not repeat yet"),
-        ("repeat", timedelta(minutes=1), "tasks do not repeat yet"),
-        ("repeat_until", datetime(2060, 7, 1), "tasks do not repeat yet"),
-        ("remove_existing_tasks", True, "cancel them first"),
+        ("repeat", 60, "declare a schedule instead"),
+        ("repeat", timedelta(minutes=1), "declare a schedule instead"),
+        ("repeat_until", datetime(2060, 7, 1), "declare a schedule instead"),
+        ("remove_existing_tasks", True, "use unique=True"),
     ],
 )
 def test_error_of_a_removed_option_names_the_replacement(option, value, instead):
@@ -234,7 +234,7 @@ def test_parameter_of_the_function_wins_over_an_option_of_the_original():
 )
 def test_repeat_constants_of_the_original_are_refused_as_repeats(word, seconds):
     assert getattr(Task, word) == seconds
-    with pytest.raises(InvalidOption, match="repeat= is not supported: tasks do not repeat yet"):
+    with pytest.raises(InvalidOption, match="repeat= is not supported: declare a schedule instead"):
         notify_user(1, repeat=getattr(Task, word))
 
 

@@ -20,6 +20,8 @@ from bgtask.models import (
     QueueHistory,
     QueuePause,
     QueueStats,
+    Schedule,
+    Slot,
     Task,
     TaskHold,
     TaskStats,
@@ -27,12 +29,16 @@ from bgtask.models import (
 )
 from bgtask.status import Status
 from bgtask_admin.actions.registry import Verb
-from bgtask_admin.models import Operation, QueueHealth, TaskList
+from bgtask_admin.models import Operation, QueueHealth, ScheduleList, TaskList
+from tests.bgtask.schedules.conftest import make
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-OURS = [Attempt, Operation, QueueHistory, QueuePause, QueueStats, Task, TaskHold, TaskStats, Worker]
+OURS = [
+    Attempt, Operation, QueueHistory, QueuePause, QueueStats, Schedule, Slot, Task, TaskHold,
+    TaskStats, Worker,
+]  # fmt: skip
 
 
 def fill(user):
@@ -46,6 +52,7 @@ def fill(user):
     TaskStats.objects.create(minute=now, queue="mail", task_name="shop.send", succeeded=1)
     QueueStats.objects.create(minute=now, queue="mail", ready=1, oldest_ready_age=1)
     QueueHistory.objects.create(minute=now, queue="mail", succeeded=1)
+    Slot.objects.create(schedule=make(), slot=now, decision="enqueued", decided_at=now)
     operation = Operation.objects.create(
         key="1", user=user, by="admin", verb=Verb.REQUEUE, previewed_at=now
     )
@@ -116,7 +123,11 @@ def test_a_dump_has_each_row_once(admin_user, tmp_path):
     assert len(rows) == len(set(rows))
     names = {name for name, _pk in rows}
     assert "bgtask_admin.operation" in names
-    assert not names & {"bgtask_admin.queuehealth", "bgtask_admin.tasklist"}
+    assert not names & {
+        "bgtask_admin.queuehealth",
+        "bgtask_admin.tasklist",
+        "bgtask_admin.schedulelist",
+    }
 
 
 def test_every_model_can_be_read(admin_user):
@@ -129,7 +140,8 @@ def test_every_model_can_be_read(admin_user):
         if model._meta.app_label in ("bgtask", "bgtask_admin")
     }
 
-    assert counts.pop(QueueHealth) == counts.pop(TaskList) == 0
+    for model in (QueueHealth, TaskList, ScheduleList):
+        assert counts.pop(model) == 0
     assert set(counts) == set(OURS)
     assert all(counts.values())
     tables = connection.introspection.table_names()
@@ -204,6 +216,6 @@ def test_the_entries_of_the_index_have_no_permissions_of_their_own():
 def test_the_index_has_the_same_entries(admin_client):
     index = admin_client.get("/admin/").text
 
-    for url in ("queuehealth", "tasklist", "operation"):
+    for url in ("queuehealth", "tasklist", "schedulelist", "operation"):
         assert f'href="/admin/bgtask_admin/{url}/"' in index
         assert admin.site.is_registered(apps.get_model("bgtask_admin", url))

@@ -12,6 +12,7 @@ from bgtask.models import QueuePause, Task, TaskHold
 from bgtask.status import Status
 from bgtask_admin.actions.registry import ACTIONS, OFFERED
 from bgtask_admin.models import Operation
+from tests.bgtask.schedules.conftest import make
 from tests.bgtask_admin.urls import CONFIRM, LANDING, OPERATIONS, TASKS, preview_of, text
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
@@ -32,7 +33,8 @@ PAGES = _pages()
 # These pages change something, so they refuse GET before they look at permissions.
 POST_ONLY = {
     "bgtask_admin_release", "bgtask_admin_resume", "bgtask_admin_release_worker",
-    "bgtask_admin_verb", "bgtask_admin_operation_step",
+    "bgtask_admin_verb", "bgtask_admin_operation_step", "bgtask_admin_schedule_resume",
+    "bgtask_admin_schedule_run", "bgtask_admin_schedule_restore", "bgtask_admin_schedule_delete",
 }  # fmt: skip
 # These pages don't show tasks, so that other permissions than view_task open them.
 WITHOUT_TASKS = {
@@ -61,6 +63,7 @@ def url_of(db):
         "operation_id": operation.pk,
         "worker_id": WorkerFactory(silent=True).pk,
         "fingerprint": "abc",
+        "schedule_id": make().pk,
     }
     return lambda name: reverse(
         f"admin:{name}", kwargs={parameter: given[parameter] for parameter in PAGES[name]}

@@ -89,6 +89,7 @@ def test_documented_alerts_exist() -> None:
         "BgtaskFailureRatioHigh",
         "BgtaskNoWorkers",
         "BgtaskStuckTasks",
+        "BgtaskScheduleLate",
         "BgtaskBacklogGrowing",
         "BgtaskEndpointAbsent",
     ]

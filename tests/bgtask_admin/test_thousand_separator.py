@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 FIRST_ID = 1_234_001
 # An id with any separator that a language may put in: a comma, a dot, an apostrophe, a blank.
 SEPARATED = re.compile(r"1[^0-9a-zA-Z<>\"=/]{1,2}234[^0-9a-zA-Z<>\"=/]{1,2}\d{3}")
-LINK = re.compile(r'href="(/admin/bgtask(?!_admin/tasklist)[^"]*|\?[^"]*)"')
+LINK = re.compile(r'href="(/admin/bgtask(?!_admin/(?:task|schedule)list)[^"]*|\?[^"]*)"')
 
 
 @pytest.fixture

@@ -156,6 +156,7 @@ def test_empty_selection_shows_the_list():
 def test_a_name_with_blanks_at_an_end_is_another_name(key, name):
     """Kind of fault: a filter finds, and an action changes, tasks whose name has other blanks."""
     column = {"task": "task_name", "worker": "last_worker", "fingerprint": "error_fingerprint"}
+    column["unique"] = "unique_key"
     column = column.get(key, key)
     wanted = TaskFactory(status=Status.FAILED, **{column: name})
     TaskFactory(status=Status.FAILED, **{column: "mail"})

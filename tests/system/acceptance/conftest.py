@@ -76,9 +76,12 @@ class Newcomer:
         self.greets_with("hello")
 
     def greets_with(self, greeting: str) -> None:
-        self._tasks.write_text(
+        self.has(
             f"from bgtask import background\n\n@background\ndef greet():\n    return {greeting!r}\n"
         )
+
+    def has(self, code: str) -> None:
+        self._tasks.write_text(code)
 
 
 @pytest.fixture
