@@ -92,8 +92,8 @@ class UniqueRule:
         if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
             raise InvalidOption(
                 f"unique={brief(self._unique)} makes a key of {len(key):,} characters here, and a "
-                f"key has 1 to {MAX_KEY_CHARACTERS}. Use a list of parameters instead, of which "
-                "bgtask makes a key of fixed length."
+                f"key has 1 to {MAX_KEY_CHARACTERS}. Use a list of parameters instead: bgtask "
+                "makes a hash of them, whatever their length."
             )
         if "\x00" in key or not is_encodable(key):
             raise InvalidOption(
@@ -151,7 +151,7 @@ class UniqueRule:
             if is_secret_name(field):
                 raise InvalidOption(
                     f"{where}, which is named like a secret, and people can read the key. Use a "
-                    "list of parameters instead, of which bgtask makes a hash."
+                    "list of parameters instead: bgtask makes a hash of them."
                 )
             if previous is not None and not literal:
                 raise InvalidOption(

@@ -21,12 +21,13 @@ from bgtask_admin.models import Operation, QueueHealth, ScheduleList, TaskList
 from bgtask_admin.overview.queues import queue_list
 from bgtask_admin.overview.views import overview
 from bgtask_admin.permissions import MONITOR, VIEW, VIEW_SCHEDULE, check_permissions
+from bgtask_admin.schedules.acts import act as act_on_schedule
+from bgtask_admin.schedules.acts import pause as pause_schedule
+from bgtask_admin.schedules.editing import add as add_schedule
+from bgtask_admin.schedules.editing import change as change_schedule
+from bgtask_admin.schedules.editing import preview_fragment
 from bgtask_admin.schedules.upcoming import upcoming
-from bgtask_admin.schedules.views import act as act_on_schedule
-from bgtask_admin.schedules.views import add as add_schedule
-from bgtask_admin.schedules.views import change as change_schedule
-from bgtask_admin.schedules.views import pause as pause_schedule
-from bgtask_admin.schedules.views import preview_fragment, schedule_list, schedule_page
+from bgtask_admin.schedules.views import schedule_list, schedule_page
 from bgtask_admin.tasks.detail import task_page, task_verb
 from bgtask_admin.tasks.export import export
 from bgtask_admin.tasks.list import task_list

@@ -1,4 +1,8 @@
-"""MariaDB and MySQL: without UPDATE … RETURNING, a claim locks, reads and then writes its rows."""
+"""
+MariaDB and MySQL: without UPDATE … RETURNING, a claim locks, reads and then writes its rows.
+
+The module is long because nearly every operation takes several statements here.
+"""
 
 from __future__ import annotations
 

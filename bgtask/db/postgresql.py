@@ -1,4 +1,8 @@
-"""PostgreSQL: each operation is one statement."""
+"""
+PostgreSQL: each operation is one statement.
+
+The module is long because the statements of all operations stand side by side.
+"""
 
 from __future__ import annotations
 

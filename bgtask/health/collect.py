@@ -5,6 +5,8 @@ It takes one more if there are no tasks to count, and up to two more if a queue 
 query writes. Of the finished tasks, only the FAILED ones are counted, up to a limit. The results
 of attempts are read from TaskStats. Counting finished tasks would cost more with every task that
 finishes. It would also miss the attempts that failed and will be retried.
+
+The module is long because one statement reads the figures of several tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Store one task by one statement, or many tasks by one statement per thousand."""
+"""
+Store one task by one statement, or many tasks by one statement per thousand.
+
+The module is long because one task and many share its checks, columns and SQL.
+"""
 
 from __future__ import annotations
 

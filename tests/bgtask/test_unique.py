@@ -1,4 +1,8 @@
-"""The options of unique tasks, the key that each call has, and what a second call does."""
+"""
+Test the options of unique tasks, the key that each call has, and what a second call does.
+
+The module is long because each option and each kind of bad input has a test of its own.
+"""
 
 from __future__ import annotations
 

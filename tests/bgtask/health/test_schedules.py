@@ -49,7 +49,7 @@ def test_grace_is_added():
         {"source": "code", "declared_at": DatabaseNow(-3600)},
     ],
 )
-def test_a_schedule_that_nobody_is_to_fire_is_not_late(columns):
+def test_a_schedule_that_must_not_fire_is_not_late(columns):
     late(7200, **columns)
     assert health.check().late_schedules == ()
 

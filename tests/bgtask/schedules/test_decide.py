@@ -32,7 +32,7 @@ def test_one_runs_the_newest_slot_which_stands_for_the_others():
     assert found.next_at == NINE + 6 * HOUR
 
 
-def test_one_runs_a_late_slot_whatever_the_grace():
+def test_one_runs_a_late_slot_after_its_grace():
     found = plan(HOURLY, "one", 60, NINE, NINE + HOUR - SECOND)
     assert decided(found) == [(NINE, Decision.ENQUEUED, 0)]
 

@@ -1,4 +1,4 @@
-"""Test that each slot that is due gets one decision and one task, whoever fires it."""
+"""Test that each slot that is due gets one decision and one task."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_jitter_delays_the_task_and_not_the_slot():
     assert task.run_at < schedule.next_at + timedelta(hours=1)
 
 
-def test_a_function_that_nobody_knows_is_enqueued_and_held_by_a_worker():
+def test_an_unknown_function_is_enqueued_and_held_by_a_worker():
     make(ago=5, name="tests.unknown_to_all")
     fire_due()
     run_due()
@@ -231,7 +231,7 @@ class TestWhoFires:
         assert seconds_to_next() == pytest.approx(-5, abs=2)
         assert fire_due() == 1
 
-    def test_so_is_it_where_the_code_declares_very_many(self, declared, monkeypatch):
+    def test_very_many_declared_schedules_are_sorted_out_in_python(self, declared, monkeypatch):
         monkeypatch.setattr(fire, "MAX_KEYS", 1)
         monkeypatch.setattr(fire, "PAGE_ROWS", 2)
         for number in range(5):

@@ -1,4 +1,8 @@
-"""Test the slots of cron expressions, intervals and single times, above all when clocks change."""
+"""
+Test the slots of cron expressions, intervals and single times, above all when clocks change.
+
+The module is long because of the table of cases.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test the pages of schedules as operators with different permissions use them."""
+"""
+Test the pages of schedules as operators with different permissions use them.
+
+The module is long because each page is tested with each permission and with bad input.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +141,7 @@ class TestList:
         assert "tests.two" not in page(log_in(*ALL), LIST, q="one")
         assert "tests.two" in page(log_in(*ALL), LIST, q="reindex")
 
-    def test_what_is_special_is_said(self, log_in, declared):
+    def test_the_list_shows_the_special_states(self, log_in, declared):
         edit.declare()
         for key, column in (("tests.often", "retired_at"), ("tests.nightly", "paused_at")):
             Schedule.objects.filter(key=key).update(**{column: DatabaseNow()})
@@ -218,7 +222,7 @@ class TestForm:
         assert "does not exist on" in shown
         assert not Schedule.objects.exists()
 
-    def test_the_preview_as_somebody_types(self, log_in):
+    def test_the_preview_is_a_fragment_for_scripts(self, log_in):
         client = log_in(*ALL)
         shown = page(client, PREVIEW, **FORM)
         assert shown.count("<time datetime=") == 5
@@ -335,7 +339,7 @@ class TestActs:
         assert verbs == ["pause_schedule", "resume_schedule"]
         assert "Pause schedule" in page(client, "bgtask_schedule_change", schedule.pk)
 
-    def test_what_somebody_else_has_done_is_not_done_again(self, log_in):
+    def test_a_change_that_another_user_has_made_is_not_made_again(self, log_in):
         schedule = make()
         edit.pause(schedule)
         client = log_in(*ALL)

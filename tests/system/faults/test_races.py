@@ -46,7 +46,7 @@ def unique(number, when=0):
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_each_slot_has_one_task_whoever_fires_edits_and_crashes(seconds, monkeypatch):
+def test_each_slot_has_one_task_beside_an_editor_and_crashes(seconds, monkeypatch):
     for number in range(SCHEDULES):
         make(f"race.{number}", every=1, overlap="allow", misfire="all")
     carry_out = fire._carry_out
@@ -92,7 +92,7 @@ def test_each_slot_has_one_task_whoever_fires_edits_and_crashes(seconds, monkeyp
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_no_key_is_held_by_two_live_tasks_and_no_worker_meets_a_deadlock(seconds):
+def test_two_live_tasks_never_have_one_name_and_workers_never_deadlock(seconds):
     end = time.monotonic() + seconds
     errors = Counter()
     done = Counter()
