@@ -13,6 +13,8 @@ from tests.mutants.catalogue import (
     permissions,
     public,
     reports,
+    schedules,
+    unique,
     values,
     worker,
 )
@@ -23,6 +25,8 @@ __all__ = ["EQUIVALENT", "MUTANTS"]
 MUTANTS = (
     *lifecycle.MUTANTS,
     *database.MUTANTS,
+    *unique.MUTANTS,
+    *schedules.MUTANTS,
     *worker.MUTANTS,
     *public.MUTANTS,
     *backend.MUTANTS,

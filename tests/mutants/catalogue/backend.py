@@ -83,13 +83,13 @@ MUTANTS = (
     Mutant(
         "calls-are-not-bound",
         "bgtask/backend/base.py",
-        "        call.function.bind(args, kwargs)\n",
-        "",
+        "        call.function.bind(args, kwargs)\n        try:",
+        "        try:",
         f"{ENQUEUE}test_arguments_that_do_not_fit_the_function_are_refused_at_the_call",
     ),
     Mutant(
         "context-given-by-the-caller",
-        "bgtask/backend/functions.py",
+        "bgtask/backend/options.py",
         "signature = signature.replace(parameters=others)",
         "pass",
         f"{ENQUEUE}test_the_context_is_no_argument_of_the_caller",

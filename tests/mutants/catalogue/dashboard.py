@@ -61,7 +61,7 @@ MUTANTS = (
     Mutant(
         "actions-offered-to-all",
         "bgtask_admin/actions/registry.py",
-        "if user.has_perm(action.permission) and (",
+        "if may_do(user, action) and (",
         "if (",
         "tests/bgtask_admin/test_permissions.py::test_view_permission_shows_no_buttons",
     ),

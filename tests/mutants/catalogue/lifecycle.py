@@ -110,8 +110,10 @@ MUTANTS = (
     Mutant(
         "enqueue-many-in-parts",
         "bgtask/lifecycle/enqueue.py",
-        ("    with operations.transaction(connection):\n        for batch"),
-        ("    if True:\n        for batch"),
+        (
+            "    with operations.transaction(connection):\n        for batch in _batches(connection, row"
+        ),
+        ("    if True:\n        for batch in _batches(connection, row"),
         "tests/bgtask/test_transactions.py::test_enqueue_many_stores_all_or_none",
     ),
     Mutant(
@@ -460,28 +462,28 @@ MUTANTS = (
     Mutant(
         "requeue-waiting",
         "bgtask/models/task_queryset.py",
-        "self.finished().update(",
-        "self.exclude(status=Status.RUNNING).update(",
+        "finished = self.finished()",
+        "finished = self.exclude(status=Status.RUNNING)",
         "tests/bgtask/lifecycle/test_moves.py::test_action_changes_only_tasks_whose_status_allows_it",
     ),
     Mutant(
         "requeue-keeps-crashes",
         "bgtask/models/task_queryset.py",
-        "                crashes=0,\n",
+        '            "crashes": 0,\n',
         "",
         "tests/bgtask/lifecycle/test_moves.py::TestRequeue::test_requeue_clears_the_outcome_and_keeps_the_history",
     ),
     Mutant(
         "requeue-keeps-cancel",
         "bgtask/models/task_queryset.py",
-        "                cancel_requested=False,\n",
+        '            "cancel_requested": False,\n',
         "",
         "tests/bgtask/lifecycle/test_moves.py::TestRequeue::test_requeue_clears_the_outcome_and_keeps_the_history",
     ),
     Mutant(
         "requeue-keeps-token",
         "bgtask/models/task_queryset.py",
-        "                token=raised_token(),\n",
+        '            "token": raised_token(),\n',
         "",
         "tests/bgtask/lifecycle/test_moves.py::TestRequeue::test_requeue_clears_the_outcome_and_keeps_the_history",
     ),

@@ -153,15 +153,15 @@ MUTANTS = (
     Mutant(
         "permission-error-text",
         "bgtask_admin/tasks/selection.py",
-        ', "error": VIEW_TRACEBACK}',
-        "}",
+        '            "error": VIEW_TRACEBACK,\n',
+        "",
         f"{PERMISSIONS}test_nothing_is_counted_or_listed_by_what_the_user_may_not_see",
     ),
     Mutant(
         "permission-argument",
         "bgtask_admin/tasks/selection.py",
-        '{"argument": VIEW_ARGUMENTS, ',
-        "{",
+        '            "argument": VIEW_ARGUMENTS,\n',
+        "",
         f"{PERMISSIONS}test_nothing_is_counted_or_listed_by_what_the_user_may_not_see",
     ),
     Mutant(
@@ -223,15 +223,15 @@ MUTANTS = (
     Mutant(
         "mask-error-text-of-operation",
         "bgtask_admin/actions/run.py",
-        ', "error": not details.tracebacks}',
-        "}",
+        '        "error": not details.tracebacks,\n',
+        "",
         f"{TRACEBACKS}test_the_operations_log_masks_an_error_text_without_the_permission",
     ),
     Mutant(
         "mask-argument-of-operation",
         "bgtask_admin/actions/run.py",
-        '{"argument": not details.arguments, ',
-        "{",
+        '        "argument": not details.arguments,\n',
+        "",
         f"{VIEWS}test_argument_values_are_shown_only_with_permission",
     ),
     Mutant(
