@@ -69,4 +69,12 @@ EQUIVALENT = (
         "sections(newest.traceback) if newest else []",
         "The template checks the same permission before it shows the sections.",
     ),
+    Equivalent(
+        "requeue-beside-holder",
+        "bgtask/models/requeue.py",
+        "        elif name not in holders:",
+        "        else:",
+        "the unique index refuses the page, and each task is then requeued alone; this only saves "
+        "the statements",
+    ),
 )

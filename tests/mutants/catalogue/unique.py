@@ -116,13 +116,6 @@ MUTANTS = (
         f"{KEYS}TestRequeue",
     ),
     Mutant(
-        "requeue-beside-holder",
-        "bgtask/models/requeue.py",
-        "        elif name not in holders:",
-        "        else:",
-        f"{KEYS}TestRequeue",
-    ),
-    Mutant(
         "replace-another-function",
         "bgtask/db/operations.py",
         "'HELD') AND task_name = %s\"",
