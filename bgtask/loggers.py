@@ -140,3 +140,8 @@ def _report(error: BaseException) -> None:
         sys.stderr.write(f"A log handler raised an error, and what it should log is lost.\n{text}")
     except Exception:
         return  # There is no standard error, or nobody reads it.
+
+
+def is_worth_logging(failures: int) -> bool:
+    """Return whether to log this failure: the 1st, the 10th or every 100th, as outages may last."""
+    return failures in (1, 10) or failures % 100 == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from bgtask.db.deadlocks import again_after_deadlock
 from bgtask.db.functions import DatabaseNow, KeysetAtOrAfter, SecondsSince
 from bgtask.db.mysql import MariaDB
 from bgtask.db.operations import (
@@ -33,6 +34,7 @@ __all__ = [
     "SecondsSince",
     "Server",
     "TooLarge",
+    "again_after_deadlock",
     "is_about_data",
     "operations_for",
     "referred",

@@ -13,10 +13,11 @@ from operator import itemgetter
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from django.db import IntegrityError, OperationalError, connections
+from django.db import IntegrityError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import CharField, Func, QuerySet
 
+from bgtask.db.deadlocks import again_after_deadlock
 from bgtask.db.functions import SecondsSince
 from bgtask.db.operations import (
     MAX_HEADS,
@@ -30,7 +31,7 @@ from bgtask.db.operations import (
     Rows,
 )
 from bgtask.db.references import Reference
-from bgtask.db.refusals import is_deadlock, is_duplicate
+from bgtask.db.refusals import is_duplicate
 from bgtask.db.sql import (
     CLAIMED,
     COUNT_MAX,
@@ -67,8 +68,6 @@ REFUSED = re.compile(
     r"REFERENCES (?:`[^`]+`\.)?`(?P<target_table>[^`]+)` \(`(?P<target_column>[^`]+)`\)"
 )
 
-
-DEADLOCK_TRIES = 3  # Attempts to insert a task with a unique key.
 
 Stored = TypeVar("Stored")
 
@@ -170,18 +169,12 @@ class MariaDB(QueueOperations):
         self, connection: BaseDatabaseWrapper, insert: Callable[[], Stored]
     ) -> Stored | None:
         """Return what ``insert`` returns, or None if a row with one of its keys was there."""
-        for number in range(1, DEADLOCK_TRIES + 1):
-            try:
-                return insert()
-            except IntegrityError as error:
-                if not is_duplicate(error):
-                    raise
-                return None
-            except OperationalError as error:
-                # A deadlock has rolled back the caller's transaction, if there is one.
-                if connection.in_atomic_block or number == DEADLOCK_TRIES or not is_deadlock(error):
-                    raise
-        return None
+        try:
+            return again_after_deadlock(connection, insert)
+        except IntegrityError as error:
+            if not is_duplicate(error):
+                raise
+            return None
 
     def replace_waiting(
         self, connection: BaseDatabaseWrapper, replacement: Replacement
@@ -310,15 +303,22 @@ class MariaDB(QueueOperations):
         choose: Callable[[Sequence[Any]], Sequence[Any]] = lambda rows: rows,
     ) -> Rows:
         values = self.claiming_params(claimant)
-        with self.transaction(connection), connection.cursor() as cursor:
-            cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
-            rows = choose(cursor.fetchall())
-            if rows:
-                cursor.execute(
-                    f"UPDATE bgtask_task {BY_ID} SET {self.claiming(connection)} "
-                    f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
-                    [*values, *sorted(row[0] for row in rows)],
-                )
+
+        def claim() -> Sequence[Any]:
+            with self.transaction(connection), connection.cursor() as cursor:
+                cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)
+                rows = choose(cursor.fetchall())
+                if rows:
+                    cursor.execute(
+                        f"UPDATE bgtask_task {BY_ID} SET {self.claiming(connection)} "
+                        f"WHERE id IN ({marks(rows)}) AND status = 'READY'",
+                        [*values, *sorted(row[0] for row in rows)],
+                    )
+            return rows
+
+        # A claim gives up the unique keys of some tasks. An enqueue that meets such a key holds a
+        # lock on its index entry, and may wait for another row of this claim.
+        rows = again_after_deadlock(connection, claim)
         # The rows were read before the UPDATE, so compute the values that the UPDATE has set.
         token, attempts = CLAIMED.index("token"), CLAIMED.index("attempts")
         claimed = [list(row) for row in rows]

@@ -34,6 +34,7 @@ MYSQL_DATA_CODES = frozenset(
 
 
 MYSQL_DEADLOCK, MYSQL_DUPLICATE = 1213, 1062
+DEADLOCK_SQLSTATE = "40P01"
 
 
 class TooLarge(Exception):
@@ -70,8 +71,9 @@ def is_undecodable(error: BaseException) -> bool:
 
 
 def is_deadlock(error: Error) -> bool:
-    """Return whether MariaDB has rolled back the transaction to end a deadlock."""
-    return _mysql_code(error) == MYSQL_DEADLOCK
+    """Return whether the database has rolled back the transaction to end a deadlock."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    return _mysql_code(error) == MYSQL_DEADLOCK or sqlstate == DEADLOCK_SQLSTATE
 
 
 def is_duplicate(error: Error) -> bool:

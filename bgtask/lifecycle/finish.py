@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bgtask.db import TooLarge, operations_for
+from bgtask.db import TooLarge, again_after_deadlock, operations_for
 from bgtask.db.routing import queue_alias
 from bgtask.lifecycle.attempts import Outcome, attempt_of, record_attempts
 from bgtask.models import Attempt, Task
@@ -30,7 +31,8 @@ def finish_attempts(outcomes: Sequence[Outcome]) -> dict[int, str]:
     connection = connections[queue_alias()]
     accepted: dict[int, str] = {}
     for batch in _batches(connection, outcomes):
-        accepted |= _finish(connection, batch)
+        # On MariaDB, the end of a unique task and an enqueue with its key can deadlock.
+        accepted |= again_after_deadlock(connection, partial(_finish, connection, batch))
     return accepted
 
 

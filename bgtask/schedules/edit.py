@@ -120,14 +120,15 @@ def _row_of(one: Declaration, now: datetime) -> Schedule:
 
 
 def _declare_again(one: Declaration) -> None:
-    with locked(Schedule.objects.filter(key=one.key, source=Source.CODE)) as schedule:
+    with locked(Schedule.objects.filter(key=one.key, source=Source.CODE)) as found:
         text = one.definition.as_json()
-        if schedule is None or (schedule.declared == text and schedule.retired_at is None):
+        if found is None or (found[0].declared == text and found[0].retired_at is None):
             return
+        schedule, now = found
         schedule.declared = text
         schedule.retired_at = None
         definition = Definition.of(schedule) if schedule.is_overridden else one.definition
-        _write(schedule, definition)
+        _write(schedule, definition, now)
 
 
 # Operators
@@ -154,13 +155,20 @@ def checked_params(task_name: str, args: Any, kwargs: Any) -> str:
 
 
 @contextmanager
-def locked(schedules: Any) -> Iterator[Schedule | None]:
-    """Lock a schedule for an edit, and decide its due slots before. Yield it, or None."""
+def locked(schedules: Any) -> Iterator[tuple[Schedule, datetime] | None]:
+    """
+    Lock a schedule for an edit, and decide its due slots before.
+
+    Yield it, and the time until which it is decided, or None if it is gone.
+    """
     with writing(queue_alias()):
         schedule = schedules.select_for_update().first()
-        if schedule is not None:
-            fire_locked(schedule, _now())
-        yield schedule
+        if schedule is None:
+            yield None
+            return
+        now = _now()
+        fire_locked(schedule, now)
+        yield schedule, now
 
 
 def create(key: str, definition: Definition) -> Schedule:
@@ -186,22 +194,24 @@ def change(schedule: Schedule, definition: Definition, by: str = "") -> bool:
     This overrides the definition of a schedule of the code, until ``restore``.
     """
     check_has_slots(definition.timetable, _now())
-    with locked(_same(schedule)) as row:
-        if row is None:
+    with locked(_same(schedule)) as found:
+        if found is None:
             return False
+        row, now = found
         if row.source == Source.CODE:
-            row.overridden_at, row.overridden_by = database_now(queue_alias()), by
-        _write(row, definition)
+            row.overridden_at, row.overridden_by = as_stored(now), by
+        _write(row, definition, now)
     return True
 
 
 def restore(schedule: Schedule) -> bool:
     """Go back to the definition of the code; return whether the schedule was overridden."""
-    with locked(_same(schedule)) as row:
-        if row is None or not row.is_overridden or not row.declared:
+    with locked(_same(schedule)) as found:
+        if found is None or not found[0].is_overridden or not found[0].declared:
             return False
+        row, now = found
         row.overridden_at, row.overridden_by = None, ""
-        _write(row, Definition.from_json(row.declared))
+        _write(row, Definition.from_json(row.declared), now)
     return True
 
 
@@ -221,7 +231,7 @@ def resume(schedule: Schedule) -> bool:
         if row is None or row.paused_at is None:
             return False
         row.paused_at, row.paused_by, row.reason = None, "", ""
-        _write(row, Definition.of(row))
+        _write(row, Definition.of(row), _now())
     return True
 
 
@@ -239,11 +249,15 @@ def _same(schedule: Schedule) -> Any:
     return Schedule.objects.filter(pk=schedule.pk)
 
 
-def _write(schedule: Schedule, definition: Definition) -> None:
-    """Write the definition into a locked row, and reckon its next slot from now on."""
+def _write(schedule: Schedule, definition: Definition, now: datetime) -> None:
+    """
+    Write the definition into a locked row. Its next slot is the first after ``now``.
+
+    The slots until then are decided. A later time would leave out a slot in between.
+    """
     for name, value in definition.columns.items():
         setattr(schedule, name, value)
-    schedule.next_at = as_stored(definition.timetable.after(_now()))
+    schedule.next_at = as_stored(definition.timetable.after(now))
     schedule.revision += 1
     schedule.save()
 

@@ -8,22 +8,24 @@ process that comes second finds ``next_at`` moved on, and does nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from django.db import Error
+from django.db import Error, connections
 from django.db.models import Q
 
 from bgtask import context, registry
-from bgtask.db import DatabaseNow, SecondsSince, is_about_data
+from bgtask.db import DatabaseNow, SecondsSince, again_after_deadlock, is_about_data
 from bgtask.db.routing import database_now, queue_alias, writing
 from bgtask.exceptions import UnknownTask
-from bgtask.loggers import get_logger
+from bgtask.loggers import get_logger, is_worth_logging
 from bgtask.models import Schedule, Slot, Task
 from bgtask.models.schedule import Decision, Overlap, ScheduleQuerySet, Source
 from bgtask.schedules import decide
-from bgtask.schedules.decide import Decided
+from bgtask.schedules.decide import Plan
 from bgtask.schedules.declarations import declarations
 from bgtask.schedules.definition import Definition, as_stored, in_utc
 from bgtask.serialization import load_params
@@ -32,6 +34,9 @@ logger = get_logger(__name__)
 
 PAGE_ROWS = 50  # Schedules that one transaction decides.
 MAX_KEYS = 1_000  # A thousand parameters are within the limits of every database.
+
+# How often each schedule could not be decided, since it is tried again and again.
+_failures: Counter[int] = Counter()
 
 
 def fire_due(worker: str = "") -> int:
@@ -46,15 +51,18 @@ def fire_due(worker: str = "") -> int:
     while page := _page(*last):
         last = page[-1].next_at, page[-1].pk
         now = in_utc(database_now(queue_alias()))
+        # A schedule that catches up with many slots comes again, since its next slot is due too.
         total += _fire_page([row for row in page if _may_fire(row)], now, worker)
-        if len(page) < PAGE_ROWS:
-            break
     return total
 
 
 def seconds_to_next() -> float | None:
-    """Return the seconds until the next slot that this process may fire, or None."""
-    following = _fireable(Schedule.objects.active().filter(next_at__isnull=False))
+    """
+    Return the seconds until the next slot that this process may fire, or None.
+
+    A slot that is due now is left out: another process has it, or it can't be decided.
+    """
+    following = _fireable(Schedule.objects.active().filter(next_at__gt=DatabaseNow()))
     waited = (
         following.order_by("next_at", "id")
         .annotate(waited=SecondsSince("next_at"))
@@ -66,8 +74,8 @@ def seconds_to_next() -> float | None:
 
 def fire_locked(schedule: Schedule, now: datetime, worker: str = "") -> None:
     """Decide what is due of a schedule that the caller has locked, by its stored definition."""
-    if schedule.is_active and schedule.next_at is not None and in_utc(schedule.next_at) <= now:
-        _fire(schedule, now, worker)
+    if schedule.is_active:
+        _fire([schedule], now, worker)
 
 
 def enqueue_by_hand(schedule: Schedule, worker: str = "") -> Task:
@@ -112,82 +120,117 @@ def _may_fire(schedule: Schedule) -> bool:
 
 def _fire_page(page: Sequence[Schedule], now: datetime, worker: str) -> int:
     """Decide these schedules in one transaction, or one by one if one of them can't be decided."""
+    connection = connections[queue_alias()]
     try:
-        with writing(queue_alias()):
-            return sum(_fire(schedule, now, worker) for schedule in page)
+        return again_after_deadlock(connection, partial(_fire_locked, page, now, worker))
     except Exception as error:
         if isinstance(error, Error) and not is_about_data(error):
             raise
         if len(page) > 1:
             return sum(_fire_page([schedule], now, worker) for schedule in page)
-        logger.exception("The slots of schedule %s can't be decided. Correct it.", page[0])
+        _failures[page[0].pk] += 1
+        if is_worth_logging(_failures[page[0].pk]):
+            logger.exception("The slots of schedule %s can't be decided. Correct it.", page[0])
         return 0
 
 
-def _fire(schedule: Schedule, now: datetime, worker: str) -> bool:
-    """Decide the slots of one schedule, in the caller's transaction. Return whether it was ours."""
-    if schedule.next_at is None:
-        return False
+def _fire_locked(page: Sequence[Schedule], now: datetime, worker: str) -> int:
+    """
+    Lock these schedules and decide their slots. Skip those that another process has locked.
+
+    Lock them by their keys and in this order. An UPDATE that also names ``next_at`` may lock its
+    index first, and could deadlock with an edit.
+    """
+    can_skip = connections[queue_alias()].features.has_select_for_update_skip_locked
+    rows = Schedule.objects.filter(pk__in=[schedule.pk for schedule in page]).order_by("pk")
+    with writing(queue_alias()):
+        return _fire(list(rows.select_for_update(skip_locked=can_skip)), now, worker)
+
+
+def _fire(page: Sequence[Schedule], now: datetime, worker: str) -> int:
+    """
+    Decide the slots of these schedules, in the caller's transaction.
+
+    Return how many schedules were ours to decide. The lock of each keeps others from deciding the
+    same slots.
+    """
+    ours = [(schedule, plan) for schedule in page if (plan := _take(schedule, now))]
+    if ours:
+        _carry_out(ours, worker)
+    return len(ours)
+
+
+def _take(schedule: Schedule, now: datetime) -> Plan | None:
+    """Move the schedule on by one guarded UPDATE. Return what to do, or None if it isn't ours."""
+    if schedule.next_at is None or (next_at := in_utc(schedule.next_at)) > now:
+        return None
     timetable = Definition.of(schedule).timetable
-    plan = decide.plan(timetable, schedule.misfire, schedule.grace, in_utc(schedule.next_at), now)
+    plan = decide.plan(timetable, schedule.misfire, schedule.grace, next_at, now)
     ours = Schedule.objects.active().filter(
         pk=schedule.pk, next_at=schedule.next_at, revision=schedule.revision
     )
-    last = plan.decided[-1].slot
-    if not ours.update(next_at=as_stored(plan.next_at), last_slot=as_stored(last)):
-        return False
-    schedule.next_at, schedule.last_slot = as_stored(plan.next_at), as_stored(last)
-    _carry_out(schedule, plan.decided, worker)
-    return True
+    following, last = as_stored(plan.next_at), as_stored(plan.decided[-1].slot)
+    if not ours.update(next_at=following, last_slot=last):
+        return None
+    schedule.next_at, schedule.last_slot = following, last
+    return plan
 
 
-def _carry_out(schedule: Schedule, decided: Sequence[Decided], worker: str) -> None:
+def _carry_out(ours: Sequence[tuple[Schedule, Plan]], worker: str) -> None:
     """
     Store the slots that nobody has decided before, and the tasks for them.
 
-    The caller has updated the schedule, so its lock keeps others from deciding the same slots. If
-    the clock was set back, some of the slots are there already.
+    If the clock was set back, some of the slots are there already.
     """
-    stored = [as_stored(one.slot) for one in decided]
+    wanted = [as_stored(one.slot) for _, plan in ours for one in plan.decided]
+    schedules = [schedule for schedule, _ in ours]
     known = set(
-        Slot.objects.filter(schedule=schedule, slot__in=stored).values_list("slot", flat=True)
-    )
-    before = schedule.last_task
-    slots = []
-    for one, slot in zip(decided, stored, strict=True):
-        if slot in known:
-            continue
-        decision, task = one.decision, None
-        if decision == Decision.ENQUEUED:
-            decision, task = _enqueue(schedule, one.slot)
-        slots.append(
-            Slot(
-                schedule=schedule,
-                slot=slot,
-                decision=decision,
-                missed=one.missed,
-                task=task,
-                decided_at=DatabaseNow(),
-                worker=worker,
-            )
+        Slot.objects.filter(schedule__in=schedules, slot__in=set(wanted)).values_list(
+            "schedule_id", "slot"
         )
+    )
+    last_tasks = {schedule.last_task for schedule in schedules} - {None}
+    live = set(Task.objects.live().filter(pk__in=last_tasks).values_list("pk", flat=True))
+    slots = []
+    moved = []
+    for schedule, plan in ours:
+        before = schedule.last_task
+        for one in plan.decided:
+            slot = as_stored(one.slot)
+            if (schedule.pk, slot) in known:
+                continue
+            decision, task = one.decision, None
+            if decision == Decision.ENQUEUED:
+                decision, task = _enqueue(schedule, one.slot, live)
+            slots.append(
+                Slot(
+                    schedule=schedule,
+                    slot=slot,
+                    decision=decision,
+                    missed=one.missed,
+                    task=task,
+                    decided_at=DatabaseNow(),
+                    worker=worker,
+                )
+            )
+        if schedule.last_task != before:
+            moved.append(schedule)
     Slot.objects.bulk_create(slots)
-    if schedule.last_task != before:
-        Schedule.objects.filter(pk=schedule.pk).update(last_task=schedule.last_task)
+    Schedule.objects.bulk_update(moved, ["last_task"])
 
 
-def _enqueue(schedule: Schedule, slot: datetime) -> tuple[Decision, int | None]:
-    """Return the decision about the slot, and the task that it is about."""
-    if schedule.last_task is not None and schedule.overlap != Overlap.ALLOW:
-        last = Task.objects.live().filter(pk=schedule.last_task)
-        if schedule.overlap == Overlap.CANCEL:
-            last.cancel()
-        elif last.exists():
-            return Decision.BUSY, schedule.last_task
+def _enqueue(schedule: Schedule, slot: datetime, live: set[int]) -> tuple[Decision, int | None]:
+    """Return the decision about the slot, and its task. ``live`` are last tasks that are live."""
+    last = schedule.last_task
+    if last in live and schedule.overlap == Overlap.SKIP:
+        return Decision.BUSY, last
+    if last in live and schedule.overlap == Overlap.CANCEL:
+        Task.objects.filter(pk=last).cancel()
     task = _store(schedule, slot)
     if task.was_there:  # The function is unique, and another call of it is there.
         return Decision.BUSY, task.pk
     schedule.last_task = task.pk
+    live.add(task.pk)
     return Decision.ENQUEUED, task.pk
 
 

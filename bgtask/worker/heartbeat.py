@@ -10,10 +10,10 @@ from django.db import Error, connections
 from bgtask import clock
 from bgtask.conf import get_settings
 from bgtask.db import operations_for
-from bgtask.loggers import get_logger
+from bgtask.loggers import get_logger, is_worth_logging
 from bgtask.models import Task, Worker
 from bgtask.worker.connections import reset_connection
-from bgtask.worker.service import Service, is_worth_logging
+from bgtask.worker.service import Service
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import watched
 

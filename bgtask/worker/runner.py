@@ -17,7 +17,7 @@ from bgtask.conf import get_settings, require_autocommit
 from bgtask.db.routing import TransactionsRefused, check_transactions, queue_alias
 from bgtask.lifecycle.attempts import Outcome
 from bgtask.lifecycle.promote import unhold_known
-from bgtask.loggers import get_logger
+from bgtask.loggers import get_logger, is_worth_logging
 from bgtask.models import Task, Worker
 from bgtask.worker.child import COMPLETED, EXITING, NO_WORKER, REFUSED
 from bgtask.worker.claim_order import IsolationGate
@@ -31,7 +31,7 @@ from bgtask.worker.listeners import Waker, listener_for
 from bgtask.worker.maintenance import Maintenance
 from bgtask.worker.pool import Pool
 from bgtask.worker.primary import Primary
-from bgtask.worker.service import growing_pause, is_worth_logging
+from bgtask.worker.service import growing_pause
 from bgtask.worker.statistics import Statistics
 from bgtask.worker.watchdog import Watchdog, limit_waiting, watched
 

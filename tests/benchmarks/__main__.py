@@ -27,7 +27,7 @@ from tests.databases import DATABASES
 
 ROWS = (
     "drain", "two", "enqueue", "many", "pickup", "due", "crowd", "idle", "waiting", "slow",
-    "queues", "tasks", "enqueue_tasks",
+    "queues", "tasks", "enqueue_tasks", "schedules",
 )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ def _rows() -> dict[str, Callable]:
         large_tables,
         latency,
         queues,
+        schedules,
         threads,
     )  # fmt: skip
 
@@ -86,6 +87,7 @@ def _rows() -> dict[str, Callable]:
         drain.drain, drain.two, enqueue.one_by_one, enqueue.many, latency.pick_up, latency.due,
         large_tables.crowd, idle.idle, threads.waiting, threads.slow_beside_fast,
         queues.many_queues, django_tasks.drain, django_tasks.one_by_one,
+        schedules.fire_many,
     )  # fmt: skip
     return dict(zip(ROWS, functions, strict=True))
 

@@ -289,8 +289,10 @@ MUTANTS = (
     Mutant(
         "mariadb-claim-waits",
         "bgtask/db/mysql.py",
-        ('cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)\n            rows = choose('),
-        ('cursor.execute(f"{select} FOR UPDATE", params)\n            rows = choose('),
+        (
+            'cursor.execute(f"{select} FOR UPDATE SKIP LOCKED", params)\n                rows = choose('
+        ),
+        ('cursor.execute(f"{select} FOR UPDATE", params)\n                rows = choose('),
         "tests/bgtask/lifecycle/test_claim.py::TestConcurrentClaims::test_claim_skips_locked_rows_without_waiting",
         "mariadb",
     ),

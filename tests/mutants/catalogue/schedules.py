@@ -37,15 +37,15 @@ MUTANTS = (
     Mutant(
         "fire-without-transaction",
         "bgtask/schedules/fire.py",
-        "        with writing(queue_alias()):\n            return sum(",
-        "        if True:\n            return sum(",
+        "    with writing(queue_alias()):\n        return _fire(list(rows.select_for_update(skip_locked=can_skip))",
+        "    if True:\n        return _fire(list(rows)",
         f"{GUARD}::test_a_crash_after_the_guard_leaves_the_slot_undecided",
     ),
     Mutant(
         "fire-known-slots",
         "bgtask/schedules/fire.py",
-        "        if slot in known:",
-        "        if False:",
+        "            if (schedule.pk, slot) in known:",
+        "            if False:",
         f"{GUARD}::test_slots_that_were_decided_before_the_clock_went_back_stay_decided",
     ),
     Mutant(
@@ -79,15 +79,15 @@ MUTANTS = (
     Mutant(
         "overlap-skip",
         "bgtask/schedules/fire.py",
-        "        elif last.exists():",
-        "        elif False:",
+        "    if last in live and schedule.overlap == Overlap.SKIP:",
+        "    if False:",
         f"{FIRE}TestOverlap",
     ),
     Mutant(
         "overlap-cancel",
         "bgtask/schedules/fire.py",
-        "            last.cancel()",
-        "            pass",
+        "        Task.objects.filter(pk=last).cancel()",
+        "        pass",
         f"{FIRE}TestOverlap",
     ),
     Mutant(
@@ -100,8 +100,8 @@ MUTANTS = (
     Mutant(
         "edit-without-due-slots",
         "bgtask/schedules/edit.py",
-        "            fire_locked(schedule, _now())\n",
-        "            pass\n",
+        "        fire_locked(schedule, now)\n",
+        "        pass\n",
         f"{EDIT}TestOperators",
     ),
     Mutant(
@@ -114,7 +114,7 @@ MUTANTS = (
     Mutant(
         "resume-with-misfires",
         "bgtask/schedules/edit.py",
-        "    schedule.next_at = as_stored(definition.timetable.after(_now()))",
+        "    schedule.next_at = as_stored(definition.timetable.after(now))",
         "    pass",
         f"{EDIT}TestOperators",
     ),

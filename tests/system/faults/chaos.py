@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from tests.system.faults.servers import Server, server
 
 VENDORS = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mysql"}
 ENQUEUE_EVERY = 0.07
+UNIQUE_KEYS = 10
+SCHEDULES = 5
 END = 240.0  # Seconds within which all tasks must have ended when the faults are over.
 
 
@@ -55,6 +58,7 @@ class Chaos:
         self.committed: set[int] = set()
         self.batches: dict[str, tuple[int, bool]] = {}  # Size, and whether it was committed.
         self.faults: Counter[str] = Counter()
+        self.keys_twice: list[str] = []  # Names of which two tasks were live at once.
         self.healed: list[float] = []  # When outages ended.
         self.exits: Counter[str] = Counter()
         self.over = threading.Event()
@@ -68,6 +72,7 @@ class Chaos:
 
     def run(self, seconds: float) -> dict[str, Any]:
         started = time.monotonic()
+        self.schedule()
         parts = [self.keep, self.enqueue, self.operate]
         threads = [threading.Thread(target=self._lasting(part), daemon=True) for part in parts]
         for thread in threads:
@@ -115,8 +120,19 @@ class Chaos:
 
         time.sleep(ENQUEUE_EVERY * self.random.uniform(0.2, 1.8))
         choice = self.random.choices(
-            ("quick", "nap", "flaky", "query", "hopeless", "overrun", "poison", "later", "bulk"),
-            (30, 20, 10, 20, 2, 0.7, 0.4, 10, 0.7),
+            (
+                "quick",
+                "nap",
+                "flaky",
+                "query",
+                "hopeless",
+                "overrun",
+                "poison",
+                "later",
+                "bulk",
+                "only_one",
+            ),
+            (30, 20, 10, 20, 2, 0.7, 0.4, 10, 0.7, 15),
         )[0]
         match choice:
             case "quick":
@@ -133,6 +149,10 @@ class Chaos:
                 task = tasks.overrun(self.random.choice([0.5, 4]))
             case "poison":
                 task = tasks.poison()
+            case "only_one":
+                replacing = tasks.only_one.using(on_conflict="replace")
+                function = self.random.choice((tasks.only_one, replacing))
+                task = function(self.random.randrange(UNIQUE_KEYS))
             case "later":
                 task = tasks.quick(schedule=self.random.uniform(0.1, 5))
             case _:
@@ -156,7 +176,17 @@ class Chaos:
         time.sleep(self.random.uniform(0.5, 4))
         some = Task.objects.order_by("-pk")[: self.random.randint(1, 10)]
         tasks = Task.objects.filter(pk__in=list(some.values_list("pk", flat=True)))
-        match self.random.choice(("cancel", "force", "requeue", "hold", "unhold", "pause", "stop")):
+        names = Task.objects.live().filter(unique_while="running")
+        self.keys_twice += [
+            name
+            for name, number in Counter(names.values_list("unique_name", flat=True)).items()
+            if number > 1
+        ]
+        match self.random.choice(
+            ("cancel", "force", "requeue", "hold", "unhold", "pause", "stop", "edit", "edit")
+        ):
+            case "edit":
+                self.edit_schedule()
             case "cancel":
                 tasks.cancel()
             case "force":
@@ -177,6 +207,45 @@ class Chaos:
                     task_name="tests.system.faults.tasks.nap",
                     defaults={"held_at": DatabaseNow(), "expires_at": DatabaseNow(2)},
                 )
+
+    def schedule(self) -> None:
+        """Add schedules whose slots must each get one task, whatever happens."""
+        from bgtask.schedules import edit
+        from bgtask.schedules.definition import check_definition
+        from tests.system.faults import tasks
+
+        for number in range(SCHEDULES):
+            options = {"every": 1 + number, "misfire": "all", "overlap": "allow"}
+            definition = check_definition(tasks.quick.name, f"[[{number}], {{}}]", **options)
+            edit.create(f"chaos {number}", definition)
+
+    def edit_schedule(self) -> None:
+        from bgtask.models import Schedule
+        from bgtask.schedules import edit
+        from bgtask.schedules.definition import Definition
+
+        schedule = Schedule.objects.get(key=f"chaos {self.random.randrange(SCHEDULES)}")
+        changed = {**vars(Definition.of(schedule)), "jitter": self.random.randrange(5)}
+        edit.change(schedule, Definition(**changed))
+
+    def wrong_slots(self) -> list[str]:
+        """Return what is wrong: a slot that is missing, or that has no task of its own."""
+        from bgtask.models import Schedule, Task
+
+        found = []
+        stored = set(Task.objects.values_list("pk", flat=True))
+        for schedule in Schedule.objects.all():
+            rows = list(schedule.slots.order_by("slot").values_list("slot", "task"))
+            seconds = float(schedule.expression)
+            found += [
+                f"{schedule}: nothing between {one} and {other}"
+                for (one, _), (other, _) in pairwise(rows)
+                if (other - one).total_seconds() != seconds
+            ]
+            tasks = [task for _, task in rows]
+            if len(set(tasks)) != len(tasks) or not stored.issuperset(tasks):
+                found.append(f"{schedule}: {len(rows)} slots, {len(set(tasks) & stored)} tasks")
+        return found
 
     # Faults
 
@@ -316,11 +385,13 @@ class Chaos:
         """Return the seconds from the end of all faults until every task has ended."""
         from django.db import Error, connections
 
-        from bgtask.models import QueuePause, Task, TaskHold, Worker
+        from bgtask.db import DatabaseNow
+        from bgtask.models import QueuePause, Schedule, Task, TaskHold, Worker
 
         told = started = time.monotonic()
         while time.monotonic() < started + END:
             try:
+                Schedule.objects.filter(paused_at=None).update(paused_at=DatabaseNow())
                 TaskHold.objects.all().delete()
                 QueuePause.objects.all().delete()
                 Task.objects.unhold()
@@ -344,7 +415,7 @@ class Chaos:
         return [figures(pid) for pid in pids]
 
     def report(self, seconds: float, settled: float, leaks: list[dict[str, int]]) -> dict[str, Any]:
-        from bgtask.models import Attempt, Task, Worker
+        from bgtask.models import Attempt, Slot, Task, Worker
         from tests.system.faults.audit import audit
 
         for child in self.crew:
@@ -384,6 +455,9 @@ class Chaos:
             "convicted_innocents": innocent.filter(error_class="bgtask.WorkerLost").count(),
             "overlaps": found.overlaps,
             "torn_batches": torn,
+            "slots": Slot.objects.count(),
+            "wrong_slots": self.wrong_slots()[:20],
+            "keys_twice": self.keys_twice[:20],
             "wrong": {name: len(ids) for name, ids in found.faults().items()},
             "wrong_rows": found.rows() if found.faults() else [],
             "recovery_after_a_death": _spread(found.recovery),
@@ -441,7 +515,8 @@ def main() -> int:
         chaos = Chaos(testbed, options.seed)
         figures = {"database": options.database, "seed": options.seed}
         figures |= chaos.run(options.minutes * 60)
-        wrong = figures["wrong"] or figures["torn_batches"] or figures["connections_left"]
+        names = ("wrong", "torn_batches", "connections_left", "wrong_slots", "keys_twice")
+        wrong = any(figures[name] for name in names)
         if wrong:
             print(testbed.output())
     text = json.dumps(figures, indent=2, default=str)

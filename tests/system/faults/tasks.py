@@ -53,6 +53,12 @@ def flaky(odds):
             raise RuntimeError("no luck this time")
 
 
+@background(unique="only one:{number}", backoff=1)
+def only_one(number):
+    with _noted():
+        time.sleep(0.05)
+
+
 @background(max_attempts=3, backoff=1)
 def hopeless():
     with _noted():
