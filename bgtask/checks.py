@@ -53,6 +53,7 @@ def register() -> None:
     checks.register(check_commands, "bgtask")
     checks.register(check_autocommit, "bgtask")
     checks.register(check_backends, "bgtask")
+    checks.register(check_schedules_and_keys, "bgtask")
     checks.register(check_databases, checks.Tags.database)
     checks.register(check_user, "bgtask", deploy=True)
 
@@ -199,16 +200,29 @@ def check_user(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def check_schedules_and_keys(**kwargs: Any) -> list[CheckMessage]:
+    from bgtask.schedules.checks import check_schedules, check_unique_functions
+
+    try:
+        return [*check_schedules(), *check_unique_functions()]
+    except ImproperlyConfigured:  # check_settings() reports it.
+        return []
+
+
 def check_databases(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check the queue's database. ``migrate`` and ``check --database default`` run this check."""
-    from bgtask.models import Task
+    from bgtask.models import Schedule, Task
+    from bgtask.schedules.checks import check_retired
 
     alias = router.db_for_write(Task)
     if not databases or alias not in databases:
         return []
     connection = connections[alias]
     check = _OF_VENDOR.get(connection.vendor)
-    return [*_check_time_zone(connection), *(check(connection) if check else ())]
+    found = [*_check_time_zone(connection), *(check(connection) if check else ())]
+    if Schedule._meta.db_table in connection.introspection.table_names():  # Not before migrate.
+        found += check_retired()
+    return found
 
 
 def _check_time_zone(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:

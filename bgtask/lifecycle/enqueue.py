@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask import signals
 from bgtask.conf import DEFAULT_QUEUE
-from bgtask.db import operations_for
+from bgtask.db import again_after_deadlock, operations_for
 from bgtask.db.internals import new_instance
 from bgtask.db.routing import as_read
 from bgtask.exceptions import AlreadyThere, InvalidOption, InvalidParameters
@@ -29,6 +30,7 @@ from bgtask.unique import FURTHER_OPTIONS, UniqueKey, UniqueRule
 from bgtask.values import as_text, brief
 
 BATCH_ROWS = 1_000
+MAX_REPEATED_ITEMS = 10_000  # Unique items that are kept in memory, to store them again.
 SMALL_BYTES = 16 * 2**10  # A text up to this size is sent without asking for the database's limit.
 # The back-off is not stored with a task. The caller translates second names, and makes a rule of
 # the options of unique tasks.
@@ -173,7 +175,20 @@ def _store_all(
 def _store_all_unique(
     model: type[Task], alias: str, name: str, texts: Iterable[Text], options: Any
 ) -> int:
-    """Store the items whose keys are free; return how many. Items may have the same key."""
+    """
+    Store the items whose keys are free; return how many. Items may have the same key.
+
+    Unless there are very many, all are stored again after a deadlock, which unique keys can cause.
+    """
+    connection = connections[alias]
+    items = iter(texts)
+    known = list(islice(items, MAX_REPEATED_ITEMS + 1))
+    if len(known) > MAX_REPEATED_ITEMS:
+        return _store_unique(alias, name, chain(known, items), options)
+    return again_after_deadlock(connection, partial(_store_unique, alias, name, known, options))
+
+
+def _store_unique(alias: str, name: str, texts: Iterable[Text], options: Any) -> int:
     connection = connections[alias]
     operations = operations_for(connection)
     columns = _columns(name, options) | {"unique_while": _rule(options).held_while}

@@ -18,7 +18,7 @@ GOAL = "≤ 60"  # They are due in one minute.
 
 
 def fire_many(bench: Bench) -> Figures:
-    """Fire so many schedules with a cron expression, each of which was last fired long ago."""
+    """Fire so many schedules with a cron expression that are due at the same time."""
     figures = Figures("schedules")
     number = MANY // 10 if bench.quick else MANY
     definition = check_definition(noop.name, "[[1], {}]", cron="*/5 * * * *", time_zone="UTC")

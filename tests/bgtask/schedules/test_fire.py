@@ -1,4 +1,8 @@
-"""Test that each slot that is due gets one decision and one task."""
+"""
+Test that each slot that is due gets one decision and one task.
+
+The module is long because each rule of a schedule and each race is tested.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Chaos:
         self.committed: set[int] = set()
         self.batches: dict[str, tuple[int, bool]] = {}  # Size, and whether it was committed.
         self.faults: Counter[str] = Counter()
-        self.keys_twice: list[str] = []  # Names of which two tasks were live at once.
+        self.keys_twice: list[str] = []  # Names that two live tasks had at once.
         self.healed: list[float] = []  # When outages ended.
         self.exits: Counter[str] = Counter()
         self.over = threading.Event()
