@@ -56,13 +56,15 @@ def fire_due(worker: str = "") -> int:
     return total
 
 
-def seconds_to_next() -> float | None:
+def seconds_to_next(*, from_now: bool = False) -> float | None:
     """
     Return the seconds until the next slot that this process may fire, or None.
 
-    A slot that is due now is left out: another process has it, or it can't be decided.
+    They are 0 or less if a slot is due. With ``from_now``, leave out such slots. If one is due
+    after ``fire_due``, another process has it, or it can't be decided.
     """
-    following = _fireable(Schedule.objects.active().filter(next_at__gt=DatabaseNow()))
+    begin = {"next_at__gt": DatabaseNow()} if from_now else {"next_at__isnull": False}
+    following = _fireable(Schedule.objects.active().filter(**begin))
     waited = (
         following.order_by("next_at", "id")
         .annotate(waited=SecondsSince("next_at"))

@@ -195,11 +195,14 @@ class Maintenance(Service):
 
     def _fire(self) -> float:
         """Decide the slots that are due, and return the seconds until the next one."""
-        fire_due(self._label())
         following = seconds_to_next()
+        if following is not None and following <= 0:
+            fire_due(self._label())
+            following = seconds_to_next(from_now=True)
+        if following is None:
+            return MAX_FIRE_SECONDS
         # Many workers wait for the same slot, and only one of them is needed.
-        wait = MAX_FIRE_SECONDS if following is None else following + random.uniform(0, 0.2)  # noqa: S311
-        return min(max(wait, 0.0), MAX_FIRE_SECONDS)
+        return min(following + random.uniform(0, 0.2), MAX_FIRE_SECONDS)  # noqa: S311
 
     def _prune(self) -> None:
         end = clock.monotonic() + MAX_PRUNE_SECONDS

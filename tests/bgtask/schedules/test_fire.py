@@ -19,6 +19,7 @@ from bgtask.schedules.definition import as_stored, in_utc
 from bgtask.schedules.fire import enqueue_by_hand, fire_due, seconds_to_next
 from bgtask.status import Status
 from bgtask.testing import run_due
+from bgtask.worker.maintenance import MAX_FIRE_SECONDS, Maintenance
 from tests.bgtask.schedules import functions
 from tests.bgtask.schedules.conftest import make, now
 from tests.threads import all_at_once
@@ -224,7 +225,12 @@ class TestGuard:
         for _ in range(9):
             assert fire_due() == 0
         assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1
-        assert seconds_to_next() is None
+        maintenance = Maintenance(
+            may_judge=lambda: True, is_idle=lambda: True, on_rescued=lambda outcomes: None
+        )
+        assert maintenance._fire() == MAX_FIRE_SECONDS
+        make("tests.soon", ago=-3)
+        assert 0 < maintenance._fire() < 4
 
     def test_an_outage_is_raised(self, monkeypatch):
         make(ago=5)
