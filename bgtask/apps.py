@@ -18,7 +18,7 @@ class BgtaskConfig(AppConfig):
         from bgtask import checks
         from bgtask.lifecycle import enqueue, rescue  # noqa: F401  # Importing registers their hooks.
         from bgtask.models import hooks
-        from bgtask.schedules import fire  # noqa: F401  # Likewise.
+        from bgtask.schedules import edit, fire  # noqa: F401  # Likewise.
 
         hooks.dispatch_rescued = _dispatch_rescued
 

@@ -30,7 +30,7 @@ from bgtask.checks import SQLITE_OPTIONS
 from bgtask.conf import get_settings
 from bgtask.db import DatabaseNow
 from bgtask.models import Schedule, Task
-from bgtask.schedules import declarations, edit
+from bgtask.schedules import declarations, declaring
 from bgtask.schedules.fire import fire_due
 from bgtask.testing import enqueued, run_due
 from tests.bgtask.apps import App
@@ -200,7 +200,7 @@ def test_the_examples_of_schedules_declare_them(myapp):
         "myapp.schedules.report",
         "myapp.schedules.clean_up",
     ]
-    edit.declare()
+    declaring.declare()
     Schedule.objects.filter(key="report.often").update(next_at=DatabaseNow(-1), jitter=0)
     fire_due()
     (task,) = run_due()

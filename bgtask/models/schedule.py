@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import models
@@ -11,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from bgtask.db import DatabaseNow, SecondsSince
 from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, UnicodeTextField
 from bgtask.db.routing import QueueManager
+from bgtask.models import hooks
 from bgtask.models.arguments import named
 from bgtask.serialization import load_params
 
@@ -82,6 +85,30 @@ class ScheduleQuerySet(models.QuerySet[Any]):
         return late.filter(late_by__gt=F("grace") + seconds)
 
 
+class ScheduleManager(QueueManager.from_queryset(ScheduleQuerySet)):  # type: ignore[misc]
+    def create_once(
+        self,
+        task: Any,
+        *,
+        at: datetime,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        key: str = "",
+        **options: Any,
+    ) -> Schedule:
+        """
+        Store a schedule that enqueues one task, and return it.
+
+        ``task`` is a background function, a task of Django's API or the name of one. ``key`` is
+        the name of the schedule. By default, it is that of the task with the time. Further options
+        are those of ``@recurring``. Raise InvalidOption if one is wrong or the time is past.
+        """
+        name = getattr(task, "module_path", None) or getattr(task, "name", task)
+        return hooks.create_schedule(  # type: ignore[no-any-return]
+            key or f"{name} {at:%Y-%m-%d %H:%M:%S}", name, args, kwargs or {}, at=at, **options
+        )
+
+
 class Schedule(models.Model):
     """
     A rule for recurring tasks. ``next_at`` is its next slot that nobody has decided yet.
@@ -124,7 +151,7 @@ class Schedule(models.Model):
     last_task = models.BigIntegerField(_("last task"), null=True, blank=True)
     revision = models.PositiveIntegerField(_("revision"), default=0)
 
-    objects: ClassVar[Any] = QueueManager.from_queryset(ScheduleQuerySet)()
+    objects: ClassVar[Any] = ScheduleManager()
 
     class Meta:
         verbose_name = _("schedule")

@@ -24,7 +24,7 @@ from bgtask.lifecycle.retention import Pruning
 from bgtask.loggers import get_logger
 from bgtask.models import QueueHistory, QueuePause, QueueStats, TaskHold, TaskStats, Worker
 from bgtask.models.deletion import kept_in_words
-from bgtask.schedules import edit
+from bgtask.schedules import declaring, retention
 from bgtask.schedules.fire import fire_due, seconds_to_next
 from bgtask.status import Status
 from bgtask.worker.connections import reset_connection
@@ -105,7 +105,7 @@ class Pruner:
         age = get_settings().retention["successful"]
         number = 0
         while age is not None and may_go_on():
-            deleted, self._slots_after = edit.prune_slots(age, self._slots_after)
+            deleted, self._slots_after = retention.prune_slots(age, self._slots_after)
             number += deleted
             if not self._slots_after:
                 break
@@ -186,12 +186,12 @@ class Maintenance(Service):
     def _declare(self) -> None:
         """Store the schedules of the code once, and say from time to time that they are there."""
         if self._has_declared:
-            edit.refresh()
+            declaring.refresh()
         else:
-            edit.declare()
+            declaring.declare()
             self._has_declared = True
-        edit.retire()
-        edit.heal_clock()
+        declaring.retire()
+        declaring.heal_clock()
 
     def _fire(self) -> float:
         """Decide the slots that are due, and return the seconds until the next one."""

@@ -10,7 +10,7 @@ from bgtask import AlreadyThere, InvalidOption, background, recurring
 from bgtask.backend import api, task_options
 from bgtask.db import DatabaseNow
 from bgtask.models import Schedule, Slot, Task
-from bgtask.schedules import declarations, edit
+from bgtask.schedules import declarations, declaring
 from bgtask.schedules.fire import fire_due
 from bgtask.testing import run_due
 from tests.bgtask.backend import jobs
@@ -103,7 +103,7 @@ def test_options_that_do_not_fit_are_refused_where_the_task_is_defined():
 def declared(monkeypatch):
     monkeypatch.setattr(declarations, "_declarations", {})
     recurring(cron="0 3 * * *", kwargs={"kind": "some"})(nightly)
-    edit.declare()
+    declaring.declare()
     Schedule.objects.update(next_at=DatabaseNow(-1))
     return Schedule.objects.get()
 

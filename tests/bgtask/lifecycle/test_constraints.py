@@ -6,8 +6,9 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from bgtask.db import DatabaseNow
-from bgtask.models import Attempt, Task
+from bgtask.models import Attempt, Schedule, Slot, Task
 from bgtask.status import AttemptOutcome, HeldFor, Status
+from tests.bgtask.schedules.conftest import make
 from tests.factories import AttemptFactory, TaskFactory, WorkerFactory
 
 pytestmark = pytest.mark.django_db
@@ -87,3 +88,19 @@ def test_unique_key_is_unique_and_null_is_not():
 
     with pytest.raises(IntegrityError), transaction.atomic():
         TaskFactory(unique_key="Invoice 7")
+
+
+def test_a_schedule_has_each_slot_once_and_any_number_of_runs_by_hand():
+    schedule = make()
+    for _ in range(2):
+        Slot.objects.create(schedule=schedule, decision="by_hand", decided_at=DatabaseNow())
+    moment = make("tests.other").next_at
+    Slot.objects.create(schedule=schedule, slot=moment, decided_at=DatabaseNow())
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Slot.objects.create(schedule=schedule, slot=moment, decided_at=DatabaseNow())
+
+
+def test_a_schedule_does_not_end_before_its_start():
+    schedule = make()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Schedule.objects.filter(pk=schedule.pk).update(end_at=schedule.start_at)

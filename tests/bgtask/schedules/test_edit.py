@@ -10,7 +10,7 @@ from bgtask.db import DatabaseNow
 from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule, Slot, Task
 from bgtask.models.schedule import Decision
-from bgtask.schedules import edit
+from bgtask.schedules import declaring, edit, retention
 from bgtask.schedules.definition import Definition, check_definition, in_utc
 from bgtask.schedules.fire import fire_due
 from tests.bgtask.schedules import functions
@@ -27,7 +27,7 @@ def get(key="tests.declared"):
 
 class TestDeclaring:
     def test_the_schedules_of_the_code_are_stored(self, declared):
-        edit.declare()
+        declaring.declare()
         assert set(Schedule.objects.values_list("key", flat=True)) == set(declared)
         row = get()
         assert (row.source, row.expression, row.time_zone) == (
@@ -40,18 +40,18 @@ class TestDeclaring:
         assert get("tests.nightly").expression == "0 0 * * *"
 
     def test_declaring_again_changes_nothing(self, declared):
-        edit.declare()
+        declaring.declare()
         before = list(Schedule.objects.order_by("pk").values())
-        edit.declare()
+        declaring.declare()
         for old, new in zip(before, Schedule.objects.order_by("pk").values(), strict=True):
             assert {**old, "declared_at": None} == {**new, "declared_at": None}
 
     def test_a_definition_that_has_changed_is_stored_after_its_due_slots(self, declared):
-        edit.declare()
+        declaring.declare()
         Schedule.objects.filter(key="tests.often").update(next_at=DatabaseNow(-1))
         old = get("tests.often")
         self.redefine(declared, "tests.often", OTHER)
-        edit.declare()
+        declaring.declare()
         row = get("tests.often")
         assert (row.expression, row.revision) == ("0 5 * * *", old.revision + 1)
         assert Slot.objects.get().slot == old.next_at
@@ -62,12 +62,12 @@ class TestDeclaring:
         declared[key] = type(one)(key, definition, one.origin, one.place, one.has_own_key)
 
     def test_one_that_the_admin_has_overridden_keeps_its_definition(self, declared):
-        edit.declare()
+        declaring.declare()
         edit.change(get(), OTHER, by="ada")
         self.redefine(
             declared, "tests.declared", check_definition("tests.declared", "[[], {}]", every=60)
         )
-        edit.declare()
+        declaring.declare()
         row = get()
         assert (row.expression, row.overridden_by) == ("0 5 * * *", "ada")
         assert Definition.from_json(row.declared).expression == "60"
@@ -76,26 +76,26 @@ class TestDeclaring:
         assert (row.expression, row.overridden_at, row.overridden_by) == ("60", None, "")
 
     def test_one_that_is_gone_from_the_code_is_retired_after_a_day(self, declared):
-        edit.declare()
+        declaring.declare()
         Schedule.objects.filter(key="tests.often").update(declared_at=DatabaseNow(-86_401))
         Schedule.objects.filter(key="tests.nightly").update(declared_at=DatabaseNow(-86_000))
         make("tests.admins")
-        assert edit.retire() == 1
+        assert declaring.retire() == 1
         assert get("tests.often").retired_at is not None
-        edit.declare()
+        declaring.declare()
         row = get("tests.often")
         assert row.retired_at is None
         assert row.next_at > now()
 
     def test_refreshing_says_that_they_are_still_declared(self, declared):
-        edit.declare()
+        declaring.declare()
         Schedule.objects.update(declared_at=DatabaseNow(-86_401))
-        edit.refresh()
-        assert edit.retire() == 0
+        declaring.refresh()
+        assert declaring.retire() == 0
 
     def test_a_key_of_the_admin_is_left_alone_and_told(self, declared, caplog):
         make("tests.often")
-        edit.declare()
+        declaring.declare()
         assert get("tests.often").source == "admin"
         assert "tests.often of the code" in caplog.text
         assert Schedule.objects.count() == len(declared)
@@ -104,7 +104,7 @@ class TestDeclaring:
         self.redefine(
             declared, "tests.often", Definition(**{**vars(OTHER), "time_zone": "Nowhere/Town"})
         )
-        edit.declare()
+        declaring.declare()
         assert "tests.often of the code" in caplog.text
         assert set(Schedule.objects.values_list("key", flat=True)) == set(declared) - {
             "tests.often"
@@ -168,7 +168,7 @@ class TestOperators:
         assert Schedule.objects.get().paused_at is not None
 
     def test_a_schedule_of_the_code_can_not_be_deleted(self, declared):
-        edit.declare()
+        declaring.declare()
         assert not edit.delete(get())
 
     def test_deleting_takes_the_history_along(self):
@@ -179,19 +179,49 @@ class TestOperators:
         assert Task.objects.count() == 1
 
 
+class TestOnce:
+    @pytest.mark.parametrize("task", [functions.report, functions.report.name])
+    def test_a_task_is_enqueued_once_at_a_time(self, task):
+        at = now() + timedelta(hours=1)
+        schedule = Schedule.objects.create_once(task, at=at, args=["yearly"], queue="other")
+        assert (schedule.key, in_utc(schedule.next_at)) == (
+            f"{functions.report.name} {at:%Y-%m-%d %H:%M:%S}", at,
+        )  # fmt: skip
+        assert schedule.task_params == '[["yearly"], {}]'
+        with pytest.raises(InvalidOption, match="already"):
+            Schedule.objects.create_once(task, at=at)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"args": [1, 2, 3]}, "too many positional"),
+            ({"args": [object()]}, "JSON"),
+            ({"what": 1}, "what"),
+            ({"key": " x"}, "key="),
+        ],
+    )
+    def test_bad_input_is_refused(self, options, message):
+        with pytest.raises((InvalidOption, TypeError), match=message):
+            Schedule.objects.create_once(functions.report, at=now() + timedelta(hours=1), **options)
+
+    def test_a_time_that_is_past_is_refused(self):
+        with pytest.raises(InvalidOption, match="no slot from now on"):
+            Schedule.objects.create_once(functions.report, at=now() - timedelta(hours=1))
+
+
 class TestClock:
     def test_a_clock_that_was_set_back_does_not_stop_a_schedule(self):
         schedule = make(ago=5, every=60)
         ahead = now() + timedelta(hours=2)
         Schedule.objects.update(last_slot=ahead, next_at=ahead + timedelta(minutes=1))
-        assert edit.heal_clock() == 1
+        assert declaring.heal_clock() == 1
         schedule.refresh_from_db()
         assert in_utc(schedule.next_at) <= now() + timedelta(minutes=1)
-        assert edit.heal_clock() == 0
+        assert declaring.heal_clock() == 0
 
     def test_a_schedule_whose_next_slot_is_far_is_no_sign_of_it(self):
         make(ago=-7200)
-        assert edit.heal_clock() == 0
+        assert declaring.heal_clock() == 0
 
 
 class TestPruning:
@@ -202,8 +232,8 @@ class TestPruning:
                 Slot.objects.create(
                     schedule=one, decision=Decision.BY_HAND, decided_at=DatabaseNow(-1000)
                 )
-        assert edit.prune_slots(2000, 0, keep=5) == (0, 0)
-        assert edit.prune_slots(500, 0, keep=5) == (5, 0)
+        assert retention.prune_slots(2000, 0, keep=5) == (0, 0)
+        assert retention.prune_slots(500, 0, keep=5) == (5, 0)
         assert schedule.slots.count() == 5
         assert other.slots.count() == 3
 
@@ -213,7 +243,7 @@ class TestPruning:
             Slot.objects.create(
                 schedule=schedule, decision=Decision.BY_HAND, decided_at=DatabaseNow(-1000)
             )
-        deleted, after = edit.prune_slots(500, 0, keep=2, limit=4)
+        deleted, after = retention.prune_slots(500, 0, keep=2, limit=4)
         assert (deleted, after > 0) == (4, True)
-        deleted, after = edit.prune_slots(500, after, keep=2, limit=20)
+        deleted, after = retention.prune_slots(500, after, keep=2, limit=20)
         assert (deleted, after) == (4, 0)

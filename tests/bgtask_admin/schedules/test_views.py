@@ -14,7 +14,7 @@ from django.urls import reverse
 from bgtask.db import DatabaseNow
 from bgtask.models import Schedule, Slot, Task
 from bgtask.models.schedule import Decision
-from bgtask.schedules import edit
+from bgtask.schedules import declaring, edit
 from bgtask.schedules.fire import fire_due
 from bgtask.status import Status
 from bgtask_admin.models import Operation
@@ -142,7 +142,7 @@ class TestList:
         assert "tests.two" in page(log_in(*ALL), LIST, q="reindex")
 
     def test_the_list_shows_the_special_states(self, log_in, declared):
-        edit.declare()
+        declaring.declare()
         for key, column in (("tests.often", "retired_at"), ("tests.nightly", "paused_at")):
             Schedule.objects.filter(key=key).update(**{column: DatabaseNow()})
         edit.change(Schedule.objects.get(key="tests.declared"), edit.Definition.of(make()))
@@ -188,7 +188,7 @@ class TestDetail:
         assert "deleted" in page(log_in(*ALL), "bgtask_schedule_change", schedule.pk)
 
     def test_the_code_is_shown_beside_the_override(self, log_in, declared):
-        edit.declare()
+        declaring.declare()
         schedule = Schedule.objects.get(key="tests.declared")
         edit.change(schedule, edit.Definition.of(make(cron="0 5 * * *")))
         shown = page(log_in(*ALL), "bgtask_schedule_change", schedule.pk)
@@ -266,7 +266,7 @@ class TestForm:
         assert Schedule.objects.get().task_params == "[[1, 2, 3, 4], {}]"
 
     def test_overriding_keeps_what_the_form_does_not_show(self, log_in, declared):
-        edit.declare()
+        declaring.declare()
         schedule = Schedule.objects.get(key="tests.declared")
         client = log_in(*ALL)
         form = client.get(url("bgtask_admin_schedule_edit", schedule.pk)).context["form"]
@@ -361,7 +361,7 @@ class TestActs:
         assert not Schedule.objects.exists()
 
     def test_a_schedule_of_the_code_stays(self, log_in, declared):
-        edit.declare()
+        declaring.declare()
         schedule = Schedule.objects.get(key="tests.often")
         log_in(*ALL).post(url("bgtask_admin_schedule_delete", schedule.pk))
         assert Schedule.objects.filter(pk=schedule.pk).exists()
