@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, Q
 from django.utils.translation import gettext_lazy as _
 
 from bgtask.db import DatabaseNow, SecondsSince
@@ -15,11 +15,12 @@ from bgtask.db.fields import ExactCharField, PartialIndex, UnicodeCharField, Uni
 from bgtask.db.routing import QueueManager
 from bgtask.models import hooks
 from bgtask.models.arguments import named
+from bgtask.models.worker import Worker
 from bgtask.serialization import load_params
 
 # A schedule is late if its next slot is past for so long, in addition to its grace.
 LATE_SECONDS, VERY_LATE_SECONDS = 60, 600
-# A schedule of the code that no worker has declared for so long is not expected to fire.
+# A schedule of the code that no living worker has declared for so long is not expected to fire.
 DECLARED_SECONDS = 1_800
 
 
@@ -72,9 +73,15 @@ class ScheduleQuerySet(models.QuerySet[Any]):
         return self.active().filter(next_at__lte=DatabaseNow()).order_by("next_at", "id")
 
     def expected(self) -> ScheduleQuerySet:
-        """Return the active schedules, without those of code that no worker runs any more."""
+        """
+        Return the active schedules, without those of code that the workers don't have any more.
+
+        If there is no worker, all of them are expected, and nobody fires them.
+        """
         return self.active().filter(
-            Q(source=Source.ADMIN) | Q(declared_at__gt=DatabaseNow(-DECLARED_SECONDS))
+            Q(source=Source.ADMIN)
+            | Q(declared_at__gt=DatabaseNow(-DECLARED_SECONDS))
+            | ~Exists(Worker.objects.alive())
         )
 
     def late(self, seconds: int = LATE_SECONDS) -> ScheduleQuerySet:

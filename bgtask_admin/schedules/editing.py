@@ -25,6 +25,7 @@ from bgtask_admin.schedules import changes
 from bgtask_admin.schedules.forms import ScheduleForm, initial_of
 from bgtask_admin.schedules.preview import preview
 from bgtask_admin.schedules.views import find
+from bgtask_admin.tasks.parsing import id_of
 from bgtask_admin.ui.formatting import short
 from bgtask_admin.ui.pages import (
     admin_url,
@@ -78,7 +79,7 @@ def change(request: HttpRequest, site: AdminSite, schedule_id: int) -> HttpRespo
 @permission_required(CHANGE_SCHEDULE)
 def preview_fragment(request: HttpRequest, site: AdminSite) -> HttpResponse:
     """Return the preview alone, for a script that asks as somebody types."""
-    schedule = Schedule.objects.filter(pk=request.GET.get("schedule") or 0).first()
+    schedule = Schedule.objects.filter(pk=id_of(request.GET.get("schedule", ""))).first()
     form = ScheduleForm(
         request.GET,
         is_new=schedule is None,

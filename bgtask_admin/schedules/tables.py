@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule, Slot, Task
-from bgtask.models.schedule import LATE_SECONDS, Decision, Source
+from bgtask.models.schedule import Decision, Source
 from bgtask.schedules.decide import MAX_COUNTED
 from bgtask.schedules.definition import Definition, in_utc
 from bgtask.status import FINISHED, Status
@@ -36,29 +36,29 @@ def facts_of(ids: Sequence[int | None]) -> Mapping[int, Facts]:
     return {pk: (status, started, duration) for pk, status, started, duration in rows}
 
 
-def badges(schedule: Schedule, now: datetime) -> list[tuple[str, str | Promise]]:
+def late_among(schedules: Sequence[Schedule]) -> set[int]:
+    """Return the keys of those that are late, by the same rule as the verdict."""
+    ids = [schedule.pk for schedule in schedules]
+    return set(Schedule.objects.late().filter(pk__in=ids).values_list("pk", flat=True))
+
+
+def badges(
+    schedule: Schedule, now: datetime, late: Collection[int]
+) -> list[tuple[str, str | Promise]]:
     """Return what is special about the schedule, as (CSS class, word)."""
     found: list[tuple[str, str | Promise]] = []
     if schedule.retired_at is not None:
         found.append(("cancelled", _("retired: no longer in the code")))
     if schedule.paused_at is not None:
         found.append(("held", _("paused")))
-    if seconds := late_by(schedule, now):
-        late = gettext("late by %s") % formatting.whole_duration(seconds)
-        found.append(("failed", late))
+    if schedule.pk in late and schedule.next_at is not None:
+        seconds = (now - schedule.next_at).total_seconds()
+        found.append(("failed", gettext("late by %s") % formatting.whole_duration(seconds)))
     if schedule.is_overridden:
         found.append(("scheduled", _("overridden")))
     if schedule.next_at is None and schedule.is_active:
         found.append(("successful", _("ended")))
     return found
-
-
-def late_by(schedule: Schedule, now: datetime) -> float:
-    """Return the seconds since the next slot if it is late, or 0."""
-    if not schedule.is_active or schedule.next_at is None:
-        return 0.0
-    seconds = (now - schedule.next_at).total_seconds()
-    return seconds if seconds > LATE_SECONDS + schedule.grace else 0.0
 
 
 def words_of(schedule: Schedule) -> str:
@@ -92,6 +92,7 @@ class ScheduleTable(DashboardTable):
     def __init__(self, rows: Sequence[Schedule], *, url: Any, now: datetime, rights: Any) -> None:
         self._url, self._now, self._rights = url, now, rights
         self._facts = facts_of([row.last_task for row in rows])
+        self._late = late_among(rows)
         without = () if rights.run_schedule or rights.pause_schedule else ("actions",)
         super().__init__(rows, exclude=without)
 
@@ -134,7 +135,9 @@ class ScheduleTable(DashboardTable):
     def render_state(self, record: Schedule) -> SafeString:
         source = _("code") if record.source == Source.CODE else _("admin")
         marks = format_html_join(
-            " ", '<span class="bg-status bg-status-{}">{}</span>', badges(record, self._now)
+            " ",
+            '<span class="bg-status bg-status-{}">{}</span>',
+            badges(record, self._now, self._late),
         )
         return format_html('{} <span class="bg-quiet">{}</span>', marks, source)
 

@@ -28,6 +28,7 @@ from bgtask_admin.schedules.tables import (
     badges,
     facts_of,
     in_its_zone,
+    late_among,
     strip,
     words_of,
 )
@@ -46,7 +47,7 @@ MAX_LOG = 20
 
 @permission_required(VIEW_SCHEDULE)
 def schedule_list(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    search = request.GET.get("q", "").strip()[:255]
+    search = request.GET.get("q", "").replace("\x00", "").strip()[:255]
     schedules = Schedule.objects.order_by("key")
     if search:
         schedules = schedules.filter(Q(key__contains=search) | Q(task_name__contains=search))
@@ -92,7 +93,7 @@ def schedule_page(request: HttpRequest, site: AdminSite, schedule_id: int) -> Ht
         nav="schedules",
         schedule=schedule,
         words=words_of(schedule),
-        badges=badges(schedule, now),
+        badges=badges(schedule, now, late_among([schedule])),
         in_zone=in_its_zone(schedule, schedule.next_at) if schedule.next_at else "",
         preview=definition,
         code=_code(schedule, details),

@@ -9,6 +9,7 @@ from bgtask.db import DatabaseNow
 from bgtask.health import Level
 from bgtask.models import Schedule
 from tests.bgtask.schedules.conftest import make
+from tests.factories import WorkerFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -50,8 +51,17 @@ def test_grace_is_added():
     ],
 )
 def test_a_schedule_that_must_not_fire_is_not_late(columns):
+    WorkerFactory()
     late(7200, **columns)
     assert health.check().late_schedules == ()
+
+
+@pytest.mark.parametrize("worker", [{}, {"dead": True}, {"silent": True}])
+def test_a_schedule_of_code_is_late_if_no_worker_is_alive(worker):
+    if worker:
+        WorkerFactory(**worker)
+    late(7200, source="code", declared_at=DatabaseNow(-86_000))
+    assert [one.key for one in health.check().late_schedules] == ["tests.7200"]
 
 
 def test_a_schedule_of_living_code_is_late():

@@ -140,6 +140,7 @@ class TestList:
         make("tests.two", name="shop.reindex")
         assert "tests.two" not in page(log_in(*ALL), LIST, q="one")
         assert "tests.two" in page(log_in(*ALL), LIST, q="reindex")
+        assert "tests.two" in page(log_in(*ALL), LIST, q="two\x00")
 
     def test_the_list_shows_the_special_states(self, log_in, declared):
         declaring.declare()
@@ -229,6 +230,7 @@ class TestForm:
         assert "<html" not in shown
         shown = page(client, PREVIEW, **{**FORM, "cron": "61 * * * *"})
         assert "Bad minute" in shown
+        assert client.get(url(PREVIEW), {**FORM, "schedule": "what"}).status_code == 200
 
     @pytest.mark.parametrize(
         ("changes", "message"),
