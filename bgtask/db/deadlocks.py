@@ -9,6 +9,9 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from bgtask.db.refusals import is_deadlock
+from bgtask.loggers import get_logger
+
+logger = get_logger(__name__)
 
 TRIES = 5
 
@@ -29,4 +32,5 @@ def again_after_deadlock(connection: BaseDatabaseWrapper, function: Callable[[],
         except OperationalError as error:
             if not is_deadlock(error):
                 raise
+            logger.info("The database has ended a deadlock. The transaction is repeated: %s", error)
     return function()

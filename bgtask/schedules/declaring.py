@@ -46,7 +46,8 @@ def retire() -> int:
     gone = Schedule.objects.filter(
         source=Source.CODE, retired_at=None, declared_at__lt=DatabaseNow(-RETIRE_SECONDS)
     )
-    return int(gone.update(retired_at=DatabaseNow()))
+    # Look first, since an UPDATE takes the write lock of SQLite even if it changes no row.
+    return int(gone.update(retired_at=DatabaseNow())) if gone.exists() else 0
 
 
 def heal_clock() -> int:

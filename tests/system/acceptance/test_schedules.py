@@ -45,7 +45,8 @@ def test_a_worker_stores_and_fires_the_schedules_of_its_code(worker, newcomer):
         "def often():\n"
         "    return 'done'\n"
     )
-    worker()  # It does not know the app, and so must not fire its schedule.
+    # It does not know the app, and so must not fire its schedule. It would hold the task as well.
+    worker("--queue=other")
     knows = worker(env=newcomer.env)
     eventually(lambda: Task.objects.filter(status=Status.SUCCESSFUL).exists(), timeout=60)
     schedule = Schedule.objects.get()
