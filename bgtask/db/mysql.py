@@ -149,13 +149,7 @@ class MariaDB(QueueOperations):
         return {
             key
             for text, key in free
-            if self.insert_if_free(
-                connection,
-                ["task_params", "unique_name", "unique_key", *columns],
-                ["%s", "%s", "%s", *values],
-                [text, key, key, *params],
-                key,
-            )
+            if self.insert_with_key(connection, columns, values, params, text, key)
         }
 
     def _taken(self, connection: BaseDatabaseWrapper, keys: Sequence[str]) -> set[str]:

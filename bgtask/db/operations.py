@@ -237,6 +237,24 @@ class QueueOperations(ABC):
         """
         return self.insert(connection, columns, values, params, IF_FREE)
 
+    def insert_with_key(
+        self,
+        connection: BaseDatabaseWrapper,
+        columns: Sequence[str],
+        values: Sequence[str],
+        params: Sequence[Any],
+        text: str,
+        key: str,
+    ) -> Any:
+        """Insert a task with these task_params and this unique key, as ``insert_if_free`` does."""
+        return self.insert_if_free(
+            connection,
+            ["task_params", "unique_name", "unique_key", *columns],
+            ["%s", "%s", "%s", *values],
+            [text, key, key, *params],
+            key,
+        )
+
     def insert_many_if_free(
         self,
         connection: BaseDatabaseWrapper,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -83,13 +84,14 @@ def store_many_unique(
     if len(stored) < len(keyed) and let_lapse(alias, keyed.keys() - stored):
         free = [pair for pair in pairs if pair[1] not in stored]
         stored |= operations.insert_many_if_free(connection, *row, free)
+    total = len(stored)
     for name in sorted(keyed.keys() - stored):
         key, text = keyed[name]
-        if key.on_conflict == "raise" and (holder := _holders(alias, [name]).first()) is not None:
-            raise already_there(holder)
-        if key.on_conflict == "replace":
-            _replace(alias, {**columns, "task_params": text}, schedule, key)
-    return len(stored)
+        if key.on_conflict != "skip":
+            insert = partial(operations.insert_with_key, connection, *row, text, name)
+            one = store_unique(alias, {**columns, "task_params": text}, schedule, key, insert)
+            total += not isinstance(one, Task)
+    return total
 
 
 def let_lapse(alias: str, names: Iterable[str]) -> int:

@@ -445,6 +445,13 @@ def test_many_that_replace_keep_the_last_of_each_key():
     assert set(Task.objects.values_list("status", flat=True)) == {Status.READY}
 
 
+def test_many_never_give_a_task_the_parameters_of_another_function():
+    load("shop", 1)
+    with pytest.raises(AlreadyThere, match=r"because it is a call of .*load"):
+        unload.using(on_conflict="replace").enqueue_many([("other",), ("shop",)])
+    assert Task.objects.get().task_params == '[["shop", 1], {}]'
+
+
 def test_many_that_raise_store_all_or_none():
     first = reindex(2)
     strict = reindex.using(on_conflict="raise")

@@ -160,8 +160,8 @@ MUTANTS = (
     Mutant(
         "bulk-does-not-raise",
         "bgtask/lifecycle/unique.py",
-        'if key.on_conflict == "raise" and (holder',
-        "if False and (holder",
+        'if key.on_conflict != "skip":',
+        'if key.on_conflict == "replace":',
         f"{OPTIONS}test_many_that_raise_store_all_or_none",
     ),
     Mutant(
