@@ -168,6 +168,17 @@ def check_queues(values: Any) -> list[str] | None:
     return [check_queue("" if name is None else name) or "" for name in names]
 
 
+def check_choice(value: Any, name: str, choices: Sequence[str]) -> str | None:
+    """Return the text, or None if none is given. Raise InvalidOption for any other text."""
+    if value is None:
+        return None
+    choice = _text(value, name)
+    if choice not in choices:
+        named = ", ".join(map(repr, choices))
+        raise InvalidOption(f"{name}={brief(value)} is unknown. There are: {named}.")
+    return choice
+
+
 def _text(value: Any, name: str) -> str | None:
     """Return the value as plain text, or None if it is no text."""
     try:
@@ -243,16 +254,6 @@ def _unique(value: Any) -> bool | str | Collection[str] | None:
     return unique
 
 
-def _choice(value: Any, name: str, choices: Sequence[str]) -> str | None:
-    if value is None:
-        return None
-    choice = _text(value, name)
-    if choice not in choices:
-        named = ", ".join(map(repr, choices))
-        raise InvalidOption(f"{name}={brief(value)} is unknown. There are: {named}.")
-    return choice
-
-
 def _backoff(value: Any) -> Backoff | None:
     if value is None or callable(value):
         return value  # type: ignore[no-any-return]
@@ -278,8 +279,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "max_run_time": partial(_duration, name="max_run_time"),
     "backoff": _backoff,
     "unique": _unique,
-    "unique_while": partial(_choice, name="unique_while", choices=HELD_WHILE),
+    "unique_while": partial(check_choice, name="unique_while", choices=HELD_WHILE),
     "unique_for": partial(_duration, name="unique_for"),
-    "on_conflict": partial(_choice, name="on_conflict", choices=ON_CONFLICT),
+    "on_conflict": partial(check_choice, name="on_conflict", choices=ON_CONFLICT),
     "latest": partial(_duration, name="latest"),
 }

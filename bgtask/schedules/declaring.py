@@ -11,8 +11,8 @@ from bgtask.loggers import get_logger
 from bgtask.models import Schedule
 from bgtask.models.schedule import Source
 from bgtask.schedules.declarations import Declaration, declarations
-from bgtask.schedules.definition import Definition, as_stored
-from bgtask.schedules.edit import locked, now_in_utc, write_locked
+from bgtask.schedules.definition import Definition, as_stored, now_in_utc
+from bgtask.schedules.edit import locked, write_locked
 
 logger = get_logger(__name__)
 
@@ -50,26 +50,26 @@ def retire() -> int:
     return int(gone.update(retired_at=DatabaseNow())) if gone.exists() else 0
 
 
-def heal_clock() -> int:
+def recompute_next_slots() -> int:
     """
-    Reckon ``next_at`` again where the clock was set back by more than a minute; return how many.
+    Compute ``next_at`` again where the clock was set back by more than a minute; return how many.
 
     The slots that were decided already stay decided.
     """
-    healed = 0
+    total = 0
     ahead = Schedule.objects.active().filter(last_slot__gt=DatabaseNow(AHEAD_SECONDS))
     for schedule in list(ahead):
         try:
             following = as_stored(Definition.of(schedule).timetable.after(now_in_utc()))
-        except (InvalidOption, ValueError) as error:
-            logger.error("The next slot of schedule %s can't be reckoned: %s", schedule, error)
+        except InvalidOption as error:
+            logger.error("The next slot of schedule %s can't be computed: %s", schedule, error)
             continue
         ours = Schedule.objects.filter(
             pk=schedule.pk, next_at=schedule.next_at, revision=schedule.revision
         )
         if following != schedule.next_at:
-            healed += ours.update(next_at=following)
-    return healed
+            total += ours.update(next_at=following)
+    return total
 
 
 def _declare_page(page: list[Declaration]) -> None:
@@ -86,7 +86,7 @@ def _declare_page(page: list[Declaration]) -> None:
                 raise InvalidOption("the admin has a schedule with this key. Rename one of them.")
             elif row.declared != one.definition.as_json() or row.retired_at is not None:
                 _declare_again(one)
-        except (InvalidOption, ValueError) as error:
+        except InvalidOption as error:
             logger.error(
                 "The schedule %s of the code (%s) can't be used: %s", one.key, one.place, error
             )

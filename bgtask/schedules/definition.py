@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from bgtask.conf import MAX_DURATION_SECONDS
+from bgtask.db.routing import database_now, queue_alias
 from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule
 from bgtask.models.schedule import Kind, Misfire, Overlap
-from bgtask.options import check_options, check_schedule
-from bgtask.schedules.timetable import MIN_EVERY_SECONDS, Timetable, check_cron, check_zone
+from bgtask.options import check_choice, check_options, check_schedule
+from bgtask.schedules.cron import check_cron
+from bgtask.schedules.timetable import Timetable, check_interval, check_zone
 from bgtask.values import as_text, brief
 
 MAX_JITTER_SECONDS = 86_400
@@ -51,8 +51,8 @@ class Definition:
             self.kind,
             self.expression,
             check_zone(self.time_zone),
-            self.start_at and datetime.fromisoformat(self.start_at),  # type: ignore[arg-type]
-            self.end_at and datetime.fromisoformat(self.end_at),  # type: ignore[arg-type]
+            _from_text(self.start_at),
+            _from_text(self.end_at),
         )
 
     @property
@@ -60,7 +60,7 @@ class Definition:
         """Return the values of the columns of a row."""
         values = asdict(self)
         for name in ("start_at", "end_at"):
-            values[name] = as_stored(values[name] and datetime.fromisoformat(values[name]))
+            values[name] = as_stored(_from_text(values[name]))
         return values
 
     def as_json(self) -> str:
@@ -114,14 +114,14 @@ def check_definition(
         kind=kind,
         expression=expression,
         time_zone=name,
-        start_at=start_at and start_at.isoformat(),  # type: ignore[arg-type]
-        end_at=end_at and end_at.isoformat(),  # type: ignore[arg-type]
+        start_at=None if start_at is None else start_at.isoformat(),
+        end_at=None if end_at is None else end_at.isoformat(),
         queue=checked["queue"],
         priority=None if priority is None else checked["priority"],
         jitter=_seconds(jitter, "jitter", 0, MAX_JITTER_SECONDS),
-        misfire=_choice(misfire, "misfire", Misfire.values),
+        misfire=check_choice(misfire, "misfire", Misfire.values) or Misfire.ONE.value,
         grace=_seconds(grace, "grace", 60, MAX_GRACE_SECONDS),
-        overlap=_choice(overlap, "overlap", Overlap.values),
+        overlap=check_choice(overlap, "overlap", Overlap.values) or Overlap.SKIP.value,
     )
 
 
@@ -137,6 +137,15 @@ def in_utc(moment: datetime) -> datetime:
     if timezone.is_naive(moment):
         moment = timezone.make_aware(moment, timezone.get_default_timezone())
     return moment.astimezone(UTC)
+
+
+def now_in_utc() -> datetime:
+    """Return the time of the database's clock in UTC."""
+    return in_utc(database_now(queue_alias()))
+
+
+def _from_text(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _kind_and_expression(cron: Any, every: Any, at: Any) -> tuple[str, str]:
@@ -161,11 +170,7 @@ def _interval(every: Any) -> str:
     seconds = every.total_seconds() if isinstance(every, timedelta) else every
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidOption(f"every takes seconds or a timedelta, not {brief(every)}.")
-    if not MIN_EVERY_SECONDS <= seconds <= MAX_DURATION_SECONDS:
-        raise InvalidOption(
-            f"every={brief(every)} must be at least {MIN_EVERY_SECONDS:g} second, and less than a "
-            "hundred years."
-        )
+    check_interval(seconds)
     return repr(int(seconds) if seconds == int(seconds) else float(seconds))
 
 
@@ -199,18 +204,3 @@ def _seconds(value: Any, name: str, default: int, most: int) -> int:
     if not 0 <= seconds <= most or seconds != int(seconds):
         raise InvalidOption(f"{name}={brief(value)} must be a whole number from 0 to {most:,}.")
     return int(seconds)
-
-
-def _choice(value: Any, name: str, choices: list[str]) -> str:
-    if value is None:
-        return choices[0]
-    choice = as_text(value)
-    if choice not in choices:
-        named = ", ".join(map(repr, choices))
-        raise InvalidOption(f"{name}={brief(value)} is unknown. There are: {named}.")
-    return choice
-
-
-def options_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of ``check_definition`` among these."""
-    return {name: value for name, value in values.items() if value is not None}

@@ -11,18 +11,15 @@ from django.db.models import F
 
 from bgtask import registry
 from bgtask.db import DatabaseNow
-from bgtask.db.routing import database_now, queue_alias, writing
+from bgtask.db.routing import queue_alias, writing
 from bgtask.exceptions import InvalidOption, UnknownTask
-from bgtask.loggers import get_logger
 from bgtask.models import Schedule, Slot, hooks
 from bgtask.models.schedule import Source
 from bgtask.schedules.declarations import check_key
-from bgtask.schedules.definition import Definition, as_stored, check_definition, in_utc
+from bgtask.schedules.definition import Definition, as_stored, check_definition, now_in_utc
 from bgtask.schedules.fire import fire_locked
 from bgtask.schedules.timetable import check_has_slots
 from bgtask.serialization import dump_params
-
-logger = get_logger(__name__)
 
 
 def checked_params(task_name: str, args: Any, kwargs: Any) -> str:
@@ -151,10 +148,6 @@ def write_locked(schedule: Schedule, definition: Definition, now: datetime) -> N
     schedule.next_at = as_stored(definition.timetable.after(now))
     schedule.revision += 1
     schedule.save()
-
-
-def now_in_utc() -> datetime:
-    return in_utc(database_now(queue_alias()))
 
 
 def _create_from_call(key: str, name: str, args: Any, kwargs: Any, **options: Any) -> Schedule:

@@ -19,15 +19,15 @@ from django.db.models import Q
 
 from bgtask import context, registry
 from bgtask.db import DatabaseNow, SecondsSince, again_after_deadlock, is_about_data
-from bgtask.db.routing import database_now, queue_alias, writing
-from bgtask.exceptions import UnknownTask
+from bgtask.db.routing import queue_alias, writing
+from bgtask.exceptions import AlreadyThere, UnknownTask
 from bgtask.loggers import get_logger, is_worth_logging
 from bgtask.models import Schedule, Slot, Task
 from bgtask.models.schedule import Decision, Overlap, ScheduleQuerySet, Source
 from bgtask.schedules import decide
 from bgtask.schedules.decide import Plan
 from bgtask.schedules.declarations import declarations
-from bgtask.schedules.definition import Definition, as_stored, in_utc
+from bgtask.schedules.definition import Definition, as_stored, in_utc, now_in_utc
 from bgtask.serialization import load_params
 
 logger = get_logger(__name__)
@@ -50,9 +50,9 @@ def fire_due(worker: str = "") -> int:
     last: tuple[datetime | None, int] = None, 0
     while page := _page(*last):
         last = page[-1].next_at, page[-1].pk
-        now = in_utc(database_now(queue_alias()))
         # A schedule that catches up with many slots comes again, since its next slot is due too.
-        total += _fire_page([row for row in page if _may_fire(row)], now, worker)
+        if ours := [row for row in page if _may_fire(row)]:
+            total += _fire_page(ours, now_in_utc(), worker)
     return total
 
 
@@ -74,10 +74,22 @@ def seconds_to_next(*, from_now: bool = False) -> float | None:
     return None if waited is None else -float(waited)
 
 
-def fire_locked(schedule: Schedule, now: datetime, worker: str = "") -> None:
-    """Decide what is due of a schedule that the caller has locked, by its stored definition."""
-    if schedule.is_active:
-        _fire([schedule], now, worker)
+def fire_locked(schedule: Schedule, now: datetime) -> None:
+    """
+    Decide what is due of a schedule that the caller has locked, by its stored definition.
+
+    If its slots can't be decided, log why and leave them out, since the caller may correct it.
+    """
+    if not schedule.is_active:
+        return
+    try:
+        with writing(queue_alias()):
+            _fire([schedule], now, "")
+    except Exception as error:
+        if _is_outage(error):
+            raise
+        logger.exception("The slots of schedule %s that are due can't be decided.", schedule)
+        schedule.refresh_from_db()
 
 
 def enqueue_by_hand(schedule: Schedule, worker: str = "") -> Task:
@@ -126,7 +138,7 @@ def _fire_page(page: Sequence[Schedule], now: datetime, worker: str) -> int:
     try:
         return again_after_deadlock(connection, partial(_fire_locked, page, now, worker))
     except Exception as error:
-        if isinstance(error, Error) and not is_about_data(error):
+        if _is_outage(error):
             raise
         if len(page) > 1:
             return sum(_fire_page([schedule], now, worker) for schedule in page)
@@ -134,6 +146,10 @@ def _fire_page(page: Sequence[Schedule], now: datetime, worker: str) -> int:
         if is_worth_logging(_failures[page[0].pk]):
             logger.exception("The slots of schedule %s can't be decided. Correct it.", page[0])
         return 0
+
+
+def _is_outage(error: Exception) -> bool:
+    return isinstance(error, Error) and not is_about_data(error)
 
 
 def _fire_locked(page: Sequence[Schedule], now: datetime, worker: str) -> int:
@@ -228,7 +244,10 @@ def _enqueue(schedule: Schedule, slot: datetime, live: set[int]) -> tuple[Decisi
         return Decision.BUSY, last
     if last in live and schedule.overlap == Overlap.CANCEL:
         Task.objects.filter(pk=last).cancel()
-    task = _store(schedule, slot)
+    try:
+        task = _store(schedule, slot)
+    except AlreadyThere as error:
+        return Decision.BUSY, error.task_id
     if task.was_there:  # The function is unique, and another call of it is there.
         return Decision.BUSY, task.pk
     schedule.last_task = task.pk

@@ -191,7 +191,7 @@ class Maintenance(Service):
             declaring.declare()
             self._has_declared = True
         declaring.retire()
-        declaring.heal_clock()
+        declaring.recompute_next_slots()
 
     def _fire(self) -> float:
         """Decide the slots that are due, and return the seconds until the next one."""

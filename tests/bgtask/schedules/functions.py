@@ -21,6 +21,11 @@ def once_at_a_time(number=1):
     pass
 
 
+@background(name="tests.strictly_once", unique=True, on_conflict="raise")
+def strictly_once(number=1):
+    pass
+
+
 @recurring(cron="0 9 * * mon-fri", time_zone="Europe/Berlin", kwargs={"kind": "morning"})
 @recurring(every=300, key="tests.often", args=["often"], overlap="allow", jitter=10)
 @background(name="tests.declared")

@@ -214,14 +214,14 @@ class TestClock:
         schedule = make(ago=5, every=60)
         ahead = now() + timedelta(hours=2)
         Schedule.objects.update(last_slot=ahead, next_at=ahead + timedelta(minutes=1))
-        assert declaring.heal_clock() == 1
+        assert declaring.recompute_next_slots() == 1
         schedule.refresh_from_db()
         assert in_utc(schedule.next_at) <= now() + timedelta(minutes=1)
-        assert declaring.heal_clock() == 0
+        assert declaring.recompute_next_slots() == 0
 
     def test_a_schedule_whose_next_slot_is_far_is_no_sign_of_it(self):
         make(ago=-7200)
-        assert declaring.heal_clock() == 0
+        assert declaring.recompute_next_slots() == 0
 
 
 class TestPruning:

@@ -158,9 +158,10 @@ class TestOverlap:
         fire_due()
         assert decisions(schedule) == [("enqueued", 0)] + [("busy", 0)] * 24
 
-    def test_a_unique_function_that_is_there_counts_as_busy(self):
-        schedule = make(ago=5, name="tests.once_at_a_time")
-        there = functions.once_at_a_time()
+    @pytest.mark.parametrize("function", [functions.once_at_a_time, functions.strictly_once])
+    def test_a_unique_function_that_is_there_counts_as_busy(self, function):
+        schedule = make(ago=5, name=function.name)
+        there = function()
         fire_due()
         assert decisions(schedule) == [("busy", 0)]
         assert Slot.objects.get().task == there.pk

@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bgtask.exceptions import InvalidOption
+from bgtask.schedules.cron import check_cron
 from bgtask.schedules.timetable import (
     Timetable,
-    check_cron,
     check_ever_fires,
     check_has_slots,
     check_zone,
 )
-from tests.bgtask.schedules.reckoning import changes, reckon
+from tests.bgtask.schedules.debian_cron import changes, slots_of
 
 BERLIN, NEW_YORK, KOLKATA, LORD_HOWE = map(
     ZoneInfo, ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
@@ -197,7 +197,7 @@ def check(zone, first, last):
     moment = timedelta(microseconds=1)
     for expression in EXPRESSIONS:
         found = list(cron(expression, zone).slots(start - moment, end - moment))
-        assert found == reckon(expression, zone, first, last), (expression, zone)
+        assert found == slots_of(expression, zone, first, last), (expression, zone)
 
 
 # Intervals and single times
@@ -226,7 +226,7 @@ def test_an_interval_is_elapsed_time_when_clocks_change():
     assert f"{following.astimezone(BERLIN):%d %H:%M}" == "29 13:00"
 
 
-@pytest.mark.parametrize("seconds", ["1", "1.5", "0.1", "7", "86400", "2592000.25"])
+@pytest.mark.parametrize("seconds", ["1", "1.5", "1.1", "7", "86400", "2592000.25"])
 def test_intervals_are_exact_after_many_years(seconds):
     timetable = Timetable("every", seconds, UTC)
     slot = timetable.after(datetime(2076, 1, 1, tzinfo=UTC))
@@ -319,3 +319,24 @@ def test_a_schedule_that_has_ended_is_refused():
     end = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(InvalidOption, match="no slot from now on before its end, 2026-01-01 00:00"):
         check_has_slots(Timetable("cron", "* * * * *", UTC, end=end), end + timedelta(days=1))
+
+
+@pytest.mark.parametrize("seconds", ["1", "1.1", "90", "86400"])
+@pytest.mark.parametrize(
+    ("after", "until"), [(-200_000, 100), (0, 7_200), (5, 86_400), (3_600, 9e5)]
+)
+def test_intervals_are_counted_as_they_would_be_walked_through(seconds, after, until):
+    start = datetime(2026, 11, 26, tzinfo=UTC)
+    end = start + timedelta(hours=20)
+    timetable = Timetable("every", seconds, UTC, start, end)
+    begin, last = (start + timedelta(seconds=one) for one in (after, until))
+    walked = sum(1 for _ in timetable.slots(begin, last))
+    assert timetable.count(begin, last, 1_000_000) == walked
+    assert timetable.count(begin, last, 3) == min(walked, 3)
+
+
+def test_no_interval_is_counted_before_the_start_or_after_the_end():
+    start = datetime(2026, 11, 26, tzinfo=UTC)
+    timetable = Timetable("every", "60", UTC, start, start + timedelta(hours=1))
+    assert timetable.count(start - timedelta(days=9), start - timedelta(days=8), 100) == 0
+    assert timetable.count(start + timedelta(days=8), start + timedelta(days=9), 100) == 0

@@ -120,7 +120,7 @@ def _steps(state: State, rules: Rules) -> Iterator[Step[State]]:
             _moved(resumed) if rules.resume_skips_the_pause else resumed,
         )
     if state.last > state.clock and state.next != state.clock + 1:
-        yield "a worker heals the clock", state._replace(next=state.clock + 1)
+        yield "a worker computes the next slot again", state._replace(next=state.clock + 1)
 
 
 def _skipped(state: State) -> frozenset[int]:

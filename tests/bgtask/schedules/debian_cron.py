@@ -1,5 +1,5 @@
 """
-Reckon the slots of a cron expression from the tables of zoneinfo, without cronsim.
+Compute the slots of a cron expression from the tables of zoneinfo, without cronsim.
 
 The rules are those of Debian's cron, as ``man 8 cron`` and ``man 5 crontab`` describe them.
 """
@@ -18,7 +18,7 @@ Parts = tuple[date, int, int]
 Minute = tuple[datetime, list[Parts], list[Parts]]
 
 
-def reckon(expression: str, zone: ZoneInfo, first: date, last: date) -> list[datetime]:
+def slots_of(expression: str, zone: ZoneInfo, first: date, last: date) -> list[datetime]:
     """Return the slots on these local days, in UTC and in order."""
     minute, hour, day, month, weekday = expression.lower().split()
     minutes, hours = values(minute, 0, 59), values(hour, 0, 23)
