@@ -21,6 +21,7 @@ from bgtask_admin.actions.stepping import lead_on
 from bgtask_admin.permissions import HOLD, PAUSE, REQUEUE
 from bgtask_admin.tasks.counts import CAP, by_status
 from bgtask_admin.ui.formatting import count, short, visible
+from bgtask_admin.ui.forms import ReasonForm
 from bgtask_admin.ui.pages import (
     add_errors,
     admin_url,
@@ -32,15 +33,9 @@ from bgtask_admin.ui.pages import (
 )
 
 
-class StopForm(forms.Form):
+class StopForm(ReasonForm):
     # A RegexField keeps blanks at both ends. Names of tasks and queues are compared exactly.
     name = forms.RegexField(r"\S", max_length=255, widget=forms.HiddenInput)
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        max_length=500,
-        required=False,
-        help_text=gettext_lazy("Shown to other operators."),
-    )
     minutes = forms.IntegerField(
         label=gettext_lazy("Duration (minutes)"),
         required=False,

@@ -25,6 +25,7 @@ from bgtask_admin.tasks.list import NOT_FILTERS
 from bgtask_admin.tasks.pagination import page_of
 from bgtask_admin.tasks.parsing import id_of
 from bgtask_admin.tasks.selection import InvalidSelection, Selection
+from bgtask_admin.ui.forms import ReasonForm
 from bgtask_admin.ui.pages import (
     add_errors,
     admin_url,
@@ -36,13 +37,8 @@ from bgtask_admin.ui.pages import (
 )
 
 PAGE_ROWS = 50
-
-
-class ReasonForm(forms.Form):
-    reason = forms.CharField(max_length=500, required=False)
-
-    def __init__(self, data: Any = None) -> None:
-        super().__init__(data, auto_id="%s")
+# An action on a schedule stores values of its columns.
+SCHEDULE_FIELDS = {field.name: field for field in Schedule._meta.concrete_fields}
 
 
 @permission_required(VIEW)
@@ -57,7 +53,7 @@ def confirm(request: HttpRequest, site: AdminSite) -> HttpResponse:
     except InvalidSelection as error:
         add_errors(request, error)
         return redirect_back(request, admin_url(request)("bgtask_task_changelist"))
-    return _page(request, site, preview, action.form(), ReasonForm())
+    return _page(request, site, preview, action.form(), ReasonForm(auto_id="%s"))
 
 
 def _selection(request: HttpRequest) -> Selection:
@@ -80,7 +76,7 @@ def _confirmed(request: HttpRequest, site: AdminSite) -> HttpResponse:
         return redirect_back(request, admin_url(request)("bgtask_task_changelist"))
     check_permissions(request.user, preview.action.permission, *preview.selection.permissions)
     form = preview.action.form(request.POST)
-    reason = ReasonForm(request.POST)
+    reason = ReasonForm(request.POST, auto_id="%s")
     if not (form.is_valid() and reason.is_valid()):
         return _page(request, site, preview, form, reason, status=400)
     operation = run.start(preview, form.cleaned_data, user=request.user, **reason.cleaned_data)
@@ -202,16 +198,12 @@ def _query(request: HttpRequest, operation: Operation) -> str:
 def _options(operation: Operation, details: Details) -> list[tuple[str, Any]]:
     """Return the labels of the options that were set, with their values."""
     action = ACTIONS.get(operation.verb)
-    # An action on a schedule stores values of its columns.
-    fields: Mapping[str, Any] = action.form.base_fields if action else _SCHEDULE_FIELDS
+    fields: Mapping[str, Any] = action.form.base_fields if action else SCHEDULE_FIELDS
     return [
         (_label(fields, key), _("yes") if value is True else value)
         for key, value in operation.option_data.items()
         if value is not False and value is not None and (details.arguments or key != "task_params")
     ]
-
-
-_SCHEDULE_FIELDS = {field.name: field for field in Schedule._meta.concrete_fields}
 
 
 def _label(fields: Mapping[str, Any], key: str) -> str:

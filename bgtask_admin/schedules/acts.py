@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -13,7 +12,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from bgtask.models import Schedule
+from bgtask.exceptions import BgtaskError
+from bgtask.models import Schedule, Task
 from bgtask_admin.permissions import (
     CHANGE_SCHEDULE,
     PAUSE_SCHEDULE,
@@ -23,6 +23,7 @@ from bgtask_admin.permissions import (
 from bgtask_admin.schedules import changes
 from bgtask_admin.schedules.views import find
 from bgtask_admin.ui.formatting import short
+from bgtask_admin.ui.forms import ReasonForm
 from bgtask_admin.ui.pages import (
     add_errors,
     admin_url,
@@ -32,15 +33,6 @@ from bgtask_admin.ui.pages import (
     post_only,
     redirect_back,
 )
-
-
-class ReasonForm(forms.Form):
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        max_length=500,
-        required=False,
-        help_text=gettext_lazy("Shown to other operators."),
-    )
 
 
 @permission_required(VIEW_SCHEDULE, PAUSE_SCHEDULE)
@@ -95,11 +87,18 @@ def _done(
 ) -> HttpResponse:
     landing = admin_url(request)("bgtask_schedule_changelist")
     try:
-        do()
+        result = do()
     except ValidationError as error:
         add_errors(request, error)
         return redirect_back(request, landing)
-    messages.success(request, words % short(schedule.key, 60))
+    except BgtaskError as error:  # The row was edited by hand, or the function refuses the call.
+        messages.error(request, str(error))
+        return redirect_back(request, landing)
+    if isinstance(result, Task) and result.was_there:
+        there = _("Task %(id)s holds the unique key of this call, so no other was enqueued.")
+        messages.info(request, there % {"id": result.pk})
+    else:
+        messages.success(request, words % short(schedule.key, 60))
     if not Schedule.objects.filter(pk=schedule.pk).exists():
         return HttpResponseRedirect(landing)
     return redirect_back(request, admin_url(request)("bgtask_schedule_change", schedule.pk))

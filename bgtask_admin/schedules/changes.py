@@ -10,7 +10,6 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
-from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule, Task
 from bgtask.schedules import edit
 from bgtask.schedules.definition import Definition
@@ -41,6 +40,8 @@ def change(schedule: Schedule, definition: Definition, *, user: Any, reason: str
 
 
 def restore(schedule: Schedule, *, user: Any) -> None:
+    """Go back to the definition of the code. Raise ValidationError if nothing overrides it."""
+    _check(schedule.is_overridden and bool(schedule.declared))
     after = Definition.from_json(schedule.declared)
     options = differences(Definition.of(schedule), after)
     with _logged(Verb.RESTORE_SCHEDULE, schedule.key, user, options=options):
@@ -69,7 +70,7 @@ def delete(schedule: Schedule, *, user: Any) -> None:
 
 def operations_on(schedule: Schedule) -> Any:
     """Return the entries of the log about this schedule, the newest first."""
-    return Operation.objects.filter(filter=_filter(schedule.key)).order_by("-pk")
+    return Operation.objects.filter(filter=json.dumps({"schedule": schedule.key})).order_by("-pk")
 
 
 def differences(before: Definition, after: Definition) -> dict[str, str]:
@@ -103,21 +104,3 @@ def _logged(
     with recorded(entry(verb, {"schedule": key}, user, reason, options), done) as operation:
         operation.matched = operation.changed = 1
         yield
-
-
-def _filter(key: str) -> str:
-    return json.dumps({"schedule": key})
-
-
-__all__ = [
-    "InvalidOption",
-    "change",
-    "create",
-    "delete",
-    "differences",
-    "operations_on",
-    "pause",
-    "restore",
-    "resume",
-    "run_now",
-]

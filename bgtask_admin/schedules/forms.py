@@ -13,13 +13,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from bgtask.db.routing import database_now, queue_alias
 from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule
 from bgtask.models.schedule import Kind, Misfire, Overlap
 from bgtask.schedules import edit
 from bgtask.schedules.declarations import check_key
-from bgtask.schedules.definition import Definition, as_stored, check_definition, in_utc
+from bgtask.schedules.definition import Definition, as_stored, check_definition, now_in_utc
 from bgtask.schedules.timetable import check_has_slots
 
 _DURATION = re.compile(r"\A\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*\Z")
@@ -157,7 +156,7 @@ class ScheduleForm(forms.Form):
         if not self.errors:
             try:
                 self.definition = self._definition(data)
-                check_has_slots(self.definition.timetable, in_utc(database_now(queue_alias())))
+                check_has_slots(self.definition.timetable, now_in_utc())
             except InvalidOption as error:
                 raise ValidationError(str(error)) from None
         return data
@@ -217,12 +216,15 @@ def initial_of(schedule: Schedule) -> dict[str, Any]:
         "priority": schedule.priority,
     }
     expression = schedule.expression
-    values[schedule.kind] = _local(expression) if schedule.kind == Kind.AT else expression
+    try:
+        values[schedule.kind] = _local(expression) if schedule.kind == Kind.AT else expression
+    except ValueError:  # The row was edited by hand.
+        values[schedule.kind] = None
     try:
         args, kwargs = json.loads(schedule.task_params)
         values["args"] = json.dumps(args, ensure_ascii=False)
         values["kwargs"] = json.dumps(kwargs, ensure_ascii=False)
-    except ValueError:  # The row was edited by hand.
+    except (TypeError, ValueError):  # Likewise.
         values["args"], values["kwargs"] = "[]", "{}"
     return values
 

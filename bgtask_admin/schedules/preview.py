@@ -7,9 +7,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from bgtask.db.routing import database_now, queue_alias
-from bgtask.schedules.definition import Definition, in_utc
-from bgtask.schedules.timetable import notes
+from bgtask.models.schedule import Kind
+from bgtask.schedules.cron import notes
+from bgtask.schedules.definition import Definition, now_in_utc
 from bgtask_admin.schedules.words import in_words, note_in_words, shown
 
 SLOTS = 5
@@ -33,10 +33,12 @@ class SlotPreview:
 
 
 def preview(definition: Definition) -> SlotPreview:
-    now = in_utc(database_now(queue_alias()))
+    now = now_in_utc()
     timetable = definition.timetable
     slots = [_next(slot, timetable.zone) for slot in islice(timetable.slots(now), SLOTS)]
-    found = notes(timetable, now)[:MAX_NOTES]
+    found = []
+    if timetable.kind == Kind.CRON:
+        found = notes(timetable.expression, timetable.zone, now)[:MAX_NOTES]
     return SlotPreview(in_words(definition), slots, [note_in_words(note) for note in found])
 
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule, Slot, Task
-from bgtask.models.schedule import Decision, Source
+from bgtask.models.schedule import Decision, Kind, Source
 from bgtask.schedules.decide import MAX_COUNTED
 from bgtask.schedules.definition import Definition, in_utc
 from bgtask.status import FINISHED, Status
@@ -64,14 +64,14 @@ def badges(
 def words_of(schedule: Schedule) -> str:
     try:
         return in_words(Definition.of(schedule))
-    except (InvalidOption, ValueError):  # The row was edited by hand.
+    except InvalidOption:  # The row was edited by hand.
         return schedule.expression
 
 
 def in_its_zone(schedule: Schedule, moment: datetime) -> str:
     try:
         zone = Definition.of(schedule).timetable.zone
-    except (InvalidOption, ValueError):
+    except InvalidOption:
         return ""
     in_zone = shown(in_utc(moment), zone)
     return "" if in_zone == shown(in_utc(moment)) else f"{in_zone} {schedule.time_zone}"
@@ -106,7 +106,7 @@ class ScheduleTable(DashboardTable):
 
     def render_when(self, record: Schedule) -> SafeString:
         words = words_of(record)
-        expression = record.expression if record.kind == "cron" else ""
+        expression = record.expression if record.kind == Kind.CRON else ""
         return format_html(
             '{}<span class="bg-arguments"><code>{}</code></span>',
             formatting.short(words, 160),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import islice
 
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from bgtask.db.routing import database_now, queue_alias
 from bgtask.exceptions import InvalidOption
 from bgtask.models import Schedule, Task
-from bgtask.schedules.definition import Definition, as_stored, in_utc
+from bgtask.models.schedule import Kind
+from bgtask.schedules.definition import Definition, as_stored, in_utc, now_in_utc
+from bgtask.schedules.timetable import Timetable
 from bgtask_admin.permissions import VIEW, VIEW_SCHEDULE
 from bgtask_admin.ui.formatting import count
 from bgtask_admin.ui.pages import page, permission_required
@@ -22,6 +22,7 @@ from bgtask_admin.ui.pages import page, permission_required
 HOURS = 24
 MAX_SCHEDULES = 200  # The schedules whose next slots come first.
 MAX_TASKS = 10_000  # The tasks that are due first.
+MAX_COUNTED = 3_600  # Slots of one schedule in an hour, since an interval is 1 s or more.
 MAX_NAMED = 8  # Schedules that one hour names.
 
 
@@ -52,7 +53,7 @@ class Hour:
 
 @permission_required(any_of=(VIEW, VIEW_SCHEDULE))
 def upcoming(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    now = in_utc(database_now(queue_alias()))
+    now = now_in_utc()
     may_view, may_view_schedules = (request.user.has_perm(one) for one in (VIEW, VIEW_SCHEDULE))
     hours, omitted = _hours(now, may_view_schedules)
     is_cut = _add_tasks(hours, now) if may_view else False
@@ -95,18 +96,10 @@ def _by_hour(
     """Return the number of slots and the first one, by hour."""
     try:
         timetable = Definition.of(schedule).timetable
-        if timetable.kind == "every" and float(timetable.expression) < 60:
-            # Every minute of each hour has some. Count them without walking through all.
-            seconds = float(timetable.expression)
-            return {
-                begin: (round(3600 / seconds), begin)
-                for begin in (
-                    now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=number)
-                    for number in range(HOURS + 1)
-                )
-            }
-        slots = list(islice(timetable.slots(now, end), HOURS * 61))
-    except (InvalidOption, ValueError):  # The row was edited by hand.
+        if timetable.kind == Kind.EVERY:
+            return _intervals_by_hour(timetable, now, end)
+        slots = list(timetable.slots(now, end))  # At most one a minute.
+    except InvalidOption:  # The row was edited by hand.
         return {}
     numbers: Counter[datetime] = Counter()
     firsts: dict[datetime, datetime] = {}
@@ -115,6 +108,20 @@ def _by_hour(
         numbers[begin] += 1
         firsts.setdefault(begin, slot)
     return {begin: (numbers[begin], firsts[begin]) for begin in firsts}
+
+
+def _intervals_by_hour(
+    timetable: Timetable, now: datetime, end: datetime
+) -> dict[datetime, tuple[int, datetime]]:
+    """Count without walking through the slots, since there may be one each second."""
+    found = {}
+    after = now
+    while (slot := timetable.after(after)) is not None and slot <= end:
+        begin = slot.replace(minute=0, second=0, microsecond=0)
+        last = min(begin + timedelta(hours=1, microseconds=-1), end)
+        found[begin] = timetable.count(after, last, MAX_COUNTED), slot
+        after = last
+    return found
 
 
 def _add_tasks(hours: dict[datetime, Hour], now: datetime) -> bool:

@@ -82,7 +82,7 @@ def schedule_page(request: HttpRequest, site: AdminSite, schedule_id: int) -> Ht
     details, rights = Details.of(request.user), Rights(request.user)
     try:
         definition = preview(Definition.of(schedule))
-    except (InvalidOption, ValueError) as error:  # The row was edited by hand.
+    except InvalidOption as error:  # The row was edited by hand.
         definition = None
         messages.error(request, str(error))
     return page(

@@ -5,28 +5,29 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from cronsim import CronSim, CronSimError
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from bgtask.models.schedule import Kind
+from bgtask.schedules.cron import Note, parsed
 from bgtask.schedules.definition import Definition
-from bgtask.schedules.timetable import EPOCH, Note
 from bgtask_admin.ui.formatting import whole_duration
 
 
 def in_words(definition: Definition) -> str:
-    """Return a text such as “At 09:00 on Monday to Friday (Europe/Berlin)”."""
-    if definition.kind == Kind.EVERY:
-        return _("Every %s") % whole_duration(float(definition.expression))
-    if definition.kind == Kind.AT:
-        return _("Once, at %s") % shown(datetime.fromisoformat(definition.expression))
-    try:
-        # cronsim describes expressions in English only.
-        words = CronSim(definition.expression, EPOCH).explain()
-    except CronSimError:  # The row was edited by hand.
-        words = definition.expression
+    """
+    Return a text such as “At 09:00 on Monday to Friday (Europe/Berlin)”.
+
+    Raise InvalidOption if the definition is wrong, as in a row that was edited by hand.
+    """
+    timetable = definition.timetable
+    if timetable.kind == Kind.EVERY:
+        return _("Every %s") % whole_duration(float(timetable.expression))
+    if timetable.kind == Kind.AT:
+        return _("Once, at %s") % shown(datetime.fromisoformat(timetable.expression))
+    # cronsim describes expressions in English only.
+    words = parsed(timetable.expression).explain()
     zone = definition.time_zone
     return f"{words} ({zone})" if zone else words
 

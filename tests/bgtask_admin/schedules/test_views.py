@@ -6,7 +6,8 @@ The module is long because each page is tested with each permission and with bad
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 
 import pytest
 from django.urls import reverse
@@ -15,6 +16,7 @@ from bgtask.db import DatabaseNow
 from bgtask.models import Schedule, Slot, Task
 from bgtask.models.schedule import Decision
 from bgtask.schedules import declaring, edit
+from bgtask.schedules.definition import in_utc
 from bgtask.schedules.fire import fire_due
 from bgtask.status import Status
 from bgtask_admin.models import Operation
@@ -151,11 +153,25 @@ class TestList:
         for word in ("retired: no longer in the code", "paused", "overridden", "Resume"):
             assert word in shown
 
-    def test_a_row_that_was_edited_by_hand_is_shown(self, log_in):
+    @pytest.mark.parametrize(
+        ("kind", "expression", "zone", "message"),
+        [
+            ("cron", "0 9 * * *", "Nowhere/Town", "Nowhere/Town"),
+            ("cron", "99 * * * *", "", "Bad minute"),
+            ("every", "soon", "", "is not a number of seconds"),
+            ("every", "0", "", "must be at least 1 second"),
+            ("every", "nan", "", "must be at least 1 second"),
+            ("at", "noon", "", "is not a time in ISO 8601"),
+            ("never", "", "", "is unknown"),
+        ],
+    )
+    def test_a_row_that_was_edited_by_hand_is_shown(self, log_in, kind, expression, zone, message):
         schedule = make()
-        Schedule.objects.update(time_zone="Nowhere/Town", kind="cron", expression="what")
-        assert "what" in page(log_in(*ALL), LIST)
-        assert "Nowhere/Town" in page(log_in(*ALL), "bgtask_schedule_change", schedule.pk)
+        Schedule.objects.update(time_zone=zone, kind=kind, expression=expression)
+        client = log_in(*ALL)
+        assert expression in page(client, LIST)
+        assert message in page(client, "bgtask_schedule_change", schedule.pk)
+        page(client, "bgtask_admin_upcoming")
 
     def test_no_schedules(self, log_in):
         assert "Declare one with @recurring" in page(log_in(*ALL), LIST)
@@ -291,6 +307,31 @@ class TestForm:
         schedule.refresh_from_db()
         assert schedule.expression == "0 9 * * mon-fri"
 
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            {"time_zone": "Nowhere/Town"},
+            {"expression": "99 * * * *"},
+            {"kind": "at", "expression": "noon"},
+            {"kind": "never"},
+            {"task_params": "{"},
+            {"task_params": "5"},
+        ],
+    )
+    def test_a_row_that_was_edited_by_hand_can_be_corrected(self, log_in, caplog, broken):
+        schedule = make("reports.weekly", ago=5)
+        Schedule.objects.update(**{"kind": "cron", "expression": "0 9 * * *"} | broken)
+        client = log_in(*ALL, "view_task_arguments")
+        target = url("bgtask_admin_schedule_edit", schedule.pk)
+        assert client.get(target).status_code == 200
+        assert client.post(target, FORM).status_code == 302
+        schedule.refresh_from_db()
+        assert (schedule.expression, schedule.time_zone) == ("30 2 * * *", "Europe/Berlin")
+        assert schedule.last_slot is None
+        assert in_utc(schedule.next_at) > now()
+        assert not Slot.objects.exists()
+        assert "reports.weekly that are due can't be decided" in caplog.text
+
     @pytest.mark.parametrize("kind", ["cron", "every", "at"])
     def test_saving_without_a_change_changes_nothing(self, log_in, kind):
         given = {"cron": "5 4 * * *"}
@@ -320,7 +361,7 @@ class TestForm:
 
 
 def abs_start(one, other):
-    first, second = (edit.in_utc(edit.datetime.fromisoformat(d.start_at)) for d in (one, other))
+    first, second = (datetime.fromisoformat(d.start_at) for d in (one, other))
     return abs((first - second).total_seconds())
 
 
@@ -356,6 +397,30 @@ class TestActs:
         assert Slot.objects.get().decision == Decision.BY_HAND
         assert Operation.objects.get().verb == "run_schedule"
 
+    def test_run_now_of_a_unique_function_that_is_there(self, log_in):
+        schedule = make(name=functions.once_at_a_time.name)
+        there = functions.once_at_a_time()
+        client = log_in(*ALL)
+        target = url("bgtask_admin_schedule_run", schedule.pk)
+        shown = client.post(target, follow=True).content.decode()
+        assert f"Task {there.pk} holds the unique key of this call" in shown
+        assert Task.objects.count() == 1
+
+    @pytest.mark.parametrize("act", ["run", "resume"])
+    def test_a_broken_schedule_says_why_it_can_not(self, log_in, act):
+        schedule = make()
+        edit.pause(schedule)
+        Schedule.objects.update(task_params="{", time_zone="Nowhere/Town")
+        target = url(f"bgtask_admin_schedule_{act}", schedule.pk)
+        shown = log_in(*ALL).post(target, follow=True).content.decode()
+        assert ("Nowhere/Town" if act == "resume" else "is not valid JSON") in shown
+        assert not Operation.objects.exists()
+
+    def test_only_an_overridden_schedule_is_restored(self, log_in):
+        schedule = make()
+        target = url("bgtask_admin_schedule_restore", schedule.pk)
+        assert "has changed meanwhile" in log_in(*ALL).post(target, follow=True).content.decode()
+
     def test_delete(self, log_in):
         schedule = make()
         response = log_in(*ALL).post(url("bgtask_admin_schedule_delete", schedule.pk))
@@ -380,6 +445,9 @@ class TestUpcoming:
         shown = page(log_in(*ALL), "bgtask_admin_upcoming")
         assert shown.count(">tests.<wbr>hourly<") >= 24
         assert "× 360" in shown
+        # The hours at both ends are not whole, and have so many slots together.
+        numbers = [int(one) for one in re.findall(r"often</a>\s*<span[^>]*>× ([0-9]+)", shown)]
+        assert sum(numbers) == pytest.approx(24 * 360, abs=1)
         assert "far" not in shown
         assert shown.count("?status=SCHEDULED") == 1
 
