@@ -246,13 +246,14 @@ class PostgreSQL(QueueOperations):
         unless: str = "",
     ) -> Rows:
         with connection.cursor() as cursor:
+            # psycopg would make a UUID of each result_id in Python.
             # ARRAY (…) runs its query once. With IN (…) the planner may run it again for each
             # row, and so claim more tasks than its LIMIT.
             cursor.execute(
                 f"""
                 UPDATE bgtask_task SET {self.claiming(connection)}
                 WHERE id = ANY (ARRAY ({select} FOR UPDATE SKIP LOCKED)) {unless}
-                RETURNING {", ".join(CLAIMED)}, result_id,
+                RETURNING {", ".join(CLAIMED)}, result_id::text,
                           enqueued_at::text, started_at::text, locked_at::text, run_at::text,
                           {self.seconds_since(connection, "run_at")}
                 """,
