@@ -42,6 +42,9 @@ class Waker:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        # An idle worker on SQLite sleeps twenty times a second, so keep the selector.
+        self._selector = _Selector()
+        self._selector.register(self._reader, selectors.EVENT_READ)
 
     def wake(self) -> None:
         # A full socket wakes the sleeper already. A closed socket has no sleeper.
@@ -54,16 +57,22 @@ class Waker:
 
         Return whether the sleep was cut short.
         """
-        with _Selector() as selector:
-            for one in (self._reader, *others):
-                selector.register(one, selectors.EVENT_READ)
-            ready = [key.fileobj for key, _ in selector.select(min(seconds, MAX_SLEEP_SECONDS))]
+        descriptors = [one.fileno() for one in others]  # Another thread may close a connection.
+        for one in descriptors:
+            self._selector.register(one, selectors.EVENT_READ)
+        try:
+            found = self._selector.select(min(seconds, MAX_SLEEP_SECONDS))
+        finally:
+            for one in descriptors:
+                self._selector.unregister(one)
+        ready = [key.fileobj for key, _ in found]
         self.woken = self._reader in ready
         if self.woken:
             self._reader.recv(4096)
         return bool(ready)
 
     def close(self) -> None:
+        self._selector.close()
         self._reader.close()
         self._writer.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import resource
 import socket
 
@@ -22,7 +21,7 @@ def pair():
 
 @pytest.fixture
 def beyond_select():
-    """Give a descriptor another number, above those that select() takes."""
+    """Return a socket like the given one, with a descriptor above those that select() takes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1_100:
         pytest.skip("no process may open so many files here")
@@ -31,12 +30,13 @@ def beyond_select():
     moved = []
 
     def move(one):
-        moved.append(fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 1_024))
+        descriptor = fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, 1_024)
+        moved.append(socket.socket(fileno=descriptor))
         return moved[-1]
 
     yield move
-    for descriptor in moved:
-        os.close(descriptor)
+    for one in moved:
+        one.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
